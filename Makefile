@@ -1,0 +1,66 @@
+# On a new machine: `make quickstart`, then `make test`. Everything is installed into .venv of this folder.
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+PYTHON ?= python3
+# Tests of one file stay in one worker, which shares what the file sets up.
+PYTEST_FLAGS ?= --numprocesses auto --dist loadfile
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv install quickstart test check lint format types contracts benchmarks docs clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(BIN)/python ## Create .venv with Python 3.11 or newer (PYTHON=... chooses one)
+
+$(BIN)/python:
+	@set -e; for candidate in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+		if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "Creating .venv with $$("$$candidate" --version) ..."; \
+			"$$candidate" -m venv .venv || { rm -rf .venv; exit 1; }; \
+			exit 0; \
+		fi; \
+	done; \
+	echo "decahub needs Python 3.11 or newer; none was found. Install one, or name it: make PYTHON=/path/to/python" >&2; \
+	exit 1
+
+install: $(STAMP) ## Install decahub with its tools into .venv, and fetch transformers' test suites
+
+$(STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all,dev]'
+	$(BIN)/python -m tests.conformance.suites
+	@touch $(STAMP)
+
+quickstart: $(STAMP) ## Classify real pictures, fine-tune for a minute, write and reload a Hub folder
+	$(BIN)/python examples/quickstart.py $(ARGS)
+
+test: check ## Check the code and run all tests but the slow ones (PYTEST_FLAGS=... replaces the flags)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+check: lint contracts types ## Lint, formatting, layers of imports, types
+
+lint: $(STAMP) ## Lint and look at the formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Repair what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+contracts: $(STAMP) ## Check who imports whom
+	$(BIN)/lint-imports
+
+types: $(STAMP) ## Check types of the package
+	$(BIN)/mypy
+
+benchmarks: $(STAMP) ## Measure speed against peers (ARGS="emo --json out.json")
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(STAMP) ## Write docs/results.md and the README's table from the measured JSON
+	$(BIN)/python docs/generate_results.py
+
+clean: ## Remove caches and build products, and keep .venv
+	rm -rf build dist src/*.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
