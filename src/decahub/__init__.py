@@ -1,0 +1,68 @@
+"""Ten published research methods as transformers models.
+
+Importing decahub is cheap: torch, transformers and the models are loaded when one of their names is asked for.
+transformers' Auto classes and `pipeline` know every model all the same, whichever package is imported first.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from decahub.registration import install as _install
+from decahub.registry import METHODS, PUBLIC_NAMES
+
+
+if TYPE_CHECKING:
+    from decahub.auto import (
+        AutoModelForFewShotInstanceSegmentation,
+        AutoModelForImageQualityAssessment,
+        AutoModelForNodeClassification,
+        AutoModelForObjectDetection3D,
+    )
+    from decahub.metrics import load_metric
+    from decahub.models.emo.configuration_emo import EmoConfig
+    from decahub.models.emo.image_processing_emo import EmoImageProcessor
+    from decahub.models.emo.image_processing_pil_emo import EmoImageProcessorPil
+    from decahub.models.emo.modeling_emo import (
+        EmoBackbone,
+        EmoForImageClassification,
+        EmoForSemanticSegmentation,
+        EmoModel,
+    )
+
+__version__ = "0.1.0"
+
+_install()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC_NAMES:
+        from difflib import get_close_matches
+
+        nearest = get_close_matches(name, PUBLIC_NAMES, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{hint}")
+    value = getattr(import_module(PUBLIC_NAMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *PUBLIC_NAMES})
+
+
+__all__ = [
+    "METHODS",
+    "AutoModelForFewShotInstanceSegmentation",
+    "AutoModelForImageQualityAssessment",
+    "AutoModelForNodeClassification",
+    "AutoModelForObjectDetection3D",
+    "EmoBackbone",
+    "EmoConfig",
+    "EmoForImageClassification",
+    "EmoForSemanticSegmentation",
+    "EmoImageProcessor",
+    "EmoImageProcessorPil",
+    "EmoModel",
+    "__version__",
+    "load_metric",
+]

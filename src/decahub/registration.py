@@ -1,0 +1,202 @@
+"""Tells transformers' Auto classes about the table, and costs nothing until they are used.
+
+`install` puts an import hook in place, which waits for the modules of transformers that hold the Auto classes. Right
+after such a module has run, its mappings learn the names of decahub's classes; the classes themselves are imported
+when they are looked up. So `import decahub` needs neither torch nor transformers, no import of ours runs in the middle
+of an import of theirs, which could be circular, and every lookup still gives the real class.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from importlib import import_module
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+from decahub.registry import METHODS, NEW_AUTO_CLASSES, PIPELINES, ModelEntry, PipelineEntry, find_modules
+
+
+AUTO_FOLDER = "transformers.models.auto"
+
+
+def load_class(path: str) -> type:
+    """The class at `<module>.<name>`."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+class DeferredClasses(MutableMapping):
+    """What is registered in an Auto mapping, plus classes that are imported when they are looked up.
+
+    Args:
+        registered (`MutableMapping`): entries that hold real classes; it is also where new ones go.
+        references (`Mapping`): path of a key to the path of its class, or to paths by backend.
+        load_key (`Callable[[str], Any]`): gives the key that a path stands for.
+    """
+
+    def __init__(
+        self,
+        registered: MutableMapping[Any, Any],
+        references: Mapping[str, str | dict[str, str]],
+        load_key: Callable[[str], Any] = load_class,
+    ):
+        self._registered = registered
+        self._references = dict(references)
+        self._load_key = load_key
+
+    def __getitem__(self, key: Any) -> Any:
+        if key not in self._registered:
+            reference = self._references[_describe_key(key)]
+            if isinstance(reference, str):
+                self._registered[key] = load_class(reference)
+            else:
+                self._registered[key] = {backend: load_class(path) for backend, path in reference.items()}
+        return self._registered[key]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._registered[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        self[key]  # raises KeyError for a stranger
+        del self._registered[key]
+        self._references.pop(_describe_key(key), None)
+
+    def __contains__(self, key: Any) -> bool:
+        return key in self._registered or _describe_key(key) in self._references
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(dict.fromkeys([*self._registered, *map(self._load_key, self._references)]))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _describe_key(key: Any) -> str:
+    """A `model_type` is itself; a configuration class is its path, by which it is known before it is imported."""
+    if isinstance(key, str):
+        return key
+    return f"{getattr(key, '__module__', '')}.{getattr(key, '__qualname__', '')}"
+
+
+def defer_models(mapping: Any, auto_class: str) -> None:
+    """Adds to the mapping of an Auto class what the table has for it."""
+    _defer(mapping, lambda entry: entry.auto_classes.get(auto_class))
+    for entry, _ in _iterate_entries():
+        if auto_class in entry.auto_classes:  # pipelines look in these names for the models that they support
+            mapping._model_mapping[entry.model_type] = entry.auto_classes[auto_class]
+
+
+def _defer(mapping: Any, select: Callable[[ModelEntry], str | dict[str, str] | None]) -> None:
+    references = {}
+    for entry, modules in _iterate_entries():
+        names = select(entry)
+        if names:
+            references[_qualify(entry.config, modules)] = _qualify(names, modules)
+    # `register` wants classes. The attribute it fills is also what transformers' other modules read.
+    mapping._extra_content = DeferredClasses(mapping._extra_content, references)
+
+
+def _iterate_entries() -> Iterator[tuple[ModelEntry, dict[str, str]]]:
+    for method in METHODS.values():
+        for entry in method.models:
+            yield entry, find_modules(method, entry)
+
+
+def _qualify(names: str | dict[str, str], modules: dict[str, str]) -> Any:
+    if isinstance(names, str):
+        return f"{modules[names]}.{names}"
+    return {backend: f"{modules[name]}.{name}" for backend, name in names.items()}
+
+
+def _register_configs(module: ModuleType) -> None:
+    references = {entry.model_type: _qualify(entry.config, modules) for entry, modules in _iterate_entries()}
+    mapping = module.CONFIG_MAPPING
+    mapping._extra_content = DeferredClasses(mapping._extra_content, references, load_key=str)
+
+
+def _register_models(module: ModuleType) -> None:
+    for auto_class in {name for entry, _ in _iterate_entries() for name in entry.auto_classes}:
+        if auto_class not in NEW_AUTO_CLASSES:
+            defer_models(getattr(module, auto_class)._model_mapping, auto_class)
+    import_module("decahub.auto").publish()
+
+
+def _register_image_processors(module: ModuleType) -> None:
+    _defer(module.IMAGE_PROCESSOR_MAPPING, lambda entry: entry.image_processors)
+
+
+def _register_feature_extractors(module: ModuleType) -> None:
+    _defer(module.FEATURE_EXTRACTOR_MAPPING, lambda entry: entry.feature_extractor)
+
+
+def _register_processors(module: ModuleType) -> None:
+    _defer(module.PROCESSOR_MAPPING, lambda entry: entry.processor)
+
+
+def _publish_again(module: ModuleType) -> None:
+    # `transformers.processing_utils` runs the package's `__init__` a second time, which replaces the package in
+    # `sys.modules` and with it what was set on it.
+    if "decahub.auto" in sys.modules:
+        import_module("decahub.auto").publish()
+
+
+def _load_pipelines(module: ModuleType) -> None:
+    for entry in PIPELINES.values():
+        import_module(entry.module)
+
+
+def _register_pipeline(task: str, entry: PipelineEntry) -> Callable[[ModuleType], None]:
+    def register(module: ModuleType) -> None:
+        import_module("transformers.pipelines").PIPELINE_REGISTRY.register_pipeline(
+            task,
+            pipeline_class=getattr(module, entry.pipeline),
+            pt_model=getattr(import_module("transformers"), entry.auto_class),
+        )
+
+    return register
+
+
+def _get_actions() -> dict[str, Callable[[ModuleType], None]]:
+    """What to do once a module has run, by its name."""
+    return {
+        f"{AUTO_FOLDER}.configuration_auto": _register_configs,
+        f"{AUTO_FOLDER}.modeling_auto": _register_models,
+        f"{AUTO_FOLDER}.image_processing_auto": _register_image_processors,
+        f"{AUTO_FOLDER}.feature_extraction_auto": _register_feature_extractors,
+        f"{AUTO_FOLDER}.processing_auto": _register_processors,
+        "transformers.processing_utils": _publish_again,
+        "transformers.pipelines": _load_pipelines,
+        # Whichever of the two is imported first, a pipeline is registered when its own module has run.
+        **{entry.module: _register_pipeline(task, entry) for task, entry in PIPELINES.items()},
+    }
+
+
+class _Finder:
+    """Finds the modules of `_get_actions` as Python itself would, and has the action follow when one has run."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        action = _get_actions().get(fullname) if fullname.startswith(("transformers.", "decahub.")) else None
+        spec = PathFinder.find_spec(fullname, path, target) if action else None
+        if action is None or spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_act(module: ModuleType) -> None:
+            execute(module)
+            action(module)
+
+        spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]
+        return spec
+
+
+_FINDER = _Finder()
+
+
+def install() -> None:
+    """Registers decahub's classes with transformers: now, or as soon as it is imported. Repeating it is harmless."""
+    if _FINDER in sys.meta_path:
+        return
+    sys.meta_path.insert(0, _FINDER)
+    for name, action in _get_actions().items():
+        if name in sys.modules:
+            action(import_module(name))  # waits, should another thread be in the middle of it
