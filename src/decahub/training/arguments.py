@@ -1,0 +1,131 @@
+"""Everything the training loop reads, as one dataclass that recipes and command lines fill."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from .schedules import SCHEDULES, build_scheduler, check_schedule
+
+
+def argument(default: Any, help: str) -> Any:
+    """Dataclass field with a default and the help text that `--help` shows."""
+    if isinstance(default, (list, dict)):
+        return field(default_factory=default.copy, metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class LoopArguments:
+    """Arguments of `decahub.training.train`; scripts derive their own arguments from it.
+
+    Raises:
+        ValueError: If a value is out of range or two contradict each other.
+    """
+
+    # Run
+    output_dir: str = argument("output", "Folder of the run: checkpoints, log, and what the script adds.")
+    seed: int = argument(0, "Seed of data order and of every draw in a step.")
+    resume_from_checkpoint: str = argument(
+        "auto",
+        "'auto': newest intact checkpoint of `output_dir`, if any; 'none': start anew; else a checkpoint.",
+    )
+    use_cpu: bool = argument(False, "Train on the CPU even where there is an accelerator.")
+
+    # Length
+    num_train_epochs: float = argument(1.0, "Passes over the data set; may be a fraction.")
+    max_steps: int | None = argument(None, "Optimizer steps; replaces `num_train_epochs` where given.")
+
+    # Batches
+    per_device_train_batch_size: int = argument(32, "Rows of one forward pass in one process.")
+    per_device_eval_batch_size: int = argument(64, "Rows of one forward pass in evaluation (read by the script).")
+    gradient_accumulation_steps: int = argument(1, "Forward passes of one optimizer step.")
+    dataloader_num_workers: int = argument(0, "Processes that prepare batches; 0 prepares them in the loop.")
+    dataloader_drop_last: bool = argument(
+        True, "Leave out the rows of an epoch that do not fill an optimizer step (one step is always made)."
+    )
+
+    # Optimization
+    learning_rate: float = argument(1e-3, "Base learning rate (read by the script that builds the optimizer).")
+    weight_decay: float = argument(0.0, "Weight decay (read by the script that builds the optimizer).")
+    lr_scheduler_type: str = argument("cosine", f"Learning-rate schedule: {', '.join(SCHEDULES)}.")
+    warmup_steps: int | None = argument(None, "Steps of linear warm-up; replaces `warmup_ratio` where given.")
+    warmup_ratio: float = argument(0.0, "Share of the optimizer steps that are linear warm-up.")
+    lr_scheduler_options: dict = argument({}, "Further arguments of the schedule, such as min_factor or power.")
+    max_grad_norm: float | None = argument(None, "Largest L2 norm of an update's gradient; longer ones are shortened.")
+    mixed_precision: Literal["no", "bf16"] = argument("no", "Precision of forward passes.")
+    ddp_find_unused_parameters: bool = argument(
+        False, "Several processes: allow parameters that take no part in a step, at some cost."
+    )
+
+    # Average of the weights
+    ema_decay: float | None = argument(None, "Decay of the moving average of the weights; unset: no average.")
+    ema_warmup: bool = argument(False, "Use min(decay, (1 + t) / (10 + t)) as decay, for short runs.")
+
+    # Checkpoints
+    save_steps: int | None = argument(None, "Optimizer steps between checkpoints; one is always written at the end.")
+    save_every_minutes: float | None = argument(None, "Minutes between checkpoints.")
+    save_total_limit: int | None = argument(2, "Checkpoints that are kept, the newest ones; unset: all.")
+
+    # Evaluation
+    eval_steps: int | None = argument(None, "Optimizer steps between evaluations.")
+    eval_epochs: int | None = argument(None, "Epochs between evaluations.")
+    metric_for_best_model: str | None = argument(
+        None, "Return the weights with the best value of this figure of `evaluate` instead of the last ones."
+    )
+    greater_is_better: bool = argument(True, "Whether a larger value of `metric_for_best_model` is better.")
+
+    # Logs
+    logging_steps: int = argument(50, "Optimizer steps between lines of the log.")
+    report_to: Literal["none", "tensorboard", "trackio"] = argument("none", "Tracker that gets the log as well.")
+
+    def __post_init__(self):
+        self._check_positive()
+        self._check_ranges()
+        check_schedule(self.lr_scheduler_type, self.lr_scheduler_options)
+        if self.ema_decay is None and self.ema_warmup:
+            raise ValueError("`ema_warmup` must come with `ema_decay`; got none. Set it, or drop `ema_warmup`.")
+        if self.metric_for_best_model is not None and self.eval_steps is None and self.eval_epochs is None:
+            raise ValueError("`metric_for_best_model` must come with `eval_steps` or `eval_epochs`; got neither.")
+
+    def _check_positive(self):
+        names = (
+            "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
+            "gradient_accumulation_steps", "max_grad_norm", "save_steps", "save_every_minutes", "save_total_limit",
+            "eval_steps", "eval_epochs", "logging_steps",
+        )  # fmt: skip
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"`{name}` must be positive; got {value!r}.")
+
+    def _check_ranges(self):
+        for name in ("dataloader_num_workers", "warmup_steps", "learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            if value is not None and not (value >= 0 and math.isfinite(value)):
+                raise ValueError(f"`{name}` must not be negative; got {value!r}.")
+        for name in ("warmup_ratio", "ema_decay"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"`{name}` must be in [0, 1); got {value!r}.")
+
+    def compute_warmup_steps(self, num_training_steps: int) -> int:
+        """Steps of warm-up in a schedule of `num_training_steps`."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return math.ceil(self.warmup_ratio * num_training_steps)
+
+    def build_scheduler(self, optimizer: Optimizer, num_training_steps: int) -> LRScheduler:
+        """Schedule of these arguments, in the form that `Update(scheduler=...)` takes."""
+        return build_scheduler(
+            self.lr_scheduler_type,
+            optimizer,
+            num_training_steps=num_training_steps,
+            num_warmup_steps=self.compute_warmup_steps(num_training_steps),
+            **self.lr_scheduler_options,
+        )
+
+
+__all__ = ["LoopArguments", "argument"]

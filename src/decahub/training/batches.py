@@ -1,0 +1,110 @@
+"""Which rows make which batch: a pure function of (seed, epoch, step, rank), so that any step can be started from."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .seeding import derive_seed
+
+
+class EpochBatches(Sampler[list[int]]):
+    """The batches of one process in one epoch, from any optimizer step of it on.
+
+    Every epoch is a new permutation of the rows, equal in all processes. An optimizer step takes the next
+    `batch_size * num_processes * accumulation_steps` rows; within a step the micro-batches follow each other, and
+    within a micro-batch the processes do. So the rows of a step do not depend on how it is divided.
+
+    Args:
+        num_rows (`int`): length of the data set, at least 1.
+        batch_size (`int`): rows of one micro-batch in one process.
+        accumulation_steps (`int`): micro-batches of one optimizer step.
+        seed (`int`): seed of the order.
+        rank (`int`): index of this process.
+        num_processes (`int`): number of processes.
+        drop_last (`bool`): leave out what is left when no full step can be made. A data set smaller than one step is
+            one step nevertheless. Where rows do not divide evenly among processes, the first rows of the epoch are
+            used again.
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        batch_size: int,
+        *,
+        accumulation_steps: int = 1,
+        seed: int = 0,
+        rank: int = 0,
+        num_processes: int = 1,
+        drop_last: bool = True,
+    ):
+        self.num_rows = num_rows
+        self.batch_size = batch_size
+        self.accumulation_steps = accumulation_steps
+        self.seed = seed
+        self.rank = rank
+        self.num_processes = num_processes
+        self.drop_last = drop_last
+        self.epoch = 0
+        self.first_step = 0
+
+    @property
+    def rows_per_batch(self) -> int:
+        """Rows of one micro-batch in all processes."""
+        return self.batch_size * self.num_processes
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of one full optimizer step in all processes."""
+        return self.rows_per_batch * self.accumulation_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        full_steps, rest = divmod(self.num_rows, self.rows_per_step)
+        if rest and (not full_steps or not self.drop_last):
+            return full_steps + 1
+        return full_steps
+
+    def rows_in_step(self, step: int) -> int:
+        """Rows of the `step`-th optimizer step of an epoch (fewer than usual only in its last one)."""
+        return min(self.rows_per_step, self.num_rows - step * self.rows_per_step)
+
+    def batches_in_step(self, step: int) -> int:
+        """Micro-batches of the `step`-th optimizer step of an epoch."""
+        return -(-self.rows_in_step(step) // self.rows_per_batch)
+
+    def set_position(self, epoch: int, first_step: int = 0) -> None:
+        """Choose the epoch, and the optimizer step in it, at which the next iteration starts."""
+        self.epoch = epoch
+        self.first_step = first_step
+
+    def __len__(self) -> int:
+        return sum(self.batches_in_step(step) for step in range(self.first_step, self.steps_per_epoch))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
+        order = torch.randperm(self.num_rows, generator=generator).tolist()
+        end = min(self.num_rows, self.steps_per_epoch * self.rows_per_step)
+        for start in range(self.first_step * self.rows_per_step, end, self.rows_per_batch):
+            rows = order[start : min(start + self.rows_per_batch, end)]
+            share = -(-len(rows) // self.num_processes)
+            missing = share * self.num_processes - len(rows)
+            rows += [order[index % self.num_rows] for index in range(missing)]
+            yield rows[self.rank * share : (self.rank + 1) * share]
+
+
+def build_data_loader(
+    dataset: Dataset, batches: EpochBatches, *, collate_fn: Callable | None = None, num_workers: int = 0
+) -> DataLoader:
+    """Data loader over `batches`.
+
+    Workers are started anew in each epoch: persistent ones would keep a copy of the data set that never hears of
+    `set_epoch`. The loader draws the workers' seeds from a generator of its own and leaves the global one alone.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(batches.seed, "workers", batches.epoch))
+    return DataLoader(
+        dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=num_workers, generator=generator
+    )
+
+
+__all__ = ["EpochBatches", "build_data_loader"]

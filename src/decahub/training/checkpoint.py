@@ -1,0 +1,198 @@
+"""Checkpoints of a run: whole or absent, checked before they are read, and never more than wanted.
+
+A checkpoint is a folder `checkpoint-<step>` that was written under another name and renamed. It holds what Accelerate
+saves (weights as safetensors, optimizer and schedule states), the average of the weights, and `progress.json`
+with the counters of the loop and the hash of every other file.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from safetensors import SafetensorError
+
+from .ema import ExponentialMovingAverage
+
+
+logger = logging.getLogger(__name__)
+
+EMA_FILE = "ema.safetensors"
+PROGRESS_FILE = "progress.json"
+BEING_WRITTEN = ".writing-"
+BEING_DELETED = ".deleting-"
+CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be resumed from: missing, incomplete, altered, or of another run."""
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    Args:
+        output_dir (`str` or `Path`): folder of the run.
+        accelerator (`accelerate.Accelerator`): holds what is saved; only its main process renames and deletes.
+        total_limit (`int`, *optional*): how many checkpoints are kept; `None` keeps all.
+    """
+
+    def __init__(self, output_dir: str | Path, accelerator: Accelerator, *, total_limit: int | None = None):
+        self.output_dir = Path(output_dir)
+        self.accelerator = accelerator
+        self.total_limit = total_limit
+
+    def list_newest_first(self) -> list[Path]:
+        """All checkpoints, the newest first."""
+        found = [path for path in self.output_dir.glob("checkpoint-*") if CHECKPOINT_NAME.fullmatch(path.name)]
+        return sorted(found, key=get_step, reverse=True)
+
+    def clean(self) -> None:
+        """Delete what a killed process left half written or half deleted."""
+        for prefix in (BEING_WRITTEN, BEING_DELETED):
+            for path in self.output_dir.glob(f"{prefix}*"):
+                shutil.rmtree(path)
+
+    def save(self, progress: dict[str, Any], ema: ExponentialMovingAverage | None = None) -> Path:
+        """Write `checkpoint-<progress["step"]>`; called by all processes.
+
+        Raises:
+            OSError: If it could not be written; earlier checkpoints are then untouched.
+        """
+        final = self.output_dir / f"checkpoint-{progress['step']}"
+        partial = self.output_dir / f"{BEING_WRITTEN}{final.name}"
+        try:
+            self.accelerator.save_state(str(partial))
+            self.accelerator.wait_for_everyone()
+            if self.accelerator.is_main_process:
+                if ema is not None:
+                    ema.save(partial / EMA_FILE)
+                _write_progress(partial, progress)
+                self._delete(final)
+                os.replace(partial, final)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            newest = next((path.name for path in self.list_newest_first()), "none")
+            raise OSError(
+                f"`{final.name}` could not be written to {self.output_dir}: {error}. "
+                f"The newest checkpoint is still whole ({newest}); free some space and start again to resume from it."
+            ) from error
+        if self.accelerator.is_main_process and self.total_limit is not None:
+            # A later one is damaged (else the run had gone on from it) and must not take the place of an intact one.
+            written = [path for path in self.list_newest_first() if get_step(path) <= progress["step"]]
+            for path in written[self.total_limit :]:
+                self._delete(path)
+        self.accelerator.wait_for_everyone()
+        return final
+
+    def load(self, path: Path, ema: ExponentialMovingAverage | None = None) -> None:
+        """Read the checkpoint at `path` into what the accelerator holds and into `ema`."""
+        if (ema is not None) != (path / EMA_FILE).exists():
+            raise CheckpointError(
+                f"`ema_decay` must be set or unset as it was in {path.name}; got {ema and ema.decay!r}. "
+                "Start with the run's own arguments, or in another `output_dir`."
+            )
+        self.accelerator.load_state(str(path))
+        if ema is not None:
+            ema.load(path / EMA_FILE)
+
+    def find(self, resume_from_checkpoint: str) -> Path | None:
+        """The checkpoint that `LoopArguments.resume_from_checkpoint` means, checked; `None` to start anew.
+
+        Raises:
+            CheckpointError: If it is not intact, or if the folder holds checkpoints that the run would mix with.
+        """
+        if resume_from_checkpoint == "auto":
+            return self._find_newest_intact()
+        if resume_from_checkpoint == "none":
+            self._refuse_newer_than(-1)
+            return None
+        path = Path(resume_from_checkpoint)
+        fault = find_fault(path)
+        if fault:
+            raise CheckpointError(
+                f"`resume_from_checkpoint` must be an intact checkpoint; got {str(path)!r}: {fault}."
+            )
+        self._refuse_newer_than(get_step(path))
+        return path
+
+    def _find_newest_intact(self) -> Path | None:
+        candidates = self.list_newest_first()
+        for path in candidates:
+            fault = find_fault(path)
+            if not fault:
+                return path
+            logger.warning("%s is skipped: %s.", path.name, fault)
+        if candidates:
+            raise CheckpointError(
+                f"`output_dir` must hold an intact checkpoint to resume from; none of the {len(candidates)} in "
+                f"{self.output_dir} is ({candidates[0].name}: {find_fault(candidates[0])}). Delete them to start anew."
+            )
+        return None
+
+    def _refuse_newer_than(self, step: int) -> None:
+        newer = [path.name for path in self.list_newest_first() if get_step(path) > step]
+        if newer:
+            raise CheckpointError(
+                f"`output_dir` must not hold later checkpoints than the one to start from; got {', '.join(newer)} in "
+                f"{self.output_dir}. Delete them, or choose another `output_dir`."
+            )
+
+    def _delete(self, path: Path) -> None:
+        """Delete a checkpoint so that a kill in between leaves nothing that looks like one."""
+        if path.exists():
+            doomed = path.with_name(f"{BEING_DELETED}{path.name}")
+            os.replace(path, doomed)
+            shutil.rmtree(doomed)
+
+
+def get_step(path: Path) -> int:
+    """Step in a checkpoint's name; -1 if it has none."""
+    match = CHECKPOINT_NAME.fullmatch(path.name)
+    return int(match.group(1)) if match else -1
+
+
+def find_fault(path: Path) -> str | None:
+    """What is wrong with the checkpoint at `path`, in a few words; `None` if every file has its recorded hash."""
+    if not path.is_dir():
+        return "there is no such folder"
+    try:
+        files = read_progress(path)["files"]
+    except FileNotFoundError:
+        return f"{PROGRESS_FILE} is missing"
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return f"{PROGRESS_FILE} is not readable"
+    for name, digest in files.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if _compute_digest(path / name) != digest:
+            return f"{name} was altered or cut off after it was written"
+    return None
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """The counters that were saved with the checkpoint at `path`."""
+    return json.loads((path / PROGRESS_FILE).read_text(encoding="utf-8"))
+
+
+def _write_progress(folder: Path, progress: dict[str, Any]) -> None:
+    files = {
+        path.relative_to(folder).as_posix(): _compute_digest(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    text = json.dumps({**progress, "files": files}, indent=2, allow_nan=False)
+    (folder / PROGRESS_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _compute_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+__all__ = ["CheckpointError", "CheckpointFolder", "find_fault", "get_step", "read_progress"]

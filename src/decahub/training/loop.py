@@ -1,0 +1,432 @@
+"""The one training loop: any number of (optimizer, step) pairs, exact resume, average of the weights, logs.
+
+What a step computes depends on (seed, step, rank) and on the state that a checkpoint holds, on nothing else. So a run
+that was killed at any moment and started again ends with the same bits as one that was not.
+"""
+
+import importlib.util
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
+    broadcast_object_list,
+    send_to_device,
+)
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from .arguments import LoopArguments
+from .batches import EpochBatches, build_data_loader
+from .best import BestWeights
+from .checkpoint import CheckpointError, CheckpointFolder, read_progress
+from .ema import ExponentialMovingAverage
+from .progress import Progress
+from .seeding import seed_everything
+from .train_log import TermWindow, TrainLog
+from .update_runner import UpdateRunner
+from .updates import Update
+
+
+logger = logging.getLogger(__name__)
+
+Evaluate = Callable[[PreTrainedModel], dict[str, float]]
+
+
+@dataclass
+class TrainingResult:
+    """What `train` returns.
+
+    Args:
+        model (`PreTrainedModel`): the trained model without wrappers, in evaluation mode: with the averaged weights
+            where `ema_decay` was set, with those of the best evaluation where `metric_for_best_model` was.
+        step (`int`): iterations made.
+        epoch (`float`): passes over the data set.
+        metrics (`dict[str, float]`): figures of the last evaluation, or of the best if `metric_for_best_model` is set.
+        minutes (`float`): time spent, over all starts of the run.
+        skipped_updates (`int`): updates left out because their loss or gradient was not finite.
+        checkpoint (`Path`): the last checkpoint.
+        train_log (`Path`): the log.
+        is_main_process (`bool`): whether this process is the one to save the model.
+    """
+
+    model: PreTrainedModel
+    step: int
+    epoch: float
+    metrics: dict[str, float]
+    minutes: float
+    skipped_updates: int
+    checkpoint: Path
+    train_log: Path
+    is_main_process: bool
+
+
+def train(
+    model: PreTrainedModel,
+    updates: Update | Sequence[Update],
+    train_dataset: Any,
+    arguments: LoopArguments,
+    *,
+    collate_fn: Callable | None = None,
+    companions: Mapping[str, nn.Module] | None = None,
+    evaluate: Evaluate | None = None,
+) -> TrainingResult:
+    """Train `model` in place and return it with the figures of the run.
+
+    Every iteration takes the next batch and makes each update in order: forward, backward, clipping, optimizer,
+    schedule. Checkpoints, `train_log.jsonl` and trackers go to `arguments.output_dir`. Started again with the same
+    arguments, a killed run goes on from its newest checkpoint and ends with the same weights bit for bit (on a CPU),
+    provided that with worker processes the items of the data set depend on (seed, epoch, index) alone.
+
+    What has a method `set_epoch` (data set, `collate_fn`, a step) is told the epoch before each begins.
+
+    Args:
+        model (`PreTrainedModel`): the model to train.
+        updates (`Update` or sequence of them): run in order in every iteration.
+        train_dataset (map-style data set): rows; may have just one, such as a graph.
+        arguments (`LoopArguments`): everything else.
+        collate_fn (`Callable`, *optional*): makes a batch of a list of rows.
+        companions (`Mapping[str, torch.nn.Module]`, *optional*): further modules that steps are given by keyword (a
+            discriminator, a teacher); moved, wrapped and checkpointed like the model, left in the mode they are in.
+        evaluate (`Callable`, *optional*): `evaluate(model) -> dict[str, float]`, called at the end and as often as
+            `eval_steps` or `eval_epochs` say, by the main process while others wait (half an hour at most), with the
+            averaged weights where there are any, in evaluation mode and without gradients.
+
+    Raises:
+        DivergenceError: If updates in a row, or the model's statistics, are not finite; the last checkpoint is kept.
+        CheckpointError: If there is no intact checkpoint to resume from, or it is of another run.
+        OSError: If a checkpoint cannot be written.
+    """
+    updates = [updates] if isinstance(updates, Update) else list(updates)
+    companions = dict(companions or {})
+    _check_inputs(updates, train_dataset, arguments, companions, evaluate)
+    loop = _Loop(model, updates, train_dataset, arguments, collate_fn, companions, evaluate)
+    loop.resume()
+    loop.run()
+    return loop.finish()
+
+
+def _check_inputs(
+    updates: list[Update],
+    train_dataset: Any,
+    arguments: LoopArguments,
+    companions: dict[str, nn.Module],
+    evaluate: Evaluate | None,
+) -> None:
+    if not updates or not all(isinstance(update, Update) for update in updates):
+        raise TypeError(f"`updates` must hold at least one Update and nothing else; got {updates!r}.")
+    if len(train_dataset) == 0:
+        raise ValueError("`train_dataset` must have at least one row; got none.")
+    for name, module in companions.items():
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"`companions` must be modules; got {type(module).__name__} for {name!r}.")
+    if evaluate is None and arguments.metric_for_best_model is not None:
+        raise ValueError("`evaluate` must be given for `metric_for_best_model` to be found; got None.")
+
+
+class _Loop:
+    """State and steps of one run."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        updates: list[Update],
+        train_dataset: Any,
+        arguments: LoopArguments,
+        collate_fn: Callable | None,
+        companions: dict[str, nn.Module],
+        evaluate: Evaluate | None,
+    ):
+        self.arguments = arguments
+        self.updates = updates
+        self.train_dataset = train_dataset
+        self.collate_fn = collate_fn
+        self.evaluate = evaluate
+        self.accelerator = _build_accelerator(arguments)
+        self.batches = self._build_batches()
+        self.num_steps = _count_steps(arguments, self.batches)
+        self.runner = UpdateRunner(self.accelerator, model, companions, updates, arguments, self.num_steps)
+        self.bare_model = self.accelerator.unwrap_model(self.runner.model)
+        self.ema = None
+        if arguments.ema_decay is not None:
+            self.ema = ExponentialMovingAverage(self.bare_model, arguments.ema_decay, warmup=arguments.ema_warmup)
+        self.checkpoints = CheckpointFolder(
+            arguments.output_dir, self.accelerator, total_limit=arguments.save_total_limit
+        )
+        self.best = BestWeights(arguments.output_dir, arguments.metric_for_best_model, arguments.greater_is_better)
+        self.log = TrainLog(arguments.output_dir)
+        self.window = TermWindow()
+        self.progress = Progress(settings=self._get_settings())
+        self.checkpoint = Path()
+        self.seconds_since_log = 0.0
+        self.rows_since_log = 0
+        self.last_save_time = time.monotonic()
+
+    def _build_batches(self) -> EpochBatches:
+        arguments = self.arguments
+        return EpochBatches(
+            len(self.train_dataset),
+            arguments.per_device_train_batch_size,
+            accumulation_steps=arguments.gradient_accumulation_steps,
+            seed=arguments.seed,
+            rank=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+            drop_last=arguments.dataloader_drop_last,
+        )
+
+    def _get_settings(self) -> dict[str, Any]:
+        """What must be equal in all starts of a run: it decides which rows a step sees and how they are drawn."""
+        arguments = self.arguments
+        return {
+            "seed": arguments.seed,
+            "per_device_train_batch_size": arguments.per_device_train_batch_size,
+            "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
+            "dataloader_drop_last": arguments.dataloader_drop_last,
+            "num_processes": self.accelerator.num_processes,
+            "num_rows": len(self.train_dataset),
+            "num_updates": len(self.updates),
+        }
+
+    # Start and end
+
+    def resume(self) -> None:
+        """Clean the folder, and go back to the checkpoint that the arguments ask for."""
+        if self.accelerator.is_main_process:
+            Path(self.arguments.output_dir).mkdir(parents=True, exist_ok=True)
+            self.checkpoints.clean()
+        self.accelerator.wait_for_everyone()
+        path = self.checkpoints.find(self.arguments.resume_from_checkpoint)
+        if path is not None:
+            self._load(path)
+        if self.accelerator.is_main_process:
+            self.log.truncate(self.progress.step)
+        self._start_trackers()
+        self.accelerator.wait_for_everyone()
+
+    def _load(self, path: Path) -> None:
+        saved = Progress.from_dict(read_progress(path))
+        expected = self.progress.settings
+        for name, value in saved.settings.items():
+            if expected.get(name) != value:
+                raise CheckpointError(
+                    f"`{name}` must be {value!r} as in {path}; got {expected.get(name)!r}. "
+                    "Start with the run's own arguments, or in another `output_dir`."
+                )
+        if saved.step > self.num_steps:
+            raise CheckpointError(
+                f"The run must have at least the {saved.step} steps of {path}; got {self.num_steps}. "
+                "Start with the run's own arguments, or in another `output_dir`."
+            )
+        self.checkpoints.load(path, self.ema)
+        self.progress = saved
+        self.checkpoint = path
+        self.window.load_totals(saved.window, self.accelerator)
+        logger.info("Resumed from %s.", path)
+
+    def _start_trackers(self) -> None:
+        if self.arguments.report_to != "none":
+            settings = {
+                name: value if isinstance(value, (bool, int, float, str)) else str(value)
+                for name, value in asdict(self.arguments).items()
+            }
+            self.accelerator.init_trackers("decahub", config=settings)
+
+    # Iterations
+
+    def run(self) -> None:
+        """Make the remaining iterations."""
+        self.runner.model.train()
+        progress = self.progress
+        with tqdm(
+            total=self.num_steps,
+            initial=progress.step,
+            disable=not self.accelerator.is_main_process,
+            unit="step",
+            dynamic_ncols=True,
+        ) as bar:
+            while progress.step < self.num_steps:
+                epoch, first_step = divmod(progress.step, self.batches.steps_per_epoch)
+                self._run_epoch(epoch, first_step, bar)
+
+    def _run_epoch(self, epoch: int, first_step: int, bar: tqdm) -> None:
+        self._announce_epoch(epoch)
+        self.batches.set_position(epoch, first_step)
+        loader = build_data_loader(
+            self.train_dataset,
+            self.batches,
+            collate_fn=self.collate_fn,
+            num_workers=self.arguments.dataloader_num_workers,
+        )
+        rows = iter(loader)
+        for step in range(first_step, self.batches.steps_per_epoch):
+            started = time.monotonic()
+            batches = self._fetch(rows, self.batches.batches_in_step(step))
+            self.window.add(self.runner.run(batches, self.progress))
+            self.progress.step += 1
+            if self.ema is not None:
+                self.ema.update(self.bare_model, num_updates=self.progress.step - 1)
+            self._count(started, self.batches.rows_in_step(step))
+            bar.update()
+            self._after_step(bar)
+            if self.progress.step == self.num_steps:
+                break
+
+    def _announce_epoch(self, epoch: int) -> None:
+        for listener in (self.train_dataset, self.collate_fn, *(update.step for update in self.updates)):
+            if hasattr(listener, "set_epoch"):
+                listener.set_epoch(epoch)
+
+    def _fetch(self, rows: Iterator[Any], num_batches: int) -> list[Any]:
+        """Micro-batches of the next step; seeded as well, for data sets that draw from the global generators."""
+        batches = []
+        for number in range(num_batches):
+            seed_everything(self.arguments.seed, "batch", self.progress.step, number, self.accelerator.process_index)
+            batches.append(send_to_device(next(rows), self.accelerator.device))
+        return batches
+
+    def _count(self, started: float, num_rows: int) -> None:
+        seconds = time.monotonic() - started
+        self.progress.seconds += seconds
+        self.seconds_since_log += seconds
+        self.rows_since_log += num_rows
+
+    # Between iterations
+
+    def _after_step(self, bar: tqdm) -> None:
+        is_last = self.progress.step == self.num_steps
+        if is_last or self.progress.step % self.arguments.logging_steps == 0:
+            self._write_log(bar)
+        if self.evaluate is not None and (is_last or self._is_evaluation_due()):
+            self._evaluate(self.evaluate)
+        if is_last or self._is_save_due():
+            self._save()
+
+    def _write_log(self, bar: tqdm) -> None:
+        totals = self.window.compute_totals(self.accelerator)
+        record: dict[str, Any] = {name: total / count for name, (total, count) in totals.items()}
+        record.update(self.runner.learning_rates)
+        record["samples_per_second"] = self.rows_since_log / max(self.seconds_since_log, 1e-9)
+        if self.progress.skipped_updates:
+            record["skipped_updates"] = self.progress.skipped_updates
+        self._report(record)
+        bar.set_postfix(
+            {name: f"{value:.4g}" for name, value in record.items() if name.endswith(("loss", "rate", "second"))}
+        )
+        self.window.clear()
+        self.seconds_since_log, self.rows_since_log = 0.0, 0
+
+    def _report(self, record: dict[str, Any]) -> None:
+        step = self.progress.step
+        if self.accelerator.is_main_process:
+            self.log.append({"step": step, "epoch": step / self.batches.steps_per_epoch, **record})
+            self.accelerator.log(record, step=step)
+
+    def _is_evaluation_due(self) -> bool:
+        step, arguments = self.progress.step, self.arguments
+        every_epochs = (arguments.eval_epochs or 0) * self.batches.steps_per_epoch
+        return any(every and step % every == 0 for every in (arguments.eval_steps, every_epochs))
+
+    def _evaluate(self, evaluate: Evaluate) -> None:
+        """Evaluate in the main process; the others wait."""
+        started = time.monotonic()
+        progress = self.progress
+        shared: list[dict[str, float]] = [{}]
+        if self.accelerator.is_main_process:
+            averaged = nullcontext() if self.ema is None else self.ema.applied_to(self.bare_model)
+            with averaged, _evaluating(self.bare_model), torch.no_grad():
+                shared = [{name: float(value) for name, value in evaluate(self.bare_model).items()}]
+                if self.best.is_better(shared[0], progress.best_metrics):
+                    self.best.save(self.bare_model)
+        progress.metrics = broadcast_object_list(shared)[0]
+        if self.best.is_better(progress.metrics, progress.best_metrics):
+            progress.best_metrics = progress.metrics
+        self._report({f"eval_{name}": value for name, value in progress.metrics.items()})
+        progress.seconds += time.monotonic() - started
+
+    def _is_save_due(self) -> bool:
+        arguments = self.arguments
+        due = arguments.save_steps is not None and self.progress.step % arguments.save_steps == 0
+        if due or arguments.save_every_minutes is None:
+            return due
+        late = torch.tensor(float(time.monotonic() - self.last_save_time >= arguments.save_every_minutes * 60))
+        if self.accelerator.num_processes > 1:  # clocks differ, the decision must not
+            late = self.accelerator.reduce(late.to(self.accelerator.device), reduction="max")
+        return bool(late.item())
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        self.progress.window = self.window.compute_totals(self.accelerator)
+        self.checkpoint = self.checkpoints.save(self.progress.to_dict(), self.ema)
+        self.last_save_time = time.monotonic()
+        self.progress.seconds += self.last_save_time - started
+
+    def finish(self) -> TrainingResult:
+        """Put the wanted weights into the bare model and hand it out."""
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        model = self.accelerator.unwrap_model(self.runner.model, keep_fp32_wrapper=False)
+        if self.best.metric is not None:
+            self.best.load(model)
+        elif self.ema is not None:
+            self.ema.copy_to(model)
+        model.eval()
+        progress = self.progress
+        return TrainingResult(
+            model=model,
+            step=progress.step,
+            epoch=progress.step / self.batches.steps_per_epoch,
+            metrics=progress.best_metrics if self.best.metric is not None else progress.metrics,
+            minutes=progress.seconds / 60,
+            skipped_updates=progress.skipped_updates,
+            checkpoint=self.checkpoint,
+            train_log=self.log.path,
+            is_main_process=self.accelerator.is_main_process,
+        )
+
+
+def _count_steps(arguments: LoopArguments, batches: EpochBatches) -> int:
+    if arguments.max_steps is not None:
+        return arguments.max_steps
+    return max(1, round(arguments.num_train_epochs * batches.steps_per_epoch))
+
+
+def _build_accelerator(arguments: LoopArguments) -> Accelerator:
+    if arguments.report_to != "none" and importlib.util.find_spec(arguments.report_to) is None:
+        raise ImportError(
+            f"`report_to` is {arguments.report_to!r}, which is not installed: pip install {arguments.report_to}"
+        )
+    return Accelerator(
+        cpu=arguments.use_cpu or not torch.accelerator.is_available(),
+        mixed_precision=arguments.mixed_precision,
+        # Accumulation is counted here, per update; given a plugin, Accelerate does not read the launcher's setting.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        # Accelerate would step a schedule once for each process.
+        step_scheduler_with_optimizer=False,
+        log_with=None if arguments.report_to == "none" else arguments.report_to,
+        project_dir=arguments.output_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=arguments.ddp_find_unused_parameters)],
+    )
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Context in which every part of `model` is in evaluation mode; afterwards each is in the mode it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+__all__ = ["TrainingResult", "train"]

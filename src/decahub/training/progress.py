@@ -1,0 +1,40 @@
+"""The counters of a run that a checkpoint carries beside weights and optimizer states."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Args:
+        step (`int`): iterations made.
+        skipped_updates (`int`): updates left out because their loss or gradient was not finite.
+        consecutive_skips (`int`): those since the last update that was made.
+        seconds (`float`): time spent, over all starts of the run.
+        metrics (`dict[str, float]`): what the last evaluation returned.
+        best_metrics (`dict[str, float]`): figures of the evaluation with the best `metric_for_best_model` so far.
+        settings (`dict`): what must stay the same for the run to be continued exactly.
+        window (`dict`): sums and counts of the terms since the last line of the log.
+    """
+
+    step: int = 0
+    skipped_updates: int = 0
+    consecutive_skips: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    best_metrics: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    window: dict[str, list[float]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> "Progress":
+        names = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in saved.items() if name in names})
+
+
+__all__ = ["Progress"]

@@ -1,0 +1,238 @@
+"""Recipes: a YAML file, then `--key value` from the command line, into a dataclass of arguments.
+
+python train.py recipe.yaml --learning_rate 1e-3 --no_ema_warmup --max_grad_norm none
+"""
+
+import difflib
+import re
+import sys
+import types
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import yaml
+from transformers import HfArgumentParser
+
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+Arguments = TypeVar("Arguments", bound="DataclassInstance")
+
+TRUE_WORDS = ("true", "yes", "on", "1")
+FALSE_WORDS = ("false", "no", "off", "0")
+NONE_WORDS = ("none", "null", "~")
+OPTION = re.compile(r"--[A-Za-z]")
+
+
+class RecipeError(ValueError):
+    """A recipe or a command line that does not fit the arguments of a script."""
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML as a writer of recipes means it: `no` is a word and `1e-3` a number, where YAML 1.1 has it otherwise."""
+
+
+_RecipeLoader.yaml_implicit_resolvers = {
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+    ]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_RecipeLoader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load_recipe(arguments_class: type[Arguments], argv: Sequence[str] | None = None) -> Arguments:
+    """Fill a dataclass of arguments from a recipe and from the command line, which wins.
+
+    The first word is the path of a YAML file unless it starts with `--`; every further one is `--key value`,
+    `--key=value`, `--flag` or `--no_flag`. Lists are several values, or a YAML list; mappings are YAML (`"{a: 1}"`);
+    `none` unsets what can be unset. `--help` shows all keys.
+
+    Args:
+        arguments_class (`type`): a dataclass whose fields have types that YAML can hold.
+        argv (`Sequence[str]`, *optional*): words of the command line; those of this process by default.
+
+    Returns:
+        An instance of `arguments_class`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        RecipeError: If a key is unknown, given without a value, or of the wrong type.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in words or "--help" in words:
+        HfArgumentParser(cast(Any, arguments_class), usage="%(prog)s [recipe.yaml] [--key value ...]").print_help()
+        raise SystemExit(0)
+    values: dict[str, Any] = {}
+    if words and not words[0].startswith("-"):
+        values = _read_yaml(Path(words.pop(0)))
+    hints = get_type_hints(arguments_class)
+    names = [item.name for item in fields(arguments_class) if item.init]
+    _refuse_unknown(values, names, source="the recipe")
+    values.update(_read_options(words, names, hints))
+    try:
+        return arguments_class(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
+    except TypeError as error:  # a field without default
+        raise RecipeError(f"The recipe is not complete: {error}. Add the key to the YAML file.") from error
+
+
+def recipe_to_yaml(arguments: Any) -> str:
+    """All arguments as YAML that `load_recipe` reads back to an equal instance."""
+    return yaml.safe_dump(asdict(arguments), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"The recipe must be a YAML file; there is none at {str(path)!r} (seen from {Path.cwd()})."
+        )
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} must be valid YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} must hold a mapping of keys to values; got a {type(values).__name__}.")
+    return values
+
+
+def _read_options(words: list[str], names: list[str], hints: dict[str, Any]) -> dict[str, Any]:
+    """Words of the command line as {key: value}; values are still text or lists of it."""
+    values: dict[str, Any] = {}
+    position = 0
+    while position < len(words):
+        word = words[position]
+        if not OPTION.match(word):
+            raise RecipeError(f"The command line must be `[recipe.yaml] --key value ...`; got {word!r} without a key.")
+        key, has_value, value = word[2:].partition("=")
+        key = key.replace("-", "_")
+        position += 1
+        following = []
+        while not has_value and position < len(words) and not OPTION.match(words[position]):
+            following.append(words[position])
+            position += 1
+        if key not in names and key.removeprefix("no_") in names and not has_value and not following:
+            values[key.removeprefix("no_")] = "false"
+            continue
+        _refuse_unknown([key], names, source="the command line")
+        values[key] = value if has_value else _join(key, following, hints[key])
+    return values
+
+
+def _join(key: str, following: list[str], hint: Any) -> Any:
+    if not following and _strip_none(hint) is bool:
+        return "true"
+    if not following:
+        raise RecipeError(f"`{key}` must be followed by a value; got none.")
+    if len(following) == 1:
+        return following[0]
+    if get_origin(_strip_none(hint)) is list:
+        return following
+    raise RecipeError(
+        f"`{key}` must be one value; got {len(following)}: {' '.join(following)}. Quote it if it is one."
+    )
+
+
+def _refuse_unknown(keys: Iterable[str], names: list[str], *, source: str) -> None:
+    for key in keys:
+        if key not in names:
+            nearest = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"Did you mean `{nearest[0]}`?" if nearest else f"Known keys: {', '.join(names)}."
+            raise RecipeError(f"`{key}` in {source} is not an argument of this script. {hint}")
+
+
+def _strip_none(hint: Any) -> Any:
+    """The type without `| None`."""
+    if get_origin(hint) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+        return kinds[0] if len(kinds) == 1 else Union[tuple(kinds)]  # noqa: UP007 (built at run time)
+    return hint
+
+
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    """`value` of YAML or of the command line as the type that the field has."""
+    optional = get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
+    if optional and (value is None or (isinstance(value, str) and value.lower() in NONE_WORDS)):
+        return None
+    kind = _strip_none(hint)
+    origin = get_origin(kind)
+    try:
+        if origin in (Union, types.UnionType):
+            return _convert_to_first(name, value, get_args(kind))
+        if origin is Literal:
+            return _convert_choice(value, get_args(kind))
+        if origin is list or kind is list:
+            items = _parse_text(value) if isinstance(value, str) else value
+            items = items if isinstance(items, (list, tuple)) else [value]
+            item_kind = get_args(kind)[0] if get_args(kind) else Any
+            return [item if item_kind is Any else _convert(name, item, item_kind) for item in items]
+        if origin is dict or kind is dict:
+            mapping = _parse_text(value) if isinstance(value, str) else value
+            if not isinstance(mapping, dict):
+                raise ValueError
+            return mapping
+        return _convert_scalar(value, kind)
+    except RecipeError:
+        raise
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise RecipeError(f"`{name}` must be {_describe(hint)}; got {value!r}.") from error
+
+
+def _convert_scalar(value: Any, kind: type) -> Any:
+    if kind is bool:
+        return _convert_bool(value)
+    if isinstance(value, (bool, list, dict)) or value is None:
+        raise TypeError
+    if kind is int and isinstance(value, float):
+        raise TypeError
+    return kind(value)
+
+
+def _convert_bool(value: Any) -> bool:
+    word = str(value).lower()
+    if word not in (*TRUE_WORDS, *FALSE_WORDS):
+        raise ValueError
+    return word in TRUE_WORDS
+
+
+def _convert_choice(value: Any, choices: tuple) -> Any:
+    for choice in choices:
+        if choice == value or (isinstance(value, str) and str(choice) == value):
+            return choice
+    raise ValueError
+
+
+def _convert_to_first(name: str, value: Any, kinds: tuple) -> Any:
+    """The first type of a union that admits the value, text last."""
+    for kind in sorted(kinds, key=lambda kind: kind is str):
+        try:
+            return _convert(name, value, kind)
+        except RecipeError:
+            continue
+    raise ValueError
+
+
+def _parse_text(text: str) -> Any:
+    return yaml.load(text, Loader=_RecipeLoader)
+
+
+def _describe(hint: Any) -> str:
+    kind = _strip_none(hint)
+    if get_origin(kind) is Literal:
+        words = "one of " + ", ".join(repr(choice) for choice in get_args(kind))
+    else:
+        words = getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
+    return words if kind is hint else f"{words} or none"
+
+
+__all__ = ["RecipeError", "load_recipe", "recipe_to_yaml"]

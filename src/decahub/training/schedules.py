@@ -1,0 +1,121 @@
+"""Learning-rate schedules as pure functions from a step to a factor of the base rate."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def _compute_warmup(step: int, num_warmup_steps: int, start_factor: float) -> float:
+    return start_factor + (1 - start_factor) * step / num_warmup_steps
+
+
+def compute_constant_factor(
+    step: int, *, num_training_steps: int, num_warmup_steps: int = 0, warmup_start_factor: float = 0.0
+) -> float:
+    """1 after a linear warm-up from `warmup_start_factor`."""
+    if step < num_warmup_steps:
+        return _compute_warmup(step, num_warmup_steps, warmup_start_factor)
+    return 1.0
+
+
+def compute_cosine_factor(
+    step: int,
+    *,
+    num_training_steps: int,
+    num_warmup_steps: int = 0,
+    warmup_start_factor: float = 0.0,
+    min_factor: float = 0.0,
+    phase_from_start: bool = False,
+) -> float:
+    """Linear warm-up, then half a cosine down to `min_factor`, which is reached at `num_training_steps`.
+
+    Args:
+        step (`int`): optimizer steps made so far.
+        num_training_steps (`int`): length of the schedule; the factor stays at `min_factor` beyond it.
+        num_warmup_steps (`int`): length of the warm-up, a part of `num_training_steps`.
+        warmup_start_factor (`float`): factor at step 0 when there is a warm-up.
+        min_factor (`float`): factor at the end.
+        phase_from_start (`bool`): count the cosine's phase from step 0 (the rate then jumps down a little when the
+            warm-up ends, as in EMO's recipe) instead of from the end of the warm-up.
+    """
+    if step < num_warmup_steps:
+        return _compute_warmup(step, num_warmup_steps, warmup_start_factor)
+    offset = 0 if phase_from_start else num_warmup_steps
+    phase = min(1.0, (step - offset) / max(1, num_training_steps - offset))
+    return min_factor + (1 - min_factor) * (1 + math.cos(math.pi * phase)) / 2
+
+
+def compute_polynomial_factor(
+    step: int,
+    *,
+    num_training_steps: int,
+    num_warmup_steps: int = 0,
+    warmup_start_factor: float = 0.0,
+    min_factor: float = 0.0,
+    power: float = 0.9,
+) -> float:
+    """Linear warm-up, then `(1 - phase) ** power` down to `min_factor`; `power=1` is a straight line."""
+    if step < num_warmup_steps:
+        return _compute_warmup(step, num_warmup_steps, warmup_start_factor)
+    phase = min(1.0, (step - num_warmup_steps) / max(1, num_training_steps - num_warmup_steps))
+    return min_factor + (1 - min_factor) * (1 - phase) ** power
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "constant": compute_constant_factor,
+    "linear": partial(compute_polynomial_factor, power=1.0),
+    "cosine": compute_cosine_factor,
+    "cosine_from_start": partial(compute_cosine_factor, phase_from_start=True),
+    "polynomial": compute_polynomial_factor,
+}
+GIVEN_BY_THE_LOOP = ("step", "num_training_steps", "num_warmup_steps")
+
+
+def build_scheduler(
+    name: str, optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int = 0, **options: float
+) -> LambdaLR:
+    """Scheduler that multiplies each parameter group's own rate by the schedule's factor.
+
+    Args:
+        name (`str`): a key of `SCHEDULES`.
+        optimizer (`torch.optim.Optimizer`): whose groups carry the base rates.
+        num_training_steps (`int`): length of the schedule; it is stepped once per optimizer step.
+        num_warmup_steps (`int`): length of its warm-up.
+        options (`float`): further arguments of the schedule's function, such as `min_factor` or `power`.
+
+    Raises:
+        ValueError: If the name or an option is not known.
+    """
+    check_schedule(name, options)
+    factor = partial(
+        SCHEDULES[name], num_training_steps=num_training_steps, num_warmup_steps=num_warmup_steps, **options
+    )
+    return LambdaLR(optimizer, factor)
+
+
+def check_schedule(name: str, options: Iterable[str]) -> None:
+    """Refuse a schedule that does not exist, and options that it does not take.
+
+    Raises:
+        ValueError: If the name or an option is not known.
+    """
+    if name not in SCHEDULES:
+        raise ValueError(f"`lr_scheduler_type` must be one of {', '.join(SCHEDULES)}; got {name!r}.")
+    allowed = [option for option in inspect.signature(SCHEDULES[name]).parameters if option not in GIVEN_BY_THE_LOOP]
+    for option in options:
+        if option not in allowed:
+            raise ValueError(f"`lr_scheduler_options` of {name!r} must be of {', '.join(allowed)}; got {option!r}.")
+
+
+__all__ = [
+    "SCHEDULES",
+    "build_scheduler",
+    "check_schedule",
+    "compute_constant_factor",
+    "compute_cosine_factor",
+    "compute_polynomial_factor",
+]

@@ -1,0 +1,86 @@
+"""The log of a run: one JSON object a line, means over the steps since the line before."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+
+LOG_FILE = "train_log.jsonl"
+SIGNIFICANT_DIGITS = 7  # what float32 holds
+
+
+class TermWindow:
+    """Means of the terms of all steps since the last line of the log, over all processes."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, terms: Mapping[str, torch.Tensor]) -> None:
+        """Add one value of each term; values stay on their device, so that nothing waits for them."""
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach().float()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def compute_totals(self, accelerator: Accelerator) -> dict[str, list[float]]:
+        """Sum and count of each term over all processes; called by all of them."""
+        names = sorted(self.sums)
+        if not names:
+            return {}
+        sums = torch.stack([self.sums[name].to(accelerator.device) for name in names])
+        counts = sums.new_tensor([self.counts[name] for name in names])
+        totals = accelerator.reduce(torch.stack([sums, counts]), reduction="sum")
+        return {name: [totals[0, i].item(), totals[1, i].item()] for i, name in enumerate(names)}
+
+    def load_totals(self, totals: Mapping[str, list[float]], accelerator: Accelerator) -> None:
+        """Go on from saved totals: the main process takes them, so that they count once."""
+        main = accelerator.is_main_process
+        self.sums = {name: torch.tensor(total if main else 0.0) for name, (total, _) in totals.items()}
+        self.counts = {name: int(count) if main else 0 for name, (_, count) in totals.items()}
+
+    def clear(self) -> None:
+        self.sums, self.counts = {}, {}
+
+
+class TrainLog:
+    """`train_log.jsonl` of a run folder; written by the main process only."""
+
+    def __init__(self, output_dir: str | Path):
+        self.path = Path(output_dir) / LOG_FILE
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line; figures that are not finite become null."""
+        line = json.dumps({name: _to_json(value) for name, value in record.items()}, allow_nan=False)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def truncate(self, step: int) -> None:
+        """Drop the lines after `step`, and a line that was cut off, so that a resumed run writes them again."""
+        if not self.path.exists():
+            return
+        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _read_step(line) <= step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        os.replace(partial, self.path)
+
+
+def _read_step(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:
+        return math.inf  # cut off by a kill
+
+
+def _to_json(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
+
+
+__all__ = ["LOG_FILE", "TermWindow", "TrainLog"]

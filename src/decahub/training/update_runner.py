@@ -1,0 +1,171 @@
+"""Forward, backward, clipping, optimizer and schedule of one update, on one or several processes."""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
+
+from .arguments import LoopArguments
+from .progress import Progress
+from .seeding import seed_everything
+from .updates import Update, check_terms
+
+
+logger = logging.getLogger(__name__)
+
+# One bad batch happens; a run in which ten updates in a row are not finite has diverged and does not come back.
+MAX_CONSECUTIVE_SKIPS = 10
+
+
+class DivergenceError(ValueError):
+    """Training that cannot go on because losses, gradients or statistics are no longer finite."""
+
+
+class UpdateRunner:
+    """Makes updates on what it prepared for the accelerator.
+
+    Modules, optimizers and schedules are prepared in a fixed order, which is also the order of files in a checkpoint.
+
+    Args:
+        accelerator (`accelerate.Accelerator`): device, processes and precision.
+        model (`torch.nn.Module`): the model, not yet prepared.
+        companions (`dict[str, torch.nn.Module]`): further modules that steps are given by keyword.
+        updates (`list[Update]`): the updates of an iteration.
+        arguments (`LoopArguments`): seed and clipping.
+        num_steps (`int`): iterations of the run, for schedules.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        companions: dict[str, nn.Module],
+        updates: list[Update],
+        arguments: LoopArguments,
+        num_steps: int,
+    ):
+        self.accelerator = accelerator
+        self.arguments = arguments
+        self.updates = updates
+        self.model = accelerator.prepare(model)
+        self.companions = {name: accelerator.prepare(module) for name, module in companions.items()}
+        self.optimizers = [accelerator.prepare(update.optimizer) for update in updates]
+        self.learning_rates: dict[str, float] = {}
+        self.schedulers = []
+        for update in updates:
+            scheduler = update.scheduler
+            if callable(scheduler):
+                scheduler = scheduler(update.optimizer, update.count_runs(num_steps))
+            self.schedulers.append(None if scheduler is None else accelerator.prepare(scheduler))
+
+    def run(self, batches: Sequence[Any], progress: Progress) -> dict[str, torch.Tensor]:
+        """Make the updates of one iteration and return the terms to log, scalars on their device.
+
+        The rates that were used are in `learning_rates` afterwards, by the names they have in the log.
+
+        Raises:
+            DivergenceError: See `MAX_CONSECUTIVE_SKIPS`.
+        """
+        terms: dict[str, torch.Tensor] = {}
+        for index, update in enumerate(self.updates):
+            if progress.step % update.every == 0:
+                prefix = "" if len(self.updates) == 1 else f"{update.name or index}/"
+                self.learning_rates[f"{prefix}learning_rate"] = float(self.optimizers[index].param_groups[0]["lr"])
+                for name, value in self._run_update(index, batches, progress).items():
+                    terms[prefix + name] = value
+        return terms
+
+    def _run_update(self, index: int, batches: Sequence[Any], progress: Progress) -> dict[str, torch.Tensor]:
+        optimizer, scheduler = self.optimizers[index], self.schedulers[index]
+        optimizer.zero_grad()
+        terms = self._accumulate_gradients(index, batches, progress.step)
+        gradients = _get_gradients(optimizer)
+        terms["grad_norm"] = get_total_norm(gradients)
+        finite = self._is_finite_everywhere(terms["loss"] + terms["grad_norm"])
+        if finite:
+            if self.arguments.max_grad_norm is not None:
+                parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+                clip_grads_with_norm_(parameters, self.arguments.max_grad_norm, terms["grad_norm"])
+            optimizer.step()
+            progress.consecutive_skips = 0
+        else:
+            self._skip(terms, progress)
+        if scheduler is not None:
+            scheduler.step()  # also after a skip: the schedule depends on the step alone
+        return terms if finite else {}
+
+    def _accumulate_gradients(self, index: int, batches: Sequence[Any], step: int) -> dict[str, torch.Tensor]:
+        """Gradient of the mean of the micro-batches' losses, and the mean of each term."""
+        means: dict[str, torch.Tensor] = {}
+        for number, batch in enumerate(batches):
+            seed_everything(self.arguments.seed, "update", index, step, number, self.accelerator.process_index)
+            is_last = number == len(batches) - 1
+            with self._synchronized(is_last):
+                terms = check_terms(self.updates[index].step(self.model, batch, **self.companions))
+                self.accelerator.backward(terms["loss"] / len(batches))
+            for name, value in terms.items():
+                means[name] = means.get(name, 0) + value.detach() / len(batches)
+        return means
+
+    @contextmanager
+    def _synchronized(self, synchronize: bool) -> Iterator[None]:
+        """Context whose backward pass shares gradients among processes only if asked: once a step is enough."""
+        with ExitStack() as stack:
+            if not synchronize:
+                for module in (self.model, *self.companions.values()):
+                    stack.enter_context(self.accelerator.no_sync(module))
+            yield
+
+    def _is_finite_everywhere(self, value: torch.Tensor) -> bool:
+        """Whether `value` is finite in all processes, so that all of them make or skip an update."""
+        infinite = (~torch.isfinite(value.detach())).float()
+        if self.accelerator.num_processes > 1:
+            infinite = self.accelerator.reduce(infinite, reduction="max")
+        return not infinite.item()
+
+    def _skip(self, terms: dict[str, torch.Tensor], progress: Progress) -> None:
+        progress.skipped_updates += 1
+        progress.consecutive_skips += 1
+        loss, norm = terms["loss"].item(), terms["grad_norm"].item()
+        logger.warning("Step %d is skipped: loss %g, gradient norm %g.", progress.step, loss, norm)
+        if not self._is_finite_everywhere(_find_statistics_extreme(self.model, *self.companions.values())):
+            raise DivergenceError(
+                f"Running statistics of the model must be finite; they are not after step {progress.step} "
+                f"(loss {loss:g}). Look for infinite values in the data; the last checkpoint is kept."
+            )
+        if progress.consecutive_skips >= MAX_CONSECUTIVE_SKIPS:
+            raise DivergenceError(
+                f"`loss` and its gradient must be finite; they were not in {progress.consecutive_skips} updates in a "
+                f"row up to step {progress.step} (loss {loss:g}, gradient norm {norm:g}). Lower `learning_rate` or "
+                "set `max_grad_norm`; the last checkpoint is kept."
+            )
+
+
+def _get_gradients(optimizer: Optimizer) -> list[torch.Tensor]:
+    return [
+        parameter.grad
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None
+    ]
+
+
+def _find_statistics_extreme(*modules: nn.Module) -> torch.Tensor:
+    """Largest magnitude in all running statistics (batch norm): not finite if one of them is not."""
+    statistics = [
+        buffer
+        for module in modules
+        for name, buffer in module.named_buffers()
+        if name.endswith(("running_mean", "running_var"))
+    ]
+    return get_total_norm(statistics, norm_type=math.inf)
+
+
+__all__ = ["MAX_CONSECUTIVE_SKIPS", "DivergenceError", "UpdateRunner"]
