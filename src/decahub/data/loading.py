@@ -1,0 +1,176 @@
+"""`load_dataset`: one call for the catalog's data sets and for a user's own, with the same columns for both."""
+
+import importlib
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+
+import datasets
+import pyarrow.compute as pc
+
+from .catalog import DATASETS, DatasetEntry
+
+
+logger = logging.getLogger(__name__)
+
+DATA_DIR_VARIABLE = "DECAHUB_DATA_DIR"
+FAMILIES = ("image-classification", "semantic-segmentation")
+
+
+def load_dataset(
+    name: str | os.PathLike, data_dir: str | os.PathLike | None = None, *, family: str | None = None
+) -> datasets.DatasetDict:
+    """Load a data set with the columns of its family.
+
+    A name of `DATASETS` is looked for as `<data_dir>/<folder>/<split>.parquet`. Without `data_dir` the variable
+    `DECAHUB_DATA_DIR` gives the directory; where that has no such folder either, the Hub is asked. An explicit
+    `data_dir` is never replaced by the Hub.
+
+    Anything else is a user's own data and needs `family`: a folder of `<split>.parquet` files, a folder of images in
+    the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`), or the id of a repository on the Hub.
+
+    Columns by family:
+
+    - `"image-classification"`: `image`, `label` (a `ClassLabel`).
+    - `"semantic-segmentation"`: `image`, `annotation` (an image whose values are class ids; 255 is ignored).
+
+    Args:
+        name (`str` or path): Name in the catalog, folder, or Hub id.
+        data_dir (`str` or path, *optional*): Directory of the catalog's folders.
+        family (`str`, *optional*): Kind of data, for a user's own.
+
+    Returns:
+        `datasets.DatasetDict`: one `Dataset` per split.
+
+    Raises:
+        FileNotFoundError: If the data is in none of the places; the message lists them.
+        TypeError: If a column is of another kind.
+        ValueError: If the name or family is unknown, a column is missing, or a label is out of range.
+    """
+    entry = DATASETS.get(str(name))
+    if entry is None:
+        _check_own_name(name)
+        module = _family_module(family)
+        return _normalize(_load_own(name), module, source=str(name))
+    if family not in (None, entry.family):
+        raise ValueError(f"`family` of {entry.name!r} must be {entry.family!r}; got {family!r}. Leave it out.")
+    module = _family_module(entry.family)
+    loaded = _normalize(_load_entry(entry, data_dir), module, source=entry.name)
+    return loaded if entry.void_label is None else module.ignore_label(loaded, entry.void_label)
+
+
+def _family_module(family: str | None) -> ModuleType:
+    if family not in FAMILIES:
+        raise ValueError(
+            f"`family` must be one of {', '.join(FAMILIES)} for data that is not in the catalog; got {family!r}."
+        )
+    return importlib.import_module(f"{__package__}.{family.replace('-', '_')}")
+
+
+def _load_entry(entry: DatasetEntry, data_dir: str | os.PathLike | None) -> datasets.DatasetDict:
+    if entry.builder is not None:
+        module_name, function_name = entry.builder.split(":")
+        return getattr(importlib.import_module(module_name), function_name)()
+    directory = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    tried = []
+    if directory:
+        folder = Path(directory) / entry.folder
+        files = {split: folder / f"{stem}.parquet" for split, stem in entry.splits.items()}
+        if all(path.is_file() for path in files.values()):
+            return _rename(_read_parquet(files), entry.columns)
+        tried = [str(path) for path in files.values() if not path.is_file()]
+    if data_dir or entry.hub_id is None:
+        raise FileNotFoundError(_describe_absence(entry, tried))
+    logger.warning(f"Loading {entry.name} from the Hub ({entry.hub_id}). {entry.hub_note}")
+    try:
+        return _rename(datasets.load_dataset(entry.hub_id), entry.hub_columns)
+    except OSError as error:  # also ConnectionError and the Hub's not-found and offline errors
+        raise FileNotFoundError(_describe_absence(entry, [*tried, f"Hub repository {entry.hub_id}"])) from error
+
+
+def _describe_absence(entry: DatasetEntry, tried: Iterable[str]) -> str:
+    places = (
+        ", ".join(tried) or f"nowhere (`data_dir` and ${DATA_DIR_VARIABLE} are not set, no Hub repository is known)"
+    )
+    files = ", ".join(f"{entry.folder}/{stem}.parquet" for stem in entry.splits.values())
+    return (
+        f"`{entry.name}` was not found; tried {places}. Set `data_dir` or ${DATA_DIR_VARIABLE} to a directory "
+        f"that holds {files}. Source of the data: {entry.homepage}"
+    )
+
+
+def _looks_like_hub_id(name: str | os.PathLike) -> bool:
+    return str(name).count("/") == 1 and not Path(name).is_absolute()
+
+
+def _check_own_name(name: str | os.PathLike) -> None:
+    folder = Path(name)
+    if folder.is_dir() or _looks_like_hub_id(name):
+        return
+    if folder.parent != Path():
+        raise FileNotFoundError(f"`{name}` was not found; tried the folder {folder.resolve()}.")
+    nearest = get_close_matches(str(name), DATASETS, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    raise ValueError(f"`name` must be one of {', '.join(DATASETS)}, a folder or a Hub id; got {str(name)!r}.{hint}")
+
+
+def _load_own(name: str | os.PathLike) -> datasets.DatasetDict:
+    folder = Path(name)
+    if folder.is_dir():
+        files = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
+        return _read_parquet(files) if files else datasets.load_dataset("imagefolder", data_dir=str(folder))
+    try:
+        return datasets.load_dataset(str(name))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"`{name}` was not found; tried the folder {folder.resolve()} and the Hub repository {name}."
+        ) from error
+
+
+def _read_parquet(files: dict[str, Path]) -> datasets.DatasetDict:
+    return datasets.load_dataset("parquet", data_files={split: str(path) for split, path in files.items()})
+
+
+def _rename(loaded: datasets.DatasetDict, columns: Mapping[str, str]) -> datasets.DatasetDict:
+    present = next(iter(loaded.values())).column_names
+    return loaded.rename_columns({old: new for old, new in columns.items() if old in present})
+
+
+def _normalize(loaded: datasets.DatasetDict, module: ModuleType, source: str) -> datasets.DatasetDict:
+    for split, dataset in loaded.items():
+        for column, feature_type in module.COLUMNS.items():
+            _check_column(dataset, column, feature_type, where=f"split {split!r} of {source!r}")
+    return loaded
+
+
+def _check_column(dataset: datasets.Dataset, column: str, feature_type: type, where: str) -> None:
+    if column not in dataset.column_names:
+        raise ValueError(
+            f"column `{column}` is missing from {where}; it has {', '.join(dataset.column_names)}. "
+            f"Rename the column that holds it: `dataset.rename_column(<yours>, {column!r})`, then save it as parquet."
+        )
+    feature = dataset.features[column]
+    if not isinstance(feature, feature_type):
+        raise TypeError(
+            f"column `{column}` of {where} must be a `datasets.{feature_type.__name__}`; got {feature}. "
+            f"Cast it: `dataset.cast_column({column!r}, datasets.{feature_type.__name__}(...))`."
+        )
+    if isinstance(feature, datasets.ClassLabel):
+        _check_labels(dataset, column, feature.num_classes, where)
+
+
+def _check_labels(dataset: datasets.Dataset, column: str, num_classes: int, where: str) -> None:
+    labels = dataset.data.column(column)
+    is_valid = pc.and_(pc.greater_equal(labels, 0), pc.less(labels, num_classes))
+    row = pc.index(pc.fill_null(is_valid, False), False).as_py()
+    if row >= 0:
+        raise ValueError(
+            f"column `{column}` of {where} must hold class ids in [0, {num_classes}); got {labels[row].as_py()} in "
+            f"row {row}. Unlabeled rows (-1 or none) must be dropped."
+        )
+
+
+__all__ = ["DATA_DIR_VARIABLE", "FAMILIES", "load_dataset"]

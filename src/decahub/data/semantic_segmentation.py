@@ -1,0 +1,247 @@
+"""Images with a class for each pixel: columns `image` and `annotation`, joint transforms of both, collator.
+
+An annotation is a single-channel image whose values are class ids; `IGNORE_INDEX` marks pixels to leave out.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from .catalog import IGNORE_INDEX
+from .image_classification import Normalization, image_to_tensor
+
+
+COLUMNS = {"image": datasets.Image, "annotation": datasets.Image}
+ANNOTATION_MODES = ("L", "P")  # one byte per pixel: gray values or indices into a palette
+CROP_ATTEMPTS = 10  # as in the recipe's code; the last crop is taken as it is
+
+
+def annotation_to_tensor(annotation: Image.Image | torch.Tensor) -> torch.Tensor:
+    """Class ids of an annotation.
+
+    Returns:
+        `torch.ByteTensor` of shape `(height, width)`.
+
+    Raises:
+        ValueError: If the annotation has more than one channel.
+    """
+    if isinstance(annotation, torch.Tensor):
+        return annotation
+    if annotation.mode not in ANNOTATION_MODES:
+        raise ValueError(
+            f"`annotation` must be a PIL image of mode {' or '.join(ANNOTATION_MODES)} that holds class ids; "
+            f"got mode {annotation.mode!r}. Convert colors to ids first."
+        )
+    return torch.from_numpy(np.array(annotation))
+
+
+def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One row with image `(3, height, width)` and annotation `(height, width)` as bytes; for `InMemoryDataset`."""
+    image, annotation = image_to_tensor(row["image"]), annotation_to_tensor(row["annotation"])
+    if image.shape[1:] != annotation.shape:
+        raise ValueError(
+            f"`annotation` must have the size of its image, {tuple(image.shape[1:])}; got {tuple(annotation.shape)}."
+        )
+    return {"image": image, "annotation": annotation}
+
+
+def ignore_label(loaded: datasets.DatasetDict, label: int) -> datasets.DatasetDict:
+    """The data set with `label` replaced by `IGNORE_INDEX` in every annotation; computed once, then cached on disk."""
+    return loaded.map(
+        _replace_label,
+        input_columns=["annotation"],
+        fn_kwargs={"label": label},
+        features=next(iter(loaded.values())).features,
+        desc="Marking pixels to ignore",
+    )
+
+
+def _replace_label(annotation: Image.Image, label: int) -> dict[str, Image.Image]:
+    return {"annotation": annotation.point([IGNORE_INDEX if value == label else value for value in range(256)])}
+
+
+def reduce_labels(labels: torch.Tensor) -> torch.Tensor:
+    """ADE20K's convention: 0 becomes `IGNORE_INDEX`, every other class moves down by one."""
+    reduced = labels - 1  # bytes wrap around, so 0 becomes 255
+    return torch.where(labels == IGNORE_INDEX, labels, reduced)
+
+
+class RandomResizedPair:
+    """Resize image and annotation by one random ratio; the annotation by nearest neighbor, as ids cannot be mixed."""
+
+    def __init__(self, shortest_edge: int | None, ratio_range: Sequence[float]):
+        self.shortest_edge = shortest_edge
+        self.ratio_range = ratio_range
+
+    def __call__(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        scale = random.uniform(*self.ratio_range)
+        if self.shortest_edge is not None:
+            scale *= self.shortest_edge / min(labels.shape)
+        size = [max(1, round(length * scale)) for length in labels.shape]
+        pixels = functional.resize(pixels, size, antialias=True)
+        return pixels, functional.resize(labels[None], size, interpolation=v2.InterpolationMode.NEAREST)[0]
+
+
+class RandomCropPair:
+    """Crop image and annotation at one random place, where possible one at which no class covers most of the crop."""
+
+    def __init__(self, size: tuple[int, int], max_class_share: float):
+        self.size = size
+        self.max_class_share = max_class_share
+
+    def _is_mixed(self, labels: torch.Tensor) -> bool:
+        counts = torch.bincount(labels.flatten(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+        return int(counts.max()) < self.max_class_share * int(counts.sum())
+
+    def __call__(self, pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        height, width = (min(wanted, given) for wanted, given in zip(self.size, labels.shape, strict=True))
+        for _ in range(CROP_ATTEMPTS):
+            top, left = random.randint(0, labels.shape[0] - height), random.randint(0, labels.shape[1] - width)
+            window = (slice(top, top + height), slice(left, left + width))
+            if self._is_mixed(labels[window]):
+                break
+        return pixels[(slice(None), *window)], labels[window]
+
+
+class TrainTransform:
+    """One row to `{"pixel_values", "labels"}` of one fixed size; see `build_train_transform`."""
+
+    def __init__(
+        self,
+        processor: Any,
+        resize: RandomResizedPair,
+        crop: RandomCropPair,
+        flip_prob: float,
+        distort: v2.Transform | None,
+    ):
+        self.resize = resize
+        self.crop = crop
+        self.flip_prob = flip_prob
+        self.distort = distort
+        self.normalize = Normalization(processor)
+        self.do_reduce_labels = bool(getattr(processor, "do_reduce_labels", False))
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        row = decode_row(row)
+        labels = reduce_labels(row["annotation"]) if self.do_reduce_labels else row["annotation"]
+        pixels, labels = self.crop(*self.resize(row["image"], labels))
+        if random.random() < self.flip_prob:
+            pixels, labels = pixels.flip(-1), labels.flip(-1)
+        if self.distort is not None:
+            pixels = self.distort(pixels)
+        bottom, right = (wanted - given for wanted, given in zip(self.crop.size, labels.shape, strict=True))
+        # Padded after normalization, so that the border has the mean color.
+        pixel_values = torch.nn.functional.pad(self.normalize(pixels), (0, right, 0, bottom))
+        labels = torch.nn.functional.pad(labels, (0, right, 0, bottom), value=IGNORE_INDEX)
+        return {"pixel_values": pixel_values, "labels": labels.long()}
+
+
+class EvalTransform:
+    """One row to `{"pixel_values", "labels"}`: the whole image through the processor, labels at their own size."""
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+        self.do_reduce_labels = bool(getattr(processor, "do_reduce_labels", False))
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        labels = annotation_to_tensor(row["annotation"])
+        labels = reduce_labels(labels) if self.do_reduce_labels else labels
+        return {
+            "pixel_values": self.processor(row["image"], return_tensors="pt")["pixel_values"][0],
+            "labels": labels.long(),
+        }
+
+
+def build_train_transform(
+    processor: Any,
+    crop_size: Sequence[int],
+    *,
+    shortest_edge: int | None = None,
+    ratio_range: Sequence[float] = (0.5, 2.0),
+    max_class_share: float = 0.75,
+    flip_prob: float = 0.5,
+    distort_colors: bool = True,
+) -> TrainTransform:
+    """Random training transform of image and annotation together (EMO's recipe for semantic segmentation).
+
+    Random resize, random crop, flip, photometric distortion, normalization, and padding on the right and at the bottom
+    where the resized image is smaller than the crop. The distortion is torchvision's, which scales brightness where
+    the recipe's code adds to it.
+
+    Args:
+        processor: The model's image processor: it gives mean, std and `do_reduce_labels`.
+        crop_size (`tuple[int, int]`): Height and width of the result.
+        shortest_edge (`int`, *optional*): Size at ratio 1; by default the image's own.
+        ratio_range (`tuple[float, float]`): Bounds of the random resize.
+        max_class_share (`float`): A crop in which one class covers this share of the labeled pixels or more is drawn
+            again, up to 10 times.
+        flip_prob (`float`): Probability of a horizontal flip.
+        distort_colors (`bool`): Whether to distort brightness, contrast, saturation and hue.
+
+    Returns:
+        `TrainTransform`: maps `{"image", "annotation"}` to `{"pixel_values", "labels"}`.
+    """
+    if len(crop_size) != 2 or min(crop_size) < 1:
+        raise ValueError(f"`crop_size` must hold a positive height and width; got {crop_size}.")
+    if not 0 < ratio_range[0] <= ratio_range[1]:
+        raise ValueError(f"`ratio_range` must be two positive numbers in ascending order; got {ratio_range}.")
+    distort = v2.RandomPhotometricDistort(hue=(-0.1, 0.1)) if distort_colors else None
+    resize = RandomResizedPair(shortest_edge, ratio_range)
+    crop = RandomCropPair((crop_size[0], crop_size[1]), max_class_share)
+    return TrainTransform(processor, resize, crop, flip_prob, distort)
+
+
+def build_eval_transform(processor: Any) -> EvalTransform:
+    """Deterministic transform for evaluation on whole images, scored at the size of their annotations.
+
+    Raises:
+        ValueError: If `processor` crops, since the pixels outside the crop would get no prediction.
+    """
+    if getattr(processor, "do_center_crop", False):
+        raise ValueError(
+            "`processor.do_center_crop` must be False for semantic segmentation; got True. Save the processor with "
+            "`do_center_crop=False`."
+        )
+    return EvalTransform(processor)
+
+
+def collate(examples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+    """Stack examples.
+
+    Returns:
+        `{"pixel_values": (batch_size, num_channels, height, width), "labels": (batch_size, height, width)}`; where
+        annotations differ in size, `labels` is a list of `(height, width)` tensors.
+
+    Raises:
+        ValueError: If the images differ in size.
+    """
+    sizes = {tuple(example["pixel_values"].shape[-2:]) for example in examples}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"`pixel_values` of one batch must have one size; got {sorted(sizes)}. Use batch size 1 or a processor "
+            "with a fixed height and width."
+        )
+    labels = [example["labels"] for example in examples]
+    return {
+        "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
+        "labels": torch.stack(labels) if len({label.shape for label in labels}) == 1 else labels,
+    }
+
+
+__all__ = [
+    "COLUMNS",
+    "annotation_to_tensor",
+    "build_eval_transform",
+    "build_train_transform",
+    "collate",
+    "decode_row",
+    "ignore_label",
+    "reduce_labels",
+]

@@ -1,0 +1,99 @@
+"""Measure a model folder again, on the data set that its `evaluation.json` names or on another one."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from decahub.data import DATASETS, DatasetEntry, load_dataset
+
+from .driver import evaluate_model, get_task
+from .record import EVALUATION_FILE, build_evaluation, read_evaluation
+from .tasks import TASKS
+
+
+DEFAULT_SPLIT = "test"
+
+
+def evaluate_folder(
+    folder: str | os.PathLike,
+    data_dir: str | os.PathLike | None = None,
+    limit: int | None = None,
+    *,
+    dataset: str | os.PathLike | None = None,
+    split: str | None = None,
+    task: str | None = None,
+    batch_size: int = 32,
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """Load a model folder and measure it.
+
+    Args:
+        folder (`str` or path): Holds the model, its processor and, unless `dataset` is given, `evaluation.json`.
+        data_dir (`str` or path, *optional*): Directory of the data sets; by default `$DECAHUB_DATA_DIR`.
+        limit (`int`, *optional*): Use only the first `limit` rows.
+        dataset (`str` or path, *optional*): Name in the catalog, or a folder or Hub id of a user's own data; by
+            default the data set of `evaluation.json`.
+        split (`str`, *optional*): By default the split of `evaluation.json`, or `"test"` where `dataset` is given.
+        task (`str`, *optional*): A key of `TASKS`; by default that of `evaluation.json` or of the data set's family.
+        batch_size (`int`, *optional*, defaults to 32): Rows per forward pass.
+        show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
+
+    Returns:
+        `dict`: As `evaluation.json`, for this measurement. Nothing is written.
+
+    Raises:
+        FileNotFoundError: If the folder has no `evaluation.json` and no `dataset` is given, or the data is absent.
+        ValueError: If the task cannot be told, or the split does not exist.
+    """
+    folder = Path(folder)
+    published: dict[str, Any] = {}
+    if dataset is None or (folder / EVALUATION_FILE).is_file():
+        published = read_evaluation(folder)
+    if dataset is None:
+        dataset, split = published["dataset"]["name"], split or published["dataset"]["split"]
+    entry = DATASETS.get(str(dataset))
+    record = get_task(task or published.get("task") or _guess_task(entry))
+    splits = load_dataset(dataset, data_dir, family=record.family)
+    rows = _select_split(splits, split or DEFAULT_SPLIT, str(dataset))
+
+    model = getattr(transformers, record.model_class).from_pretrained(folder)
+    processor = getattr(transformers, record.processor_class).from_pretrained(folder)
+    started = time.monotonic()
+    figures = evaluate_model(
+        model,
+        processor,
+        rows,
+        record.name,
+        batch_size=batch_size,
+        limit=limit,
+        label_names=entry.label_names if entry else None,
+        show_progress=show_progress,
+    )
+    return build_evaluation(
+        figures,
+        task=record.name,
+        dataset=str(dataset),
+        split=split or DEFAULT_SPLIT,
+        num_rows=len(rows) if limit is None else min(limit, len(rows)),
+        minutes=(time.monotonic() - started) / 60,
+    )
+
+
+def _guess_task(entry: DatasetEntry | None) -> str:
+    for task in TASKS.values():
+        if entry is not None and task.family == entry.family:
+            return task.name
+    raise ValueError(f"`task` must be given for data that is not in the catalog: one of {', '.join(TASKS)}; got None.")
+
+
+def _select_split(splits: Mapping[str, Any], split: str, source: str) -> Any:
+    if split not in splits:
+        raise ValueError(f"`split` of {source!r} must be one of {', '.join(splits)}; got {split!r}.")
+    return splits[split]
+
+
+__all__ = ["evaluate_folder"]

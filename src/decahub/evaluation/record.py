@@ -1,0 +1,119 @@
+"""`evaluation.json`: the figures of a model, on what and how they were measured. Cards have no other source."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from decahub.data import DATASETS
+from decahub.training.environment import describe_command, describe_hardware, describe_versions
+
+
+EVALUATION_FILE = "evaluation.json"
+KEYS = ("task", "dataset", "figures", "command", "minutes", "hardware", "versions")
+DATASET_KEYS = ("name", "title", "split", "num_rows")
+FIGURE_KEYS = ("metric", "value", "n")
+
+
+def build_evaluation(
+    figures: Mapping[str, float],
+    *,
+    task: str,
+    dataset: str,
+    split: str,
+    num_rows: int,
+    minutes: float,
+    title: str | None = None,
+) -> dict[str, Any]:
+    """The content of `evaluation.json`, with the command, hardware and versions of this process.
+
+    Args:
+        figures (`Mapping[str, float]`): What `evaluate_model` returned.
+        task (`str`): A key of `TASKS`.
+        dataset (`str`): Name in the catalog, or a user's own name for the data.
+        split (`str`): Split that was measured.
+        num_rows (`int`): Number of rows that were measured.
+        minutes (`float`): Duration of the evaluation.
+        title (`str`, *optional*): Name of the data for readers; by default the catalog's.
+
+    Raises:
+        ValueError: If there is no figure or one is not finite.
+    """
+    if not figures:
+        raise ValueError("`figures` must hold at least one figure; got none.")
+    for metric, value in figures.items():
+        if not math.isfinite(value):
+            raise ValueError(f"`figures` must be finite; got {value} for {metric!r}.")
+    if title is None:
+        title = DATASETS[dataset].title if dataset in DATASETS else dataset
+    return {
+        "task": task,
+        "dataset": {"name": dataset, "title": title, "split": split, "num_rows": num_rows},
+        "figures": [{"metric": metric, "value": float(value), "n": num_rows} for metric, value in figures.items()],
+        "command": describe_command(),
+        "minutes": round(minutes, 2),
+        "hardware": describe_hardware(),
+        "versions": describe_versions(),
+    }
+
+
+def write_evaluation(path: str | os.PathLike, figures: Mapping[str, float], **facts: Any) -> dict[str, Any]:
+    """Write `evaluation.json`; an older file stays whole until the new one is complete.
+
+    Args:
+        path (`str` or path): The file, or the folder to write `evaluation.json` into.
+        figures (`Mapping[str, float]`): What `evaluate_model` returned.
+        facts: The keyword arguments of `build_evaluation`.
+
+    Returns:
+        `dict`: What was written.
+    """
+    path = _resolve(path)
+    evaluation = build_evaluation(figures, **facts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(evaluation, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return evaluation
+
+
+def read_evaluation(path: str | os.PathLike) -> dict[str, Any]:
+    """Read and check an `evaluation.json`.
+
+    Args:
+        path (`str` or path): The file, or the folder that holds it.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is not JSON or lacks a key.
+    """
+    path = _resolve(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`{path.name}` was not found; tried {path}.")
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # broken JSON or broken UTF-8
+        raise ValueError(f"{path} must be a JSON file; {error}. Is it truncated?") from error
+    _check_keys(evaluation, KEYS, str(path))
+    _check_keys(evaluation["dataset"], DATASET_KEYS, f"`dataset` in {path}")
+    for index, figure in enumerate(evaluation["figures"]):
+        _check_keys(figure, FIGURE_KEYS, f"`figures[{index}]` in {path}")
+    return evaluation
+
+
+def _check_keys(record: Any, keys: tuple[str, ...], where: str) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"{where} must be an object with {', '.join(keys)}; got {type(record).__name__}.")
+    missing = [key for key in keys if key not in record]
+    if missing:
+        raise ValueError(f"{where} must hold {', '.join(keys)}; {', '.join(missing)} is missing.")
+
+
+def _resolve(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".json" else path / EVALUATION_FILE
+
+
+__all__ = ["EVALUATION_FILE", "build_evaluation", "read_evaluation", "write_evaluation"]

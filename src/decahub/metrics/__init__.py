@@ -1,0 +1,77 @@
+"""Metrics as `evaluate` modules: one folder `<name>/<name>.py` each, loaded from disk without a network.
+
+A metric file follows the rules of `evaluate`'s own loader, which copies the file before it imports it: one import per
+line, no import of decahub, helpers only as `from .file import name`.
+"""
+
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from evaluate import EvaluationModule
+
+_FOLDER = Path(__file__).parent
+
+
+def list_metrics() -> list[str]:
+    """Names that `load_metric` knows."""
+    return sorted(path.stem for path in _FOLDER.glob("*/*.py") if path.stem == path.parent.name)
+
+
+def load_metric(name: str, **kwargs: Any) -> "EvaluationModule":
+    """Load one of decahub's metrics.
+
+    Args:
+        name (`str`): One of `list_metrics()`.
+        kwargs: Passed to `evaluate.load`: `keep_in_memory`, `num_process`, `process_id`, `experiment_id`, ...
+
+    Returns:
+        `evaluate.EvaluationModule`: with `add`, `add_batch` and `compute`.
+
+    Raises:
+        ValueError: If there is no metric of that name.
+
+    Example:
+    ```python
+    >>> metric = load_metric("top_k_accuracy")
+    >>> metric.compute(predictions=[[0.1, 0.9], [0.8, 0.2]], references=[1, 1], k=[1])
+    {'accuracy': 0.5}
+    ```
+    """
+    names = list_metrics()
+    if name not in names:
+        nearest = get_close_matches(name, names, n=1, cutoff=0.4)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(f"`name` must be one of {', '.join(names)}; got {name!r}.{hint}")
+    return import_evaluate().load(str(_FOLDER / name), **kwargs)
+
+
+def import_evaluate() -> ModuleType:
+    """The `evaluate` library, also in a script that lies beside an `evaluate.py` of its own.
+
+    Python puts a script's folder first on the path, so that the example `train.py` of a method would find the example
+    `evaluate.py` under the library's name.
+
+    Raises:
+        ImportError: If the library is not installed.
+    """
+    loaded = sys.modules.get("evaluate")
+    if loaded is not None and hasattr(loaded, "load"):
+        return loaded
+    path = sys.path.copy()
+    sys.modules.pop("evaluate", None)
+    sys.path[:] = [folder for folder in path if not Path(folder, "evaluate.py").is_file()]
+    try:
+        return import_module("evaluate")
+    except ImportError as error:
+        raise ImportError('Metrics need the `evaluate` package: pip install "decahub[train]".') from error
+    finally:
+        sys.path[:] = path
+
+
+__all__ = ["list_metrics", "load_metric"]

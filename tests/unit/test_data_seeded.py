@@ -1,0 +1,110 @@
+"""Items of `SeededTransform` depend on (seed, epoch, index) alone, and the global random state stays as it was."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from decahub.data import InMemoryDataset, SeededTransform, seeded_random_state
+
+
+def draw(row):
+    """One draw from each generator that a transform may use."""
+    return row, random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def draw_globally():
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def seed_globally():
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+
+
+def test_item_is_the_same_whatever_was_drawn_before():
+    dataset = SeededTransform([10, 20, 30], draw, seed=4)
+    first = dataset[1]
+
+    draw_globally(), dataset[2]
+
+    assert dataset[1] == first
+
+
+@pytest.mark.parametrize("part", [1, 2, 3], ids=["random", "numpy", "torch"])
+@pytest.mark.parametrize(
+    ("seed", "epoch", "index"), [(5, 0, 1), (4, 1, 1), (4, 0, 2)], ids=["other seed", "other epoch", "other index"]
+)
+def test_draws_differ(seed, epoch, index, part):
+    dataset = SeededTransform([7, 7, 7], draw, seed=seed)
+    dataset.set_epoch(epoch)
+
+    assert dataset[index][part] != SeededTransform([7, 7, 7], draw, seed=4)[1][part]
+
+
+def test_leaves_global_state_as_it_was():
+    seed_globally()
+    expected = [draw_globally(), draw_globally()]
+
+    seed_globally()
+    before = draw_globally()
+    SeededTransform([1], draw)[0]
+
+    assert [before, draw_globally()] == expected
+
+
+def test_leaves_global_state_as_it_was_after_an_error():
+    seed_globally()
+    expected = draw_globally()
+
+    seed_globally()
+    with pytest.raises(KeyError):
+        SeededTransform([1], lambda row: {}[draw_globally()])[0]
+
+    assert draw_globally() == expected
+
+
+def test_nested_blocks_do_not_disturb_each_other():
+    with seeded_random_state(1):
+        expected = [draw_globally(), draw_globally()]
+
+    with seeded_random_state(1):
+        first = draw_globally()
+        with seeded_random_state(2):
+            inner = draw_globally()
+        second = draw_globally()
+
+    assert [first, second] == expected
+    assert inner not in expected
+
+
+def test_workers_give_the_items_of_the_main_process_in_every_epoch():
+    dataset = SeededTransform([10, 20, 30], draw, seed=4)
+    loader = DataLoader(dataset, batch_size=None, num_workers=1, persistent_workers=True)
+
+    for epoch in range(2):
+        dataset.set_epoch(epoch)
+        by_worker = [tuple(item) for item in loader]
+
+        assert by_worker == [dataset[index] for index in range(3)]
+
+
+def test_negative_index_counts_from_the_end():
+    dataset = SeededTransform([10, 20, 30], draw)
+
+    assert dataset[-1] == dataset[2]
+
+
+@pytest.mark.parametrize("index", [3, -4])
+def test_refuses_index_out_of_range(index):
+    with pytest.raises(IndexError, match=rf"`index` must be in \[-3, 3\); got {index}"):
+        SeededTransform([10, 20, 30], draw)[index]
+
+
+def test_in_memory_dataset_decodes_each_row_once():
+    decoded = []
+
+    dataset = InMemoryDataset([1, 2, 3], lambda row: decoded.append(row) or row * 10)
+
+    assert ([dataset[2], dataset[0], dataset[2]], len(dataset), decoded) == ([30, 10, 30], 3, [1, 2, 3])

@@ -1,0 +1,234 @@
+"""Joint transforms of image and annotation: both move together, and what is not labeled stays so."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import SegformerImageProcessor
+
+from decahub.data import IGNORE_INDEX, InMemoryDataset, SeededTransform
+from decahub.data import semantic_segmentation as family
+
+
+HEIGHT, WIDTH = 20, 28
+PLAIN = {"ratio_range": (1.0, 1.0), "flip_prob": 0.0, "distort_colors": False}
+
+
+def build_processor(**overrides):
+    settings = {
+        "size": {"height": HEIGHT, "width": WIDTH},
+        "image_mean": [0.0, 0.0, 0.0],
+        "image_std": [1 / 255] * 3,  # pixel values are the bytes themselves
+    }
+    return SegformerImageProcessor(**(settings | overrides))
+
+
+def make_row():
+    """An image whose red channel is its own annotation, so that a misplaced pixel shows."""
+    annotation = np.random.default_rng(3).integers(0, 11, (HEIGHT, WIDTH), dtype=np.uint8)
+    image = np.stack([annotation, annotation + 50, annotation + 100], axis=-1)
+    return {"image": Image.fromarray(image), "annotation": Image.fromarray(annotation)}
+
+
+def as_ids(pixel_values):
+    return pixel_values[0].round().long()
+
+
+@pytest.mark.parametrize("flip_prob", [0.0, 1.0], ids=["plain", "flipped"])
+def test_image_and_annotation_move_together(flip_prob):
+    transform = family.build_train_transform(build_processor(), (9, 13), **(PLAIN | {"flip_prob": flip_prob}))
+
+    for seed in range(20):
+        example = SeededTransform([make_row()], transform, seed=seed)[0]
+
+        assert example["labels"].shape == (9, 13)
+        assert torch.equal(as_ids(example["pixel_values"]), example["labels"])
+
+
+def test_crops_reach_every_corner():
+    crop = family.RandomCropPair((HEIGHT - 1, WIDTH - 1), max_class_share=1.0)
+    row = family.decode_row(make_row())
+
+    random.seed(0)
+    seen = {crop(row["image"], row["annotation"])[1].numpy().tobytes() for _ in range(50)}
+
+    assert len(seen) == 4
+
+
+def test_border_of_a_small_image_is_ignored():
+    transform = family.build_train_transform(build_processor(), (HEIGHT + 3, WIDTH + 5), **PLAIN)
+
+    example = transform(make_row())
+
+    assert (example["labels"][HEIGHT:] == IGNORE_INDEX).all()
+    assert (example["labels"][:, WIDTH:] == IGNORE_INDEX).all()
+    assert (example["labels"][:HEIGHT, :WIDTH] < 11).all()
+    assert (example["pixel_values"][:, HEIGHT:] == 0).all()  # the mean color after normalization
+
+
+def test_random_ratio_scales_both():
+    transform = family.RandomResizedPair(None, (0.5, 2.0))
+    row = family.decode_row(make_row())
+
+    random.seed(0)
+    sizes = {transform(row["image"], row["annotation"])[1].shape for _ in range(200)}
+
+    heights = {size[0] for size in sizes}
+    assert min(heights) <= HEIGHT * 0.6
+    assert max(heights) >= HEIGHT * 1.9
+    assert all(abs(width - height * WIDTH / HEIGHT) <= 1 for height, width in sizes)  # rounded separately
+
+
+def test_shortest_edge_is_the_size_at_ratio_one():
+    transform = family.RandomResizedPair(10, (1.0, 1.0))
+    row = family.decode_row(make_row())
+
+    pixels, labels = transform(row["image"], row["annotation"])
+
+    assert (pixels.shape, labels.shape) == ((3, 10, 14), (10, 14))
+
+
+def test_resizing_makes_no_new_class():
+    annotation = torch.tensor([[0, 10], [IGNORE_INDEX, 3]], dtype=torch.uint8).repeat(8, 8)
+    transform = family.RandomResizedPair(None, (0.5, 2.0))
+
+    for _ in range(20):
+        labels = transform(torch.zeros(3, 16, 16, dtype=torch.uint8), annotation)[1]
+        assert set(labels.unique().tolist()) <= {0, 3, 10, IGNORE_INDEX}
+
+
+def test_crop_avoids_one_class_where_it_can():
+    annotation = torch.zeros(10, 40, dtype=torch.uint8)
+    annotation[:, 35:] = 1  # crops of width 10 have both classes only near the right end
+    pixels = torch.zeros(3, 10, 40, dtype=torch.uint8)
+
+    def share_of_mixed(max_class_share):
+        crop = family.RandomCropPair((10, 10), max_class_share)
+        random.seed(0)
+        return np.mean([len(crop(pixels, annotation)[1].unique()) > 1 for _ in range(300)])
+
+    assert share_of_mixed(0.75) > 2 * share_of_mixed(1.01)
+
+
+def test_crop_counts_labeled_pixels_only():
+    labels = torch.full((4, 4), IGNORE_INDEX, dtype=torch.uint8)
+    labels[0] = torch.tensor([0, 0, 0, 1])
+
+    assert not family.RandomCropPair((4, 4), 0.75)._is_mixed(labels)  # 3 of 4 labeled pixels
+    assert family.RandomCropPair((4, 4), 0.8)._is_mixed(labels)
+
+
+def test_distortion_changes_the_image_and_not_the_annotation():
+    transform = family.build_train_transform(build_processor(), (HEIGHT, WIDTH), **(PLAIN | {"distort_colors": True}))
+    row = make_row()
+
+    examples = [SeededTransform([row], transform, seed=seed)[0] for seed in range(10)]
+
+    assert any(not torch.equal(as_ids(example["pixel_values"]), example["labels"]) for example in examples)
+    assert all(
+        torch.equal(example["labels"], torch.from_numpy(np.array(row["annotation"])).long()) for example in examples
+    )
+
+
+def test_reduced_labels():
+    labels = torch.tensor([0, 1, 150, IGNORE_INDEX], dtype=torch.uint8)
+
+    assert family.reduce_labels(labels).tolist() == [IGNORE_INDEX, 0, 149, IGNORE_INDEX]
+
+
+@pytest.mark.parametrize("build", ["train", "eval"])
+def test_processor_decides_on_reduced_labels(build):
+    processor = build_processor(do_reduce_labels=True)
+    transform = (
+        family.build_eval_transform(processor)
+        if build == "eval"
+        else family.build_train_transform(processor, (HEIGHT, WIDTH), **PLAIN)
+    )
+    row = make_row()
+
+    labels = transform(row)["labels"]
+
+    raw = np.array(row["annotation"]).astype(int)
+    assert labels.tolist() == np.where(raw == 0, IGNORE_INDEX, raw - 1).tolist()
+
+
+def test_evaluation_keeps_annotations_at_their_own_size():
+    processor = build_processor(size={"height": 8, "width": 8})
+
+    example = family.build_eval_transform(processor)(make_row())
+
+    assert (example["pixel_values"].shape, example["labels"].shape) == ((3, 8, 8), (HEIGHT, WIDTH))
+
+
+def test_decoding_once_changes_nothing():
+    transform = family.build_train_transform(build_processor(), (9, 13))
+    rows = [make_row()]
+
+    decoded = SeededTransform(InMemoryDataset(rows, family.decode_row), transform, seed=1)[0]
+
+    torch.testing.assert_close(decoded, SeededTransform(rows, transform, seed=1)[0], rtol=0, atol=0)
+
+
+def test_palette_annotation_is_read_as_indices():
+    annotation = Image.fromarray(np.array([[0, 3], [7, 255]], dtype=np.uint8), mode="P")
+    annotation.putpalette([200, 100, 50] * 256)
+
+    assert family.annotation_to_tensor(annotation).tolist() == [[0, 3], [7, 255]]
+
+
+def test_refuses_annotation_in_color():
+    with pytest.raises(ValueError, match=r"`annotation` must be a PIL image of mode L or P.*got mode 'RGB'"):
+        family.annotation_to_tensor(Image.new("RGB", (4, 3)))
+
+
+def test_refuses_annotation_of_another_size():
+    row = make_row() | {"annotation": Image.new("L", (WIDTH, HEIGHT - 1))}
+
+    with pytest.raises(ValueError, match=r"`annotation` must have the size of its image, \(20, 28\); got \(19, 28\)"):
+        family.build_train_transform(build_processor(), (9, 13))(row)
+
+
+def test_refuses_a_processor_that_crops():
+    processor = build_processor()
+    processor.do_center_crop = True
+
+    with pytest.raises(ValueError, match=r"`processor\.do_center_crop` must be False"):
+        family.build_eval_transform(processor)
+
+
+@pytest.mark.parametrize(
+    ("crop_size", "overrides", "message"),
+    [
+        ((9,), {}, "`crop_size` must hold a positive height and width"),
+        ((9, 0), {}, "`crop_size` must hold a positive height and width"),
+        ((9, 13), {"ratio_range": (2.0, 0.5)}, "`ratio_range` must be two positive numbers in ascending order"),
+    ],
+)
+def test_refuses_bad_settings(crop_size, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        family.build_train_transform(build_processor(), crop_size, **overrides)
+
+
+def make_example(height, width):
+    return {"pixel_values": torch.zeros(3, 4, 5), "labels": torch.zeros(height, width, dtype=torch.int64)}
+
+
+def test_collate_stacks_equal_sizes():
+    batch = family.collate([make_example(4, 5), make_example(4, 5)])
+
+    assert (batch["pixel_values"].shape, batch["labels"].shape) == ((2, 3, 4, 5), (2, 4, 5))
+
+
+def test_collate_keeps_annotations_of_unequal_size_apart():
+    batch = family.collate([make_example(4, 5), make_example(6, 7)])
+
+    assert [label.shape for label in batch["labels"]] == [(4, 5), (6, 7)]
+
+
+def test_collate_refuses_images_of_unequal_size():
+    examples = [make_example(4, 5), make_example(4, 5) | {"pixel_values": torch.zeros(3, 6, 5)}]
+
+    with pytest.raises(ValueError, match=r"must have one size; got \[\(4, 5\), \(6, 5\)\]"):
+        family.collate(examples)
