@@ -1,0 +1,42 @@
+"""`decahub evaluate`: measure a model folder."""
+
+import argparse
+from pathlib import Path
+
+from .table import format_table
+
+
+HELP = "measure the figures of a model folder on its data set, or on another one"
+EXAMPLES = """  decahub evaluate model_cards/emo-1m-cifar10 --data-dir ~/data
+  decahub evaluate model_cards/emo-1m-cifar10 --limit 500"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, help="model folder")
+    parser.add_argument(
+        "--dataset", help="name in decahub's catalog; by default the set that the folder was measured on"
+    )
+    parser.add_argument(
+        "--split", help="split to measure; by default the one that the folder was measured on, or test"
+    )
+    parser.add_argument("--data-dir", type=Path, help="directory of the data sets; by default $DECAHUB_DATA_DIR")
+    parser.add_argument("--limit", type=int, help="measure on the first LIMIT rows only")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from decahub.evaluation import evaluate_folder
+
+    from .quiet import silence_libraries
+
+    silence_libraries()
+    evaluation = evaluate_folder(
+        arguments.folder,
+        data_dir=arguments.data_dir,
+        limit=arguments.limit,
+        dataset=arguments.dataset,
+        split=arguments.split,
+    )
+    rows = [(row["metric"], f"{row['value']:.4f}", row["n"]) for row in evaluation["figures"]]
+    print(f"{evaluation['dataset']['title']}, {evaluation['dataset']['split']} split")
+    print(format_table(("metric", "value", "n"), rows))
+    return 0

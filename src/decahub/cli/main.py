@@ -1,0 +1,81 @@
+"""Entry point of `decahub`: reads the command line, runs one command, turns faults into one clear line.
+
+Modules of commands import nothing heavy at their top, so that `decahub --help` answers at once.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+
+COMMANDS = ("list", "info", "predict", "evaluate", "verify", "card", "publish")
+EXIT_FAULT = 2
+EXIT_INTERRUPTED = 130
+
+DESCRIPTION = "Ten published research methods as transformers models: look, predict, measure, publish."
+EPILOG = """examples:
+  decahub list
+  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.png
+  decahub verify model_cards/emo-1m-cifar10 --data-dir ~/data
+
+Each command has its own help: decahub predict --help"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        "decahub", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for name in COMMANDS:
+        module = importlib.import_module(f"decahub.cli.{name}")
+        subparser = subparsers.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP[0].upper() + module.HELP[1:] + ".",
+            epilog=f"examples:\n{module.EXAMPLES}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(subparser)
+        subparser.add_argument("--debug", action="store_true", help="show the whole traceback of a fault")
+        subparser.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `decahub` with the given arguments, by default those of the process.
+
+    Returns:
+        `int`: exit code; 0 for success, 1 for a failed verification, 2 for bad input, 3 for figures that were not
+        measured again.
+    """
+    options = build_parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if options.debug or not is_users_fault(error):
+            raise
+        print(f"decahub {options.command}: {describe(error)}", file=sys.stderr)
+        return EXIT_FAULT
+
+
+def is_users_fault(error: Exception) -> bool:
+    """Whether an error comes from what was given (files, arguments, a missing extra) and not from a bug of ours."""
+    # Only now, because these imports cost more than most commands.
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    return isinstance(error, (ValueError, OSError, ImportError, StrictDataclassError, SafetensorError))
+
+
+def describe(error: Exception) -> str:
+    """An error and its notes on one line."""
+    message = " ".join([str(error), *getattr(error, "__notes__", [])])
+    return " ".join(message.split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""`decahub predict`: what a model sees in pictures."""
+
+import argparse
+import colorsys
+import os
+from pathlib import Path
+
+from .table import format_table
+
+
+HELP = "classify pictures, or segment them into a PNG beside each"
+EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.png
+  decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3
+  decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks"""
+GOLDEN_RATIO = 0.618034  # successive hues at this distance on the color circle stay far apart
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="model folder, or id of a published model")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture files")
+    parser.add_argument("--top-k", type=int, default=1, help="classes to show for each picture (default: 1)")
+    parser.add_argument("--output-dir", type=Path, help="where segmentations go; by default beside each picture")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from transformers import AutoConfig
+
+    from .quiet import silence_libraries
+
+    for path in arguments.images:
+        if not path.is_file():
+            raise FileNotFoundError(f"`IMAGE` must be a picture file; got {str(path)!r}, which does not exist.")
+    silence_libraries()
+    architecture = AutoConfig.from_pretrained(arguments.model, trust_remote_code=False).architectures[0]
+    commands = {"ForImageClassification": classify, "ForSemanticSegmentation": segment}
+    for suffix, command in commands.items():
+        if architecture.endswith(suffix):
+            command(arguments)
+            return 0
+    kinds = " or ".join(commands)
+    raise ValueError(f"`model` must be a model {kinds}; got {architecture}. Use it from Python.")
+
+
+def classify(arguments: argparse.Namespace) -> None:
+    """Prints the most probable classes of each picture."""
+    from transformers import pipeline
+
+    if arguments.top_k < 1:
+        raise ValueError(f"`--top-k` must be at least 1; got {arguments.top_k}.")
+    classifier = pipeline("image-classification", model=arguments.model, trust_remote_code=False)
+    rows = []
+    for path in arguments.images:
+        for answer in classifier(str(path), top_k=arguments.top_k):
+            rows.append((path.name, answer["label"], f"{answer['score']:.3f}"))
+    print(format_table(("picture", "class", "probability"), rows))
+
+
+def segment(arguments: argparse.Namespace) -> None:
+    """Writes a color picture of the classes of each picture, and prints their shares of its area."""
+    import torch
+    from PIL import Image
+    from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
+
+    model = AutoModelForSemanticSegmentation.from_pretrained(arguments.model, trust_remote_code=False)
+    processor = AutoImageProcessor.from_pretrained(arguments.model, trust_remote_code=False)
+    rows = []
+    for path in arguments.images:
+        image = Image.open(path).convert("RGB")
+        with torch.inference_mode():
+            outputs = model(**processor(image, return_tensors="pt"))
+        classes = processor.post_process_semantic_segmentation(outputs, target_sizes=[(image.height, image.width)])[0]
+        target = (arguments.output_dir or path.parent) / f"{path.stem}_segmentation.png"
+        save_segmentation(classes.to(torch.uint8).numpy(), len(model.config.id2label), target)
+        ids, counts = classes.unique(return_counts=True)
+        for label, count in sorted(zip(ids.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1]):
+            rows.append((path.name, model.config.id2label[label], f"{count / classes.numel():.1%}", target))
+    print(format_table(("picture", "class", "area", "written to"), rows))
+
+
+def save_segmentation(classes, num_labels: int, target: Path) -> None:
+    """Saves class ids as a palette PNG: a viewer shows colors, a program reads the ids.
+
+    Args:
+        classes (`numpy.ndarray` of shape `(height, width)`): ids as unsigned bytes.
+        num_labels (`int`): number of classes.
+        target (`pathlib.Path`): file to write.
+    """
+    from PIL import Image
+
+    picture = Image.fromarray(classes)
+    picture.putpalette([round(255 * part) for index in range(num_labels) for part in choose_color(index)])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    picture.save(partial, format="PNG")
+    os.replace(partial, target)
+
+
+def choose_color(index: int) -> tuple[float, float, float]:
+    """Red, green and blue in [0, 1] of a class."""
+    return colorsys.hsv_to_rgb((index * GOLDEN_RATIO) % 1, 0.7, 0.95)

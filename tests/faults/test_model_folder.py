@@ -1,0 +1,296 @@
+"""Saving a model folder under faults: the older folder survives whole, and new weights are not lost to a bad card."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from decahub import EmoForImageClassification
+from decahub.hub import folder as module
+from decahub.hub.folder import find_checksum_faults, read_checksums, read_train_log, thin_log
+from tests.hub.builders import RECIPE, build_model_folder, build_picture, tiny_model
+
+
+KILLED_SAVE = """
+import os, signal, sys
+from pathlib import Path
+from decahub.hub import folder as module
+from tests.hub.builders import build_model_folder, tiny_model
+
+def kill(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(module, sys.argv[2], kill)
+build_model_folder(Path(sys.argv[1]), tiny_model(stem_hidden_size=10))
+"""
+
+
+@pytest.fixture(scope="module")
+def older(tmp_path_factory) -> Path:
+    return build_model_folder(tmp_path_factory.mktemp("older") / "emo-tiny")
+
+
+@pytest.fixture
+def folder(older, tmp_path) -> Path:
+    return shutil.copytree(older, tmp_path / "emo-tiny")
+
+
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def get_partial(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.partial")
+
+
+@contextmanager
+def file_size_limit(num_bytes: int):
+    """Lets no file of this process grow beyond a size, as on a disk that is nearly full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# Full disk
+
+
+# The weights have about 90 kB; the configuration, 2 kB, is written before them.
+@pytest.mark.parametrize("num_bytes", [50_000, 1_000], ids=["in the weights", "in the configuration"])
+def test_full_disk_leaves_the_older_folder(folder, num_bytes):
+    before, model = read_all(folder), tiny_model(stem_hidden_size=10)
+
+    with pytest.raises((OSError, SafetensorError)), file_size_limit(num_bytes):
+        build_model_folder(folder, model)
+
+    assert read_all(folder) == before
+    assert not get_partial(folder).exists()
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "recipe.yaml", "train_log.jsonl", "README.md", "SHA256SUMS"])
+def test_full_disk_at_any_later_file_leaves_the_older_folder(folder, monkeypatch, name):
+    before, write_text = read_all(folder), module.write_text
+
+    def write_until_full(path, text):
+        if path.name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_text(path, text)
+
+    monkeypatch.setattr(module, "write_text", write_until_full)
+    monkeypatch.setattr("decahub.hub.model_card.write_text", write_until_full)
+
+    with pytest.raises(OSError, match="No space left"):
+        build_model_folder(folder, tiny_model(stem_hidden_size=10))
+
+    assert read_all(folder) == before
+
+
+# Kills
+
+
+@pytest.mark.parametrize(
+    "moment", ["_write_facts", "_move_into_place"], ids=["after the weights", "when all is written"]
+)
+def test_kill_leaves_the_older_folder_and_the_next_save_succeeds(folder, moment):
+    before = read_all(folder)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    done = subprocess.run([sys.executable, "-c", KILLED_SAVE, folder, moment], env=environment, timeout=280)
+
+    assert done.returncode == -signal.SIGKILL
+    assert read_all(folder) == before
+    assert find_checksum_faults(folder) == []
+    build_model_folder(folder, tiny_model(stem_hidden_size=10))
+    assert EmoForImageClassification.from_pretrained(folder).config.stem_hidden_size == 10
+    assert not get_partial(folder).exists()
+
+
+def test_kill_among_the_renames_is_seen_by_the_checksums(folder, monkeypatch):
+    replace, renamed = os.replace, []
+
+    def replace_twice(source, target):
+        if Path(target).parent == folder:
+            if len(renamed) == 2:
+                raise KeyboardInterrupt
+            renamed.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(module.os, "replace", replace_twice)
+    with pytest.raises(KeyboardInterrupt):
+        build_model_folder(folder, tiny_model(stem_hidden_size=10))
+
+    assert find_checksum_faults(folder) != []
+
+
+# Faulty cards and inputs
+
+
+def test_failing_card_loses_neither_the_older_folder_nor_the_new_weights(folder):
+    before = read_all(folder)
+    recipe = {key: value for key, value in RECIPE.items() if key != "card_limits"}
+
+    with pytest.raises(ValueError, match="card_limits is missing") as caught:
+        build_model_folder(folder, tiny_model(stem_hidden_size=10), recipe=recipe)
+
+    assert read_all(folder) == before
+    kept = EmoForImageClassification.from_pretrained(get_partial(folder))
+    assert kept.config.stem_hidden_size == 10
+    assert str(get_partial(folder)) in caught.value.__notes__[0]
+
+
+def test_refuses_a_picture_that_is_no_png(folder, tmp_path):
+    before = read_all(folder)
+
+    with pytest.raises(ValueError, match=r"`pictures` must be PNG files; got '.*curve\.svg'"):
+        build_model_folder(folder, pictures=[tmp_path / "curve.svg"])
+
+    assert read_all(folder) == before
+
+
+@pytest.mark.parametrize(
+    "line", ["abc  model.safetensors", f"{'0' * 64}  ../outside", f"{'0' * 64}  /outside"], ids=["short", "up", "root"]
+)
+def test_refuses_malformed_checksums(folder, line):
+    (folder / "SHA256SUMS").write_text(f"{line}\n")
+
+    with pytest.raises(ValueError, match="must be '<sha256>  <file name>'; got"):
+        read_checksums(folder)
+
+
+def test_truncated_weights_are_refused(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+    with pytest.raises((OSError, SafetensorError), match="incomplete metadata"):
+        EmoForImageClassification.from_pretrained(folder)
+
+
+# What a save leaves behind
+
+
+def test_saved_model_loads_with_the_same_bits(folder):
+    expected = tiny_model().state_dict()
+
+    loaded = EmoForImageClassification.from_pretrained(folder).state_dict()
+
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+
+
+def test_replaces_the_older_model_and_keeps_what_is_not_its_own(folder, tmp_path):
+    build_picture(seed=1).save(tmp_path / "old.png")
+    build_model_folder(folder, pictures=[tmp_path / "old.png"])
+    (folder / ".git").mkdir()
+    (folder / "notes.txt").write_text("of the user")
+    build_picture(seed=2).save(tmp_path / "new.png")
+
+    build_model_folder(folder, pictures=[tmp_path / "new.png"])
+
+    assert (folder / ".git").is_dir()
+    assert (folder / "notes.txt").exists()
+    assert [path.name for path in folder.glob("*.png")] == ["new.png"]
+
+
+def test_folder_of_a_model_that_came_with_code_has_no_trace_of_it(tmp_path):
+    model = tiny_model()
+    model.config.auto_map = {"AutoConfig": "someone/repo--configuration_emo.EmoConfig"}
+    model.config.custom_pipelines = {"image-classification": {"impl": "pipeline.Pipeline"}}
+
+    folder = build_model_folder(tmp_path / "emo-tiny", model)
+
+    assert not {"auto_map", "custom_pipelines"} & json.loads((folder / "config.json").read_text()).keys()
+    assert list(folder.glob("*.py")) == []
+
+
+def test_evaluation_may_be_a_file(folder, tmp_path):
+    source = tmp_path / "figures.json"
+    shutil.copyfile(folder / "evaluation.json", source)
+
+    saved = build_model_folder(tmp_path / "second", evaluation=source)
+
+    assert (saved / "evaluation.json").read_bytes() == source.read_bytes()
+
+
+def test_weights_that_were_not_trained_here_need_no_log(tmp_path):
+    saved = build_model_folder(tmp_path / "converted", train_log=None)
+
+    assert not (saved / "train_log.jsonl").exists()
+    assert find_checksum_faults(saved) == []
+
+
+def test_recipe_has_no_path_of_this_machine(folder):
+    assert "output_dir" not in (folder / "recipe.yaml").read_text()
+
+
+def test_log_ends_with_time_hardware_and_versions(folder):
+    *_, last = read_train_log(folder)
+
+    assert last["step"] == 20
+    assert last["training_minutes"] == 12.3
+    assert last["hardware"]
+    assert last["versions"]["torch"] == torch.__version__.split("+")[0]
+
+
+# Thinning of logs
+
+
+def make_lines(num_lines: int) -> list[str]:
+    return [json.dumps({"step": step, "loss": 0.5}) for step in range(num_lines)]
+
+
+def count_bytes(lines: list[str]) -> int:
+    return sum(len(line) + 1 for line in lines)
+
+
+def test_short_log_is_kept_whole():
+    lines = make_lines(30)
+
+    assert thin_log(lines, count_bytes(lines)) == lines
+
+
+def test_long_log_is_thinned_evenly_and_keeps_its_end():
+    lines = make_lines(100)
+
+    kept = thin_log(lines, count_bytes(lines) - 1)
+
+    assert kept == [*lines[::2], lines[-1]]
+
+
+def test_thinning_spares_evaluations_where_they_fit():
+    lines = make_lines(100)
+    lines[33] = json.dumps({"step": 33, "eval_accuracy": 0.5})
+
+    kept = thin_log(lines, 500)
+
+    assert lines[33] in kept
+    assert count_bytes(kept) <= 500
+
+
+def test_thinning_takes_evaluations_where_they_alone_are_too_many():
+    lines = [json.dumps({"step": step, "eval_accuracy": 0.5}) for step in range(100)]
+
+    kept = thin_log(lines, 500)
+
+    assert 5 < len(kept) < 20
+    assert count_bytes(kept) <= 500
+
+
+def test_saved_log_is_small(tmp_path):
+    log = tmp_path / "run_log.jsonl"
+    log.write_text("".join(f"{line}\n" for line in make_lines(20_000)))
+
+    saved = build_model_folder(tmp_path / "emo-tiny", train_log=log)
+
+    assert 150_000 < (saved / "train_log.jsonl").stat().st_size <= 200_000

@@ -1,0 +1,375 @@
+"""Killed runs resume to the same bits, and what cannot be resumed from is refused.
+
+The expected weights and logs are those of a run that nobody disturbed.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from decahub.training import CheckpointError, LoopArguments
+from decahub.training import checkpoint as checkpoint_module
+from decahub.training.ema import ExponentialMovingAverage
+from decahub.training.train_log import TrainLog
+from tests.training_toy import WEIGHTS_FILE, kill_itself, run_toy
+
+
+REPOSITORY = Path(__file__).parents[2]
+NUM_STEPS = 19  # of 5 an epoch: the run ends within its fourth
+KILLED = -9
+
+
+def build_arguments(output_dir: Path, **changes) -> LoopArguments:
+    values = {
+        "max_steps": NUM_STEPS,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "ema_decay": 0.9,
+        "max_grad_norm": 1.0,
+        "warmup_steps": 3,
+        "save_steps": 4,
+        "logging_steps": 3,
+        "eval_steps": 7,
+    }
+    return LoopArguments(output_dir=str(output_dir), **{**values, **changes})
+
+
+def save_result(arguments: LoopArguments, before_step: Callable[[], None] = lambda: None) -> None:
+    result = run_toy(arguments, before_step)
+    if result.is_main_process:
+        save_file(result.model.state_dict(), Path(arguments.output_dir) / WEIGHTS_FILE)
+
+
+def run_in_fork(function: Callable, *args) -> int:
+    """Exit code of a process that calls `function`: a fork, since importing torch anew takes seconds."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=args)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def read_log(output_dir: Path) -> list[dict]:
+    """The log without what depends on the clock."""
+    records = [json.loads(line) for line in (output_dir / "train_log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name != "samples_per_second"} for record in records]
+
+
+def list_folder(output_dir: Path) -> list[str]:
+    return sorted(path.name for path in output_dir.iterdir() if path.is_dir())
+
+
+def assert_same_result(output_dir: Path, expected_dir: Path) -> None:
+    weights, expected = load_file(output_dir / WEIGHTS_FILE), load_file(expected_dir / WEIGHTS_FILE)
+    assert weights.keys() == expected.keys()
+    assert [name for name in expected if not torch.equal(weights[name], expected[name])] == []
+    assert read_log(output_dir) == read_log(expected_dir)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    output_dir = tmp_path_factory.mktemp("undisturbed")
+    save_result(build_arguments(output_dir, save_total_limit=None))
+    return output_dir
+
+
+# A moment is a function that arranges, in the process to be killed, that it ends itself at some point.
+
+
+def kill_at_call(number: int) -> Callable[[], None]:
+    """Something to be called often, which ends the process at its `number`-th call."""
+    calls = 0
+
+    def count(*args, **kwargs) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            kill_itself()
+
+    return count
+
+
+def kill_in_a_step(arguments: LoopArguments) -> None:
+    number_of_step_calls = 2 * NUM_STEPS  # two micro-batches a step
+    save_result(arguments, kill_at_call(random.Random(arguments.output_dir[-1]).randrange(1, number_of_step_calls)))
+
+
+def kill_while_saving(arguments: LoopArguments) -> None:
+    count, save = kill_at_call(3), ExponentialMovingAverage.save
+    ExponentialMovingAverage.save = lambda ema, path: (count(), save(ema, path))
+    save_result(arguments)
+
+
+def kill_before_renaming(arguments: LoopArguments) -> None:
+    count, replace = kill_at_call(2), os.replace
+    checkpoint_module.os.replace = lambda *paths: (count(), replace(*paths))
+    save_result(arguments)
+
+
+def kill_while_deleting(arguments: LoopArguments) -> None:
+    def delete_half(path: Path) -> None:
+        (path / "model.safetensors").unlink()
+        kill_itself()
+
+    checkpoint_module.shutil.rmtree = delete_half
+    save_result(arguments)
+
+
+def kill_while_logging(arguments: LoopArguments) -> None:
+    append = TrainLog.append
+
+    def write_half(log: TrainLog, record: dict) -> None:
+        if record["step"] > 10:
+            with log.path.open("a") as file:
+                file.write(json.dumps(record)[:25])
+            kill_itself()
+        append(log, record)
+
+    TrainLog.append = write_half
+    save_result(arguments)
+
+
+MOMENTS = {
+    "in-a-step": kill_in_a_step,
+    "while-saving": kill_while_saving,
+    "before-renaming": kill_before_renaming,
+    "while-deleting": kill_while_deleting,
+    "while-logging": kill_while_logging,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+def test_killed_run_ends_with_the_same_bits(moment, tmp_path, undisturbed):
+    arguments = build_arguments(tmp_path)
+
+    exit_code = run_in_fork(moment, arguments)
+    save_result(arguments)
+
+    assert exit_code == KILLED
+    assert_same_result(tmp_path, undisturbed)
+    assert list_folder(tmp_path) == ["checkpoint-16", "checkpoint-19"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_run_that_is_killed_again_and_again_ends_with_the_same_bits(seed, tmp_path, undisturbed):
+    arguments, draw = build_arguments(tmp_path, save_steps=1), random.Random(seed)
+
+    for _ in range(3):
+        run_in_fork(save_result, arguments, kill_at_call(draw.randrange(2, 14)))
+    save_result(arguments)
+
+    assert_same_result(tmp_path, undisturbed)
+
+
+def test_finished_run_started_again_returns_the_same(tmp_path, undisturbed):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    (tmp_path / WEIGHTS_FILE).unlink()
+
+    save_result(build_arguments(tmp_path, save_total_limit=None))
+
+    assert_same_result(tmp_path, undisturbed)
+
+
+def test_resumes_from_the_checkpoint_that_is_named(tmp_path, undisturbed):
+    arguments = build_arguments(tmp_path, resume_from_checkpoint=str(undisturbed / "checkpoint-12"))
+
+    save_result(arguments)
+
+    expected = load_file(undisturbed / WEIGHTS_FILE)
+    torch.testing.assert_close(load_file(tmp_path / WEIGHTS_FILE), expected, rtol=0, atol=0)
+
+
+# Two processes
+
+
+def get_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def run_two_processes(arguments: LoopArguments, kill_at: int | None = None) -> list[int]:
+    """Exit codes of two forks that train together; both end themselves in the `kill_at`-th step call."""
+    environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(get_free_port())}
+
+    def run_rank(rank: int) -> None:
+        os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
+        sys.modules["accelerate.state"].PartialState._shared_state.clear()  # the parent had one process
+        sys.modules["accelerate.state"].AcceleratorState._shared_state.clear()
+        save_result(arguments, kill_at_call(kill_at) if kill_at else lambda: None)
+
+    processes = [multiprocessing.get_context("fork").Process(target=run_rank, args=(rank,)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return [process.exitcode for process in processes]
+
+
+def test_two_killed_processes_end_with_the_same_bits(tmp_path):
+    expected_dir, output_dir = tmp_path / "expected", tmp_path / "killed"
+    expected = build_arguments(expected_dir, per_device_train_batch_size=2)
+    killed = build_arguments(output_dir, per_device_train_batch_size=2)
+
+    assert run_two_processes(expected) == [0, 0]
+    assert run_two_processes(killed, kill_at=23) == [KILLED, KILLED]
+    assert run_two_processes(killed) == [0, 0]
+
+    assert json.loads((output_dir / "checkpoint-19/progress.json").read_text())["settings"]["num_processes"] == 2
+    assert_same_result(output_dir, expected_dir)
+
+
+LAUNCHERS = {
+    "accelerate": ([sys.executable, "-m", "accelerate.commands.launch", "--cpu"], 1),
+    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"], 2),
+}
+
+
+@pytest.mark.parametrize(("command", "num_processes"), LAUNCHERS.values(), ids=LAUNCHERS)
+def test_runs_under_launcher(command, num_processes, tmp_path):
+    options = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--output_dir", str(tmp_path)]
+
+    finished = subprocess.run(
+        [*command, "tests/training_toy.py", *options],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.strip().splitlines()[-1] == f"processes: {num_processes}"
+    assert (tmp_path / "checkpoint-2").is_dir()
+
+
+# Faults of the disk
+
+
+def train_on_small_disk(arguments: LoopArguments, limit: int) -> None:
+    """Train where no file can grow beyond `limit` bytes once there is a first checkpoint."""
+    save = checkpoint_module.CheckpointFolder.save
+
+    def save_and_shrink(folder, *args):
+        path = save(folder, *args)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        return path
+
+    checkpoint_module.CheckpointFolder.save = save_and_shrink
+    with pytest.raises(OSError, match=r"`checkpoint-8` could not be written .*whole \(checkpoint-4\)"):
+        run_toy(arguments)
+
+
+@pytest.mark.parametrize("limit", [600, 1600], ids=["weights", "optimizer"])
+def test_full_disk_leaves_the_checkpoint_before(limit, tmp_path, undisturbed):
+    arguments = build_arguments(tmp_path, logging_steps=NUM_STEPS, eval_steps=None)
+
+    exit_code = run_in_fork(train_on_small_disk, arguments, limit)
+
+    assert exit_code == 0
+    assert list_folder(tmp_path) == ["checkpoint-4"]
+    save_result(arguments)
+    expected = load_file(undisturbed / WEIGHTS_FILE)
+    torch.testing.assert_close(load_file(tmp_path / WEIGHTS_FILE), expected, rtol=0, atol=0)
+
+
+@pytest.fixture
+def stopped(tmp_path, undisturbed) -> Path:
+    """Folder of a run that was stopped after step 12."""
+    for step in (8, 12):
+        shutil.copytree(undisturbed / f"checkpoint-{step}", tmp_path / f"checkpoint-{step}")
+    shutil.copy(undisturbed / "train_log.jsonl", tmp_path)
+    return tmp_path
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def alter(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+
+
+DAMAGES = {
+    "truncated-weights": (lambda folder: truncate(folder / "model.safetensors"), "model.safetensors was altered"),
+    "altered-optimizer": (lambda folder: alter(folder / "optimizer.bin"), "optimizer.bin was altered"),
+    "missing-average": (lambda folder: (folder / "ema.safetensors").unlink(), "ema.safetensors is missing"),
+    "truncated-progress": (lambda folder: truncate(folder / "progress.json"), "progress.json is not readable"),
+    "missing-progress": (lambda folder: (folder / "progress.json").unlink(), "progress.json is missing"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_newest_checkpoint_is_skipped_and_named(damage, message, stopped, undisturbed, caplog):
+    damage(stopped / "checkpoint-12")
+
+    save_result(build_arguments(stopped))
+
+    assert f"checkpoint-12 is skipped: {message}" in caplog.text
+    assert_same_result(stopped, undisturbed)
+
+
+def test_damaged_newer_checkpoint_does_not_push_out_an_intact_one(stopped):
+    truncate(stopped / "checkpoint-12/model.safetensors")
+    arguments = build_arguments(stopped, save_steps=1, save_total_limit=1)
+
+    exit_code = run_in_fork(save_result, arguments, kill_at_call(3))  # in the step after 9
+
+    assert exit_code == KILLED
+    assert list_folder(stopped) == ["checkpoint-12", "checkpoint-9"]
+
+
+def test_refuses_a_folder_without_intact_checkpoint(stopped):
+    for name in ("checkpoint-8", "checkpoint-12"):
+        truncate(stopped / name / "model.safetensors")
+
+    with pytest.raises(CheckpointError, match=r"`output_dir` must hold an intact checkpoint.*none of the 2 in .*12: model"):
+        run_toy(build_arguments(stopped))
+
+
+def test_refuses_a_named_checkpoint_that_is_damaged(stopped):
+    truncate(stopped / "checkpoint-12/ema.safetensors")
+    arguments = build_arguments(stopped, resume_from_checkpoint=str(stopped / "checkpoint-12"))
+
+    with pytest.raises(CheckpointError, match=r"`resume_from_checkpoint` must be an intact.*ema.safetensors was altered"):
+        run_toy(arguments)
+
+
+REFUSALS = {
+    "batch-size": ({"per_device_train_batch_size": 8}, "`per_device_train_batch_size` must be 4 as in .*12; got 8"),
+    "seed": ({"seed": 5}, "`seed` must be 0 as in .*12; got 5"),
+    "no-average": ({"ema_decay": None}, "`ema_decay` must be set or unset as it was in checkpoint-12; got None"),
+    "too-short": ({"max_steps": 10}, "at least the 12 steps of .*; got 10"),
+    "anew": ({"resume_from_checkpoint": "none"}, "must not hold later checkpoints.* got checkpoint-12, checkpoint-8"),
+    "absent": ({"resume_from_checkpoint": "checkpoint-99"}, "got checkpoint-99: there is no such folder"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSALS.values(), ids=REFUSALS)
+def test_refuses_to_resume_another_run(changes, message, stopped):
+    before = list_folder(stopped)
+
+    with pytest.raises(CheckpointError, match=message):
+        run_toy(build_arguments(stopped, **changes))
+
+    assert list_folder(stopped) == before
+
+
+def test_refuses_to_leave_out_later_checkpoints(stopped):
+    arguments = build_arguments(stopped, resume_from_checkpoint=str(stopped / "checkpoint-8"))
+
+    with pytest.raises(CheckpointError, match=r"must not hold later checkpoints.* got checkpoint-12 in"):
+        run_toy(arguments)

@@ -1,0 +1,123 @@
+"""A tiny trained-looking EMO and its folder, for tests of folders, cards, publishing and commands."""
+
+import json
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+
+from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation, EmoImageProcessor
+from decahub.data import DATASETS
+from decahub.hub import save_model_folder
+
+
+IMAGE_SIZE = 32
+LABELS = ("cat", "dog", "fox")
+LOG_LINES = [
+    {"step": 10, "epoch": 0.5, "loss": 1.5},
+    {"step": 20, "epoch": 1.0, "loss": 1.25},
+    {"step": 20, "epoch": 1.0, "eval_accuracy": 0.75},
+]
+RECIPE = {
+    "dataset": "cifar10",
+    "learning_rate": 0.002,
+    "ema_decay": 0.99,
+    "max_steps": None,
+    "output_dir": str(Path.home() / "run"),
+    "card_title": "emo-tiny",
+    "card_summary": "A tiny EMO that tells cats from dogs and foxes.",
+    "card_intended_use": "Tests: it is small and quick.",
+    "card_limits": "It never learnt anything.",
+}
+EVALUATION = {
+    "task": "image-classification",
+    "dataset": {"name": "cifar10", "title": "CIFAR-10 (JPEG)", "split": "test", "num_rows": 400},
+    "figures": [
+        {"metric": "accuracy", "value": 0.7525, "n": 400},
+        {"metric": "top_2_accuracy", "value": 0.9, "n": 400},
+    ],
+    "command": "python examples/emo/train.py examples/emo/cifar10.yaml",
+    "minutes": 1.25,
+    "hardware": "a small computer, 2 threads",
+    "versions": {"python": "3.11", "torch": "2.14"},
+}
+
+
+def tiny_config(**overrides) -> EmoConfig:
+    """The smallest EMO with attention in two stages; no two widths are equal."""
+    sizes = {
+        "stem_hidden_size": 6,
+        "stem_stride": 1,
+        "depths": [1, 1, 2, 2],
+        "hidden_sizes": [8, 12, 16, 20],
+        "head_dims": [4, 4, 8, 10],
+        "window_sizes": [4, 4, 4, 2],
+        "decode_hidden_size": 10,
+        "auxiliary_hidden_size": 9,
+    }
+    return EmoConfig(**{**sizes, **label_maps(LABELS), **overrides})
+
+
+def tiny_model(model_class=EmoForImageClassification, **overrides):
+    """A model with seeded weights whose batch norms have seen data, so that all of its tensors matter."""
+    torch.manual_seed(11)
+    model = model_class(tiny_config(**overrides))
+    with torch.no_grad():
+        model.train()(torch.randn(4, 3, IMAGE_SIZE, 2 * IMAGE_SIZE))
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def tiny_processor() -> EmoImageProcessor:
+    return EmoImageProcessor(
+        size={"shortest_edge": IMAGE_SIZE + 4}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    )
+
+
+def write_log(path: Path) -> Path:
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in LOG_LINES))
+    return path
+
+
+def build_model_folder(folder: Path, model=None, **overrides) -> Path:
+    """A complete model folder; `overrides` replace arguments of `save_model_folder`."""
+    arguments = {"evaluation": EVALUATION, "recipe": RECIPE, "training_minutes": 12.3, **overrides}
+    arguments.setdefault("train_log", write_log(folder.parent / "run_log.jsonl"))
+    return save_model_folder(folder, model if model is not None else tiny_model(), tiny_processor(), **arguments)
+
+
+def build_segmentation_folder(folder: Path) -> Path:
+    """The same for a segmentation model."""
+    evaluation = {
+        **EVALUATION,
+        "task": "semantic-segmentation",
+        "dataset": {"name": "camvid", "title": "CamVid (11 classes, 480x360)", "split": "test", "num_rows": 20},
+        "figures": [{"metric": "mean_iou", "value": 0.5, "n": 20}, {"metric": "iou_sky", "value": 0.9, "n": 20}],
+    }
+    return build_model_folder(folder, tiny_model(EmoForSemanticSegmentation), evaluation=evaluation)
+
+
+def build_picture(seed: int, width: int = 40, height: int = 33) -> Image.Image:
+    """A picture of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def build_cifar10(data_dir: Path, num_rows: int = 7) -> Path:
+    """A data directory with a test split of CIFAR-10's form."""
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(DATASETS["cifar10"].label_names))}
+    )
+    rows = {"image": [build_picture(seed, 32, 32) for seed in range(num_rows)], "label": list(range(num_rows))}
+    (data_dir / "cifar10").mkdir(parents=True)
+    for split in ("train", "test"):
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(data_dir / "cifar10" / f"{split}.parquet")
+    return data_dir
+
+
+def label_maps(names) -> dict[str, dict]:
+    """`id2label` and `label2id` of classes in the order of their ids."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}

@@ -1,0 +1,173 @@
+"""What `decahub publish` puts on the Hub, and what it refuses to."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+import decahub.models.emo as room
+from decahub.hub import publish, stage_repository
+from decahub.hub.folder import hash_file, list_files, read_json, read_recipe, write_checksums, write_yaml
+from tests.hub.conftest import CLASSIFIER
+
+
+ROOM_FILES = {path.name for path in Path(room.__file__).parent.glob("*.py")} - {"__init__.py"}
+FOLDER_FILES = {
+    "README.md",
+    "SHA256SUMS",
+    "config.json",
+    "evaluation.json",
+    "model.safetensors",
+    "preprocessor_config.json",
+    "recipe.yaml",
+    "train_log.jsonl",
+}
+
+
+@pytest.fixture(scope="module")
+def newest(published):
+    """Content of the repository: path -> bytes."""
+    return published.repository.trees[published.repository.branches["main"][-1]]
+
+
+@pytest.fixture
+def folder(classifier_folder, tmp_path):
+    """A copy to spoil."""
+    return shutil.copytree(classifier_folder, tmp_path / "emo-tiny")
+
+
+@pytest.fixture
+def staging(tmp_path):
+    path = tmp_path / "staging"
+    path.mkdir()
+    return path
+
+
+def test_one_commit(published):
+    commits = [path for method, path, _ in published.requests if method == "POST" and "/commit/" in path]
+
+    assert commits == [f"/api/models/{CLASSIFIER}/commit/main"]
+
+
+def test_repository_holds_the_folder_and_the_room(newest):
+    assert set(newest) == FOLDER_FILES | ROOM_FILES | {".gitattributes"}
+
+
+def test_checksums_cover_what_was_published(newest):
+    lines = [line.split("  ") for line in newest["SHA256SUMS"].decode().splitlines()]
+
+    assert {name: digest for digest, name in lines} == {
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in newest.items()
+        if name not in ("SHA256SUMS", ".gitattributes")
+    }
+
+
+def test_the_folder_itself_stays_as_it_is(published, classifier_folder):
+    assert set(list_files(classifier_folder)) == FOLDER_FILES - {"SHA256SUMS"}
+    assert "auto_map" not in read_json(classifier_folder / "config.json")
+    assert "card_repo_id" not in read_recipe(classifier_folder)
+
+
+def test_card_of_a_repository_says_that_it_ships_code(newest):
+    card = ModelCard(newest["README.md"].decode())
+
+    assert "custom_code" in card.data.tags
+
+
+def test_card_of_a_repository_shows_the_plain_import_first(newest):
+    text = newest["README.md"].decode()
+
+    plain = text.index(f'pipeline("image-classification", model="{CLASSIFIER}", trust_remote_code=False)')
+    remote = text.index(f'pipeline("image-classification", model="{CLASSIFIER}", trust_remote_code=True)')
+    assert text.index("import decahub") < plain < remote
+
+
+def test_auto_map_names_the_bare_model_the_backbone_and_the_heads(newest):
+    assert yaml.safe_load(newest["config.json"])["auto_map"] == {
+        "AutoConfig": "configuration_emo.EmoConfig",
+        "AutoModel": "modeling_emo.EmoModel",
+        "AutoBackbone": "modeling_emo.EmoBackbone",
+        "AutoModelForImageClassification": "modeling_emo.EmoForImageClassification",
+        "AutoModelForSemanticSegmentation": "modeling_emo.EmoForSemanticSegmentation",
+    }
+
+
+def test_second_version_is_one_commit_that_removes_what_is_outdated(hub, run_client, folder):
+    hub.create("someone/second").trees[hub.repositories["someone/second"].branches["main"][0]]["old.png"] = b"png"
+
+    done = run_client("-m", "decahub.cli.main", "publish", folder, "someone/second", "--message", "Second version")
+
+    repository = hub.repositories["someone/second"]
+    assert done.returncode == 0, done.stderr
+    assert [repository.messages[sha] for sha in repository.branches["main"]] == ["initial commit", "Second version"]
+    assert set(repository.trees[repository.branches["main"][-1]]) == FOLDER_FILES | ROOM_FILES | {".gitattributes"}
+
+
+def test_publishes_to_a_branch_of_a_private_repository(hub, run_client, folder):
+    options = ["--private", "--revision", "candidate"]
+
+    done = run_client("-m", "decahub.cli.main", "publish", folder, "someone/private", *options)
+
+    repository = hub.repositories["someone/private"]
+    assert done.returncode == 0, done.stderr
+    assert repository.private
+    assert set(repository.trees[repository.resolve("main")]) == {".gitattributes"}
+    assert "model.safetensors" in repository.trees[repository.resolve("candidate")]
+
+
+def spoil_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+
+
+def add_pickle(folder):
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
+    write_checksums(folder)
+
+
+def add_compiled_python(folder):
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "room.cpython-311.pyc").write_bytes(b"\0")
+    write_checksums(folder)
+
+
+def remove_limits(folder):
+    recipe = read_recipe(folder)
+    del recipe["card_limits"]
+    write_yaml(folder / "recipe.yaml", recipe)
+    write_checksums(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_weights, "model.safetensors has another hash than SHA256SUMS says"),
+        (add_pickle, "pytorch_model.bin"),
+        (add_compiled_python, "room.cpython-311.pyc"),
+        (remove_limits, "card_limits is missing"),
+        (lambda folder: (folder / "README.md").unlink(), "README.md is missing"),
+        (lambda folder: (folder / "SHA256SUMS").unlink(), "must hold SHA256SUMS"),
+    ],
+    ids=["tampered", "pickle", "compiled", "no limits in the card", "no card", "no checksums"],
+)
+def test_faulty_folder_is_refused_before_any_request(folder, spoil, message):
+    spoil(folder)
+
+    # A request would raise OfflineModeIsEnabled here, which is no ValueError.
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        publish(folder, "someone/faulty")
+
+
+def test_refuses_a_repository_without_owner(classifier_folder, staging):
+    with pytest.raises(ValueError, match="`repo_id` must be '<owner>/<name>'; got 'emo-tiny'"):
+        stage_repository(classifier_folder, "emo-tiny", staging)
+
+
+def test_staging_does_not_change_the_weights(classifier_folder, staging):
+    stage_repository(classifier_folder, "someone/emo-tiny", staging)
+
+    assert hash_file(staging / "model.safetensors") == hash_file(classifier_folder / "model.safetensors")

@@ -1,0 +1,188 @@
+"""`verify`: every kind of fault in a folder is found by the check that is there for it."""
+
+import json
+import re
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from decahub.data import DATASETS
+from decahub.evaluation import evaluate_folder
+from decahub.hub import refresh_model_card, verify
+from decahub.hub import verification as module
+from decahub.hub.folder import read_json, write_checksums, write_json
+from tests.hub.builders import EVALUATION, build_cifar10, build_model_folder, label_maps, tiny_model
+
+
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch):
+    monkeypatch.delenv("DECAHUB_DATA_DIR", raising=False)
+
+
+@pytest.fixture
+def folder(classifier_folder, tmp_path):
+    return shutil.copytree(classifier_folder, tmp_path / "emo-tiny")
+
+
+def measure(monkeypatch, value: float, num_rows: int = 400, other: float = 0.9):
+    """Makes the evaluation return figures."""
+    figures = [{"metric": "accuracy", "value": value, "n": num_rows}]
+    figures.append({"metric": "top_2_accuracy", "value": other, "n": num_rows})
+    evaluation = {**EVALUATION, "dataset": {**EVALUATION["dataset"], "num_rows": num_rows}, "figures": figures}
+    monkeypatch.setattr(module, "evaluate_folder", lambda folder, data_dir, limit: evaluation)
+
+
+def get_failed(report) -> dict[str, str]:
+    return {check.name: check.detail for check in report.checks if check.outcome == "failed"}
+
+
+# Without the data
+
+
+def test_without_the_data_nothing_fails_and_nothing_is_measured(folder):
+    report = verify(folder)
+
+    assert report.exit_code == 3
+    assert report.checks[-1].outcome == "not done"
+    assert "not re-evaluated: give `data_dir` or set DECAHUB_DATA_DIR" in report.checks[-1].detail
+
+
+def test_a_data_directory_without_the_set_is_named(folder, tmp_path):
+    report = verify(folder, data_dir=tmp_path / "nowhere")
+
+    assert report.exit_code == 3
+    assert "not re-evaluated" in report.checks[-1].detail
+    assert "nowhere" in report.checks[-1].detail
+
+
+def test_refuses_what_is_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="must be a model folder; got .*nothing"):
+        verify(tmp_path / "nothing")
+
+
+# Figures
+
+
+def test_measures_again_on_real_files(tmp_path):
+    names = DATASETS["cifar10"].label_names
+    data_dir = build_cifar10(tmp_path / "data")
+    folder = build_model_folder(tmp_path / "emo-tiny", tiny_model(**label_maps(names)))
+    write_json(folder / "evaluation.json", evaluate_folder(folder, data_dir=data_dir, show_progress=False))
+    refresh_model_card(folder)
+
+    report = verify(folder, data_dir=data_dir)
+
+    assert report.exit_code == 0, report
+    assert [check.name for check in report.checks[-2:]] == ["accuracy", "top_5_accuracy"]
+
+
+@pytest.mark.parametrize(("value", "exit_code"), [(0.7525, 0), (0.754, 0), (0.751, 0), (0.755, 1), (0.75, 1)])
+def test_compares_figures_within_the_tolerance(folder, tmp_path, monkeypatch, value, exit_code):
+    measure(monkeypatch, value)
+
+    assert verify(folder, data_dir=tmp_path).exit_code == exit_code
+
+
+def test_a_figure_that_is_not_measured_fails(folder, tmp_path, monkeypatch):
+    measure(monkeypatch, 0.7525, other=float("nan"))
+
+    assert list(get_failed(verify(folder, data_dir=tmp_path))) == ["top_2_accuracy"]
+
+
+@pytest.mark.parametrize(("value", "exit_code"), [(0.56, 0), (0.54, 1)])
+def test_a_part_of_the_rows_widens_the_tolerance(folder, tmp_path, monkeypatch, value, exit_code):
+    measure(monkeypatch, value, num_rows=100)  # 2 / sqrt(100) = 0.2 below 0.7525
+
+    report = verify(folder, data_dir=tmp_path, limit=100)
+
+    assert report.exit_code == exit_code
+    assert report.checks[-1].name == "accuracy"
+
+
+def test_a_limit_above_the_number_of_rows_widens_nothing(folder, tmp_path, monkeypatch):
+    measure(monkeypatch, 0.7)
+
+    assert verify(folder, data_dir=tmp_path, limit=10_000).exit_code == 1
+
+
+# Faults of the folder
+
+
+def flip_a_byte_of_the_weights(folder):
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+
+
+def add_a_file(folder):
+    (folder / "stray.md").write_text("stray")
+
+
+def edit_the_card(folder):
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("It never learnt anything.", "None."))
+
+
+def edit_a_figure_of_the_card(folder):
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("value: 0.7525", "value: 0.9525"))
+
+
+def truncate_the_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def drop_a_tensor(folder):
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["classifier.bias"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def add_a_tensor(folder):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.scale"] = tensors["classifier.bias"].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def contradict_the_config(folder):
+    write_json(folder / "config.json", {**read_json(folder / "config.json"), "depths": [1, 1, 2]})
+
+
+def break_the_config(folder):
+    (folder / "config.json").write_text('{"model_type": "emo", ')
+
+
+def truncate_the_evaluation(folder):
+    (folder / "evaluation.json").write_text(json.dumps({"task": "image-classification"}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "check", "detail"),
+    [
+        (flip_a_byte_of_the_weights, "files", "model.safetensors has another hash"),
+        (add_a_file, "files", "stray.md is not listed"),
+        (edit_the_card, "card text", "`decahub card` renders it anew"),
+        (edit_a_figure_of_the_card, "card figures", "0.9525"),
+        (truncate_the_weights, "weights", "incomplete metadata"),
+        (drop_a_tensor, "weights", "1 missing tensors, the first is classifier.bias"),
+        (add_a_tensor, "weights", "1 unexpected tensors, the first is classifier.scale"),
+        (contradict_the_config, "configuration", "depths"),
+        (break_the_config, "configuration", "config.json"),
+        (truncate_the_evaluation, "card figures", "evaluation.json must hold"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_finds_the_fault_even_with_fresh_checksums(folder, spoil, check, detail):
+    spoil(folder)
+    if check != "files":
+        write_checksums(folder)
+
+    report = verify(folder, data_dir=folder)
+
+    assert report.exit_code == 1
+    assert check in get_failed(report)
+    assert re.search(detail, get_failed(report)[check])
+    assert report.checks[-1].detail == "not re-evaluated, because a check before failed"
