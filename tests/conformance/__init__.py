@@ -1,0 +1,1 @@
+"""transformers' own test suites, run over every class of decahub."""
