@@ -190,9 +190,7 @@ class ReferenceEmo(nn.Module):
     def build_stage(config, stage: int, depth: int, in_channels: int, out_channels: int) -> nn.Sequential:
         ratio = config.expansion_ratios[stage]
         blocks = [
-            InvertedResidualMobileBlock(
-                config, stage, in_channels, out_channels, stride=2, expansion_ratio=2 * ratio
-            )
+            InvertedResidualMobileBlock(config, stage, in_channels, out_channels, stride=2, expansion_ratio=2 * ratio)
         ]
         for _ in range(depth - 1):
             blocks.append(

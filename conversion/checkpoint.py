@@ -50,8 +50,8 @@ def read_checkpoint(path: str | os.PathLike, harmless_classes: Iterable[type] = 
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
             f"`checkpoint` must be an undamaged file of tensors and plain containers; {path.name!r} was refused and "
-            f"nothing in it was executed ({type(error).__name__}: {reason}). Download it again, or ask its authors for "
-            "a plain state dict."
+            f"nothing in it was executed ({type(error).__name__}: {reason}). Download it again, or ask its authors "
+            "for a plain state dict."
         ) from error
 
 

@@ -8,7 +8,8 @@ import torch
 
 from conversion.checkpoint import CheckpointError, shapes_of
 from conversion.layouts_emo import BACKBONE, CLASSIFICATION, SEGMENTATION, Layout, find_official_layout
-from decahub.models.emo.configuration_emo import NUM_STAGES, VARIANTS, EmoConfig
+from decahub import EmoConfig
+from decahub.models.emo.configuration_emo import NUM_STAGES, VARIANTS
 
 
 NORM_TYPES = {"bn_2d": "batch_norm", "ln_2d": "layer_norm"}
@@ -91,13 +92,13 @@ def infer_config(official: Mapping[str, torch.Tensor], variant: str = "auto", **
     name = find_variant(fields)
     if variant not in ("auto", name):
         raise CheckpointError(
-            f"`variant` must be that of the checkpoint; got {variant!r} for `hidden_sizes` {fields['hidden_sizes']} and "
-            f"`depths` {fields['depths']}, which are {f'those of {name!r}' if name else 'of no published variant'}."
+            f"`variant` must be that of the checkpoint; got {variant!r} for `hidden_sizes` {fields['hidden_sizes']} "
+            f"and `depths` {fields['depths']}, which are those of {repr(name) if name else 'no published variant'}."
         )
     if name is None and any(fields["use_attention"]) and "head_dims" not in {**fields, **overrides}:
         raise CheckpointError(
-            "`checkpoint` must be of a published variant, for the size of attention heads leaves no trace in the "
-            f"tensors; got `hidden_sizes` {fields['hidden_sizes']} and `depths` {fields['depths']}. Give `--head_dims`."
+            "`checkpoint` must be of a published variant, for the size of attention heads leaves no trace in tensors; "
+            f"got `hidden_sizes` {fields['hidden_sizes']} and `depths` {fields['depths']}. Give `--head_dims`."
         )
     if name == "5m" and layout is SEGMENTATION:
         # The authors segment 512 pixels with this variant at stride 32, in one window.
@@ -241,8 +242,8 @@ def _infer_head_fields(table: ShapeTable, layout: Layout) -> dict[str, Any]:
     if len(heads) != 1:
         raise CheckpointError(
             f"`checkpoint` must have one decode head of {list(DECODE_HEAD_MARKS)}, known by "
-            f"{list(DECODE_HEAD_MARKS.values())}; found {heads or 'none'}. Other heads of mmsegmentation are not part of "
-            "decahub."
+            f"{list(DECODE_HEAD_MARKS.values())}; found {heads or 'none'}. Other heads of mmsegmentation are not part "
+            "of decahub."
         )
     fields = {
         "decode_head": heads[0],

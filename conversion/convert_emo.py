@@ -2,9 +2,9 @@
 
     python conversion/convert_emo.py --checkpoint net.pth --output_dir emo-1m/
 
-The authors publish at github.com/zhangzjn/EMO: `net.pth` (a flat state dict), training checkpoints (of which the averaged
-weights `net_E` are preferred) and files of mmsegmentation and mmdetection. Their release states no licence: keep
-converted weights to yourself unless you know that you may pass them on.
+The authors publish at github.com/zhangzjn/EMO: `net.pth` (a flat state dict), training checkpoints (of which the
+averaged weights `net_E` are preferred) and files of mmsegmentation and mmdetection. Their release states no licence:
+keep converted weights to yourself unless you know that you may pass them on.
 """
 
 import argparse
@@ -17,8 +17,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 
-from decahub.models.emo.configuration_emo import NUM_STAGES, VARIANTS, EmoConfig
-from decahub.models.emo.image_processing_emo import EmoImageProcessor
+from decahub import EmoConfig, EmoImageProcessor
+from decahub.models.emo.configuration_emo import NUM_STAGES, VARIANTS
 
 
 if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet

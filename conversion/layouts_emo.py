@@ -9,8 +9,7 @@ from transformers import PreTrainedModel
 
 from conversion.checkpoint import shapes_of
 from conversion.name_map import NameMap
-from decahub.models.emo.configuration_emo import EmoConfig
-from decahub.models.emo.modeling_emo import EmoBackbone, EmoForImageClassification, EmoForSemanticSegmentation
+from decahub import EmoBackbone, EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation
 
 
 BLOCK_KEY_MAP = (

@@ -4,8 +4,8 @@ A row of the table pairs the authors' template with ours:
 
     ("stage{stage+1}.{block}.v.conv.*", "stages.{stage}.blocks.{block}.value.*")
 
-`{block}` stands for a whole number, `{stage+1}` and `{2*level}` for numbers computed from the one on the other side, and
-`*` for the last piece of the name (`weight`, `running_mean`, ...).
+`{block}` stands for a whole number, `{stage+1}` and `{2*level}` for numbers computed from the one on the other side,
+and `*` for the last piece of the name (`weight`, `running_mean`, ...).
 """
 
 import re

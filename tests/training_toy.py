@@ -1,7 +1,7 @@
 """A tiny model, a rival and rows for tests of the training loop; also a command, for tests that start processes.
 
-The run has all that makes resuming hard: batch norm, dropout, rows with noise from the global generators, two optimizers of which
-one runs in every second iteration, schedules, accumulation, an average of the weights.
+The run has all that makes resuming hard: batch norm, dropout, rows with noise from the global generators, two
+optimizers of which one runs in every second iteration, schedules, accumulation, an average of the weights.
 """
 
 import os
@@ -106,8 +106,13 @@ def run_toy(arguments: LoopArguments, before_step: Callable[[], None] = lambda: 
         Update(torch.optim.SGD(rival.parameters(), lr=0.1, momentum=0.9), compute_rival_loss, every=2, name="rival"),
     ]
     return train(
-        model, updates, ToyRows(), arguments, companions={"rival": rival.train()}, evaluate=lambda model: {"norm": compute_norm(model)}
-    )  # fmt: skip
+        model,
+        updates,
+        ToyRows(),
+        arguments,
+        companions={"rival": rival.train()},
+        evaluate=lambda model: {"norm": compute_norm(model)},
+    )
 
 
 def compute_norm(model: nn.Module) -> float:

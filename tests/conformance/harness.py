@@ -184,7 +184,8 @@ class ProcessorConformance(Conformance, _processing.ProcessorTesterMixin):
 
     Attributes:
         processor_class (`type`): the class.
-        parts (`dict[str, Callable]`): name of the part (`"image_processor"`, `"feature_extractor"`, ...) -> what makes it.
+        parts (`dict[str, Callable]`): name of the part (`"image_processor"`, `"feature_extractor"`, ...) -> what makes
+            it.
     """
 
     parts: dict = {}

@@ -92,9 +92,9 @@ def write_summary(terminal, summary: dict) -> None:
         return
     terminal.section("conformance to transformers' own suites")
     terminal.write_line(
-        f"run {summary['run']}, passed {summary['passed']}, skipped by the library {summary['skipped_by_the_library']}, "
-        f"skipped by us {summary['skipped_by_us']}, failed {summary['failed']}"
-        f" (subtests passed: {summary['subtests'].get('passed', 0)})"
+        f"run {summary['run']}, passed {summary['passed']}, failed {summary['failed']}, "
+        f"skipped by us {summary['skipped_by_us']}, skipped by the library {summary['skipped_by_the_library']} "
+        f"(subtests passed: {summary['subtests'].get('passed', 0)})"
     )
     for test, reason in summary["our_skips"].items():
         terminal.write_line(f"  skipped by us: {test.split('::', 1)[-1]}: {reason}")

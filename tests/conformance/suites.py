@@ -2,8 +2,9 @@
 
     python -m tests.conformance.suites          # fetch them once; `make install` does so
 
-Nothing of them is kept in this repository. They land in `$XDG_CACHE_HOME/decahub/transformers-<version>/` (or `~/.cache`);
-`DECAHUB_SUITES_DIR` names a ready folder instead, for a machine that reaches no package registry:
+Nothing of them is kept in this repository. They land in `$XDG_CACHE_HOME/decahub/transformers-<version>/` (without
+that variable under `~/.cache`); `DECAHUB_SUITES_DIR` names a ready folder instead, for a machine that reaches no
+package registry:
 
     hf_suites/                           the suites, in a package whose name is not `tests`, and stand-ins for what the
                                          source distribution lacks

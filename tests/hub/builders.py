@@ -25,6 +25,7 @@ RECIPE = {
     "learning_rate": 0.002,
     "ema_decay": 0.99,
     "max_steps": None,
+    "label_names": [],
     "output_dir": str(Path.home() / "run"),
     "card_title": "emo-tiny",
     "card_summary": "A tiny EMO that tells cats from dogs and foxes.",
@@ -84,8 +85,8 @@ def write_log(path: Path) -> Path:
 
 def build_model_folder(folder: Path, model=None, **overrides) -> Path:
     """A complete model folder; `overrides` replace arguments of `save_model_folder`."""
-    arguments = {"evaluation": EVALUATION, "recipe": RECIPE, "training_minutes": 12.3, **overrides}
-    arguments.setdefault("train_log", write_log(folder.parent / "run_log.jsonl"))
+    facts = {"evaluation": EVALUATION, "recipe": RECIPE, "training_minutes": 12.3}
+    arguments = {**facts, "train_log": write_log(folder.parent / "run_log.jsonl"), **overrides}
     return save_model_folder(folder, model if model is not None else tiny_model(), tiny_processor(), **arguments)
 
 

@@ -34,10 +34,12 @@ def hub():
 def run_client(hub, tmp_path_factory) -> Callable[..., subprocess.CompletedProcess]:
     """Runs Python with the given words in a fresh process that takes the stand-in for the Hub."""
 
-    def run(*words: str | os.PathLike, home: Path | None = None) -> subprocess.CompletedProcess:
+    def run(
+        *words: str | os.PathLike, home: Path | None = None, endpoint: str | None = None
+    ) -> subprocess.CompletedProcess:
         environment = {
             **os.environ,
-            "HF_ENDPOINT": hub.endpoint,
+            "HF_ENDPOINT": endpoint or hub.endpoint,
             "HF_HOME": str(home or tmp_path_factory.mktemp("home")),
             "HF_HUB_OFFLINE": "0",
             "HF_TOKEN": "hf_of_nobody",

@@ -77,6 +77,20 @@ def test_measures_again_on_real_files(tmp_path):
     assert [check.name for check in report.checks[-2:]] == ["accuracy", "top_5_accuracy"]
 
 
+@pytest.mark.parametrize(("limit", "measured"), [(None, 400), (100, 100), (1000, 400)])
+def test_measures_on_the_rows_that_were_published(folder, tmp_path, monkeypatch, limit, measured):
+    limits = []
+
+    def remember(folder, data_dir, limit):
+        limits.append(limit)
+        return EVALUATION
+
+    monkeypatch.setattr(module, "evaluate_folder", remember)
+    verify(folder, data_dir=tmp_path, limit=limit)
+
+    assert limits == [measured]
+
+
 @pytest.mark.parametrize(("value", "exit_code"), [(0.7525, 0), (0.754, 0), (0.751, 0), (0.755, 1), (0.75, 1)])
 def test_compares_figures_within_the_tolerance(folder, tmp_path, monkeypatch, value, exit_code):
     measure(monkeypatch, value)

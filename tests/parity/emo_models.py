@@ -8,8 +8,7 @@ import torch
 
 from conversion.convert_emo import config_from_official, convert_state_dict
 from conversion.layouts_emo import CLASSIFICATION, SEGMENTATION, Layout, build_name_map, build_official_shapes
-from decahub.models.emo.configuration_emo import EmoConfig
-from decahub.models.emo.modeling_emo import EmoForImageClassification, EmoForSemanticSegmentation
+from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation
 from tests.parity.golden import FLOAT32_STORAGE_RTOL, fill_state_dict
 
 
@@ -41,10 +40,10 @@ class Precision:
         return str(self.dtype).removeprefix("torch.")
 
 
-# Golden README: float32 runs of full models are off by 1.3e-6 in logits of standard deviation 1, hence 5e-6. In training,
-# batch norms divide by the deviation of a few dozen pixels: a plain NCHW float32 run of the authors' formulas is off by
-# 9e-6 and ours, in channels_last, by 2e-5. Gradients are compared by norm; that of a bias in front of a batch norm is zero
-# but for rounding, hence the floor.
+# Golden README: float32 runs of full models are off by 1.3e-6 in logits of standard deviation 1, hence 5e-6. In
+# training, batch norms divide by the deviation of a few dozen pixels: a plain NCHW float32 run of their formulas
+# is off by 9e-6 and ours, in channels_last, by 2e-5. Gradients are compared by norm; that of a bias in front of a
+# batch norm is zero but for rounding, hence the floor.
 FLOAT32 = Precision(torch.float32, 5e-6, train_logits_atol=5e-5, atol=1e-5, gradient_rtol=1e-4, gradient_floor=1e-6)
 FLOAT64 = Precision(torch.float64, 1e-10, train_logits_atol=1e-10, atol=1e-9, gradient_rtol=1e-9, gradient_floor=1e-9)
 PRECISIONS = (FLOAT32, FLOAT64)

@@ -1,14 +1,14 @@
 """Golden files: numbers that the authors' code computed, found and read without knowing their names.
 
-`$DECAHUB_GOLDEN_DIR/<method>/` holds safetensors files; without the variable, `tests/fixtures/golden/<method>/`. What to check is
-told by `golden_kind` in a file's metadata, and the cases by the rest of it. The folder's README says what each key means.
+`$DECAHUB_GOLDEN_DIR/<method>/` holds safetensors files; without the variable, `tests/fixtures/golden/<method>/`. A
+file's metadata tells what to check by its `golden_kind`, and lists the cases. The folder's README explains each key.
 """
 
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
@@ -73,7 +73,7 @@ class Golden:
         raise AssertionError(f"The inputs of {self.path.name} cannot be reproduced from its salt {self.salt!r}.")
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_golden(path: Path) -> Golden:
     return Golden(path)
 
@@ -88,11 +88,10 @@ def find_golden_files(method: str) -> list[Path]:
     Raises:
         FileNotFoundError: If there is none; a parity test without numbers would pass unseen.
     """
-    files = sorted(golden_folder(method).rglob("*.safetensors"))
+    folder = golden_folder(method)
+    files = sorted(folder.rglob("*.safetensors"))
     if not files:
-        raise FileNotFoundError(
-            f"{golden_folder(method)} must hold golden files; set {GOLDEN_DIR_VARIABLE} to their folder."
-        )
+        raise FileNotFoundError(f"{folder} must hold golden files; set {GOLDEN_DIR_VARIABLE} to the folder above it.")
     return files
 
 

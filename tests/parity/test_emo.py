@@ -1,7 +1,7 @@
 """EMO computes the authors' numbers from the authors' weights: every golden file, by its kind.
 
-What each key means, and how the files were made, stands in the README of the golden folder. Other files of the same kinds can
-be checked through `DECAHUB_GOLDEN_DIR`: weights, cases and shapes are read from the file.
+What each key means, and how the files were made, stands in the README of the golden folder. Other files of the same
+kinds can be checked through `DECAHUB_GOLDEN_DIR`: weights, cases and shapes are read from the file.
 """
 
 import re
@@ -12,10 +12,8 @@ from torch.nn.utils import clip_grad_norm_
 
 from conversion.convert_emo import config_from_official
 from conversion.layouts_emo import build_name_map
-from decahub.models.emo.configuration_emo import EmoConfig
-from decahub.models.emo.image_processing_emo import EmoImageProcessor
-from decahub.models.emo.image_processing_pil_emo import EmoImageProcessorPil
-from decahub.models.emo.modeling_emo import EmoBackbone, EmoInvertedResidualBlock, EmoWindows
+from decahub import EmoBackbone, EmoConfig, EmoImageProcessor, EmoImageProcessorPil
+from decahub.models.emo.modeling_emo import EmoInvertedResidualBlock, EmoWindows
 from decahub.models.emo.optimization_emo import build_parameter_groups, compute_learning_rate
 from tests.parity.emo_models import (
     CLASSIFICATION,
@@ -39,7 +37,6 @@ from tests.parity.golden import (
     compute_stats,
     fill_input,
     fill_labels,
-    fill_state_dict,
     golden_params,
     is_filled,
 )
@@ -54,13 +51,13 @@ FULL_TRAIN_SIZE = (3, 96, 96)
 SUM_RTOL = 1e-12  # sums of the same numbers in another order
 SCHEDULE_RTOL = 1e-12
 PIL_ATOL = 1e-6  # the same resize, then one float32 rounding
-# torchvision's bicubic filter works on integers and rounds otherwise: measured, it differs in 1 % of the pixels by one grey
-# level (1 / 255 / 0.224), and in 2 of 100,000 by two. The golden README's 1e-4 on average holds for its small pictures only.
+# torchvision's bicubic filter rounds otherwise than PIL's: measured, it differs in 1 % of the pixels by one grey level
+# (1 / 255 / 0.224), and in 2 of 100,000 by two. The golden README's 1e-4 on average holds for its small pictures only.
 GREY_LEVEL = 0.0176
 TORCHVISION_MEAN_ATOL = 3e-4
 TORCHVISION_RARE = 5e-4
 ACCURACY_RTOL = 1e-6  # the authors divide in float32
-# AdamW's first step is the sign of the gradient, nearly: where that is rounding, the step is anywhere in [-rate, rate].
+# AdamW's first step is nearly the sign of the gradient: where that is rounding, the step is anywhere in [-rate, rate].
 SIGNIFICANT_GRADIENT = 1e-5
 STEP_ATOL = 1e-6
 
@@ -132,11 +129,9 @@ def test_model_evaluation(golden, way, precision):
 @pytest.mark.parametrize("golden", golden_params("emo", "model"))
 @torch.no_grad()
 def test_backbone_emits_maps_without_the_final_norm(golden, precision):
-    config = config_of_model(golden)
-    classifier = build_classifier(config, golden.group("sd."), precision)
-    backbone = EmoBackbone(config_from_official(golden.json("config"), out_indices=[0, 1, 2, 3, 4])).to(
-        precision.dtype
-    )
+    classifier = build_classifier(config_of_model(golden), golden.group("sd."), precision)
+    config = config_from_official(golden.json("config"), out_indices=[0, 1, 2, 3, 4])
+    backbone = EmoBackbone(config).to(precision.dtype)
     backbone.load_state_dict({k: v for k, v in classifier.emo.state_dict().items() if not k.startswith("norm.")})
 
     feature_maps = backbone.eval()(golden["x"].to(precision.dtype)).feature_maps
@@ -498,7 +493,7 @@ def process(golden, case: str, processor_class) -> torch.Tensor:
 
 
 def crop_center(pixel_values: torch.Tensor, size: torch.Size) -> torch.Tensor:
-    top, left = ((have - want) // 2 for have, want in zip(pixel_values.shape[-2:], size))
+    top, left = ((have - want) // 2 for have, want in zip(pixel_values.shape[-2:], size, strict=True))
     return pixel_values[:, top : top + size[0], left : left + size[1]]
 
 

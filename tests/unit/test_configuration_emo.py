@@ -41,7 +41,9 @@ def test_default_is_the_smallest_variant():
 def test_variant_has_imagenet_labels_unless_told_otherwise():
     assert EmoConfig.from_variant("5m").num_labels == 1000
     assert EmoConfig.from_variant("5m", num_labels=4).num_labels == 4
-    named = EmoConfig.from_variant("5m", id2label={0: "cat", 1: "dog", 2: "owl"}, label2id={"cat": 0, "dog": 1, "owl": 2})
+    named = EmoConfig.from_variant(
+        "5m", id2label={0: "cat", 1: "dog", 2: "owl"}, label2id={"cat": 0, "dog": 1, "owl": 2}
+    )
     assert named.num_labels == 3
 
 
@@ -71,13 +73,19 @@ CONTRADICTIONS = {
     "short list": ({"depths": [1, 2, 2]}, r"`depths` must have one entry per stage \(4\); got 3"),
     "long list": ({"hidden_acts": ["silu"] * 5}, r"`hidden_acts` must have one entry per stage \(4\); got 5"),
     "no block": ({"depths": [1, 0, 2, 2]}, r"`depths` .* at least 1; got \[1, 0, 2, 2\]"),
-    "even kernel": ({"depthwise_kernel_sizes": [3, 3, 4, 5]}, r"`depthwise_kernel_sizes` must be odd; got \[3, 3, 4, 5\]"),
+    "even kernel": (
+        {"depthwise_kernel_sizes": [3, 3, 4, 5]},
+        r"`depthwise_kernel_sizes` must be odd; got \[3, 3, 4, 5\]",
+    ),
     "unknown norm": (
         {"norm_types": ["batch_norm", "group_norm", "layer_norm", "layer_norm"]},
         r"`norm_types` must hold only \['batch_norm', 'layer_norm'\]; got 'group_norm'",
     ),
     "unknown activation": ({"hidden_acts": ["silu", "silu", "tanh", "gelu"]}, r"`hidden_acts` .* got 'tanh'"),
-    "heads": ({"head_dims": [8, 12, 7, 14]}, r"`hidden_sizes` must be multiples of `head_dims`.* got 16 and 7 in stage 3"),
+    "heads": (
+        {"head_dims": [8, 12, 7, 14]},
+        r"`hidden_sizes` must be multiples of `head_dims`.* got 16 and 7 in stage 3",
+    ),
     "heads after expansion": (
         {"attention_before_expansion": False, "expansion_ratios": [2.0, 2.5, 3.0, 3.25]},
         r"91 channels and 2 heads in stage 4",
@@ -88,7 +96,10 @@ CONTRADICTIONS = {
     ),
     "stem stride": ({"stem_stride": 4}, r"`stem_stride` must be 1 or 2; got 4"),
     "no channel": ({"num_channels": 0}, r"`num_channels` must be at least 1; got 0"),
-    "no width left": ({"expansion_ratios": [0.01, 2.5, 3.0, 3.5]}, r"`expansion_ratios` must leave at least one channel"),
+    "no width left": (
+        {"expansion_ratios": [0.01, 2.5, 3.0, 3.5]},
+        r"`expansion_ratios` must leave at least one channel",
+    ),
     "certain dropout": ({"drop_path_rate": 1.0}, r"`drop_path_rate` must lie in \[0, 1\); got 1.0"),
     "negative smoothing": ({"label_smoothing": -0.1}, r"`label_smoothing` must lie in \[0, 1\); got -0.1"),
     "frozen stage": ({"frozen_stages": 5}, r"`frozen_stages` must lie in \[-1, 4\]; got 5"),
@@ -132,7 +143,11 @@ def test_model_refuses_a_config_that_was_broken_after_construction():
 
 def test_round_trip_through_json_keeps_every_field(tmp_path):
     config = tiny_config(
-        expansion_ratios=(2, 2.5, 3, 3.5), mask_padding=True, decode_head="sem_fpn", out_indices=[1, -1], drop_path_rate=0
+        expansion_ratios=(2, 2.5, 3, 3.5),
+        mask_padding=True,
+        decode_head="sem_fpn",
+        out_indices=[1, -1],
+        drop_path_rate=0,
     )
 
     config.save_pretrained(tmp_path)

@@ -113,7 +113,7 @@ def test_crop_avoids_one_class_where_it_can():
 
 
 def test_crop_counts_labeled_pixels_only():
-    labels = torch.full((4, 4), IGNORE_INDEX, dtype=torch.uint8)
+    labels = torch.full((3, 4), IGNORE_INDEX, dtype=torch.uint8)
     labels[0] = torch.tensor([0, 0, 0, 1])
 
     assert not family.RandomCropPair((4, 4), 0.75)._is_mixed(labels)  # 3 of 4 labeled pixels

@@ -133,9 +133,17 @@ def test_table_rounds_and_says_how_many_rows_of_which_split(classifier):
             {"ema_decay": None, "metric_for_best_model": "mean_iou"},
             "The weights with the best `mean_iou` of the evaluations during training.",
         ),
+        (
+            {"ema_decay": None, "metric_for_best_model": "accuracy", "eval_split": "test", "monitor_split": "val"},
+            "The weights with the best `accuracy` of the evaluations during training on the val split.",
+        ),
+        (
+            {"ema_decay": None, "metric_for_best_model": "accuracy", "eval_split": "test"},
+            "The weights with the best `accuracy` of the evaluations during training on the test split.",
+        ),
         ({"card_checkpoint": "The best of three seeds on the validation split."}, "The best of three seeds on the"),
     ],
-    ids=["last", "average", "best", "written"],
+    ids=["last", "average", "best", "best on validation", "best on test", "written"],
 )
 def test_card_says_how_the_weights_were_chosen(folder, recipe, sentence):
     change_recipe(folder, **recipe)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers.utils import logging
 
 from decahub import EmoBackbone, EmoForImageClassification, EmoForSemanticSegmentation, EmoModel
 from decahub.models.emo.layers_emo import EmoDropPath
@@ -131,7 +132,9 @@ def test_grid_windows_take_every_nth_pixel():
     hidden_states = torch.randn(2, 3, 6, 8)  # windows of 2 x 2: a comb of step 3 down and 4 across
     windows = EmoWindows.of(hidden_states, 2, "grid").split(hidden_states)
 
-    combs = [hidden_states[image, :, row::3, column::4] for image in range(2) for row in range(3) for column in range(4)]
+    combs = [
+        hidden_states[image, :, row::3, column::4] for image in range(2) for row in range(3) for column in range(4)
+    ]
 
     torch.testing.assert_close(windows, torch.stack(combs), atol=0, rtol=0)
 
@@ -179,9 +182,7 @@ def test_masked_padding_makes_one_large_window_global_attention():
     pixel_values = torch.randn(2, 3, 65, 97)  # stage maps 5 x 7 and 3 x 4
 
     with torch.inference_mode():
-        torch.testing.assert_close(
-            masked(pixel_values).logits, exact(pixel_values).logits, atol=ATOL_ORDER, rtol=0
-        )
+        torch.testing.assert_close(masked(pixel_values).logits, exact(pixel_values).logits, atol=ATOL_ORDER, rtol=0)
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
@@ -203,8 +204,6 @@ def test_padding_takes_part_unless_it_is_masked(implementation):
 def test_says_once_that_padding_makes_over_half_the_keys(caplog):
     logger = "decahub.models.emo.modeling_emo"
     model = build(window_sizes=[7, 7, 7, 7])
-    from transformers.utils import logging
-
     logging.warning_once.cache_clear()
     with caplog.at_level("WARNING", logger=logger):
         for _ in range(2):
@@ -436,7 +435,7 @@ def test_fused_copy_gives_the_same_outputs(model_class, fields):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_fused_copy_has_only_the_batch_norms_that_feed_attention():
+def test_fused_copy_has_no_batch_norm_left():
     fused = build(EmoForSemanticSegmentation).fuse()
 
     assert not [name for name, module in fused.named_modules() if isinstance(module, nn.BatchNorm2d)]

@@ -14,7 +14,6 @@ from decahub.training import LoopArguments, RecipeError, argument, load_recipe, 
 class Arguments(LoopArguments):
     dataset: str = argument("sign_digits", "Name of the data set.")
     variant: Literal["1m", "5m"] = argument("1m", "Published variant.")
-    image_size: int | list[int] = argument(32, "Side, or height and width.")
     layers: list[int] = argument([1, 2], "Layers to use.")
     config: dict = argument({}, "Fields of the model's config.")
     augment: bool = argument(True, "Change pictures at random.")
@@ -65,8 +64,6 @@ def test_reads_the_words_of_the_process(write, monkeypatch):
         ("layers: []", "layers", []),
         ("layers: [3, 4]", "layers", [3, 4]),
         ("layers: 3", "layers", [3]),
-        ("image_size: 48", "image_size", 48),
-        ("image_size: [24, 32]", "image_size", [24, 32]),
         ("config: {drop_path_rate: 1e-1, depths: [1, 2]}", "config", {"drop_path_rate": 0.1, "depths": [1, 2]}),
         ("dataset: 2024-01-01", "dataset", "2024-01-01"),
         ("dataset: 2024", "dataset", "2024"),
@@ -97,13 +94,11 @@ def test_value_of_recipe(text, name, expected, write):
         (["--layers", "3"], "layers", [3]),
         (["--layers", "[3, 4]"], "layers", [3, 4]),
         (["--layers", "[]"], "layers", []),
-        (["--image_size", "24", "32"], "image_size", [24, 32]),
         (["--config", "{depths: [1, 2]}"], "config", {"depths": [1, 2]}),
         (["--dataset", "a b"], "dataset", "a b"),
         (["--dataset=--odd"], "dataset", "--odd"),
         (["--seed", "1", "--seed", "2"], "seed", 2),
     ],
-    ids=" ".join,
 )
 def test_value_of_command_line(words, name, expected):
     value = getattr(load_recipe(Arguments, words), name)
@@ -181,7 +176,9 @@ def test_does_not_execute_tags(write, tmp_path):
 
 
 def test_resolved_recipe_reads_back_equal(write):
-    arguments = Arguments(learning_rate=1e-5, ema_decay=0.9998, layers=[], config={"depths": [1]}, save_total_limit=None)
+    arguments = Arguments(
+        learning_rate=1e-5, ema_decay=0.9998, layers=[], config={"depths": [1]}, save_total_limit=None
+    )
 
     assert load_recipe(Arguments, [write(recipe_to_yaml(arguments))]) == arguments
 

@@ -33,7 +33,7 @@ def test_warmup_starts_at_its_factor():
         for step in range(4)
     ]
 
-    assert factors == [0.2, 0.6, 1, 1]
+    assert factors == pytest.approx([0.2, 0.6, 1, 1], abs=ATOL)
 
 
 @pytest.mark.parametrize(

@@ -38,12 +38,12 @@ def describe_method(method: Method) -> str:
         "",
         method.summary,
         "",
-        f"paper    {f'https://arxiv.org/abs/{method.arxiv}' if method.arxiv else '-'}",
+        f"paper    {method.paper_url}",
         f"tasks    {', '.join(method.tasks)}",
     ]
     if not method.is_ready:
         return "\n".join([*lines, "state    to come"])
-    lines.append(f'install  pip install "decahub[{method.extra}]"' if method.extra else "install  pip install decahub")
+    lines.append(f'install  pip install "decahub[{method.extra}]"')
     for entry in method.models:
         classes = [("AutoConfig", entry.config), *entry.auto_classes.items()]
         lines += ["", f"model type {entry.model_type!r}", format_table(("Auto class", "class"), classes)]

@@ -1,25 +1,34 @@
-"""`decahub list`: the methods."""
+"""`decahub list`: the methods, or the data sets."""
 
 import argparse
 
+from decahub.data.catalog import DATASETS
 from decahub.registry import METHODS
 
 from .table import format_table
 
 
-HELP = "list the methods, what each is for, and whether it is ready"
-EXAMPLES = "  decahub list\n  decahub list --ready"
+HELP = "list the methods, what each is for, and whether it is ready; or the data sets known by name"
+EXAMPLES = """  decahub list
+  decahub list --ready
+  decahub list --datasets"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--ready", action="store_true", help="leave out methods that are still to come")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--ready", action="store_true", help="leave out methods that are still to come")
+    choice.add_argument("--datasets", action="store_true", help="list the data sets instead")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.datasets:
+        entries = [(entry.name, entry.title, entry.family, entry.license) for entry in DATASETS.values()]
+        print(format_table(("data set", "title", "family", "licence"), entries))
+        return 0
     methods = [method for method in METHODS.values() if method.is_ready or not arguments.ready]
     rows = [
-        (method.name, "ready" if method.is_ready else "to come", method.arxiv or "-", ", ".join(method.tasks))
+        (method.name, "ready" if method.is_ready else "to come", method.paper_url, ", ".join(method.tasks))
         for method in methods
     ]
-    print(format_table(("method", "state", "arXiv", "tasks"), rows))
+    print(format_table(("method", "state", "paper", "tasks"), rows))
     return 0

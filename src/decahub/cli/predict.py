@@ -4,8 +4,13 @@ import argparse
 import colorsys
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .table import format_table
+
+
+if TYPE_CHECKING:
+    import numpy
 
 
 HELP = "classify pictures, or segment them into a PNG beside each"
@@ -77,7 +82,7 @@ def segment(arguments: argparse.Namespace) -> None:
     print(format_table(("picture", "class", "area", "written to"), rows))
 
 
-def save_segmentation(classes, num_labels: int, target: Path) -> None:
+def save_segmentation(classes: "numpy.ndarray", num_labels: int, target: Path) -> None:
     """Saves class ids as a palette PNG: a viewer shows colors, a program reads the ids.
 
     Args:

@@ -14,6 +14,11 @@ from .folder import CONFIG, TRAINING_MINUTES, read_evaluation, read_json, read_r
 
 
 CARD_PREFIX = "card_"
+# Tasks of the Hub whose pipeline in transformers takes our models. A tag promises that `pipeline(model=...)` works.
+PIPELINE_TAGS = {
+    "AutoModelForImageClassification": "image-classification",
+    "AutoModelForSemanticSegmentation": "image-segmentation",
+}
 REQUIRED_TEXTS = ("card_title", "card_summary", "card_intended_use", "card_limits")
 
 
@@ -127,6 +132,11 @@ class FolderFacts:
         return next((auto for auto, name in self.entry.auto_classes.items() if name == self.architecture), None)
 
     @property
+    def pipeline_tag(self) -> str | None:
+        """The Hub's name of the task, where transformers has a pipeline for it."""
+        return PIPELINE_TAGS.get(self.auto_class or "")
+
+    @property
     def model_id(self) -> str:
         """What a reader passes to `from_pretrained`: the repository, or the name of the folder before it has one."""
         return self.card.card_repo_id or self.card.card_title
@@ -166,7 +176,9 @@ class FolderFacts:
         metric, decay = self.recipe.get("metric_for_best_model"), self.recipe.get("ema_decay")
         weights = "The weights" if decay is None else f"The exponential moving average (decay {decay}) of the weights"
         if metric is not None:
-            return f"{weights} with the best `{metric}` of the evaluations during training."
+            split = self.recipe.get("monitor_split") or self.recipe.get("eval_split")
+            where = f" on the {split} split" if split else ""
+            return f"{weights} with the best `{metric}` of the evaluations during training{where}."
         return f"{weights} after the last step; no checkpoint was chosen by its score."
 
     @property

@@ -13,9 +13,13 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 CARD = "README.md"
@@ -34,8 +38,8 @@ CODE_KEYS = ("auto_map", "custom_pipelines")
 
 def save_model_folder(
     folder: str | os.PathLike,
-    model,
-    processor,
+    model: "PreTrainedModel",
+    processor: Any,
     *,
     evaluation: Mapping[str, Any] | str | os.PathLike,
     recipe: Mapping[str, Any],
@@ -95,11 +99,14 @@ def save_model_folder(
     return folder
 
 
-def _save_weights(staging: Path, model, processor) -> None:
+def _save_weights(staging: Path, model: "PreTrainedModel", processor: Any) -> None:
     model.save_pretrained(staging)
     processor.save_pretrained(staging)
     for code_file in staging.glob("*.py"):
         code_file.unlink()
+    for weights in staging.glob("*.safetensors"):
+        # safetensors lets only the owner read what it wrote; the other files follow the user's own settings.
+        weights.chmod((staging / CONFIG).stat().st_mode)
     for path in staging.glob("*config.json"):
         content = read_json(path)
         write_json(path, without_code_keys(content))
@@ -114,7 +121,7 @@ def without_code_keys(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_facts(staging: Path, evaluation, recipe) -> None:
+def _write_facts(staging: Path, evaluation: Mapping[str, Any] | str | os.PathLike, recipe: Mapping[str, Any]) -> None:
     if isinstance(evaluation, Mapping):
         write_json(staging / EVALUATION, evaluation)
     else:
@@ -123,7 +130,7 @@ def _write_facts(staging: Path, evaluation, recipe) -> None:
     write_yaml(staging / RECIPE, {key: value for key, value in recipe.items() if key not in paths})
 
 
-def _write_log(staging: Path, train_log, training_minutes: float | None) -> None:
+def _write_log(staging: Path, train_log: str | os.PathLike | None, training_minutes: float | None) -> None:
     if train_log is None:
         return
     lines = [line for line in Path(train_log).read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -18,11 +18,6 @@ from .folder import CARD, TRAINING_MINUTES, write_checksums, write_text
 
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
-# Tasks of the Hub whose pipeline in transformers takes our models. A tag promises that `pipeline(model=...)` works.
-PIPELINE_TAGS = {
-    "AutoModelForImageClassification": "image-classification",
-    "AutoModelForSemanticSegmentation": "image-segmentation",
-}
 REQUIRED_METADATA = ("license", "library_name", "tags", "model-index")
 
 
@@ -48,7 +43,6 @@ def render_model_card(folder: str | os.PathLike) -> ModelCard:
         facts=facts,
         metadata=build_metadata(facts).to_yaml(),
         figures=[{**row, "value": format_figure(row["value"])} for row in facts.evaluation["figures"]],
-        pipeline_tag=PIPELINE_TAGS.get(facts.auto_class),
         training=describe_training(facts.training),
         versions=join_versions(facts.evaluation["versions"]),
         minutes=format_minutes(facts.evaluation["minutes"]),
@@ -77,27 +71,26 @@ def build_metadata(facts: FolderFacts) -> ModelCardData:
     """The front matter of a card."""
     dataset, figures = facts.dataset, facts.evaluation["figures"]
     paper = [f"arxiv:{facts.method.arxiv}"] if facts.method.arxiv else []
-    other_license = {}
-    if facts.license == "other" and dataset is not None:
-        other_license = {"license_name": f"{dataset.name}-terms", "license_link": dataset.homepage}
+    terms = dataset if facts.license == "other" else None
     return ModelCardData(
         license=facts.license,
+        license_name=f"{terms.name}-terms" if terms is not None else None,
+        license_link=terms.homepage if terms is not None else None,
         library_name="transformers",
-        pipeline_tag=PIPELINE_TAGS.get(facts.auto_class),
+        pipeline_tag=facts.pipeline_tag,
         tags=[facts.method.name, *paper, *(["custom_code"] if facts.has_code else [])],
         datasets=[dataset.hub_id] if dataset is not None and dataset.hub_id else None,
         metrics=[figures[0]["metric"]],  # the headline; the model-index has all
         base_model=facts.card.card_base_model,
         model_name=facts.card.card_title,
         eval_results=[_build_eval_result(facts, row) for row in figures],
-        **other_license,
     )
 
 
 def _build_eval_result(facts: FolderFacts, row: dict[str, Any]) -> EvalResult:
     dataset = facts.evaluation["dataset"]
     return EvalResult(
-        task_type=PIPELINE_TAGS.get(facts.auto_class, facts.evaluation["task"]),
+        task_type=facts.pipeline_tag or facts.evaluation["task"],
         dataset_type=dataset["name"],
         dataset_name=dataset["title"],
         dataset_split=dataset["split"],
@@ -110,7 +103,9 @@ def describe_training(summary: dict[str, Any] | None) -> str:
     """Length, hardware and versions of a run in one sentence; empty for weights that were not trained here."""
     if summary is None:
         return ""
-    length = f" for {summary['step']:,} steps ({summary['epoch']:.4g} epochs)" if "step" in summary else ""
+    length = ""
+    if "step" in summary and "epoch" in summary:
+        length = f" for {summary['step']:,} steps ({summary['epoch']:.4g} epochs)"
     minutes, versions = format_minutes(summary[TRAINING_MINUTES]), join_versions(summary["versions"])
     return f"Trained{length}, {minutes} on {summary['hardware']} with {versions}."
 
@@ -132,7 +127,8 @@ def join_versions(versions: dict[str, str]) -> str:
 
 def format_recipe(recipe: dict[str, Any]) -> str:
     """A recipe as YAML, without what is unset and without the texts that the card shows elsewhere."""
-    arguments = {key: value for key, value in recipe.items() if value is not None and not key.startswith(CARD_PREFIX)}
+    unset: tuple[Any, ...] = (None, [], {})
+    arguments = {key: value for key, value in recipe.items() if value not in unset and not key.startswith(CARD_PREFIX)}
     return yaml.safe_dump(arguments, sort_keys=False, allow_unicode=True, width=100).strip()
 
 

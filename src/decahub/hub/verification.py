@@ -9,6 +9,7 @@ from typing import Literal
 
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.repocard_data import model_index_to_eval_results
 from safetensors import SafetensorError
 
 import decahub
@@ -68,8 +69,8 @@ def verify(
     Args:
         folder (`str` or `os.PathLike`): a folder of [`save_model_folder`], or a download of a published one.
         data_dir (`str` or `os.PathLike`, *optional*): holds the data sets; by default `$DECAHUB_DATA_DIR`.
-        limit (`int`, *optional*): measure on the first `limit` rows only. Then the first figure alone is compared, and
-            the tolerance is `2 / sqrt(limit)` instead of 0.002.
+        limit (`int`, *optional*): measure on the first `limit` rows only, by default on as many as were published.
+            With fewer rows the first figure alone is compared, within `2 / sqrt(limit)` instead of 0.002.
 
     Returns:
         [`VerificationReport`]: never raises for a fault of the folder's files; that is what the report is for.
@@ -131,7 +132,8 @@ def check_weights(folder: Path) -> str:
 
 def check_card_figures(folder: Path) -> str:
     """The figures in the card's front matter are those of the evaluation."""
-    results = ModelCard((folder / CARD).read_text(encoding="utf-8")).data.eval_results or []
+    metadata = ModelCard((folder / CARD).read_text(encoding="utf-8")).data.to_dict()
+    _, results = model_index_to_eval_results(metadata.get("model-index") or [])
     in_card = {result.metric_type: result.metric_value for result in results}
     measured = {row["metric"]: row["value"] for row in read_evaluation(folder)["figures"]}
     if in_card != measured:
@@ -161,14 +163,15 @@ def _check_figures(folder: Path, data_dir: str | os.PathLike | None, limit: int 
     entry = DATASETS.get(published["dataset"]["name"])
     if data_dir is None and (entry is None or entry.builder is None):
         return [Check("figures", "not done", f"not re-evaluated: give `data_dir` or set {DATA_DIR_VARIABLE}")]
+    published_rows = published["dataset"]["num_rows"]
     try:
-        measured = evaluate_folder(folder, data_dir=data_dir, limit=limit)
+        measured = evaluate_folder(folder, data_dir=data_dir, limit=min(limit or published_rows, published_rows))
     except FileNotFoundError as error:
         return [Check("figures", "not done", f"not re-evaluated: {_describe(error)}")]
     values = {row["metric"]: row["value"] for row in measured["figures"]}
     rows, tolerance = published["figures"], FIGURE_TOLERANCE
     num_rows = measured["dataset"]["num_rows"]
-    if num_rows < published["dataset"]["num_rows"]:
+    if num_rows < published_rows:
         rows, tolerance = rows[:1], STANDARD_ERRORS * 0.5 / math.sqrt(num_rows)
     return [_compare(row, values.get(row["metric"], math.nan), tolerance) for row in rows]
 

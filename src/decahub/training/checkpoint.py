@@ -186,7 +186,7 @@ def _write_progress(folder: Path, progress: dict[str, Any]) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    text = json.dumps({**progress, "files": files}, indent=2, allow_nan=False)
+    text = json.dumps({**progress, "files": files}, indent=2)  # figures may be NaN, which Python reads back
     (folder / PROGRESS_FILE).write_text(text + "\n", encoding="utf-8")
 
 

@@ -24,7 +24,8 @@ class ExponentialMovingAverage:
     0.9998 still has an effect.
 
     Args:
-        model (`torch.nn.Module`): the model to follow (not its distributed wrapper).
+        model (`torch.nn.Module`): the model to follow (not its distributed wrapper), on the device where it trains:
+            its tensors are looked up once, as doing so in each step costs more than the averaging.
         decay (`float`): share of the old average that is kept in an update.
         warmup (`bool`): see `compute_ema_decay`.
     """
@@ -32,14 +33,15 @@ class ExponentialMovingAverage:
     def __init__(self, model: nn.Module, decay: float, *, warmup: bool = False):
         self.decay = decay
         self.warmup = warmup
-        self.tensors = {name: _copy_for_average(tensor) for name, tensor in model.state_dict().items()}
+        followed = model.state_dict()
+        self.tensors = {name: _copy_for_average(tensor) for name, tensor in followed.items()}
+        self._pairs = [(self.tensors[name], tensor) for name, tensor in followed.items()]
 
     @torch.no_grad()
-    def update(self, model: nn.Module, num_updates: int) -> None:
-        """Move the average towards the weights of `model`; `num_updates` is the number of updates made before."""
+    def update(self, num_updates: int) -> None:
+        """Move the average towards the model's weights; `num_updates` is the number of updates made before."""
         weight = 1 - compute_ema_decay(self.decay, num_updates, warmup=self.warmup)
-        for name, tensor in model.state_dict().items():
-            average = self.tensors[name]
+        for average, tensor in self._pairs:
             if average.is_floating_point():
                 average.lerp_(tensor.to(average.dtype), weight)
             else:

@@ -46,10 +46,11 @@ def describe_command() -> str:
 
 def _shorten(word: str) -> str:
     """A path without what is particular to this machine: relative inside the working folder, else its last part."""
-    path = Path(word)
+    option, equals, value = word.rpartition("=")
+    path = Path(value)
     if not path.is_absolute():
         return word
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+    return option + equals + (str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name)
 
 
 def _get_processor_name() -> str:

@@ -32,7 +32,7 @@ from .checkpoint import CheckpointError, CheckpointFolder, read_progress
 from .ema import ExponentialMovingAverage
 from .progress import Progress
 from .seeding import seed_everything
-from .train_log import TermWindow, TrainLog
+from .train_log import TermWindow, TrainLog, compute_means
 from .update_runner import UpdateRunner
 from .updates import Update
 
@@ -229,7 +229,8 @@ class _Loop:
         self.checkpoints.load(path, self.ema)
         self.progress = saved
         self.checkpoint = path
-        self.window.load_totals(saved.window, self.accelerator)
+        if saved.windows:
+            self.window.restore(saved.windows[self.accelerator.process_index])
         logger.info("Resumed from %s.", path)
 
     def _start_trackers(self) -> None:
@@ -273,7 +274,7 @@ class _Loop:
             self.window.add(self.runner.run(batches, self.progress))
             self.progress.step += 1
             if self.ema is not None:
-                self.ema.update(self.bare_model, num_updates=self.progress.step - 1)
+                self.ema.update(num_updates=self.progress.step - 1)
             self._count(started, self.batches.rows_in_step(step))
             bar.update()
             self._after_step(bar)
@@ -311,9 +312,8 @@ class _Loop:
             self._save()
 
     def _write_log(self, bar: tqdm) -> None:
-        totals = self.window.compute_totals(self.accelerator)
-        record: dict[str, Any] = {name: total / count for name, (total, count) in totals.items()}
-        record.update(self.runner.learning_rates)
+        record: dict[str, Any] = compute_means(self.window.gather(self.accelerator))
+        record.update(self.progress.learning_rates)
         record["samples_per_second"] = self.rows_since_log / max(self.seconds_since_log, 1e-9)
         if self.progress.skipped_updates:
             record["skipped_updates"] = self.progress.skipped_updates
@@ -364,7 +364,7 @@ class _Loop:
 
     def _save(self) -> None:
         started = time.monotonic()
-        self.progress.window = self.window.compute_totals(self.accelerator)
+        self.progress.windows = self.window.gather(self.accelerator)
         self.checkpoint = self.checkpoints.save(self.progress.to_dict(), self.ema)
         self.last_save_time = time.monotonic()
         self.progress.seconds += self.last_save_time - started

@@ -16,7 +16,8 @@ class Progress:
         metrics (`dict[str, float]`): what the last evaluation returned.
         best_metrics (`dict[str, float]`): figures of the evaluation with the best `metric_for_best_model` so far.
         settings (`dict`): what must stay the same for the run to be continued exactly.
-        window (`dict`): sums and counts of the terms since the last line of the log.
+        learning_rates (`dict[str, float]`): rate of each update's last run, by its name in the log.
+        windows (`list`): sums and counts of the terms since the last line of the log, by process.
     """
 
     step: int = 0
@@ -26,7 +27,8 @@ class Progress:
     metrics: dict[str, Any] = field(default_factory=dict)
     best_metrics: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    window: dict[str, list[float]] = field(default_factory=dict)
+    learning_rates: dict[str, float] = field(default_factory=dict)
+    windows: list[dict[str, list[float]]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

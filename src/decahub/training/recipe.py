@@ -154,8 +154,7 @@ def _refuse_unknown(keys: Iterable[str], names: list[str], *, source: str) -> No
 def _strip_none(hint: Any) -> Any:
     """The type without `| None`."""
     if get_origin(hint) in (Union, types.UnionType):
-        kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-        return kinds[0] if len(kinds) == 1 else Union[tuple(kinds)]  # noqa: UP007 (built at run time)
+        return next(kind for kind in get_args(hint) if kind is not type(None))
     return hint
 
 
@@ -167,8 +166,6 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
     kind = _strip_none(hint)
     origin = get_origin(kind)
     try:
-        if origin in (Union, types.UnionType):
-            return _convert_to_first(name, value, get_args(kind))
         if origin is Literal:
             return _convert_choice(value, get_args(kind))
         if origin is list or kind is list:
@@ -209,16 +206,6 @@ def _convert_choice(value: Any, choices: tuple) -> Any:
     for choice in choices:
         if choice == value or (isinstance(value, str) and str(choice) == value):
             return choice
-    raise ValueError
-
-
-def _convert_to_first(name: str, value: Any, kinds: tuple) -> Any:
-    """The first type of a union that admits the value, text last."""
-    for kind in sorted(kinds, key=lambda kind: kind is str):
-        try:
-            return _convert(name, value, kind)
-        except RecipeError:
-            continue
     raise ValueError
 
 

@@ -1,5 +1,6 @@
 """Seeds derived from names and counters, so that no draw depends on what was drawn before it."""
 
+import functools
 import hashlib
 import random
 
@@ -21,11 +22,23 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def seed_everything(*parts: int | str) -> None:
-    """Seed the global generators of torch, numpy and Python from `derive_seed(*parts)`."""
+    """Seed the global generators of torch, numpy and Python from `derive_seed(*parts)`.
+
+    It is called several times a step, so without an accelerator it seeds the CPU's generator alone:
+    `torch.manual_seed` then spends most of its time on devices that are not there.
+    """
     seed = derive_seed(*parts)
-    torch.manual_seed(seed)
+    if _has_accelerator():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
     np.random.seed(seed % NUMPY_SEED_LIMIT)
     random.seed(seed)
+
+
+@functools.cache
+def _has_accelerator() -> bool:
+    return torch.accelerator.is_available()
 
 
 __all__ = ["derive_seed", "seed_everything"]

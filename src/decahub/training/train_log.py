@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,31 @@ class TermWindow:
             self.sums[name] = self.sums.get(name, 0) + value.detach().float()
             self.counts[name] = self.counts.get(name, 0) + 1
 
-    def compute_totals(self, accelerator: Accelerator) -> dict[str, list[float]]:
-        """Sum and count of each term over all processes; called by all of them."""
+    def gather(self, accelerator: Accelerator) -> list[dict[str, list[float]]]:
+        """[sum, count] of each term in each process; called by all of them."""
         names = sorted(self.sums)
         if not names:
-            return {}
+            return [{} for _ in range(accelerator.num_processes)]
         sums = torch.stack([self.sums[name].to(accelerator.device) for name in names])
         counts = sums.new_tensor([self.counts[name] for name in names])
-        totals = accelerator.reduce(torch.stack([sums, counts]), reduction="sum")
-        return {name: [totals[0, i].item(), totals[1, i].item()] for i, name in enumerate(names)}
+        gathered = accelerator.gather(torch.stack([sums, counts], dim=-1)[None])  # (processes, terms, 2)
+        return [dict(zip(names, totals, strict=True)) for totals in gathered.tolist()]
 
-    def load_totals(self, totals: Mapping[str, list[float]], accelerator: Accelerator) -> None:
-        """Go on from saved totals: the main process takes them, so that they count once."""
-        main = accelerator.is_main_process
-        self.sums = {name: torch.tensor(total if main else 0.0) for name, (total, _) in totals.items()}
-        self.counts = {name: int(count) if main else 0 for name, (_, count) in totals.items()}
+    def restore(self, totals: Mapping[str, list[float]]) -> None:
+        """Go on from what `gather` returned for this process."""
+        self.sums = {name: torch.tensor(total) for name, (total, _) in totals.items()}
+        self.counts = {name: int(count) for name, (_, count) in totals.items()}
 
     def clear(self) -> None:
         self.sums, self.counts = {}, {}
+
+
+def compute_means(windows: Sequence[Mapping[str, list[float]]]) -> dict[str, float]:
+    """Mean of each term over all processes, from what `TermWindow.gather` returned."""
+    return {
+        name: sum(window[name][0] for window in windows) / sum(window[name][1] for window in windows)
+        for name in windows[0]
+    }
 
 
 class TrainLog:
@@ -83,4 +90,4 @@ def _to_json(value: Any) -> Any:
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
 
 
-__all__ = ["LOG_FILE", "TermWindow", "TrainLog"]
+__all__ = ["LOG_FILE", "TermWindow", "TrainLog", "compute_means"]

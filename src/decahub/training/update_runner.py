@@ -57,7 +57,6 @@ class UpdateRunner:
         self.model = accelerator.prepare(model)
         self.companions = {name: accelerator.prepare(module) for name, module in companions.items()}
         self.optimizers = [accelerator.prepare(update.optimizer) for update in updates]
-        self.learning_rates: dict[str, float] = {}
         self.schedulers = []
         for update in updates:
             scheduler = update.scheduler
@@ -68,7 +67,7 @@ class UpdateRunner:
     def run(self, batches: Sequence[Any], progress: Progress) -> dict[str, torch.Tensor]:
         """Make the updates of one iteration and return the terms to log, scalars on their device.
 
-        The rates that were used are in `learning_rates` afterwards, by the names they have in the log.
+        The rates that were used are in `progress.learning_rates` afterwards.
 
         Raises:
             DivergenceError: See `MAX_CONSECUTIVE_SKIPS`.
@@ -77,7 +76,7 @@ class UpdateRunner:
         for index, update in enumerate(self.updates):
             if progress.step % update.every == 0:
                 prefix = "" if len(self.updates) == 1 else f"{update.name or index}/"
-                self.learning_rates[f"{prefix}learning_rate"] = float(self.optimizers[index].param_groups[0]["lr"])
+                progress.learning_rates[f"{prefix}learning_rate"] = float(self.optimizers[index].param_groups[0]["lr"])
                 for name, value in self._run_update(index, batches, progress).items():
                     terms[prefix + name] = value
         return terms
@@ -90,9 +89,10 @@ class UpdateRunner:
         terms["grad_norm"] = get_total_norm(gradients)
         finite = self._is_finite_everywhere(terms["loss"] + terms["grad_norm"])
         if finite:
-            if self.arguments.max_grad_norm is not None:
+            limit = self.arguments.max_grad_norm
+            if limit is not None and terms["grad_norm"].item() > limit:
                 parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-                clip_grads_with_norm_(parameters, self.arguments.max_grad_norm, terms["grad_norm"])
+                clip_grads_with_norm_(parameters, limit, terms["grad_norm"])
             optimizer.step()
             progress.consecutive_skips = 0
         else:

@@ -7,7 +7,7 @@ All work on maps of shape `(batch_size, channels, height, width)` in any memory 
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers.activations import ACT2FN
+from transformers.activations import ACT2FN, SiLUActivation
 
 from .depthwise_emo import EmoDepthwiseConvolution
 
@@ -66,6 +66,23 @@ def fold_norm_before(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> None:
     convolution.bias = nn.Parameter(bias, requires_grad=False)
 
 
+def build_in_place(activation: nn.Module) -> nn.Module:
+    """The same activation, overwriting its input if it is SiLU: fresh memory for a large map costs page faults."""
+    return nn.SiLU(inplace=True) if isinstance(activation, SiLUActivation) else activation
+
+
+class EmoPointwiseLinear(nn.Module):
+    """A 1x1 convolution as a linear layer over the channels of each pixel, which has less overhead on small maps."""
+
+    def __init__(self, convolution: nn.Conv2d):
+        super().__init__()
+        self.weight = nn.Parameter(convolution.weight.flatten(1), requires_grad=False)
+        self.bias = convolution.bias
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return functional.linear(hidden_states.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
+
+
 class EmoConvolutionLayer(nn.Module):
     """Convolution, norm, activation; padded so that stride 1 keeps the size and stride 2 halves it, rounded up."""
 
@@ -94,10 +111,12 @@ class EmoConvolutionLayer(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.activation(self.normalization(self.convolution(hidden_states)))
 
-    def fold_norms(self) -> None:
+    def fuse_norms(self) -> None:
+        """Folds the norm into the convolution; the activation then works in place on what the convolution made."""
         if isinstance(self.normalization, nn.BatchNorm2d):
             fold_norm_after(self.convolution, self.normalization)
             self.normalization = nn.Identity()
+        self.activation = build_in_place(self.activation)
 
 
 class EmoSqueezeExcitation(nn.Module):

@@ -32,7 +32,15 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_emo import EmoConfig
 from .decode_heads_emo import DECODE_HEADS, EmoAuxiliaryHead, EmoPixelClassifier
-from .layers_emo import EmoConvolutionLayer, EmoDropPath, EmoSqueezeExcitation, build_norm, fold_norm_before
+from .layers_emo import (
+    EmoConvolutionLayer,
+    EmoDropPath,
+    EmoPointwiseLinear,
+    EmoSqueezeExcitation,
+    build_in_place,
+    build_norm,
+    fold_norm_before,
+)
 from .loss_emo import compute_classification_loss, compute_segmentation_loss
 from .windows_emo import EmoWindows
 
@@ -162,6 +170,7 @@ class EmoInvertedResidualBlock(GradientCheckpointingLayer):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
+        self.is_fused = False
         self.has_skip = has_skip and in_channels == out_channels and stride == 1
         self.attention_before_expansion = config.attention_before_expansion
         self.window_size = config.window_sizes[stage]
@@ -208,9 +217,9 @@ class EmoInvertedResidualBlock(GradientCheckpointingLayer):
         else:
             hidden_states = self.attend(hidden_states)
         local = self.squeeze_excitation(self.depthwise(hidden_states))
-        hidden_states = hidden_states + local if self.has_skip else local
+        hidden_states = self.add(local, hidden_states) if self.has_skip else local
         hidden_states = self.projection(self.dropout(hidden_states))
-        return residual + self.drop_path(hidden_states) if self.has_skip else hidden_states
+        return self.add(self.drop_path(hidden_states), residual) if self.has_skip else hidden_states
 
     def attend(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Window attention and expansion of a normalized map.
@@ -237,10 +246,21 @@ class EmoInvertedResidualBlock(GradientCheckpointingLayer):
                 "`mask_padding=True`, or use `stem_stride=1` for small pictures."
             )
 
-    def fold_norms(self) -> None:
-        if self.attention is None and isinstance(self.norm, nn.BatchNorm2d) and isinstance(self.value, nn.Conv2d):
+    def fuse_norms(self) -> None:
+        """Folds the norm into the expansion where it can, and trades fresh memory for work in place."""
+        self.is_fused = True
+        self.activation = build_in_place(self.activation)
+        if self.attention is not None:
+            for name in ("query_key", "value", "projection"):
+                convolution = getattr(self, name)
+                if convolution.groups == 1:
+                    setattr(self, name, EmoPointwiseLinear(convolution))
+        elif isinstance(self.norm, nn.BatchNorm2d) and isinstance(self.value, nn.Conv2d):
             fold_norm_before(self.norm, self.value)
             self.norm = nn.Identity()
+
+    def add(self, branch: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        return branch.add_(skip) if self.is_fused else branch + skip
 
 
 class EmoStem(nn.Module):
@@ -359,7 +379,7 @@ class EmoPreTrainedModel(PreTrainedModel):
         fused = copy.deepcopy(self).eval().requires_grad_(False)
         for module in fused.modules():
             if isinstance(module, (EmoConvolutionLayer, EmoInvertedResidualBlock)):
-                module.fold_norms()
+                module.fuse_norms()
         for module in fused.modules():
             if isinstance(module, EmoPreTrainedModel):
                 module._is_fused = True
@@ -434,7 +454,9 @@ class EmoTrunk(EmoPreTrainedModel):
             raise ValueError(f"`pixel_values` must hold at least one pixel; got shape {tuple(pixel_values.shape)}.")
         # Elsewhere looking at values would wait for the device or break the traced graph.
         can_look = pixel_values.device.type == "cpu" and not torch.compiler.is_compiling()
-        if can_look and not torch.isfinite(pixel_values.sum(dtype=torch.float64)):
+        if can_look and not torch.isfinite(
+            pixel_values.sum(dtype=torch.promote_types(pixel_values.dtype, torch.float32))
+        ):
             raise ValueError("`pixel_values` must be finite; got NaN or infinity.")
 
 
