@@ -13,8 +13,8 @@ from .timing import Case, Row, measure, write_rows
 
 PACKAGE = "package"  # cases that belong to no method; they run with any
 
-EPILOG = """A ratio is the time of the reference divided by ours, each the median of interleaved repetitions: above 1, decahub is
-faster. The brackets hold the quartiles of the single ratios. Let nothing else run meanwhile."""
+EPILOG = """A ratio is the time of the reference divided by ours, each the median of interleaved repetitions: above 1,
+decahub is faster. The brackets hold the quartiles of the single ratios. Let nothing else run meanwhile."""
 
 
 def find_methods() -> list[str]:

@@ -16,7 +16,7 @@ IMAGE_SIZE = 224
 SMALL_IMAGES = {"stem_stride": 1, "window_sizes": [4, 4, 4, 2], "num_labels": 10}  # how EMO is set up for 32 pixels
 
 TIMM_PEERS = ("mobilevit_xxs", "edgenext_xx_small")
-# What transformers' configuration of `apple/mobilevit-xx-small` changes from the defaults, which are those of MobileViT-S.
+# What `apple/mobilevit-xx-small` changes from transformers' defaults, which are those of MobileViT-S.
 MOBILEVIT_XXS = {
     "hidden_sizes": [64, 80, 96],
     "neck_hidden_sizes": [16, 16, 24, 48, 64, 80, 320],

@@ -1,7 +1,8 @@
-"""EMO written straight from the paper's formulas: the yardstick that the speed of `decahub.models.emo` is measured against.
+"""EMO written straight from the paper's formulas: what the speed of `decahub.models.emo` is measured against.
 
-Everything is NCHW, nothing is folded, and windows are cut by reshapes and permutations, as in the authors' code. Parameter
-names are the authors' too, so that `conversion.convert_emo.revert_state_dict` loads weights of an `EmoForImageClassification`.
+Everything is NCHW, nothing is folded, and windows are cut by reshapes and permutations, as in the authors' code.
+Parameter names are the authors' too, so that `conversion.convert_emo.revert_state_dict` loads weights of an
+`EmoForImageClassification`.
 Only what the published models use is here: no dropout, no drop path, grid windows, attention before expansion.
 
 Source: "Rethinking Mobile Block for Efficient Attention-based Models", arXiv 2301.01146.
@@ -158,7 +159,7 @@ class ReferenceEmo(nn.Module):
     """EMO classifier with the structure and the parameter names of the authors' release.
 
     Args:
-        config (`EmoConfig`): only published settings are honored (`attention_before_expansion`, grid windows, no dropout).
+        config (`EmoConfig`): only published settings are honored (grid windows, no dropout, and so on).
     """
 
     def __init__(self, config):
@@ -206,7 +207,7 @@ class ReferenceEmo(nn.Module):
         return nn.Sequential(*blocks)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Logits of shape `(batch_size, num_labels)` for `pixel_values` of shape `(batch_size, channels, height, width)`."""
+        """Logits `(batch_size, num_labels)` for `pixel_values` `(batch_size, channels, height, width)`."""
         (patch_embedding,) = self.stage0[0]["convs"]
         hidden_states = self.stage0[1](patch_embedding(pixel_values))
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4):

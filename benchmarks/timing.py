@@ -1,7 +1,7 @@
 """Interleaved timing of two ways to do one thing.
 
-Machines slow down and speed up while they measure. So the two ways take turns, in alternating order, and what counts is
-the ratio of their medians: a slow minute then slows both.
+Machines slow down and speed up while they measure. So the two ways take turns, in alternating order, and what counts
+is the ratio of their medians: a slow minute then slows both.
 """
 
 import json
@@ -31,8 +31,8 @@ class Case:
 
     Args:
         name (`str`): the kind of work first, for example "inference emo-1m batch 8".
-        build (`Callable[[Path], tuple[Sampler, Sampler]]`): prepares it, given an empty folder that lives as long as the
-            measurement, and returns our sampler and the reference's.
+        build (`Callable[[Path], tuple[Sampler, Sampler]]`): prepares it, given an empty folder that lives as long
+            as the measurement, and returns our sampler and the reference's.
     """
 
     name: str
@@ -133,7 +133,7 @@ def summarize(
 
 
 def write_rows(path: Path, rows: Sequence[Row], command: str) -> None:
-    """Writes a JSON list with one object per row; each also says where, with what and by which command it was measured."""
+    """Writes a JSON list with one object per row; each also says where, with what and by which command."""
     origin = {"command": command, "hardware": describe_hardware(), "versions": find_versions()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps([{**asdict(row), **origin} for row in rows], indent=1) + "\n", encoding="utf-8")

@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).parents[2]
 DECODE_HEADS = ("deeplabv3", "pspnet", "segformer", "sem_fpn")
 ENTRIES = {"1m": 217, "2m": 258, "5m": 258, "6m": 258}
 PARAMETERS = {"1m": 1_361_168, "2m": 2_377_472, "5m": 5_108_848, "6m": 6_168_496}
-SEGMENTER_MILLIONS = {  # as released for 150 labels, auxiliary head included; digits beyond the first are cut off there
+SEGMENTER_MILLIONS = {  # as released for 150 labels, with the auxiliary head; cut off after one digit
     ("deeplabv3", "1m"): 5.6,
     ("deeplabv3", "2m"): 6.9,
     ("deeplabv3", "5m"): 10.3,
@@ -39,6 +39,7 @@ SEGMENTER_MILLIONS = {  # as released for 150 labels, auxiliary head included; d
     ("pspnet", "2m"): 5.5,
     ("pspnet", "5m"): 8.5,
 }
+LOGITS_ATOL = 5e-6  # loaded weights lie unaligned in a mapped file, for which torch takes other kernels
 TINY_FLAGS = ["--head_dims", "8", "12", "8", "14", "--window_sizes", "4", "4", "4", "4"]
 
 
@@ -346,7 +347,10 @@ def test_command_writes_a_folder_that_loads(official, checkpoint, tmp_path, caps
     main(["--checkpoint", str(checkpoint), "--output_dir", str(folder), *TINY_FLAGS])
 
     model = EmoForImageClassification.from_pretrained(folder)
-    assert torch.equal(model(pixel_values).logits, expected.eval()(pixel_values).logits)
+    assert find_changed_tensors(official, revert_state_dict(model.state_dict(), model.config)) == []
+    torch.testing.assert_close(
+        model(pixel_values).logits, expected.eval()(pixel_values).logits, atol=LOGITS_ATOL, rtol=0
+    )
     assert EmoImageProcessor.from_pretrained(folder).size == {"shortest_edge": 256}
     report = json.loads((folder / "parity_report.json").read_text())
     assert report["source"] == {"file": "net.pth", "sha256": sha256_of(checkpoint), "weights": "the file itself"}

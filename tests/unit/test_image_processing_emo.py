@@ -220,7 +220,7 @@ def test_refuses_another_number_of_maps_than_pictures(processor_class, picture):
 
 
 def test_refuses_what_is_no_picture(processor_class):
-    with pytest.raises((TypeError, ValueError), match=r"[Ii]mage|picture"):
+    with pytest.raises((TypeError, ValueError), match="dict"):
         processor_class()({"picture": 1})
 
 

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from decahub import EmoBackbone, EmoForImageClassification, EmoForSemanticSegmentation, EmoModel
 from decahub.models.emo.layers_emo import EmoDropPath
-from decahub.models.emo.modeling_emo import EmoWindows
+from decahub.models.emo.windows_emo import EmoWindows
 from tests.unit.emo_tiny import tiny_config
 
 

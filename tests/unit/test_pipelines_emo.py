@@ -165,7 +165,7 @@ def test_upernet_segments_with_emo_and_loads_back(tmp_path):
     assert outputs.logits.shape == (2, 4, 64, 96)
     assert outputs.loss.isfinite()
     assert type(loaded.backbone) is EmoBackbone
-    torch.testing.assert_close(loaded(pixel_values).logits, outputs.logits, atol=0, rtol=0)
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict(), atol=0, rtol=0)
 
 
 def test_detr_detects_with_emo():

@@ -58,7 +58,7 @@ def compute_accuracy(prediction) -> dict[str, float]:
 def test_trainer_learns_evaluates_and_saves(tmp_path):
     trainer = Trainer(
         build(),
-        arguments(tmp_path, max_steps=12),
+        arguments(tmp_path, max_steps=40, learning_rate=2e-3),  # running statistics need some batches to settle
         train_dataset=ColoredSquares(24),
         eval_dataset=ColoredSquares(15),
         compute_metrics=compute_accuracy,
@@ -88,7 +88,7 @@ def test_trainer_resumes_to_the_same_weights(tmp_path):
 def test_trainer_trains_segmentation_with_checkpointing(tmp_path):
     trainer = Trainer(
         build(EmoForSemanticSegmentation, decode_head="segformer"),
-        arguments(tmp_path, max_steps=8, gradient_checkpointing=True),
+        arguments(tmp_path, max_steps=8, activation_checkpointing=True),
         train_dataset=ColoredSquares(24, dense=True),
         eval_dataset=ColoredSquares(9, dense=True),
     )

@@ -206,6 +206,22 @@ def build_copy(model: nn.Module) -> nn.Module:
     return copy.eval()
 
 
+def test_draws_differ_between_steps_batches_and_updates_but_not_between_runs(rows, build_arguments, tmp_path):
+    draws: list[float] = []
+
+    def step(model, batch):
+        draws.append(torch.rand(()).item())
+        return compute_loss(model, batch)
+
+    for name in ("one", "other"):
+        model = build_model()
+        arguments = build_arguments(output_dir=str(tmp_path / name), max_steps=3, gradient_accumulation_steps=2)
+        train(model, [build_update(model, step), build_update(model, step)], rows, arguments)
+
+    assert draws[:12] == draws[12:]
+    assert len(set(draws)) == 12  # three steps of two updates of two micro-batches
+
+
 # Lengths
 
 

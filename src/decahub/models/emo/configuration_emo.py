@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import difflib
 from dataclasses import field
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
@@ -191,7 +191,7 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
-    def from_variant(cls, name: str, **overrides) -> "EmoConfig":
+    def from_variant(cls, name: str, **overrides: Any) -> "EmoConfig":
         """Configuration of a published variant.
 
         Args:

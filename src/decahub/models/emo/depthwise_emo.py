@@ -8,6 +8,8 @@ up a third of a training step on 32-pixel pictures. The gradient is a sum over t
 with the input padded by zeros.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -48,12 +50,12 @@ class SmallMapConvolution(torch.autograd.Function):
         return functional.conv2d(hidden_states, weight, None, stride, padding, groups=len(weight))
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
         hidden_states, weight, ctx.stride, ctx.padding = inputs
         ctx.save_for_backward(hidden_states, weight)
 
     @staticmethod
-    def backward(ctx, grad_output: torch.Tensor):
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden_states, weight = ctx.saved_tensors
         grad_input = grad_weight = None
         if ctx.needs_input_grad[0]:

@@ -121,12 +121,16 @@ class EmoImageProcessing:
             maps = [reduce_labels(segmentation_map) for segmentation_map in maps]
         nearest = {"do_normalize": False, "do_rescale": False, "resample": PILImageResampling.NEAREST}
         processed = self._preprocess(maps, return_tensors=None, **{**kwargs, **nearest})["pixel_values"]
-        return [
-            segmentation_map[0].long()
-            if isinstance(segmentation_map, torch.Tensor)
-            else segmentation_map[0].astype("int64")
-            for segmentation_map in processed
-        ]
+        # Pixels that the crop adds around a smaller picture have no class.
+        covered = [segmentation_map * 0 + 1 for segmentation_map in maps]
+        covered = self._preprocess(covered, return_tensors=None, **{**kwargs, **nearest})["pixel_values"]
+        labels = []
+        for segmentation_map, is_covered in zip(processed, covered, strict=True):
+            is_tensor = isinstance(segmentation_map, torch.Tensor)
+            ids = segmentation_map[0].long() if is_tensor else segmentation_map[0].astype("int64")
+            ids[is_covered[0] == 0] = IGNORE_INDEX
+            labels.append(ids)
+        return labels
 
     @staticmethod
     def _check_images(images: list, image_mean: float | list[float] | None) -> None:
@@ -141,7 +145,7 @@ class EmoImageProcessing:
                     f"{image.shape[0]}."
                 )
 
-    def center_crop(self, image, size: SizeDict, **kwargs):
+    def center_crop(self, image: Any, size: SizeDict, **kwargs: Any) -> Any:
         """Middle of a picture, rounded as torchvision does; smaller pictures are padded with zeros."""
         spare_height, spare_width = image.shape[-2] - size.height, image.shape[-1] - size.width
         if spare_height < 0 or spare_width < 0:
@@ -151,7 +155,7 @@ class EmoImageProcessing:
 
     def post_process_semantic_segmentation(
         self,
-        outputs,
+        outputs: Any,
         target_sizes: list[tuple[int, int]] | None = None,
         return_segmentation_scores: bool = False,
     ) -> list[torch.Tensor] | list[SemanticSegmentationPostProcessorOutput]:
@@ -190,7 +194,7 @@ class EmoImageProcessing:
         ]
 
 
-def reduce_labels(segmentation_map):
+def reduce_labels(segmentation_map: Any) -> Any:
     """Label 0 becomes 255, the others shift down by 1, 255 stays."""
     where = torch.where if isinstance(segmentation_map, torch.Tensor) else np.where
     ignored = (segmentation_map == 0) | (segmentation_map == IGNORE_INDEX)

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.activations import ACT2FN, SiLUActivation
 
+from .configuration_emo import EmoConfig
 from .depthwise_emo import EmoDepthwiseConvolution
 
 
@@ -38,7 +39,7 @@ class EmoLayerNorm(nn.LayerNorm):
         return super().forward(hidden_states.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def build_norm(norm_type: str, num_channels: int, config) -> nn.Module:
+def build_norm(norm_type: str, num_channels: int, config: EmoConfig) -> nn.Module:
     """Norm over channels by its name in `config.norm_types`."""
     if norm_type == "batch_norm":
         return EmoBatchNorm(num_channels, eps=config.batch_norm_eps)

@@ -3,6 +3,8 @@
 import torch
 from torch.nn import functional
 
+from .configuration_emo import EmoConfig
+
 
 CROSS_ENTROPY_IGNORE_INDEX = -100  # torch's own default for labels that count for nothing
 
@@ -25,7 +27,7 @@ def check_labels(labels: torch.Tensor, num_labels: int, ignore_index: int) -> No
         )
 
 
-def compute_classification_loss(logits: torch.Tensor, labels: torch.Tensor, config) -> torch.Tensor:
+def compute_classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: EmoConfig) -> torch.Tensor:
     """Loss of an image classifier.
 
     Args:

@@ -9,8 +9,10 @@ hides window padding from attention, `window_mode` makes windows contiguous, `st
 """
 
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -81,7 +83,7 @@ def eager_attention_forward(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
@@ -385,12 +387,12 @@ class EmoPreTrainedModel(PreTrainedModel):
                 module._is_fused = True
         return fused.to(memory_format=torch.channels_last)
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Self:
         if mode and self._is_fused:
             raise ValueError("A fused model has no batch norms to train. Train the model that `fuse()` was called on.")
         return super().train(mode)
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves weights and configuration; see [`~transformers.PreTrainedModel.save_pretrained`].
 
         Raises:
@@ -416,7 +418,7 @@ class EmoTrunk(EmoPreTrainedModel):
     def frozen_modules(self) -> list[nn.Module]:
         return [self.stem, *self.stages][: self.config.frozen_stages + 1]
 
-    def train(self, mode: bool = True):
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         if mode:
             for module in self.frozen_modules():
@@ -476,7 +478,7 @@ class EmoModel(EmoTrunk):
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
-    def forward(self, pixel_values: torch.FloatTensor | None = None, **kwargs) -> BaseModelOutputWithPooling:
+    def forward(self, pixel_values: torch.FloatTensor | None = None, **kwargs: Any) -> BaseModelOutputWithPooling:
         """Features of pictures.
 
         Args:
@@ -512,7 +514,7 @@ class EmoBackbone(BackboneMixin, EmoTrunk):
         config ([`EmoConfig`]): `out_features` or `out_indices` choose the maps.
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"^norm\.", r"^(pre_)?classifier\."]
+    _keys_to_ignore_on_load_unexpected = [r"^(emo\.)?norm\.", r"^(pre_)?classifier\."]
 
     def __init__(self, config: EmoConfig):
         super().__init__(config)
@@ -523,7 +525,7 @@ class EmoBackbone(BackboneMixin, EmoTrunk):
     @filter_output_hidden_states
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
-    def forward(self, pixel_values: torch.FloatTensor, **kwargs) -> BackboneOutput:
+    def forward(self, pixel_values: torch.FloatTensor, **kwargs: Any) -> BackboneOutput:
         """Feature maps of pictures.
 
         Args:
@@ -561,7 +563,7 @@ class EmoForImageClassification(EmoPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.FloatTensor | None = None, labels: torch.Tensor | None = None, **kwargs
+        self, pixel_values: torch.FloatTensor | None = None, labels: torch.Tensor | None = None, **kwargs: Any
     ) -> ImageClassifierOutput:
         """Class scores of pictures.
 
@@ -611,7 +613,7 @@ class EmoForSemanticSegmentation(EmoPreTrainedModel):
         self,
         pixel_values: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> EmoSemanticSegmenterOutput:
         """Class scores of pixels.
 

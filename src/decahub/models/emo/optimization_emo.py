@@ -24,7 +24,8 @@ def build_parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     Returns:
         Two dictionaries with `params` and `weight_decay`.
     """
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (kept if parameter.ndim <= 1 or name.endswith(".bias") else decayed).append(parameter)
@@ -40,7 +41,8 @@ def build_segmentation_parameter_groups(model: nn.Module, weight_decay: float) -
         model ([`EmoForSemanticSegmentation`]): the model.
         weight_decay (`float`): 0.01 in the paper.
     """
-    decayed, kept = [], []
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (kept if name.startswith("emo.") and "norm" in name else decayed).append(parameter)
