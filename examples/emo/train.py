@@ -58,6 +58,14 @@ class Arguments(CardArguments, LoopArguments):
     augmentation: dict = argument({}, "Arguments of `build_train_transform` of the data module.")
 
 
+def check_splits(arguments: Arguments, splits) -> None:
+    """Refuses a misspelt split now and not after hours of training."""
+    for name in ("eval_split", "monitor_split"):
+        split = getattr(arguments, name)
+        if split is not None and split not in splits:
+            raise ValueError(f"`{name}` must be one of {', '.join(splits)}; got {split!r}.")
+
+
 def get_label_names(arguments: Arguments, rows) -> list[str]:
     if arguments.label_names:
         return arguments.label_names
@@ -86,6 +94,7 @@ def main():
 
     # To use your own data: `dataset: path/to/folder` in the recipe, or build two data sets with the same columns here.
     splits = load_dataset(arguments.dataset, arguments.data_dir, family=arguments.task)
+    check_splits(arguments, splits)
     label_names = get_label_names(arguments, splits["train"])
     rows = splits["train"]
     if arguments.max_train_samples is not None:

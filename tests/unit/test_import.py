@@ -42,7 +42,7 @@ def test_import_is_quick(run_python):
 def test_import_loads_no_heavy_library(run_python):
     loaded = run_python(LIST_MODULES).split()
 
-    assert not {name.partition(".")[0] for name in loaded} & HEAVY
+    assert not {name.partition(".")[0] for name in loaded}.intersection(HEAVY)
     assert not [name for name in loaded if name.startswith("decahub.models.")]
 
 

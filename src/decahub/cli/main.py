@@ -16,7 +16,7 @@ EXIT_INTERRUPTED = 130
 DESCRIPTION = "Ten published research methods as transformers models: look, predict, measure, publish."
 EPILOG = """examples:
   decahub list
-  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.png
+  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
   decahub verify model_cards/emo-1m-cifar10 --data-dir ~/data
 
 Each command has its own help: decahub predict --help"""

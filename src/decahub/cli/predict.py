@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 HELP = "classify pictures, or segment them into a PNG beside each"
-EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.png
+EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
   decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3
   decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks"""
 GOLDEN_RATIO = 0.618034  # successive hues at this distance on the color circle stay far apart

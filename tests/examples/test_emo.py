@@ -1,0 +1,89 @@
+"""Each script of EMO runs from end to end on a tiny slice, and what it writes loads.
+
+scikit-learn's digits stand in for the recipes' data sets, since they need no download.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+import decahub  # noqa: F401  (registers the models)
+
+
+PROJECT = Path(__file__).resolve().parents[2]
+EXAMPLES = PROJECT / "examples" / "emo"
+TINY = [
+    "--dataset", "sklearn_digits",
+    "--max_train_samples", "48",
+    "--max_eval_samples", "20",
+    "--per_device_train_batch_size", "8",
+    "--logging_steps", "1",
+]  # fmt: skip
+LAUNCHERS = {
+    "accelerate": ([sys.executable, "-m", "accelerate.commands.launch", "--cpu"], 1),
+    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"], 2),
+}
+
+
+def run(*words: str | Path) -> str:
+    finished = subprocess.run(
+        [str(word) for word in words],
+        cwd=PROJECT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_train_writes_a_folder_that_loads(launcher, tmp_path):
+    command, num_processes = LAUNCHERS[launcher]
+
+    run(
+        *command, EXAMPLES / "train.py", EXAMPLES / "cifar10.yaml", *TINY, "--max_steps", "3", "--output_dir", tmp_path
+    )
+
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "model").eval()
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "model")
+    inputs = processor(torch.zeros(3, 9, 7, dtype=torch.uint8), return_tensors="pt")
+    assert model(**inputs).logits.shape == (1, 10)
+    settings = json.loads((tmp_path / "checkpoint-3" / "progress.json").read_text())["settings"]
+    assert settings["num_processes"] == num_processes
+
+
+def test_evaluate_prints_figures():
+    model = PROJECT / "model_cards" / "emo-1m-sign-digits"
+
+    output = run(
+        sys.executable, EXAMPLES / "evaluate.py", "--model", model, "--dataset", "sklearn_digits", "--limit", "9"
+    )
+
+    assert "accuracy" in output
+
+
+def test_reproduce_compares_two_networks(tmp_path):
+    results = tmp_path / "emo.json"
+
+    run(
+        sys.executable, EXAMPLES / "reproduce.py", EXAMPLES / "reproduce.yaml", *TINY, "--max_steps", "2",
+        "--seeds", "0", "1", "--output_dir", tmp_path, "--results", results,
+    )  # fmt: skip
+
+    record = json.loads(results.read_text())
+    assert [row["n"] for row in record["rows"]] == [2, 2]
+    assert "here" in record["verdict"]
+
+
+def test_quickstart_reloads_what_it_wrote(tmp_path):
+    output = run(sys.executable, PROJECT / "examples" / "quickstart.py", "--output_dir", tmp_path, "--max_steps", "2")
+
+    assert "largest difference of a logit 0.0e+00" in output
+    assert (tmp_path / "contact_sheet.png").is_file()
