@@ -27,7 +27,7 @@ TINY = [
 ]  # fmt: skip
 LAUNCHERS = {
     "accelerate": ([sys.executable, "-m", "accelerate.commands.launch", "--cpu"], 1),
-    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"], 2),
+    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
 }
 
 

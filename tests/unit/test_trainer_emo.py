@@ -58,7 +58,7 @@ def compute_accuracy(prediction) -> dict[str, float]:
 def test_trainer_learns_evaluates_and_saves(tmp_path):
     trainer = Trainer(
         build(),
-        arguments(tmp_path, max_steps=40, learning_rate=2e-3),  # running statistics need some batches to settle
+        arguments(tmp_path, max_steps=40),  # running statistics need some batches to settle
         train_dataset=ColoredSquares(24),
         eval_dataset=ColoredSquares(15),
         compute_metrics=compute_accuracy,
