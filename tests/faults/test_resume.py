@@ -172,6 +172,28 @@ def test_run_that_is_killed_again_and_again_ends_with_the_same_bits(seed, tmp_pa
     assert_same_result(tmp_path, undisturbed)
 
 
+def test_failing_last_evaluation_loses_nothing(tmp_path, undisturbed):
+    def fail_at_the_end(log: TrainLog, record: dict) -> None:
+        append(log, record)
+        if record["step"] == NUM_STEPS and "eval_norm" in record:
+            kill_itself()
+
+    append = TrainLog.append
+    arguments = build_arguments(tmp_path, save_steps=None)
+
+    def train_and_die() -> None:
+        TrainLog.append = fail_at_the_end
+        save_result(arguments)
+
+    exit_code = run_in_fork(train_and_die)
+    kept = list_folder(tmp_path)
+    save_result(arguments)
+
+    assert exit_code == KILLED
+    assert kept == [f"checkpoint-{NUM_STEPS}"]
+    assert_same_result(tmp_path, undisturbed)
+
+
 def test_finished_run_started_again_returns_the_same(tmp_path, undisturbed):
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     (tmp_path / WEIGHTS_FILE).unlink()

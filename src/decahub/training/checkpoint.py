@@ -90,6 +90,14 @@ class CheckpointFolder:
         self.accelerator.wait_for_everyone()
         return final
 
+    def replace_progress(self, path: Path, progress: dict[str, Any]) -> None:
+        """Give the checkpoint at `path` other counters, in one move; called by all processes."""
+        if self.accelerator.is_main_process:
+            partial = path / f"{BEING_WRITTEN}{PROGRESS_FILE}"
+            _write_json(partial, {**progress, "files": read_progress(path)["files"]})
+            os.replace(partial, path / PROGRESS_FILE)
+        self.accelerator.wait_for_everyone()
+
     def load(self, path: Path, ema: ExponentialMovingAverage | None = None) -> None:
         """Read the checkpoint at `path` into what the accelerator holds and into `ema`."""
         if (ema is not None) != (path / EMA_FILE).exists():
@@ -186,8 +194,12 @@ def _write_progress(folder: Path, progress: dict[str, Any]) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    text = json.dumps({**progress, "files": files}, indent=2)  # figures may be NaN, which Python reads back
-    (folder / PROGRESS_FILE).write_text(text + "\n", encoding="utf-8")
+    _write_json(folder / PROGRESS_FILE, {**progress, "files": files})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Figures may be NaN, which Python writes and reads back."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _compute_digest(path: Path) -> str:

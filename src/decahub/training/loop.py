@@ -32,7 +32,7 @@ from .checkpoint import CheckpointError, CheckpointFolder, read_progress
 from .ema import ExponentialMovingAverage
 from .progress import Progress
 from .seeding import seed_everything
-from .train_log import TermWindow, TrainLog, compute_means
+from .train_log import EVALUATED, TermWindow, TrainLog, compute_means
 from .update_runner import UpdateRunner
 from .updates import Update
 
@@ -208,7 +208,7 @@ class _Loop:
         if path is not None:
             self._load(path)
         if self.accelerator.is_main_process:
-            self.log.truncate(self.progress.step)
+            self.log.truncate(self.progress.step, self.progress.evaluated_step)
         self._start_trackers()
         self.accelerator.wait_for_everyone()
 
@@ -244,7 +244,7 @@ class _Loop:
     # Iterations
 
     def run(self) -> None:
-        """Make the remaining iterations."""
+        """Make the remaining iterations, then the last evaluation."""
         self.runner.model.train()
         progress = self.progress
         with tqdm(
@@ -257,6 +257,10 @@ class _Loop:
             while progress.step < self.num_steps:
                 epoch, first_step = divmod(progress.step, self.batches.steps_per_epoch)
                 self._run_epoch(epoch, first_step, bar)
+        # The trained weights are saved by now: an evaluation that fails costs no more than itself.
+        if self.evaluate is not None and progress.evaluated_step != progress.step:
+            self._evaluate(self.evaluate)
+            self.checkpoints.replace_progress(self.checkpoint, progress.to_dict())
 
     def _run_epoch(self, epoch: int, first_step: int, bar: tqdm) -> None:
         self._announce_epoch(epoch)
@@ -306,7 +310,7 @@ class _Loop:
         is_last = self.progress.step == self.num_steps
         if is_last or self.progress.step % self.arguments.logging_steps == 0:
             self._write_log(bar)
-        if self.evaluate is not None and (is_last or self._is_evaluation_due()):
+        if self.evaluate is not None and not is_last and self._is_evaluation_due():
             self._evaluate(self.evaluate)
         if is_last or self._is_save_due():
             self._save()
@@ -347,9 +351,10 @@ class _Loop:
                 if self.best.is_better(shared[0], progress.best_metrics):
                     self.best.save(self.bare_model)
         progress.metrics = broadcast_object_list(shared)[0]
+        progress.evaluated_step = progress.step
         if self.best.is_better(progress.metrics, progress.best_metrics):
             progress.best_metrics = progress.metrics
-        self._report({f"eval_{name}": value for name, value in progress.metrics.items()})
+        self._report({f"{EVALUATED}{name}": value for name, value in progress.metrics.items()})
         progress.seconds += time.monotonic() - started
 
     def _is_save_due(self) -> bool:

@@ -13,7 +13,8 @@ class Progress:
         skipped_updates (`int`): updates left out because their loss or gradient was not finite.
         consecutive_skips (`int`): those since the last update that was made.
         seconds (`float`): time spent, over all starts of the run.
-        metrics (`dict[str, float]`): what the last evaluation returned.
+        evaluated_step (`int`): step of the last evaluation; -1 before the first.
+        metrics (`dict[str, float]`): what it returned.
         best_metrics (`dict[str, float]`): figures of the evaluation with the best `metric_for_best_model` so far.
         settings (`dict`): what must stay the same for the run to be continued exactly.
         learning_rates (`dict[str, float]`): rate of each update's last run, by its name in the log.
@@ -24,6 +25,7 @@ class Progress:
     skipped_updates: int = 0
     consecutive_skips: int = 0
     seconds: float = 0.0
+    evaluated_step: int = -1
     metrics: dict[str, Any] = field(default_factory=dict)
     best_metrics: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)

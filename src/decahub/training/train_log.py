@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 
 LOG_FILE = "train_log.jsonl"
+EVALUATED = "eval_"  # stands before each figure of an evaluation
 SIGNIFICANT_DIGITS = 7  # what float32 holds
 
 
@@ -67,11 +68,12 @@ class TrainLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    def truncate(self, step: int) -> None:
-        """Drop the lines after `step`, and a line that was cut off, so that a resumed run writes them again."""
+    def truncate(self, step: int, evaluated_step: int) -> None:
+        """Drop what a run that goes on from `step` writes again: later lines, later evaluations, a line cut off."""
         if not self.path.exists():
             return
-        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _read_step(line) <= step]
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _read_step(line) <= (evaluated_step if f'"{EVALUATED}' in line else step)]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         os.replace(partial, self.path)
@@ -90,4 +92,4 @@ def _to_json(value: Any) -> Any:
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
 
 
-__all__ = ["LOG_FILE", "TermWindow", "TrainLog", "compute_means"]
+__all__ = ["EVALUATED", "LOG_FILE", "TermWindow", "TrainLog", "compute_means"]
