@@ -5,6 +5,7 @@ scikit-learn's digits stand in for the recipes' data sets, since they need no do
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import decahub  # noqa: F401  (registers the models)
 
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLES = PROJECT / "examples" / "emo"
+RELOADED_ATOL = 1e-5  # equal weights, but loaded ones lie otherwise aligned in memory, which changes the kernels' sums
 TINY = [
     "--dataset", "sklearn_digits",
     "--max_train_samples", "48",
@@ -85,5 +87,6 @@ def test_reproduce_compares_two_networks(tmp_path):
 def test_quickstart_reloads_what_it_wrote(tmp_path):
     output = run(sys.executable, PROJECT / "examples" / "quickstart.py", "--output_dir", tmp_path, "--max_steps", "2")
 
-    assert "largest difference of a logit 0.0e+00" in output
+    difference = float(re.search(r"largest difference of a logit (\S+)", output)[1])
+    assert difference <= RELOADED_ATOL
     assert (tmp_path / "contact_sheet.png").is_file()

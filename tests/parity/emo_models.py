@@ -93,16 +93,29 @@ def official_gradients(model: torch.nn.Module, layout: Layout) -> dict[str, torc
     return {name_map.revert(name): parameter.grad for name, parameter in model.named_parameters()}
 
 
+def watch_relu_signs(model: torch.nn.Module) -> list[torch.Tensor]:
+    """A list that the next forward pass fills with the units of each ReLU that are on."""
+    signs: list[torch.Tensor] = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.ReLU):
+            module.register_forward_hook(lambda module, inputs, output: signs.append(output.detach() > 0))
+    return signs
+
+
 def assert_gradients_near(
-    actual: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], precision: Precision
+    actual: Mapping[str, torch.Tensor],
+    expected: Mapping[str, torch.Tensor],
+    precision: Precision,
+    least_rtol: float = 0.0,
 ) -> None:
     """Compares gradients by the norm of their difference, each relative to its own norm."""
     largest = max(gradient.double().norm().item() for gradient in expected.values())
     for name, gradient in expected.items():
-        rtol = precision.gradient_rtol
-        if gradient.dtype == torch.float32:
-            rtol = max(rtol, FLOAT32_STORAGE_RTOL)
-        bound = rtol * gradient.double().norm().item() + precision.gradient_floor * largest
+        storage_rtol = FLOAT32_STORAGE_RTOL if gradient.dtype == torch.float32 else 0.0
+        bound = (
+            max(precision.gradient_rtol, storage_rtol, least_rtol) * gradient.double().norm().item()
+            + precision.gradient_floor * largest
+        )
         difference = (actual[name].double() - gradient.double()).norm().item()
         assert difference <= bound, f"gradient of {name}: off by {difference:.3g}, allowed {bound:.3g}"
 
@@ -124,4 +137,5 @@ __all__ = [
     "fill_official",
     "official_gradients",
     "prepare_input",
+    "watch_relu_signs",
 ]

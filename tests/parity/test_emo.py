@@ -13,8 +13,9 @@ from torch.nn.utils import clip_grad_norm_
 from conversion.convert_emo import config_from_official
 from conversion.layouts_emo import build_name_map
 from decahub import EmoBackbone, EmoConfig, EmoImageProcessor, EmoImageProcessorPil
-from decahub.models.emo.modeling_emo import EmoInvertedResidualBlock, EmoWindows
+from decahub.models.emo.modeling_emo import EmoInvertedResidualBlock
 from decahub.models.emo.optimization_emo import build_parameter_groups, compute_learning_rate
+from decahub.models.emo.windows_emo import EmoWindows
 from tests.parity.emo_models import (
     CLASSIFICATION,
     FLOAT32,
@@ -31,6 +32,7 @@ from tests.parity.emo_models import (
     fill_official,
     official_gradients,
     prepare_input,
+    watch_relu_signs,
 )
 from tests.parity.golden import (
     assert_near,
@@ -60,6 +62,9 @@ ACCURACY_RTOL = 1e-6  # the authors divide in float32
 # AdamW's first step is nearly the sign of the gradient: where that is rounding, the step is anywhere in [-rate, rate].
 SIGNIFICANT_GRADIENT = 1e-5
 STEP_ATOL = 1e-6
+# A gradient jumps where the input of a ReLU crosses zero: when one unit of 29,040 flipped, float32 was off by 0.23 %,
+# and so was float64 with noise of 1e-7 on the pixels.
+FLIPPED_UNIT_RTOL = 1e-2
 
 KNOWN_KEYS = {
     "model": [
@@ -269,7 +274,7 @@ def test_stored_block_is_the_deterministic_fill(golden):
 @torch.no_grad()
 def test_block(golden, way, precision):
     block, inside = build_block(golden, precision, way), {}
-    watched = {"norm": block.norm, "conv_local": block.depthwise, "v": block.activation}
+    watched = {"norm": block.norm, "conv_local": block.depthwise, "v": block.value}
     if block.attention is not None:
         watched |= {"qk": block.query_key, "attn_drop": block.attention}
     for name, module in watched.items():
@@ -282,10 +287,11 @@ def test_block(golden, way, precision):
         actual = inside[name]
         if name == "attn_drop":
             actual = actual[1]  # of the output and the weights, which only eager attention returns
-        elif name == "v" and len(actual) != len(expected):
-            # Ours expands the whole map, theirs each padded window.
-            windows = EmoWindows.of(golden["x"], block.window_size, block.window_mode)
-            expected = windows.merge(expected)
+        elif name == "v":
+            actual = block.activation(actual)
+            if actual.shape != expected.shape:
+                # Ours expands the whole map, theirs each padded window.
+                expected = EmoWindows.of(golden["x"], block.window_size, block.window_mode).merge(expected)
         if actual is None:
             assert way == "sdpa"
             continue
@@ -469,14 +475,19 @@ def test_segmentation_evaluation(golden, head, way, precision):
 @pytest.mark.parametrize(("golden", "head"), golden_params("emo", "segmentation", segmentation_heads))
 def test_segmentation_training(golden, head, precision):
     model = build_segmenter(*official_segmenter(golden, head), precision).train()
+    exact = build_segmenter(*official_segmenter(golden, head), FLOAT64).train()
+    signs, exact_signs = watch_relu_signs(model), watch_relu_signs(exact)
 
     outputs = model(golden["x"].to(precision.dtype), labels=golden["labels"].long())
     outputs.loss.backward()
+    exact(golden["x"].double(), labels=golden["labels"].long())
+    has_flipped_unit = any(not torch.equal(*pair) for pair in zip(signs, exact_signs, strict=True))
 
     assert_near(outputs.loss, golden[f"{head}.train.loss"], precision.logits_atol, what="loss")
     expected = golden.group(f"{head}.train.grad.")
     assert expected
-    assert_gradients_near(official_gradients(model, SEGMENTATION), expected, precision)
+    least_rtol = FLIPPED_UNIT_RTOL if has_flipped_unit else 0.0
+    assert_gradients_near(official_gradients(model, SEGMENTATION), expected, precision, least_rtol)
 
 
 # --- Image processor
