@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--filter", metavar="TEXT", default="", help="only cases whose name holds TEXT")
     parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch (default %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=10, help="for all cases of a method together (default %(default)s)"
+        "--seconds", type=float, default=5, help="for all cases of a method together (default %(default)s)"
     )
     parser.add_argument("--quick", action="store_true", help="as few repetitions as possible, to see that all works")
     return parser

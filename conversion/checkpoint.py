@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -47,7 +48,9 @@ def read_checkpoint(path: str | os.PathLike, harmless_classes: Iterable[type] = 
         with torch.serialization.safe_globals([*HARMLESS_CLASSES, *harmless_classes]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a hostile or damaged file can fail in any way; none of them may pass
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # torch's own text advises to load the file without protection.
+        unpickling = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more" if unpickling else (str(error).strip() or "no reason given").splitlines()[0]
         raise CheckpointError(
             f"`checkpoint` must be an undamaged file of tensors and plain containers; {path.name!r} was refused and "
             f"nothing in it was executed ({type(error).__name__}: {reason}). Download it again, or ask its authors "

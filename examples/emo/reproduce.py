@@ -113,6 +113,8 @@ def summarize(name: str, runs: list[dict], arguments: Arguments) -> dict:
     return {
         "model": name,
         "dataset": arguments.dataset,
+        "split": "test",
+        "checkpoint": "last step",
         "metric": "top-1 accuracy (%)",
         "value": statistics.mean(accuracies),
         "spread": statistics.stdev(accuracies) if len(accuracies) > 1 else None,

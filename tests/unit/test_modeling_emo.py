@@ -202,7 +202,7 @@ def test_padding_takes_part_unless_it_is_masked(implementation):
 
 
 def test_says_once_that_padding_makes_over_half_the_keys(caplog):
-    logger = "decahub.models.emo.modeling_emo"
+    logger = "decahub.models.emo.block_emo"
     model = build(window_sizes=[7, 7, 7, 7])
     logging.warning_once.cache_clear()
     with caplog.at_level("WARNING", logger=logger):

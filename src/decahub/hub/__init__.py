@@ -3,8 +3,9 @@
 Names resolve lazily: rendering a card needs neither torch nor datasets.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from decahub.lazy import attach
 
 
 if TYPE_CHECKING:
@@ -27,15 +28,7 @@ _HOMES = {
     "verify": "verification",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOMES)
+__getattr__, __dir__ = attach(__name__, _HOMES)
 
 
 __all__ = [
