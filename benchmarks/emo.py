@@ -129,10 +129,9 @@ CASES = [
     ),
     *(
         Case(
-            f"inference emo-1m batch {batch_size} vs {name}",
-            partial(build_peer_inference, build_peer=build_peer, variant="1m", batch_size=batch_size),
+            f"inference emo-1m batch 1 vs {name}",
+            partial(build_peer_inference, build_peer=build_peer, variant="1m", batch_size=1),
         )
-        for batch_size in (1, 8)
         for name, build_peer in [
             *((f"timm {name}", partial(build_timm_peer, name)) for name in TIMM_PEERS),
             ("transformers mobilevit-xx-small", partial(build_mobilevit, **MOBILEVIT_XXS)),
