@@ -24,6 +24,7 @@ from decahub.training import LoopArguments, TrainingResult, Update, argument, lo
 NUM_FEATURES = 5
 NUM_LABELS = 3
 WEIGHTS_FILE = "result.safetensors"
+BEST_NORM = 23.0
 
 
 class ToyConfig(PreTrainedConfig):
@@ -111,8 +112,14 @@ def run_toy(arguments: LoopArguments, before_step: Callable[[], None] = lambda: 
         ToyRows(),
         arguments,
         companions={"rival": rival.train()},
-        evaluate=lambda model: {"norm": compute_norm(model)},
+        evaluate=evaluate,
     )
+
+
+def evaluate(model: nn.Module) -> dict[str, float]:
+    """The norm of the weights and statistics, which grows with each step, and a figure that is best at `BEST_NORM`."""
+    norm = compute_norm(model)
+    return {"norm": norm, "nearness": -abs(norm - BEST_NORM)}
 
 
 def compute_norm(model: nn.Module) -> float:

@@ -212,6 +212,32 @@ def test_resumes_from_the_checkpoint_that_is_named(tmp_path, undisturbed):
     torch.testing.assert_close(load_file(tmp_path / WEIGHTS_FILE), expected, rtol=0, atol=0)
 
 
+# Early stopping
+
+STOPPING = {"eval_steps": 1, "metric_for_best_model": "nearness", "early_stopping_patience": 5}
+STOPPED_AT = 11  # the figure is at its highest after step 6, between two checkpoints
+
+
+@pytest.fixture(scope="module")
+def stopped_early(tmp_path_factory) -> Path:
+    output_dir = tmp_path_factory.mktemp("stopped-early")
+    save_result(build_arguments(output_dir, **STOPPING))
+    return output_dir
+
+
+@pytest.mark.parametrize("call", [13, 17, 21], ids=["just-after-the-best", "at-a-checkpoint", "before-the-end"])
+def test_killed_run_stops_early_at_the_same_step(call, tmp_path, stopped_early):
+    arguments = build_arguments(tmp_path, **STOPPING)
+
+    exit_code = run_in_fork(save_result, arguments, kill_at_call(call))
+    save_result(arguments)
+
+    assert exit_code == KILLED
+    assert_same_result(tmp_path, stopped_early)
+    assert list_folder(tmp_path) == ["checkpoint-11", "checkpoint-8"]
+    assert [record["step"] for record in read_log(tmp_path) if "stop_reason" in record] == [STOPPED_AT]
+
+
 # Two processes
 
 
@@ -255,6 +281,14 @@ def test_two_killed_processes_end_with_the_same_bits(tmp_path, undisturbed):
     assert json.loads((output_dir / "checkpoint-19/progress.json").read_text())["settings"]["num_processes"] == 2
     assert_same_result(output_dir, expected_dir)
     assert list_rates(output_dir) == list_rates(undisturbed)  # Accelerate would have stepped schedules twice as often
+
+
+def test_two_processes_stop_early_together(tmp_path):
+    arguments = build_arguments(tmp_path, per_device_train_batch_size=2, **STOPPING)
+
+    assert run_two_processes(arguments) == [0, 0]
+
+    assert list_folder(tmp_path) == ["checkpoint-11", "checkpoint-8"]
 
 
 LAUNCHERS = {

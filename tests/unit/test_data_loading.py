@@ -12,7 +12,10 @@ from decahub.data import DATASETS, IGNORE_INDEX, load_dataset
 from decahub.data.loading import DATA_DIR_VARIABLE
 
 
-OPTIONAL_FIELDS = ("columns", "label_names", "void_label", "hub_id", "hub_columns", "hub_note", "builder")
+OPTIONAL_FIELDS = (
+    "columns", "label_names", "void_label", "hub_id", "hub_columns", "hub_note", "builder", "split_names", "sensitive",
+    "sensitive_names", "degree_features",
+)  # fmt: skip
 FEATURES = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog", "eel"])}
 
 
@@ -185,7 +188,9 @@ def test_reads_own_image_folder(tmp_path):
 
 
 def test_own_data_needs_a_family(tmp_path):
-    with pytest.raises(ValueError, match="`family` must be one of image-classification, semantic-segmentation"):
+    with pytest.raises(
+        ValueError, match="`family` must be one of image-classification, node-classification, semantic"
+    ):
         load_dataset(write_splits(tmp_path / "mine"))
 
 

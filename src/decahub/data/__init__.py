@@ -11,7 +11,9 @@ from decahub.lazy import attach
 if TYPE_CHECKING:
     from .catalog import DATASETS, IGNORE_INDEX, DatasetEntry
     from .loading import load_dataset
+    from .node_classification import check_leakage, describe_graph, select_split
     from .seeded import InMemoryDataset, SeededTransform, seeded_random_state
+    from .similarity_graph import build_similarity_edges, build_similarity_graph, stratified_split
 
 _HOMES = {
     "DATASETS": "catalog",
@@ -19,8 +21,14 @@ _HOMES = {
     "DatasetEntry": "catalog",
     "InMemoryDataset": "seeded",
     "SeededTransform": "seeded",
+    "build_similarity_edges": "similarity_graph",
+    "build_similarity_graph": "similarity_graph",
+    "check_leakage": "node_classification",
+    "describe_graph": "node_classification",
     "load_dataset": "loading",
     "seeded_random_state": "seeded",
+    "select_split": "node_classification",
+    "stratified_split": "similarity_graph",
 }
 
 __getattr__, __dir__ = attach(__name__, _HOMES)
@@ -32,6 +40,12 @@ __all__ = [
     "DatasetEntry",
     "InMemoryDataset",
     "SeededTransform",
+    "build_similarity_edges",
+    "build_similarity_graph",
+    "check_leakage",
+    "describe_graph",
     "load_dataset",
     "seeded_random_state",
+    "select_split",
+    "stratified_split",
 ]

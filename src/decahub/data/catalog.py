@@ -3,53 +3,11 @@
 Plain data: importing this module imports no other library, so that the command line can list it at once.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from .catalog_graphs import GRAPH_ENTRIES
+from .dataset_entry import DatasetEntry
 
 
 IGNORE_INDEX = 255  # label of pixels that neither losses nor metrics look at, as in torch's segmentation models
-
-
-@dataclass(frozen=True)
-class DatasetEntry:
-    """What decahub knows about one data set.
-
-    Args:
-        name: Key in `DATASETS`, and what `load_dataset` is called with.
-        title: Name for reports and model cards.
-        family: Kind of data, which decides the columns: the module `decahub.data.<family>` with `-` read as `_`.
-        license: Identifier, as the Hub spells it, for weights that were trained on this data.
-        license_note: One sentence on what the data's terms allow.
-        homepage: Where the data comes from.
-        citation: What to cite.
-        folder: Folder below the data directory that holds one parquet file per split.
-        splits: Split name to the stem of its file.
-        columns: Column in the files to column in decahub; columns that do not appear keep their name.
-        label_names: Class names in the order of their ids.
-        void_label: Raw label of pixels to ignore, stored as `IGNORE_INDEX` after loading.
-        hub_id: Repository on the Hub to use where the folder is absent; `None` where no equivalent is known.
-        hub_columns: Like `columns`, for the Hub repository.
-        hub_note: How the Hub repository differs from the files that decahub's figures were measured on.
-        builder: `module:function` that builds the data set from an installed package; then no file is read.
-    """
-
-    name: str
-    title: str
-    family: str
-    license: str
-    license_note: str
-    homepage: str
-    citation: str
-    folder: str
-    splits: Mapping[str, str]
-    columns: Mapping[str, str] = field(default_factory=dict)
-    label_names: tuple[str, ...] = ()
-    void_label: int | None = None
-    hub_id: str | None = None
-    hub_columns: Mapping[str, str] = field(default_factory=dict)
-    hub_note: str = ""
-    builder: str | None = None
-
 
 _ENTRIES = (
     DatasetEntry(
@@ -151,6 +109,6 @@ _ENTRIES = (
     ),
 )
 
-DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in _ENTRIES}
+DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in (*_ENTRIES, *GRAPH_ENTRIES)}
 
 __all__ = ["DATASETS", "IGNORE_INDEX", "DatasetEntry"]

@@ -17,7 +17,7 @@ from .catalog import DATASETS, DatasetEntry
 logger = logging.getLogger(__name__)
 
 DATA_DIR_VARIABLE = "DECAHUB_DATA_DIR"
-FAMILIES = ("image-classification", "semantic-segmentation")
+FAMILIES = ("image-classification", "node-classification", "semantic-segmentation")
 
 
 def load_dataset(
@@ -25,17 +25,21 @@ def load_dataset(
 ) -> datasets.DatasetDict:
     """Load a data set with the columns of its family.
 
-    A name of `DATASETS` is looked for as `<data_dir>/<folder>/<split>.parquet`. Without `data_dir` the variable
-    `DECAHUB_DATA_DIR` gives the directory; where that has no such folder either, the Hub is asked. An explicit
-    `data_dir` is never replaced by the Hub.
+    A name of `DATASETS` is looked for as `<data_dir>/<folder>/<split>.parquet` (graphs: `.npz`). Without `data_dir`
+    the variable `DECAHUB_DATA_DIR` gives the directory; where that has no such folder either, the Hub is asked. An
+    explicit `data_dir` is never replaced by the Hub.
 
     Anything else is a user's own data and needs `family`: a folder of `<split>.parquet` files, a folder of images in
-    the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`), or the id of a repository on the Hub.
+    the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`), a folder of graphs (`<graph>.npz`, the arrays
+    of `decahub.data.graph_files`), or the id of a repository on the Hub.
 
     Columns by family:
 
     - `"image-classification"`: `image`, `label` (a `ClassLabel`).
     - `"semantic-segmentation"`: `image`, `annotation` (an image whose values are class ids; 255 is ignored).
+    - `"node-classification"`: one split `graph` with one row for each graph, in numpy format: `node_features`
+      `(num_nodes, num_features)`, `edge_index` `(num_edges, 2)`, `labels` (-100: none), `train_mask`,
+      `validation_mask`, `test_mask` `(num_splits, num_nodes)`, and where there is one `sensitive`.
 
     Args:
         name (`str` or path): Name in the catalog, folder, or Hub id.
@@ -54,11 +58,11 @@ def load_dataset(
     if entry is None:
         _check_own_name(name)
         module = _family_module(family)
-        return _normalize(_load_own(name), module, source=str(name))
+        return _normalize(_load_own(name, module), module, source=str(name))
     if family not in (None, entry.family):
         raise ValueError(f"`family` of {entry.name!r} must be {entry.family!r}; got {family!r}. Leave it out.")
     module = _family_module(entry.family)
-    loaded = _normalize(_load_entry(entry, data_dir), module, source=entry.name)
+    loaded = _normalize(_load_entry(entry, module, data_dir), module, source=entry.name)
     return loaded if entry.void_label is None else module.ignore_label(loaded, entry.void_label)
 
 
@@ -70,7 +74,7 @@ def _family_module(family: str | None) -> ModuleType:
     return importlib.import_module(f"{__package__}.{family.replace('-', '_')}")
 
 
-def _load_entry(entry: DatasetEntry, data_dir: str | os.PathLike | None) -> datasets.DatasetDict:
+def _load_entry(entry: DatasetEntry, module: ModuleType, data_dir: str | os.PathLike | None) -> datasets.DatasetDict:
     if entry.builder is not None:
         module_name, function_name = entry.builder.split(":")
         return getattr(importlib.import_module(module_name), function_name)()
@@ -78,8 +82,10 @@ def _load_entry(entry: DatasetEntry, data_dir: str | os.PathLike | None) -> data
     tried = []
     if directory:
         folder = Path(directory) / entry.folder
-        files = {split: folder / f"{stem}.parquet" for split, stem in entry.splits.items()}
+        files = {split: folder / f"{stem}.{entry.file_format}" for split, stem in entry.splits.items()}
         if all(path.is_file() for path in files.values()):
+            if entry.file_format != "parquet":
+                return module.read_files({split: [path] for split, path in files.items()}, entry)
             return _rename(_read_parquet(files), entry.columns)
         tried = [str(path) for path in files.values() if not path.is_file()]
     if data_dir or entry.hub_id is None:
@@ -95,7 +101,7 @@ def _describe_absence(entry: DatasetEntry, tried: Iterable[str]) -> str:
     places = (
         ", ".join(tried) or f"nowhere (`data_dir` and ${DATA_DIR_VARIABLE} are not set, no Hub repository is known)"
     )
-    files = ", ".join(f"{entry.folder}/{stem}.parquet" for stem in entry.splits.values())
+    files = ", ".join(f"{entry.folder}/{stem}.{entry.file_format}" for stem in entry.splits.values())
     return (
         f"`{entry.name}` was not found; tried {places}. Set `data_dir` or ${DATA_DIR_VARIABLE} to a directory "
         f"that holds {files}. Source of the data: {entry.homepage}"
@@ -117,9 +123,12 @@ def _check_own_name(name: str | os.PathLike) -> None:
     raise ValueError(f"`name` must be one of {', '.join(DATASETS)}, a folder or a Hub id; got {str(name)!r}.{hint}")
 
 
-def _load_own(name: str | os.PathLike) -> datasets.DatasetDict:
+def _load_own(name: str | os.PathLike, module: ModuleType) -> datasets.DatasetDict:
     folder = Path(name)
     if folder.is_dir():
+        graphs = sorted(folder.glob("*.npz"))
+        if graphs and hasattr(module, "read_files"):
+            return module.read_files({"graph": graphs})
         files = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
         return _read_parquet(files) if files else datasets.load_dataset("imagefolder", data_dir=str(folder))
     try:
@@ -141,22 +150,27 @@ def _rename(loaded: datasets.DatasetDict, columns: Mapping[str, str]) -> dataset
 
 def _normalize(loaded: datasets.DatasetDict, module: ModuleType, source: str) -> datasets.DatasetDict:
     for split, dataset in loaded.items():
-        for column, feature_type in module.COLUMNS.items():
-            _check_column(dataset, column, feature_type, where=f"split {split!r} of {source!r}")
+        where = f"split {split!r} of {source!r}"
+        for column, feature_types in module.COLUMNS.items():
+            allowed = feature_types if isinstance(feature_types, tuple) else (feature_types,)
+            _check_column(dataset, column, allowed, where)
+        if hasattr(module, "finish_loading"):
+            loaded[split] = module.finish_loading(dataset, where)
     return loaded
 
 
-def _check_column(dataset: datasets.Dataset, column: str, feature_type: type, where: str) -> None:
+def _check_column(dataset: datasets.Dataset, column: str, feature_types: tuple[type, ...], where: str) -> None:
     if column not in dataset.column_names:
         raise ValueError(
             f"column `{column}` is missing from {where}; it has {', '.join(dataset.column_names)}. "
             f"Rename the column that holds it: `dataset.rename_column(<yours>, {column!r})`, then save it as parquet."
         )
     feature = dataset.features[column]
-    if not isinstance(feature, feature_type):
+    if not isinstance(feature, feature_types):
+        kind = feature_types[0].__name__
         raise TypeError(
-            f"column `{column}` of {where} must be a `datasets.{feature_type.__name__}`; got {feature}. "
-            f"Cast it: `dataset.cast_column({column!r}, datasets.{feature_type.__name__}(...))`."
+            f"column `{column}` of {where} must be a `datasets.{kind}`; got {feature}. "
+            f"Cast it: `dataset.cast_column({column!r}, datasets.{kind}(...))`."
         )
     if isinstance(feature, datasets.ClassLabel):
         _check_labels(dataset, column, feature.num_classes, where)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from .best import TIES
 from .schedules import SCHEDULES, build_scheduler, check_schedule
 
 
@@ -76,6 +77,12 @@ class LoopArguments:
         None, "Return the weights with the best value of this figure of `evaluate` instead of the last ones."
     )
     greater_is_better: bool = argument(True, "Whether a larger value of `metric_for_best_model` is better.")
+    best_model_ties: Literal["first", "last"] = argument(
+        "first", "Which of two evaluations with an equal `metric_for_best_model` is the best: the first or the last."
+    )
+    early_stopping_patience: int | None = argument(
+        None, "End the run after so many evaluations in a row without a new best `metric_for_best_model`."
+    )
 
     # Logs
     logging_steps: int = argument(50, "Optimizer steps between lines of the log.")
@@ -89,12 +96,16 @@ class LoopArguments:
             raise ValueError("`ema_warmup` must come with `ema_decay`; got none. Set it, or drop `ema_warmup`.")
         if self.metric_for_best_model is not None and self.eval_steps is None and self.eval_epochs is None:
             raise ValueError("`metric_for_best_model` must come with `eval_steps` or `eval_epochs`; got neither.")
+        if self.early_stopping_patience is not None and self.metric_for_best_model is None:
+            raise ValueError("`early_stopping_patience` must come with `metric_for_best_model`; got none.")
+        if self.best_model_ties not in TIES:
+            raise ValueError(f"`best_model_ties` must be one of {', '.join(TIES)}; got {self.best_model_ties!r}.")
 
     def _check_positive(self):
         names = (
             "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
             "gradient_accumulation_steps", "max_grad_norm", "save_steps", "save_every_minutes", "save_total_limit",
-            "eval_steps", "eval_epochs", "logging_steps",
+            "eval_steps", "eval_epochs", "logging_steps", "early_stopping_patience",
         )  # fmt: skip
         for name in names:
             value = getattr(self, name)

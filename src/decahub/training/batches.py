@@ -1,9 +1,10 @@
 """Which rows make which batch: a pure function of (seed, epoch, step, rank), so that any step can be started from."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from .seeding import derive_seed
 
@@ -93,18 +94,30 @@ class EpochBatches(Sampler[list[int]]):
             yield rows[self.rank * share : (self.rank + 1) * share]
 
 
-def build_data_loader(
+def iterate_batches(
     dataset: Dataset, batches: EpochBatches, *, collate_fn: Callable | None = None, num_workers: int = 0
-) -> DataLoader:
-    """Data loader over `batches`.
+) -> Iterator[Any]:
+    """The batches of an epoch from the position of `batches` on.
 
-    Workers are started anew in each epoch: persistent ones would keep a copy of the data set that never hears of
-    `set_epoch`. The loader draws the workers' seeds from a generator of its own and leaves the global one alone.
+    Without workers rows are read here, one after the other, as a data loader would do: to build one for each epoch
+    takes as long as a step on a small graph, which is an epoch. Workers are started anew in each epoch: persistent
+    ones would keep a copy of the data set that never hears of `set_epoch`. Their seeds come from a generator of its
+    own; the global one is left alone.
     """
+    if num_workers == 0:
+        collate = collate_fn or default_collate
+        return (collate(_read_rows(dataset, indices)) for indices in batches)
     generator = torch.Generator().manual_seed(derive_seed(batches.seed, "workers", batches.epoch))
-    return DataLoader(
+    loader = DataLoader(
         dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=num_workers, generator=generator
     )
+    return iter(loader)
 
 
-__all__ = ["EpochBatches", "build_data_loader"]
+def _read_rows(dataset: Any, indices: list[int]) -> list[Any]:
+    if hasattr(dataset, "__getitems__"):
+        return dataset.__getitems__(indices)
+    return [dataset[index] for index in indices]
+
+
+__all__ = ["EpochBatches", "iterate_batches"]

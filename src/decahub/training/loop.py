@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from .arguments import LoopArguments
-from .batches import EpochBatches, build_data_loader
+from .batches import EpochBatches, iterate_batches
 from .best import BestWeights
 from .checkpoint import CheckpointError, CheckpointFolder, read_progress
 from .ema import ExponentialMovingAverage
@@ -57,6 +57,7 @@ class TrainingResult:
         checkpoint (`Path`): the last checkpoint.
         train_log (`Path`): the log.
         is_main_process (`bool`): whether this process is the one to save the model.
+        stopped_early (`bool`): whether `early_stopping_patience` ended the run before its last step.
     """
 
     model: PreTrainedModel
@@ -68,6 +69,7 @@ class TrainingResult:
     checkpoint: Path
     train_log: Path
     is_main_process: bool
+    stopped_early: bool = False
 
 
 def train(
@@ -162,7 +164,12 @@ class _Loop:
         self.checkpoints = CheckpointFolder(
             arguments.output_dir, self.accelerator, total_limit=arguments.save_total_limit
         )
-        self.best = BestWeights(arguments.output_dir, arguments.metric_for_best_model, arguments.greater_is_better)
+        self.best = BestWeights(
+            arguments.output_dir,
+            arguments.metric_for_best_model,
+            arguments.greater_is_better,
+            arguments.best_model_ties,
+        )
         self.log = TrainLog(arguments.output_dir)
         self.window = TermWindow()
         self.progress = Progress(settings=self._get_settings())
@@ -254,24 +261,24 @@ class _Loop:
             unit="step",
             dynamic_ncols=True,
         ) as bar:
-            while progress.step < self.num_steps:
+            while not self._is_finished():
                 epoch, first_step = divmod(progress.step, self.batches.steps_per_epoch)
                 self._run_epoch(epoch, first_step, bar)
         # The trained weights are saved by now: an evaluation that fails costs no more than itself.
         if self.evaluate is not None and progress.evaluated_step != progress.step:
             self._evaluate(self.evaluate)
+            self.best.write()
             self.checkpoints.replace_progress(self.checkpoint, progress.to_dict())
 
     def _run_epoch(self, epoch: int, first_step: int, bar: tqdm) -> None:
         self._announce_epoch(epoch)
         self.batches.set_position(epoch, first_step)
-        loader = build_data_loader(
+        rows = iterate_batches(
             self.train_dataset,
             self.batches,
             collate_fn=self.collate_fn,
             num_workers=self.arguments.dataloader_num_workers,
         )
-        rows = iter(loader)
         for step in range(first_step, self.batches.steps_per_epoch):
             started = time.monotonic()
             batches = self._fetch(rows, self.batches.batches_in_step(step))
@@ -282,7 +289,7 @@ class _Loop:
             self._count(started, self.batches.rows_in_step(step))
             bar.update()
             self._after_step(bar)
-            if self.progress.step == self.num_steps:
+            if self._is_finished():
                 break
 
     def _announce_epoch(self, epoch: int) -> None:
@@ -312,8 +319,28 @@ class _Loop:
             self._write_log(bar)
         if self.evaluate is not None and not is_last and self._is_evaluation_due():
             self._evaluate(self.evaluate)
-        if is_last or self._is_save_due():
+            if self._is_out_of_patience():
+                self._log_early_stop(bar)
+        if self._is_finished() or self._is_save_due():
             self._save()
+
+    def _is_finished(self) -> bool:
+        return self.progress.step == self.num_steps or self._is_out_of_patience()
+
+    def _is_out_of_patience(self) -> bool:
+        """Whether the run ends early; equal in all processes and in all starts, since counters and figures are."""
+        patience = self.arguments.early_stopping_patience
+        return patience is not None and self.progress.evaluations_since_best >= patience
+
+    def _log_early_stop(self, bar: tqdm) -> None:
+        if self.window.counts:
+            self._write_log(bar)
+        number, metric = self.progress.evaluations_since_best, self.best.metric
+        reason = f"early stopping: {number} evaluations without a new best {metric}"
+        logger.info("The run ends at step %d, %s.", self.progress.step, reason)
+        if self.accelerator.is_main_process:
+            step = self.progress.step
+            self.log.append({"step": step, "epoch": step / self.batches.steps_per_epoch, "stop_reason": reason})
 
     def _write_log(self, bar: tqdm) -> None:
         record: dict[str, Any] = compute_means(self.window.gather(self.accelerator))
@@ -349,11 +376,13 @@ class _Loop:
             with averaged, _evaluating(self.bare_model), torch.no_grad():
                 shared = [{name: float(value) for name, value in evaluate(self.bare_model).items()}]
                 if self.best.is_better(shared[0], progress.best_metrics):
-                    self.best.save(self.bare_model)
+                    self.best.keep(self.bare_model)
         progress.metrics = broadcast_object_list(shared)[0]
         progress.evaluated_step = progress.step
+        progress.evaluations_since_best += 1
         if self.best.is_better(progress.metrics, progress.best_metrics):
             progress.best_metrics = progress.metrics
+            progress.evaluations_since_best = 0
         self._report({f"{EVALUATED}{name}": value for name, value in progress.metrics.items()})
         progress.seconds += time.monotonic() - started
 
@@ -370,6 +399,7 @@ class _Loop:
     def _save(self) -> None:
         started = time.monotonic()
         self.progress.windows = self.window.gather(self.accelerator)
+        self.best.write()
         self.checkpoint = self.checkpoints.save(self.progress.to_dict(), self.ema)
         self.last_save_time = time.monotonic()
         self.progress.seconds += self.last_save_time - started
@@ -395,6 +425,7 @@ class _Loop:
             checkpoint=self.checkpoint,
             train_log=self.log.path,
             is_main_process=self.accelerator.is_main_process,
+            stopped_early=progress.step < self.num_steps,
         )
 
 

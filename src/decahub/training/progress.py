@@ -16,6 +16,7 @@ class Progress:
         evaluated_step (`int`): step of the last evaluation; -1 before the first.
         metrics (`dict[str, float]`): what it returned.
         best_metrics (`dict[str, float]`): figures of the evaluation with the best `metric_for_best_model` so far.
+        evaluations_since_best (`int`): evaluations after that one.
         settings (`dict`): what must stay the same for the run to be continued exactly.
         learning_rates (`dict[str, float]`): rate of each update's last run, by its name in the log.
         windows (`list`): sums and counts of the terms since the last line of the log, by process.
@@ -28,6 +29,7 @@ class Progress:
     evaluated_step: int = -1
     metrics: dict[str, Any] = field(default_factory=dict)
     best_metrics: dict[str, Any] = field(default_factory=dict)
+    evaluations_since_best: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     learning_rates: dict[str, float] = field(default_factory=dict)
     windows: list[dict[str, list[float]]] = field(default_factory=list)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 # One bad batch happens; a run in which ten updates in a row are not finite has diverged and does not come back.
 MAX_CONSECUTIVE_SKIPS = 10
+
+# Where Accelerate leaves backward pass and optimizer as they are; losses are not scaled, as there is no float16. Its
+# wrappers would look for a package that is not there at each call, which is felt beside the step of a small model.
+PLAIN_BACKENDS = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 class DivergenceError(ValueError):
@@ -56,7 +61,9 @@ class UpdateRunner:
         self.updates = updates
         self.model = accelerator.prepare(model)
         self.companions = {name: accelerator.prepare(module) for name, module in companions.items()}
-        self.optimizers = [accelerator.prepare(update.optimizer) for update in updates]
+        self.is_plain = accelerator.distributed_type in PLAIN_BACKENDS
+        prepared = [accelerator.prepare(update.optimizer) for update in updates]
+        self.optimizers = [optimizer.optimizer if self.is_plain else optimizer for optimizer in prepared]
         self.schedulers = []
         for update in updates:
             scheduler = update.scheduler
@@ -109,10 +116,16 @@ class UpdateRunner:
             is_last = number == len(batches) - 1
             with self._synchronized(is_last):
                 terms = check_terms(self.updates[index].step(self.model, batch, **self.companions))
-                self.accelerator.backward(terms["loss"] / len(batches))
+                self._run_backward(terms["loss"] / len(batches))
             for name, value in terms.items():
                 means[name] = means.get(name, 0) + value.detach() / len(batches)
         return means
+
+    def _run_backward(self, loss: torch.Tensor) -> None:
+        if self.is_plain:
+            loss.backward()
+        else:
+            self.accelerator.backward(loss)
 
     @contextmanager
     def _synchronized(self, synchronize: bool) -> Iterator[None]:
