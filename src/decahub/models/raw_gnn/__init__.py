@@ -1,0 +1,1 @@
+"""RAW-GNN: classifies nodes by short random walks that end in them."""

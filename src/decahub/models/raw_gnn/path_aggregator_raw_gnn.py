@@ -1,0 +1,161 @@
+"""From paths to node embeddings: a recurrent network reads each path, attention weighs the paths of a node.
+
+Paper, section 3.3. The input projection of the recurrent network is computed once for each node and then gathered
+along the paths, and so is its first step, which depends on the first node alone: the same numbers up to rounding as
+reading raw features at each position, at a small part of the cost.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_raw_gnn import RawGnnConfig
+
+
+NUM_GATES = {"gru": 3, "lstm": 4}
+
+
+class RawGnnInputProjection(nn.Module):
+    """The part of the recurrent network that looks at features alone, once for each node.
+
+    Rows of the weight are stacked gates, as in `torch.nn.GRU`: reset, update, new (GRU) or input, forget, cell, output
+    (LSTM).
+    """
+
+    def __init__(self, config: RawGnnConfig):
+        super().__init__()
+        rows = NUM_GATES[config.rnn_type] * config.hidden_size
+        self.dropout_prob = config.feature_dropout_prob
+        self.initializer_range = config.initializer_range or 1 / math.sqrt(config.hidden_size)
+        self.weight = nn.Parameter(torch.empty(rows, config.num_features))
+        self.bias = nn.Parameter(torch.empty(rows))
+
+    def forward(self, node_features: torch.Tensor) -> torch.Tensor:
+        """`(num_nodes, num_gates * hidden_size)` of dense or sparse CSR features `(num_nodes, num_features)`."""
+        if node_features.layout == torch.strided:
+            dropped = functional.dropout(node_features, self.dropout_prob, self.training)
+            return functional.linear(dropped, self.weight, self.bias)
+        # There is no sparse product in half precision.
+        with torch.autocast(node_features.device.type, enabled=False):
+            dropped = self._drop_sparse(node_features)
+            return torch.sparse.mm(dropped, self.weight.to(dropped.dtype).T) + self.bias
+
+    def _drop_sparse(self, node_features: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.dropout_prob == 0:
+            return node_features
+        return torch.sparse_csr_tensor(
+            node_features.crow_indices(),
+            node_features.col_indices(),
+            functional.dropout(node_features.values(), self.dropout_prob),
+            node_features.shape,
+        )
+
+
+class RawGnnRecurrence(nn.Module):
+    """One layer of a GRU or LSTM over the nodes of paths, whose input projection is already done."""
+
+    def __init__(self, config: RawGnnConfig):
+        super().__init__()
+        rows = NUM_GATES[config.rnn_type] * config.hidden_size
+        self.rnn_type = config.rnn_type
+        self.initializer_range = config.initializer_range or 1 / math.sqrt(config.hidden_size)
+        self.weight_hh = nn.Parameter(torch.empty(rows, config.hidden_size))
+        self.bias_hh = nn.Parameter(torch.empty(rows))
+
+    def forward(self, projected: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
+        """Last hidden state `(num_paths, hidden_size)` after reading `paths` `(num_paths, walk_length)`."""
+        first, *others = paths.unbind(1)
+        # The state before the first node is zero, so only the bias of the hidden part counts.
+        states = self._step(projected, self.bias_hh.to(projected.dtype).expand_as(projected), None)
+        states = tuple(state.index_select(0, first) for state in states)
+        for nodes in others:
+            recurrent = functional.linear(states[0], self.weight_hh, self.bias_hh)
+            states = self._step(projected.index_select(0, nodes), recurrent, states)
+        return states[0]
+
+    def _step(
+        self, inputs: torch.Tensor, recurrent: torch.Tensor, states: tuple[torch.Tensor, ...] | None
+    ) -> tuple[torch.Tensor, ...]:
+        return (_step_gru if self.rnn_type == "gru" else _step_lstm)(inputs, recurrent, states)
+
+
+def _step_gru(
+    inputs: torch.Tensor, recurrent: torch.Tensor, states: tuple[torch.Tensor, ...] | None
+) -> tuple[torch.Tensor, ...]:
+    # Gates are taken apart by `chunk`, whose gradient is one concatenation; that of slices fills whole tensors.
+    input_reset, input_update, input_new = inputs.chunk(3, dim=1)
+    recurrent_reset, recurrent_update, recurrent_new = recurrent.chunk(3, dim=1)
+    reset = torch.sigmoid(input_reset + recurrent_reset)
+    update = torch.sigmoid(input_update + recurrent_update)
+    new = torch.tanh(input_new + reset * recurrent_new)
+    if states is None:
+        return (new - update * new,)
+    return (torch.lerp(new, states[0].to(new.dtype), update),)
+
+
+def _step_lstm(
+    inputs: torch.Tensor, recurrent: torch.Tensor, states: tuple[torch.Tensor, ...] | None
+) -> tuple[torch.Tensor, ...]:
+    enter, forget, cell, output = (inputs + recurrent).chunk(4, dim=1)
+    new_cell = torch.sigmoid(enter) * torch.tanh(cell)
+    if states is not None:
+        new_cell = new_cell + torch.sigmoid(forget) * states[1]
+    return torch.sigmoid(output) * torch.tanh(new_cell), new_cell
+
+
+def compute_path_attention(scores: torch.Tensor, targets: torch.Tensor, num_targets: int) -> torch.Tensor:
+    """Softmax of path scores over the paths of each target, in float32 at least.
+
+    The authors write it without subtracting the maximum, which overflows for large scores.
+
+    Args:
+        scores (`torch.Tensor` of shape `(num_paths, num_heads)`): unnormalized.
+        targets (`torch.LongTensor` of shape `(num_paths,)`): target of each path.
+        num_targets (`int`): number of targets; one without paths is allowed.
+
+    Returns:
+        `torch.Tensor` of shape `(num_paths, num_heads)`.
+    """
+    scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    index = targets[:, None].expand_as(scores)
+    shape = (num_targets, scores.shape[1])
+    largest = scores.detach().new_full(shape, -torch.inf).scatter_reduce(0, index, scores.detach(), "amax")
+    exponentials = torch.exp(scores - largest.index_select(0, targets))
+    totals = exponentials.new_zeros(shape).index_add(0, targets, exponentials)
+    return exponentials / totals.index_select(0, targets)
+
+
+class RawGnnPathAggregator(GradientCheckpointingLayer):
+    """Embeddings of nodes from their paths, for one strategy."""
+
+    def __init__(self, config: RawGnnConfig):
+        super().__init__()
+        self.recurrent = RawGnnRecurrence(config)
+        self.attention = nn.Parameter(torch.empty(config.hidden_size, config.num_attention_heads))
+
+    def forward(
+        self, projected: torch.Tensor, paths: torch.Tensor, targets: torch.Tensor, num_targets: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read paths and gather them at their targets.
+
+        Args:
+            projected (`torch.Tensor` of shape `(num_nodes, num_gates * hidden_size)`): of [`RawGnnInputProjection`].
+            paths (`torch.LongTensor` of shape `(num_paths, walk_length)`): rows of `projected`.
+            targets (`torch.LongTensor` of shape `(num_paths,)`): which output each path belongs to.
+            num_targets (`int`): number of outputs.
+
+        Returns:
+            Node embeddings `(num_targets, num_heads * hidden_size)`, zeros for a target without paths; embeddings of
+            paths `(num_paths, hidden_size)`; their attention `(num_paths, num_heads)`.
+        """
+        embeddings = self.recurrent(projected, paths)
+        attention = compute_path_attention(embeddings @ self.attention.to(embeddings.dtype), targets, num_targets)
+        weighted = (attention[:, :, None] * embeddings[:, None, :]).flatten(1)  # (num_paths, heads * hidden)
+        nodes = weighted.new_zeros(num_targets, weighted.shape[1]).index_add(0, targets, weighted)
+        return nodes.to(embeddings.dtype), embeddings, attention
+
+
+__all__ = ["RawGnnInputProjection", "RawGnnPathAggregator", "RawGnnRecurrence", "compute_path_attention"]
