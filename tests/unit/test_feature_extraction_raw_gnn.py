@@ -146,3 +146,15 @@ def test_refuses(graph, error, message):
 def test_sparse_features_need_torch():
     with pytest.raises(ValueError, match=r"`return_tensors` must be 'pt' for sparse features; got None"):
         RawGnnFeatureExtractor(sparse_features=True)(FORMS["lists"]())
+
+
+def test_shows_the_walks_of_a_graph():
+    extractor = RawGnnFeatureExtractor()
+    graph = FORMS["torch-geometric"]()
+
+    walks = extractor.sample_walks(graph, [0, 3], length=4, p=0.5, q=2.0, seed=1)
+    probabilities = extractor.transition_probabilities(graph, 0, 1, p=0.5, q=2.0)
+
+    assert walks[1].tolist() == [3] * 5  # an isolated node stays where it is
+    # From 0 to 1: back to 0 weighs 2, staying at 1 (a neighbor of 0) 1, on to 2 a half.
+    torch.testing.assert_close(probabilities, torch.tensor([2.0, 1.0, 0.5, 0.0], dtype=torch.float64) / 3.5)

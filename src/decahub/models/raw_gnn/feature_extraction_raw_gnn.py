@@ -3,9 +3,11 @@
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
 from .graph_inputs_raw_gnn import merge_graphs, read_graph
+from .walks_raw_gnn import WalkGraph, sample_walks, transition_probabilities
 
 
 class RawGnnFeatureExtractor(FeatureExtractionMixin):
@@ -71,6 +73,41 @@ class RawGnnFeatureExtractor(FeatureExtractionMixin):
         if self.sparse_features:
             inputs["node_features"] = inputs["node_features"].to_sparse_csr()
         return inputs
+
+    def sample_walks(self, graph: Any, start_nodes: Any, **walk: Any) -> torch.Tensor:
+        """Random walks on a graph as the model would prepare it: both directions, one self-loop for each node.
+
+        Args:
+            graph: one graph in any form that `__call__` takes.
+            start_nodes (array of shape `(num_walks,)`): ids of nodes, which may repeat.
+            walk: `length`, `p`, `q`, `law`, `seed` and so on, as in `sample_walks` of `walks_raw_gnn.py`.
+
+        Returns:
+            `torch.LongTensor` of shape `(num_walks, length + 1)`.
+        """
+        return sample_walks(self._build_walk_graph(graph), torch.as_tensor(start_nodes), **walk)
+
+    def transition_probabilities(
+        self, graph: Any, previous: int, current: int, *, p: float, q: float, law: str = "node2vec"
+    ) -> torch.Tensor:
+        """Exact probability of each next node of a walk that went from `previous` to `current`.
+
+        Args:
+            graph: one graph in any form that `__call__` takes.
+            previous (`int`): node before.
+            current (`int`): node where the walk is.
+            p (`float`): a step back has weight 1/p.
+            q (`float`): a step away from the neighborhood of `previous` has weight 1/q.
+            law (`str`): `"node2vec"` or `"torch_cluster"`.
+
+        Returns:
+            `torch.DoubleTensor` of shape `(num_nodes,)`.
+        """
+        return transition_probabilities(self._build_walk_graph(graph), previous, current, p, q, law)
+
+    def _build_walk_graph(self, graph: Any) -> WalkGraph:
+        read = read_graph(graph, self.num_features)
+        return WalkGraph.from_edge_index(torch.from_numpy(read.edge_index), read.num_nodes)
 
 
 __all__ = ["RawGnnFeatureExtractor"]
