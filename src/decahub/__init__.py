@@ -28,6 +28,13 @@ if TYPE_CHECKING:
         EmoForSemanticSegmentation,
         EmoModel,
     )
+    from decahub.models.raw_gnn.configuration_raw_gnn import RawGnnConfig
+    from decahub.models.raw_gnn.feature_extraction_raw_gnn import RawGnnFeatureExtractor
+    from decahub.models.raw_gnn.modeling_raw_gnn import RawGnnForNodeClassification, RawGnnModel
+    from decahub.models.reliant.configuration_reliant import ReliantConfig
+    from decahub.models.reliant.feature_extraction_reliant import ReliantFeatureExtractor
+    from decahub.models.reliant.modeling_reliant import ReliantForNodeClassification, ReliantModel
+    from decahub.pipelines.node_classification import NodeClassificationPipeline
 
 __version__ = "0.1.0"
 
@@ -63,6 +70,15 @@ __all__ = [
     "EmoImageProcessor",
     "EmoImageProcessorPil",
     "EmoModel",
+    "NodeClassificationPipeline",
+    "RawGnnConfig",
+    "RawGnnFeatureExtractor",
+    "RawGnnForNodeClassification",
+    "RawGnnModel",
+    "ReliantConfig",
+    "ReliantFeatureExtractor",
+    "ReliantForNodeClassification",
+    "ReliantModel",
     "__version__",
     "load_metric",
 ]

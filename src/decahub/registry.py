@@ -31,6 +31,21 @@ class ModelEntry:
 
 
 @dataclass(frozen=True)
+class Citation:
+    """Who published a paper, when and where.
+
+    Args:
+        authors (`str`): as BibTeX has them, "Given Family and Given Family"; "and others" after those that are known.
+        year (`int`): of the publication.
+        venue (`str`, *optional*): conference or journal; unset for a paper that is on arXiv only.
+    """
+
+    authors: str
+    year: int
+    venue: str | None = None
+
+
+@dataclass(frozen=True)
 class Method:
     """A published method.
 
@@ -43,6 +58,7 @@ class Method:
         extra (`str`): what to install: `pip install "decahub[<extra>]"`.
         models (`tuple[ModelEntry, ...]`): empty while the method is planned.
         doi (`str`, *optional*): of a paper that is not on arXiv.
+        citation ([`Citation`], *optional*): of the paper.
     """
 
     name: str
@@ -53,6 +69,7 @@ class Method:
     extra: str
     models: tuple[ModelEntry, ...] = ()
     doi: str | None = None
+    citation: Citation | None = None
 
     @property
     def is_ready(self) -> bool:
@@ -90,6 +107,12 @@ METHODS: dict[str, Method] = {
             summary="A small, fast image backbone for classification and dense prediction.",
             tasks=("image-feature-extraction", "image-classification", "image-segmentation"),
             extra="emo",
+            citation=Citation(
+                "Jiangning Zhang and Xiangtai Li and Jian Li and Liang Liu and Zhucun Xue and Boshen "
+                "Zhang and Zhengkai Jiang and Tianxin Huang and Yabiao Wang and Chengjie Wang",
+                2023,
+                "ICCV 2023",
+            ),
             models=(
                 ModelEntry(
                     model_type="emo",
@@ -111,6 +134,11 @@ METHODS: dict[str, Method] = {
             summary="Distils a vision transformer pre-trained by masked image modeling into a small one.",
             tasks=("image-feature-extraction", "image-classification", "image-segmentation"),
             extra="tinymim",
+            citation=Citation(
+                "Sucheng Ren and Fangyun Wei and Zheng Zhang and Han Hu",
+                2023,
+                "CVPR 2023",
+            ),
         ),
         Method(
             name="cmt",
@@ -119,6 +147,12 @@ METHODS: dict[str, Method] = {
             summary="Finds 3D boxes from cameras, LiDAR, or both.",
             tasks=("object-detection-3d",),
             extra="cmt",
+            citation=Citation(
+                "Junjie Yan and Yingfei Liu and Jianjian Sun and Fan Jia and Shuailin Li and Tiancai Wang "
+                "and Xiangyu Zhang",
+                2023,
+                "ICCV 2023",
+            ),
         ),
         Method(
             name="reft",
@@ -127,6 +161,10 @@ METHODS: dict[str, Method] = {
             summary="Segments every instance of a class that a few masked examples show.",
             tasks=("few-shot-instance-segmentation",),
             extra="reft",
+            citation=Citation(
+                "Yue Han and Jiangning Zhang and others",
+                2023,
+            ),
         ),
         Method(
             name="pmt_iqa",
@@ -135,6 +173,11 @@ METHODS: dict[str, Method] = {
             summary="Scores the quality of a photo without a reference.",
             tasks=("image-quality-assessment",),
             extra="pmt_iqa",
+            citation=Citation(
+                "Qingyi Pan and Ning Guo and Letu Qingge and Jingyi Zhang and Pei Yang",
+                2023,
+                "PRICAI 2023",
+            ),
         ),
         Method(
             name="doorping",
@@ -143,6 +186,11 @@ METHODS: dict[str, Method] = {
             summary="Audits distilled data sets: does a backdoor survive, and which defense sees it.",
             tasks=("dataset-distillation", "image-classification"),
             extra="doorping",
+            citation=Citation(
+                "Yugeng Liu and Zheng Li and Michael Backes and Yun Shen and Yang Zhang",
+                2023,
+                "NDSS 2023",
+            ),
         ),
         Method(
             name="raw_gnn",
@@ -151,6 +199,22 @@ METHODS: dict[str, Method] = {
             summary="Classifies nodes of graphs whose neighbors agree or disagree.",
             tasks=("node-classification",),
             extra="raw_gnn",
+            citation=Citation(
+                "Di Jin and Rui Wang and Meng Ge and Dongxiao He and Xiang Li and Wei Lin and Weixiong Zhang",
+                2022,
+                "IJCAI 2022",
+            ),
+            models=(
+                ModelEntry(
+                    model_type="raw_gnn",
+                    config="RawGnnConfig",
+                    auto_classes={
+                        "AutoModel": "RawGnnModel",
+                        "AutoModelForNodeClassification": "RawGnnForNodeClassification",
+                    },
+                    feature_extractor="RawGnnFeatureExtractor",
+                ),
+            ),
         ),
         Method(
             name="reliant",
@@ -159,6 +223,22 @@ METHODS: dict[str, Method] = {
             summary="Distils a graph network into a small one that treats groups fairly.",
             tasks=("node-classification",),
             extra="reliant",
+            citation=Citation(
+                "Yushun Dong and Binchi Zhang and Yiling Yuan and Na Zou and Qi Wang and Jundong Li",
+                2023,
+                "SDM 2023",
+            ),
+            models=(
+                ModelEntry(
+                    model_type="reliant",
+                    config="ReliantConfig",
+                    auto_classes={
+                        "AutoModel": "ReliantModel",
+                        "AutoModelForNodeClassification": "ReliantForNodeClassification",
+                    },
+                    feature_extractor="ReliantFeatureExtractor",
+                ),
+            ),
         ),
         Method(
             name="drum_lm",
@@ -167,6 +247,11 @@ METHODS: dict[str, Method] = {
             summary="Continues a drum groove with a language model.",
             tasks=("drum-generation",),
             extra="drum_lm",
+            citation=Citation(
+                "Li Zhang and Chris Callison-Burch",
+                2023,
+                "AAAI 2023 workshop on Creative AI across Modalities",
+            ),
         ),
         Method(
             name="mpd_subtyping",
@@ -177,6 +262,11 @@ METHODS: dict[str, Method] = {
             summary="Finds patient subtypes in tables of brain features, and tests whether they are real.",
             tasks=("subtype-discovery",),
             extra="mpd_subtyping",
+            citation=Citation(
+                "Miao Chang and Fay Y. Womer and Xiaohong Gong and others",
+                2021,
+                "Molecular Psychiatry",
+            ),
         ),
     )
 }
@@ -190,7 +280,13 @@ NEW_AUTO_CLASSES = (
 )
 
 # Name of a task to its pipeline. Those of transformers (image-classification, ...) need no entry.
-PIPELINES: dict[str, PipelineEntry] = {}
+PIPELINES: dict[str, PipelineEntry] = {
+    "node-classification": PipelineEntry(
+        module="decahub.pipelines.node_classification",
+        pipeline="NodeClassificationPipeline",
+        auto_class="AutoModelForNodeClassification",
+    ),
+}
 
 
 def find_modules(method: Method, entry: ModelEntry) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A tiny trained-looking EMO and its folder, for tests of folders, cards, publishing and commands."""
+"""Tiny trained-looking models and their folders, for tests of folders, cards, publishing and commands."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation, EmoImageProcessor
-from decahub.data import DATASETS
+from decahub import (
+    EmoConfig,
+    EmoForImageClassification,
+    EmoForSemanticSegmentation,
+    EmoImageProcessor,
+    RawGnnConfig,
+    RawGnnFeatureExtractor,
+    RawGnnForNodeClassification,
+)
+from decahub.data import DATASETS, load_dataset, select_split
+from decahub.evaluation import build_evaluation, measure_model
 from decahub.hub import save_model_folder
 
 
 IMAGE_SIZE = 32
+GRAPH_NODES, GRAPH_FEATURES = 60, 6
 LABELS = ("cat", "dog", "fox")
 LOG_LINES = [
     {"step": 10, "epoch": 0.5, "loss": 1.5},
@@ -117,6 +127,40 @@ def build_cifar10(data_dir: Path, num_rows: int = 7) -> Path:
     for split in ("train", "test"):
         datasets.Dataset.from_dict(rows, features=features).to_parquet(data_dir / "cifar10" / f"{split}.parquet")
     return data_dir
+
+
+def build_graphs(data_dir: Path) -> Path:
+    """A data directory with a graph of the form of Texas: five classes, ten splits, and groups besides."""
+    generator = np.random.default_rng(0)
+    source = np.arange(GRAPH_NODES)
+    edges = np.stack([np.tile(source, 2), np.concatenate([(source + 1) % GRAPH_NODES, (source + 7) % GRAPH_NODES])])
+    labels = generator.choice(5, GRAPH_NODES)
+    features = generator.normal(size=(GRAPH_NODES, GRAPH_FEATURES)) + labels[:, None]
+    splits = np.stack([generator.permutation(source % 3) for _ in range(10)])
+    (data_dir / "graphs").mkdir(parents=True)
+    np.savez(
+        data_dir / "graphs" / "texas.npz",
+        edge_index=edges.astype(np.int32),
+        x=features.astype(np.float32),
+        y=labels.astype(np.int8),
+        splits=splits.astype(np.uint8),
+        sens=generator.choice(2, GRAPH_NODES).astype(np.int8),
+    )
+    return data_dir
+
+
+def build_graph_folder(folder: Path, **overrides) -> Path:
+    """A complete folder of a node classifier, with the figures that it has on the graph of `build_graphs`."""
+    torch.manual_seed(11)
+    config = RawGnnConfig(num_features=GRAPH_FEATURES, **label_maps(DATASETS["texas"].label_names))
+    model, extractor = RawGnnForNodeClassification(config).eval(), RawGnnFeatureExtractor(num_features=GRAPH_FEATURES)
+    data_dir = folder.parent / "data_of_builder"
+    rows = select_split(load_dataset("texas", data_dir if data_dir.exists() else build_graphs(data_dir)), "test/1")
+    facts = {"task": "node-classification", "dataset": "texas", "split": "test/1", "minutes": 0.1}
+    evaluation = build_evaluation(measure_model(model, extractor, rows, facts["task"], show_progress=False), **facts)
+    recipe = {**RECIPE, "dataset": "texas", "card_title": "raw-gnn-tiny", "card_summary": "A tiny RAW-GNN."}
+    arguments = {"evaluation": evaluation, "recipe": recipe, **overrides}
+    return save_model_folder(folder, model, extractor, **arguments)
 
 
 def label_maps(names) -> dict[str, dict]:

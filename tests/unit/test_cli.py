@@ -16,8 +16,11 @@ from decahub.hub import Check, VerificationReport
 from decahub.hub.folder import find_checksum_faults, set_recipe_value
 from decahub.registry import METHODS
 from tests.hub.builders import (
+    GRAPH_FEATURES,
     LABELS,
     build_cifar10,
+    build_graph_folder,
+    build_graphs,
     build_model_folder,
     build_picture,
     build_segmentation_folder,
@@ -258,7 +261,86 @@ def test_predict_refuses_a_model_without_a_head(picture, tmp_path, capsys):
     tiny_model().emo.save_pretrained(tmp_path / "bare")
 
     assert run("predict", tmp_path / "bare", picture) == 2
-    assert "must be a model ForImageClassification or ForSemanticSegmentation; got EmoModel" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "must be a model ForImageClassification or ForSemanticSegmentation or ForNodeClassification" in error
+    assert "got EmoModel" in error
+
+
+# graphs
+
+
+@pytest.fixture(scope="module")
+def node_classifier(tmp_path_factory):
+    return build_graph_folder(tmp_path_factory.mktemp("folders") / "raw-gnn-tiny")
+
+
+@pytest.fixture(scope="module")
+def graphs_dir(tmp_path_factory):
+    return build_graphs(tmp_path_factory.mktemp("data"))
+
+
+def test_predict_classifies_the_nodes_of_a_graph_by_name(node_classifier, graphs_dir, capsys):
+    words = ["predict", node_classifier, "texas", "--data-dir", graphs_dir, "--nodes", 3, 0, "--top-k", 2]
+
+    assert run(*words) == 0
+
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [(row[0], row[1]) for row in rows] == [("texas", "3"), ("texas", "3"), ("texas", "0"), ("texas", "0")]
+    assert float(rows[0][-1]) >= float(rows[1][-1])
+
+
+def test_predict_takes_a_file_that_holds_features_and_edges_only(node_classifier, tmp_path, capsys):
+    path = tmp_path / "mine.npz"
+    np.savez(path, x=np.ones((4, GRAPH_FEATURES), dtype=np.float32), edge_index=np.array([[0, 1, 2], [1, 2, 3]]))
+
+    assert run("predict", node_classifier, path) == 0
+
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[2:]] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing.npz"], "must be a .npz file that exists or one of cora, "),
+        (["cifar10"], "got 'cifar10'"),
+        ([__file__], "must be an intact .npz file"),
+        (["texas", "--nodes", "60"], "`nodes` must hold ids in [0, 60); got 60"),
+    ],
+    ids=["no file", "no graph", "no archive", "no such node"],
+)
+def test_predict_refuses_graphs_and_nodes(node_classifier, graphs_dir, words, message, capsys):
+    assert run("predict", node_classifier, *words, "--data-dir", graphs_dir) == 2
+
+    assert message in capsys.readouterr().err
+
+
+def test_evaluate_measures_one_part_of_one_split_of_a_graph(node_classifier, graphs_dir, capsys):
+    assert run("evaluate", node_classifier, "--data-dir", graphs_dir, "--split", "validation/3", "--limit", 4) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Texas web pages (WebKB), validation/3 split"
+    assert [line.split()[0] for line in lines[3:]] == ["accuracy", "macro_f1"]
+    assert {line.split()[2] for line in lines[3:]} == {"4"}
+
+
+def test_evaluate_can_choose_the_task(node_classifier, graphs_dir, capsys):
+    assert run("evaluate", node_classifier, "--data-dir", graphs_dir, "--task", "fair-node-classification") == 0
+
+    assert "statistical_parity_difference" in capsys.readouterr().out
+
+
+def test_verify_measures_a_graph_again(node_classifier, graphs_dir, capsys):
+    assert run("verify", node_classifier, "--data-dir", graphs_dir) == 0
+
+    assert "macro_f1" in capsys.readouterr().out
+
+
+def test_info_describes_a_node_classifier(node_classifier, capsys):
+    assert run("info", node_classifier) == 0
+
+    text = capsys.readouterr().out
+    assert "RawGnnForNodeClassification" in text
+    assert "test/1 split" in text
 
 
 # evaluate, verify

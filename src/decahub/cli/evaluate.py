@@ -8,19 +8,22 @@ from .table import format_table
 
 HELP = "measure the figures of a model folder on its data set, or on another one"
 EXAMPLES = """  decahub evaluate model_cards/emo-1m-cifar10 --data-dir ~/data
-  decahub evaluate model_cards/emo-1m-cifar10 --limit 500"""
+  decahub evaluate model_cards/emo-1m-cifar10 --limit 500
+  decahub evaluate model_cards/raw-gnn-texas --split validation/0"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="model folder")
     parser.add_argument(
-        "--dataset", help="name in decahub's catalog; by default the set that the folder was measured on"
+        "--dataset", help="name in decahub's catalog, or a folder; by default the set that the folder was measured on"
     )
     parser.add_argument(
-        "--split", help="split to measure; by default the one that the folder was measured on, or test"
+        "--split",
+        help="split to measure, of graphs such as test/3; by default the one that the folder was measured on, or test",
     )
+    parser.add_argument("--task", help="task to measure; by default that of the folder or of the data set")
     parser.add_argument("--data-dir", type=Path, help="directory of the data sets; by default $DECAHUB_DATA_DIR")
-    parser.add_argument("--limit", type=int, help="measure on the first LIMIT rows only")
+    parser.add_argument("--limit", type=int, help="measure on the first LIMIT rows, or nodes, only")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         limit=arguments.limit,
         dataset=arguments.dataset,
         split=arguments.split,
+        task=arguments.task,
     )
     rows = [(row["metric"], f"{row['value']:.4f}", row["n"]) for row in evaluation["figures"]]
     print(f"{evaluation['dataset']['title']}, {evaluation['dataset']['split']} split")

@@ -39,6 +39,7 @@ def describe_method(method: Method) -> str:
         method.summary,
         "",
         f"paper    {method.paper_url}",
+        *describe_citation(method),
         f"tasks    {', '.join(method.tasks)}",
     ]
     if not method.is_ready:
@@ -48,6 +49,14 @@ def describe_method(method: Method) -> str:
         classes = [("AutoConfig", entry.config), *entry.auto_classes.items()]
         lines += ["", f"model type {entry.model_type!r}", format_table(("Auto class", "class"), classes)]
     return "\n".join(lines)
+
+
+def describe_citation(method: Method) -> list[str]:
+    """Lines that say who published the paper, and where."""
+    if method.citation is None:
+        return []
+    authors = method.citation.authors.replace(" and others", " et al.").replace(" and ", ", ")
+    return [f"authors  {authors}", f"venue    {method.citation.venue or f'arXiv, {method.citation.year}'}"]
 
 
 def describe_folder(folder: Path) -> str:

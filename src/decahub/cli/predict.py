@@ -1,10 +1,10 @@
-"""`decahub predict`: what a model sees in pictures."""
+"""`decahub predict`: what a model sees in pictures, or says of the nodes of graphs."""
 
 import argparse
 import colorsys
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .table import format_table
 
@@ -13,18 +13,24 @@ if TYPE_CHECKING:
     import numpy
 
 
-HELP = "classify pictures, or segment them into a PNG beside each"
+HELP = "classify pictures, segment them into a PNG beside each, or classify the nodes of graphs"
 EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
   decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3
-  decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks"""
+  decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks
+  decahub predict model_cards/raw-gnn-texas texas --nodes 0 7 12
+  decahub predict model_cards/raw-gnn-texas my_graph.npz --top-k 2"""
 GOLDEN_RATIO = 0.618034  # successive hues at this distance on the color circle stay far apart
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="model folder, or id of a published model")
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture files")
-    parser.add_argument("--top-k", type=int, default=1, help="classes to show for each picture (default: 1)")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture files; graphs: .npz files or names")
+    parser.add_argument("--top-k", type=int, default=1, help="classes to show for each picture or node (default: 1)")
     parser.add_argument("--output-dir", type=Path, help="where segmentations go; by default beside each picture")
+    parser.add_argument("--nodes", type=int, nargs="+", help="ids of the nodes to classify; by default all")
+    parser.add_argument(
+        "--data-dir", type=Path, help="directory of the graphs that are named; by default $DECAHUB_DATA_DIR"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,12 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     from .quiet import silence_libraries
 
-    for path in arguments.images:
-        if not path.is_file():
-            raise FileNotFoundError(f"`IMAGE` must be a picture file; got {str(path)!r}, which does not exist.")
     silence_libraries()
+    if arguments.top_k < 1:
+        raise ValueError(f"`--top-k` must be at least 1; got {arguments.top_k}.")
     architecture = AutoConfig.from_pretrained(arguments.model, trust_remote_code=False).architectures[0]
-    commands = {"ForImageClassification": classify, "ForSemanticSegmentation": segment}
+    commands = {
+        "ForImageClassification": classify,
+        "ForSemanticSegmentation": segment,
+        "ForNodeClassification": classify_nodes,
+    }
     for suffix, command in commands.items():
         if architecture.endswith(suffix):
             command(arguments)
@@ -46,15 +55,22 @@ def run(arguments: argparse.Namespace) -> int:
     raise ValueError(f"`model` must be a model {kinds}; got {architecture}. Use it from Python.")
 
 
+def find_pictures(inputs: list[str]) -> list[Path]:
+    """The inputs as paths of pictures."""
+    for name in inputs:
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"`INPUT` must be a picture file; got {name!r}, which does not exist.")
+    return [Path(name) for name in inputs]
+
+
 def classify(arguments: argparse.Namespace) -> None:
     """Prints the most probable classes of each picture."""
     from transformers import pipeline
 
-    if arguments.top_k < 1:
-        raise ValueError(f"`--top-k` must be at least 1; got {arguments.top_k}.")
+    pictures = find_pictures(arguments.inputs)
     classifier = pipeline("image-classification", model=arguments.model, trust_remote_code=False)
     rows = []
-    for path in arguments.images:
+    for path in pictures:
         for answer in classifier(str(path), top_k=arguments.top_k):
             rows.append((path.name, answer["label"], f"{answer['score']:.3f}"))
     print(format_table(("picture", "class", "probability"), rows))
@@ -66,10 +82,11 @@ def segment(arguments: argparse.Namespace) -> None:
     from PIL import Image
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
+    pictures = find_pictures(arguments.inputs)
     model = AutoModelForSemanticSegmentation.from_pretrained(arguments.model, trust_remote_code=False)
     processor = AutoImageProcessor.from_pretrained(arguments.model, trust_remote_code=False)
     rows = []
-    for path in arguments.images:
+    for path in pictures:
         image = Image.open(path).convert("RGB")
         with torch.inference_mode():
             outputs = model(**processor(image, return_tensors="pt"))
@@ -80,6 +97,34 @@ def segment(arguments: argparse.Namespace) -> None:
         for label, count in sorted(zip(ids.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1]):
             rows.append((path.name, model.config.id2label[label], f"{count / classes.numel():.1%}", target))
     print(format_table(("picture", "class", "area", "written to"), rows))
+
+
+def classify_nodes(arguments: argparse.Namespace) -> None:
+    """Prints the most probable classes of the nodes of each graph."""
+    from transformers import pipeline
+
+    graphs = {name: load_graph(name, arguments.data_dir) for name in arguments.inputs}
+    task: Any = "node-classification"  # ours: the types of transformers list only its own tasks
+    classifier = pipeline(task, model=arguments.model, trust_remote_code=False)
+    rows = []
+    for name, graph in graphs.items():
+        for answer in classifier(graph, nodes=arguments.nodes, top_k=arguments.top_k):
+            for label, probability in answer["probabilities"].items():
+                rows.append((Path(name).name, answer["node"], label, f"{probability:.3f}"))
+    print(format_table(("graph", "node", "class", "probability"), rows))
+
+
+def load_graph(name: str, data_dir: Path | None) -> "dict[str, Any]":
+    """A graph from a file, or from the data set of that name."""
+    from decahub.data import DATASETS, load_dataset
+    from decahub.data.graph_files import read_unlabelled_graph
+
+    if Path(name).is_file():
+        return read_unlabelled_graph(Path(name))
+    names = [entry.name for entry in DATASETS.values() if entry.family == "node-classification"]
+    if name not in names:
+        raise FileNotFoundError(f"`INPUT` must be a .npz file that exists or one of {', '.join(names)}; got {name!r}.")
+    return load_dataset(name, data_dir)["graph"][0]
 
 
 def save_segmentation(classes: "numpy.ndarray", num_labels: int, target: Path) -> None:

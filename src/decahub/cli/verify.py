@@ -17,7 +17,9 @@ the figures were not measured again"""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="model folder, or a download of a published one")
     parser.add_argument("--data-dir", type=Path, help="directory of the data sets; by default $DECAHUB_DATA_DIR")
-    parser.add_argument("--limit", type=int, help="measure on the first LIMIT rows only, with a wider tolerance")
+    parser.add_argument(
+        "--limit", type=int, help="measure on the first LIMIT rows, or nodes, only, with a wider tolerance"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 from decahub.data import SeededTransform
 from decahub.metrics import load_metric
 
-from .tasks import TASKS, EvaluationTask, Figures, move_to_model
+from .tasks import Figures, Measurement, get_task, move_to_model
 
 
 @contextmanager
@@ -28,17 +29,6 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:  # one by one: a frozen part may have been in eval mode inside a training model
             module.training = mode
-
-
-def get_task(name: str) -> EvaluationTask:
-    """The record of a task.
-
-    Raises:
-        ValueError: If decahub evaluates no such task.
-    """
-    if name not in TASKS:
-        raise ValueError(f"`task` must be one of {', '.join(TASKS)}; got {name!r}.")
-    return TASKS[name]
 
 
 def check_label_names(model: PreTrainedModel, label_names: Sequence[str] | None) -> list[str]:
@@ -79,15 +69,65 @@ def _select_rows(dataset: Any, limit: int | None) -> Any:
         raise ValueError("`dataset` must hold at least one row; got none.")
     if limit is None:
         return dataset
-    if limit < 1:
-        raise ValueError(f"`limit` must be at least 1, or None for all rows; got {limit}.")
     return dataset.select(range(min(limit, len(dataset))))
 
 
 def _get_label_names(dataset: Any) -> Sequence[str] | None:
-    """The names that a `ClassLabel` column carries; annotations of segmentation carry none."""
-    feature = getattr(dataset, "features", {}).get("label")
-    return getattr(feature, "names", None)
+    """The names that a column of class ids carries; annotations of segmentation carry none."""
+    features = getattr(dataset, "features", {})
+    feature = features.get("label", features.get("labels"))
+    return getattr(getattr(feature, "feature", feature), "names", None)
+
+
+@cache
+def get_metric_class(name: str) -> Any:
+    """The class of a metric: loading it copies its file, which would take longer than to measure a small graph."""
+    return type(load_metric(name, keep_in_memory=True))
+
+
+def measure_model(
+    model: PreTrainedModel,
+    processor: Any,
+    dataset: Any,
+    task: str,
+    *,
+    batch_size: int = 32,
+    limit: int | None = None,
+    label_names: Sequence[str] | None = None,
+    show_progress: bool = True,
+) -> Measurement:
+    """Measure a model on one split, and tell on how many examples.
+
+    As [`evaluate_model`], whose arguments it takes.
+
+    Returns:
+        [`Measurement`]: what [`build_evaluation`] takes.
+
+    Raises:
+        ValueError: If the task is unknown, there is nothing to measure, or its classes are not the model's.
+    """
+    record = get_task(task)
+    if limit is not None and limit < 1:
+        raise ValueError(f"`limit` must be at least 1, or None for all {record.unit}s; got {limit}.")
+    per_node = record.unit == "node"
+    rows = _select_rows(dataset, None if per_node else limit)
+    names = check_label_names(model, label_names if label_names is not None else _get_label_names(dataset))
+    family = importlib.import_module(f"decahub.data.{record.family.replace('-', '_')}")
+    metric = get_metric_class(record.metric)(keep_in_memory=True)
+    num_rows = 0
+    # Models that draw in evaluation (walks on a graph) do so from a copy of the random state.
+    with evaluation_mode(model), torch.random.fork_rng(devices=[]):
+        for batch in _build_loader(rows, family, processor, 1 if per_node else batch_size, show_progress):
+            columns = record.predict(model, processor, move_to_model(batch, model))
+            if per_node and limit is not None:
+                columns = {name: values[: limit - num_rows] for name, values in columns.items()}
+            if not len(columns["references"]):
+                continue
+            metric.add_batch(**columns)
+            num_rows += len(columns["references"])
+    if not num_rows:
+        raise ValueError("`dataset` must hold labeled nodes in the split; got none.")
+    return Measurement.from_result(record, metric.compute(**record.get_options(names)), names, num_rows)
 
 
 def evaluate_model(
@@ -108,31 +148,42 @@ def evaluate_model(
 
     Args:
         model (`PreTrainedModel`): On any device, in any precision.
-        processor: What the model was trained with; images pass through it as a user's would.
-        dataset (`datasets.Dataset`): One split with the columns of the task's family (`decahub.load_dataset`).
+        processor: What the model was trained with; images and graphs pass through it as a user's would.
+        dataset (`datasets.Dataset`): One split with the columns of the task's family (`decahub.load_dataset`). Graphs
+            go through `decahub.data.select_split(graphs, "test/0")` before.
         task (`str`): A key of `TASKS`.
-        batch_size (`int`, *optional*, defaults to 32): Rows per forward pass.
-        limit (`int`, *optional*): Use only the first `limit` rows.
+        batch_size (`int`, *optional*, defaults to 32): Rows per forward pass; graphs go one by one.
+        limit (`int`, *optional*): Use only the first `limit` rows, or nodes.
         label_names (`Sequence[str]`, *optional*): Classes of the data set in the order of their ids; by default those
-            of its `label` column.
+            of its column of class ids.
         show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
     Returns:
-        `dict[str, float]`: `accuracy` and `top_5_accuracy` (where there are more than five classes) for image
-        classification; `mean_iou`, `mean_accuracy`, `overall_accuracy` and `iou_<class>` for semantic segmentation.
+        `dict[str, float]`, by task:
+
+        - image classification: `accuracy` and, where there are more than five classes, `top_5_accuracy`;
+        - semantic segmentation: `mean_iou`, `mean_accuracy`, `overall_accuracy` and `iou_<class>`;
+        - node classification: `accuracy`, `macro_f1` and, for two classes, `roc_auc`;
+        - fair node classification: `accuracy`, `roc_auc`, `f1`, `statistical_parity_difference`,
+          `equal_opportunity_difference`, `majority_class_accuracy`, and for each group `accuracy_group_<id>`,
+          `positive_rate_group_<id>`, `true_positive_rate_group_<id>`.
+
+        What the data leaves undefined is left out.
 
     Raises:
-        ValueError: If the task is unknown, the data set is empty, or its classes are not the model's.
+        ValueError: If the task is unknown, there is nothing to measure, or its classes are not the model's.
     """
-    record = get_task(task)
-    rows = _select_rows(dataset, limit)
-    names = check_label_names(model, label_names if label_names is not None else _get_label_names(dataset))
-    family = importlib.import_module(f"decahub.data.{record.family.replace('-', '_')}")
-    metric = load_metric(record.metric, keep_in_memory=True)
-    with evaluation_mode(model):
-        for batch in _build_loader(rows, family, processor, batch_size, show_progress):
-            metric.add_batch(**record.predict(model, processor, move_to_model(batch, model)))
-    return record.summarize(metric, names)
+    measurement = measure_model(
+        model,
+        processor,
+        dataset,
+        task,
+        batch_size=batch_size,
+        limit=limit,
+        label_names=label_names,
+        show_progress=show_progress,
+    )
+    return measurement.figures
 
 
 def _build_loader(rows: Any, family: ModuleType, processor: Any, batch_size: int, show_progress: bool) -> Any:
@@ -145,4 +196,4 @@ def _build_loader(rows: Any, family: ModuleType, processor: Any, batch_size: int
     return tqdm(loader, desc="Evaluating", disable=not show_progress, leave=False)
 
 
-__all__ = ["check_label_names", "evaluate_model", "evaluation_mode", "get_task"]
+__all__ = ["check_label_names", "evaluate_model", "evaluation_mode", "get_metric_class", "measure_model"]

@@ -1,18 +1,19 @@
 """Measure a model folder again, on the data set that its `evaluation.json` names or on another one."""
 
+import importlib
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import transformers
 
+import decahub.auto  # noqa: F401  (sets the Auto classes of new tasks on transformers)
 from decahub.data import DATASETS, DatasetEntry, load_dataset
 
-from .driver import evaluate_model, get_task
+from .driver import measure_model
 from .record import EVALUATION_FILE, build_evaluation, read_evaluation
-from .tasks import TASKS
+from .tasks import TASKS, get_task
 
 
 DEFAULT_SPLIT = "test"
@@ -34,12 +35,13 @@ def evaluate_folder(
     Args:
         folder (`str` or path): Holds the model, its processor and, unless `dataset` is given, `evaluation.json`.
         data_dir (`str` or path, *optional*): Directory of the data sets; by default `$DECAHUB_DATA_DIR`.
-        limit (`int`, *optional*): Use only the first `limit` rows.
+        limit (`int`, *optional*): Use only the first `limit` rows, or nodes of graphs.
         dataset (`str` or path, *optional*): Name in the catalog, or a folder or Hub id of a user's own data; by
             default the data set of `evaluation.json`.
-        split (`str`, *optional*): By default the split of `evaluation.json`, or `"test"` where `dataset` is given.
+        split (`str`, *optional*): By default the split of `evaluation.json`, or `"test"` where `dataset` is given. Of
+            graphs with several splits of their nodes `"test/<number or name>"`.
         task (`str`, *optional*): A key of `TASKS`; by default that of `evaluation.json` or of the data set's family.
-        batch_size (`int`, *optional*, defaults to 32): Rows per forward pass.
+        batch_size (`int`, *optional*, defaults to 32): Rows per forward pass; graphs go one by one.
         show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
     Returns:
@@ -58,39 +60,41 @@ def evaluate_folder(
     entry = DATASETS.get(str(dataset))
     record = get_task(task or published.get("task") or _guess_task(entry))
     splits = load_dataset(dataset, data_dir, family=record.family)
-    rows = _select_split(splits, split or DEFAULT_SPLIT, str(dataset))
+    rows = _select_split(splits, split or DEFAULT_SPLIT, str(dataset), record.family)
 
     model = getattr(transformers, record.model_class).from_pretrained(folder)
     processor = getattr(transformers, record.processor_class).from_pretrained(folder)
     started = time.monotonic()
-    figures = evaluate_model(
+    measurement = measure_model(
         model,
         processor,
         rows,
         record.name,
         batch_size=batch_size,
         limit=limit,
-        label_names=entry.label_names if entry else None,
+        label_names=(entry.label_names or None) if entry else None,
         show_progress=show_progress,
     )
     return build_evaluation(
-        figures,
+        measurement,
         task=record.name,
         dataset=str(dataset),
         split=split or DEFAULT_SPLIT,
-        num_rows=len(rows) if limit is None else min(limit, len(rows)),
         minutes=(time.monotonic() - started) / 60,
     )
 
 
 def _guess_task(entry: DatasetEntry | None) -> str:
     for task in TASKS.values():
-        if entry is not None and task.family == entry.family:
+        if entry is not None and (task.family, task.needs_groups) == (entry.family, bool(entry.sensitive)):
             return task.name
     raise ValueError(f"`task` must be given for data that is not in the catalog: one of {', '.join(TASKS)}; got None.")
 
 
-def _select_split(splits: Mapping[str, Any], split: str, source: str) -> Any:
+def _select_split(splits: Any, split: str, source: str, family: str) -> Any:
+    module = importlib.import_module(f"decahub.data.{family.replace('-', '_')}")
+    if hasattr(module, "select_split"):  # a split of the nodes of each graph
+        return module.select_split(splits, split)
     if split not in splits:
         raise ValueError(f"`split` of {source!r} must be one of {', '.join(splits)}; got {split!r}.")
     return splits[split]

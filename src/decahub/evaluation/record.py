@@ -10,6 +10,8 @@ from typing import Any
 from decahub.data import DATASETS
 from decahub.training.environment import describe_command, describe_hardware, describe_versions
 
+from .tasks import Measurement
+
 
 EVALUATION_FILE = "evaluation.json"
 KEYS = ("task", "dataset", "figures", "command", "minutes", "hardware", "versions")
@@ -18,40 +20,50 @@ FIGURE_KEYS = ("metric", "value", "n")
 
 
 def build_evaluation(
-    figures: Mapping[str, float],
+    figures: Mapping[str, float] | Measurement,
     *,
     task: str,
     dataset: str,
     split: str,
-    num_rows: int,
     minutes: float,
+    num_rows: int | None = None,
     title: str | None = None,
 ) -> dict[str, Any]:
     """The content of `evaluation.json`, with the command, hardware and versions of this process.
 
     Args:
-        figures (`Mapping[str, float]`): What `evaluate_model` returned.
+        figures (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` or `measure_model` returned.
         task (`str`): A key of `TASKS`.
-        dataset (`str`): Name in the catalog, or a user's own name for the data.
-        split (`str`): Split that was measured.
-        num_rows (`int`): Number of rows that were measured.
+        dataset (`str`): Name in the catalog, or a user's own name for the data; of an absolute path the last part.
+        split (`str`): Split that was measured; of a graph such as "test/3".
         minutes (`float`): Duration of the evaluation.
+        num_rows (`int`, *optional*): Number of rows, or nodes, that were measured; a [`Measurement`] knows it.
         title (`str`, *optional*): Name of the data for readers; by default the catalog's.
 
     Raises:
-        ValueError: If there is no figure or one is not finite.
+        ValueError: If there is no figure, one is not finite, or `num_rows` is missing.
     """
+    counts: Mapping[str, int] = {}
+    if isinstance(figures, Measurement):
+        num_rows, counts, figures = figures.num_rows, figures.counts, figures.figures
+    if num_rows is None:
+        raise ValueError("`num_rows` must be the number of rows, or nodes, behind the figures; got None.")
     if not figures:
         raise ValueError("`figures` must hold at least one figure; got none.")
     for metric, value in figures.items():
         if not math.isfinite(value):
             raise ValueError(f"`figures` must be finite; got {value} for {metric!r}.")
+    if Path(dataset).is_absolute():
+        dataset = Path(dataset).name  # the rest means nothing on another machine
     if title is None:
         title = DATASETS[dataset].title if dataset in DATASETS else dataset
     return {
         "task": task,
         "dataset": {"name": dataset, "title": title, "split": split, "num_rows": num_rows},
-        "figures": [{"metric": metric, "value": float(value), "n": num_rows} for metric, value in figures.items()],
+        "figures": [
+            {"metric": metric, "value": float(value), "n": counts.get(metric, num_rows)}
+            for metric, value in figures.items()
+        ],
         "command": describe_command(),
         "minutes": round(minutes, 2),
         "hardware": describe_hardware(),
@@ -59,12 +71,14 @@ def build_evaluation(
     }
 
 
-def write_evaluation(path: str | os.PathLike, figures: Mapping[str, float], **facts: Any) -> dict[str, Any]:
+def write_evaluation(
+    path: str | os.PathLike, figures: Mapping[str, float] | Measurement, **facts: Any
+) -> dict[str, Any]:
     """Write `evaluation.json`; an older file stays whole until the new one is complete.
 
     Args:
         path (`str` or path): The file, or the folder to write `evaluation.json` into.
-        figures (`Mapping[str, float]`): What `evaluate_model` returned.
+        figures (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` or `measure_model` returned.
         facts: The keyword arguments of `build_evaluation`.
 
     Returns:

@@ -11,6 +11,7 @@ from decahub.data.catalog import DATASETS, DatasetEntry
 from decahub.registry import METHODS, PUBLIC_NAMES, Method, ModelEntry
 
 from .folder import CONFIG, TRAINING_MINUTES, read_evaluation, read_json, read_recipe, read_train_log
+from .split_results import SplitResults, read_split_results
 
 
 CARD_PREFIX = "card_"
@@ -19,6 +20,9 @@ PIPELINE_TAGS = {
     "AutoModelForImageClassification": "image-classification",
     "AutoModelForSemanticSegmentation": "image-segmentation",
 }
+# Tasks that the Hub or transformers has no pipeline for: our name of the task, and tags under which models are found.
+# The Hub's task graph-ml is such a tag: as `pipeline_tag` it would promise `pipeline("graph-ml")`, which there is not.
+NEW_TASKS = {"AutoModelForNodeClassification": ("node-classification", ("graph-ml", "node-classification"))}
 REQUIRED_TEXTS = ("card_title", "card_summary", "card_intended_use", "card_limits")
 
 
@@ -94,6 +98,7 @@ class FolderFacts:
     method: Method
     entry: ModelEntry
     pictures: list[str]
+    split_results: SplitResults | None
 
     @classmethod
     def from_folder(cls, folder: Path) -> "FolderFacts":
@@ -114,6 +119,7 @@ class FolderFacts:
             method=method,
             entry=entry,
             pictures=sorted(path.name for path in folder.glob("*.png")),
+            split_results=read_split_results(folder),
         )
 
     @property
@@ -135,6 +141,18 @@ class FolderFacts:
     def pipeline_tag(self) -> str | None:
         """The Hub's name of the task, where transformers has a pipeline for it."""
         return PIPELINE_TAGS.get(self.auto_class or "")
+
+    @property
+    def task_type(self) -> str:
+        """Name of the task for the `model-index`."""
+        if self.auto_class in NEW_TASKS:
+            return NEW_TASKS[self.auto_class][0]
+        return self.pipeline_tag or self.evaluation["task"]
+
+    @property
+    def task_tags(self) -> tuple[str, ...]:
+        """Tags that say the task where no `pipeline_tag` does."""
+        return NEW_TASKS[self.auto_class][1] if self.auto_class in NEW_TASKS else ()
 
     @property
     def model_id(self) -> str:

@@ -2,6 +2,7 @@
 
 config.json  preprocessor_config.json  model.safetensors   what `from_pretrained` reads
 evaluation.json  recipe.yaml  train_log.jsonl              what was measured, and how the weights came about
+splits.json                                                optional: results of the same recipe on all splits
 README.md  *.png                                           the card, rendered from the above, and its pictures
 SHA256SUMS                                                 hashes of all of them, in the format of `sha256sum -c`
 """
@@ -46,6 +47,7 @@ def save_model_folder(
     train_log: str | os.PathLike | None = None,
     training_minutes: float | None = None,
     pictures: Iterable[str | os.PathLike] = (),
+    extra_files: Iterable[str | os.PathLike] = (),
 ) -> Path:
     """Writes a model folder, complete or not at all.
 
@@ -65,6 +67,8 @@ def save_model_folder(
         training_minutes (`float`, *optional*): time that training took; becomes a last line of the log, with the
             hardware and versions of this process.
         pictures (iterable of paths): PNG files to show in the card, under their own names.
+        extra_files (iterable of paths): further JSON files to keep under their own names. The card shows
+            `splits.json`, the results over all splits ([`SplitResults`]), as a table.
 
     Returns:
         `pathlib.Path`: the folder.
@@ -85,7 +89,8 @@ def save_model_folder(
         _save_weights(staging, model, processor)
         _write_facts(staging, evaluation, recipe)
         _write_log(staging, train_log, training_minutes)
-        _copy_pictures(staging, pictures)
+        _copy_files(staging, pictures, "pictures", ".png")
+        _copy_files(staging, extra_files, "extra_files", ".json")
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -150,11 +155,14 @@ def _summarize_run(lines: list[str], training_minutes: float) -> dict[str, Any]:
     return {**reached, **summary, "versions": describe_versions()}
 
 
-def _copy_pictures(staging: Path, pictures: Iterable[str | os.PathLike]) -> None:
-    for picture in map(Path, pictures):
-        if picture.suffix != ".png":
-            raise ValueError(f"`pictures` must be PNG files; got {str(picture)!r}. Save the picture as PNG.")
-        shutil.copyfile(picture, staging / picture.name)
+def _copy_files(staging: Path, paths: Iterable[str | os.PathLike], argument: str, suffix: str) -> None:
+    for path in map(Path, paths):
+        if path.suffix != suffix:
+            kind = suffix[1:].upper()
+            raise ValueError(f"`{argument}` must be {kind} files; got {str(path)!r}. Save it as {kind}.")
+        if (staging / path.name).exists():
+            raise ValueError(f"`{argument}` must not replace files of the model; got {str(path)!r}. Rename it.")
+        shutil.copyfile(path, staging / path.name)
 
 
 def thin_log(lines: list[str], max_bytes: int) -> list[str]:
@@ -310,11 +318,26 @@ def set_recipe_value(folder: Path, key: str, value: str) -> None:
 
 
 def read_train_log(folder: Path) -> list[dict[str, Any]]:
-    """The rows of the training log; empty where there is none."""
+    """The rows of the training log; empty where there is none.
+
+    Raises:
+        ValueError: If a line is no JSON object; the message names it.
+    """
     path = folder / TRAIN_LOG
     if not path.exists():
         return []
-    return [json.loads(line) for line in _read_text(path).splitlines()]
+    rows = []
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{TRAIN_LOG} in {folder} must hold JSON; line {number}: {error}.") from error
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"{TRAIN_LOG} in {folder} must hold JSON objects; line {number}: got {type(row).__name__}."
+            )
+        rows.append(row)
+    return rows
 
 
 def _read_text(path: Path) -> str:

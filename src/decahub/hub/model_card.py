@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .card_facts import CARD_PREFIX, FolderFacts
 from .folder import CARD, TRAINING_MINUTES, write_checksums, write_text
+from .split_results import SplitResults
 
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -38,6 +39,7 @@ def render_model_card(folder: str | os.PathLike) -> ModelCard:
     facts = FolderFacts.from_folder(Path(folder))
     # Not `ModelCard.from_template`, whose templates print nothing where a name is misspelt.
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["figure"] = format_figure
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     text = template.render(
         facts=facts,
@@ -47,6 +49,7 @@ def render_model_card(folder: str | os.PathLike) -> ModelCard:
         versions=join_versions(facts.evaluation["versions"]),
         minutes=format_minutes(facts.evaluation["minutes"]),
         recipe=format_recipe(facts.recipe),
+        split_table=None if facts.split_results is None else build_split_table(facts.split_results),
     )
     check_card(text)
     return ModelCard(text)
@@ -78,7 +81,7 @@ def build_metadata(facts: FolderFacts) -> ModelCardData:
         license_link=terms.homepage if terms is not None else None,
         library_name="transformers",
         pipeline_tag=facts.pipeline_tag,
-        tags=[facts.method.name, *paper, *(["custom_code"] if facts.has_code else [])],
+        tags=[facts.method.name, *facts.task_tags, *paper, *(["custom_code"] if facts.has_code else [])],
         datasets=[dataset.hub_id] if dataset is not None and dataset.hub_id else None,
         metrics=[figures[0]["metric"]],  # the headline; the model-index has all
         base_model=facts.card.card_base_model,
@@ -90,7 +93,7 @@ def build_metadata(facts: FolderFacts) -> ModelCardData:
 def _build_eval_result(facts: FolderFacts, row: dict[str, Any]) -> EvalResult:
     dataset = facts.evaluation["dataset"]
     return EvalResult(
-        task_type=facts.pipeline_tag or facts.evaluation["task"],
+        task_type=facts.task_type,
         dataset_type=dataset["name"],
         dataset_name=dataset["title"],
         dataset_split=dataset["split"],
@@ -118,6 +121,19 @@ def format_figure(value: float) -> str:
 def format_minutes(minutes: float) -> str:
     """A duration to the minute, below ten minutes to the tenth of one."""
     return f"{minutes:.1f} minutes" if minutes < 10 else f"{minutes:.0f} minutes"
+
+
+def build_split_table(results: SplitResults) -> list[list[str]]:
+    """The rows of a folder's results over all splits as texts, the names of the columns first."""
+    rows = [[format_cell(row[name]) for name in results.columns] for row in results.rows]
+    return [list(results.columns), *rows]
+
+
+def format_cell(value: Any) -> str:
+    """A value of a table: four digits for a fraction, commas between the items of a list."""
+    if isinstance(value, list):
+        return ", ".join(map(format_cell, value))
+    return format_figure(value) if isinstance(value, float) else str(value)
 
 
 def join_versions(versions: dict[str, str]) -> str:

@@ -69,8 +69,8 @@ def verify(
     Args:
         folder (`str` or `os.PathLike`): a folder of [`save_model_folder`], or a download of a published one.
         data_dir (`str` or `os.PathLike`, *optional*): holds the data sets; by default `$DECAHUB_DATA_DIR`.
-        limit (`int`, *optional*): measure on the first `limit` rows only, by default on as many as were published.
-            With fewer rows the first figure alone is compared, within `2 / sqrt(limit)` instead of 0.002.
+        limit (`int`, *optional*): measure on the first `limit` rows (nodes of graphs) only, by default on as many as
+            were published. With fewer the first figure alone is compared, within `2 / sqrt(limit)` instead of 0.002.
 
     Returns:
         [`VerificationReport`]: never raises for a fault of the folder's files; that is what the report is for.
@@ -163,6 +163,9 @@ def _check_figures(folder: Path, data_dir: str | os.PathLike | None, limit: int 
     entry = DATASETS.get(published["dataset"]["name"])
     if data_dir is None and (entry is None or entry.builder is None):
         return [Check("figures", "not done", f"not re-evaluated: give `data_dir` or set {DATA_DIR_VARIABLE}")]
+    if entry is None:
+        detail = "not re-evaluated: the data is not in the catalog; `decahub evaluate --dataset` measures your own"
+        return [Check("figures", "not done", detail)]
     published_rows = published["dataset"]["num_rows"]
     try:
         measured = evaluate_folder(folder, data_dir=data_dir, limit=min(limit or published_rows, published_rows))

@@ -1,0 +1,128 @@
+"""Pipeline "node-classification": a graph in, a class with its probability for each node out."""
+
+import inspect
+from typing import Any
+
+import torch
+from transformers import Pipeline
+
+
+class NodeClassificationPipeline(Pipeline):
+    """Classifies the nodes of a graph, all of them or those asked for.
+
+    One input is a graph in any form that the model's feature extractor takes: a torch-geometric `Data`, a networkx
+    graph, a dict of arrays, a pair `(node_features, edge_index)` or a row of `decahub.load_dataset`. As everywhere in
+    transformers a list holds several inputs; a list of graphs that is itself one input, `pipe([[graph, other]])`, is
+    answered in one forward pass over the disjoint union.
+
+    Args of a call:
+        nodes (sequence of `int`, *optional*): Ids of the nodes to answer for, in this order; by default all. For a
+            list of graphs one such sequence for each.
+        top_k (`int`, *optional*): Classes in `probabilities`, the most probable ones; by default all.
+        batch_size_nodes (`int`, *optional*): Compute the answers for so many nodes at a time, in bounded memory. A
+            model that cannot (its `forward` takes no `target_nodes`) computes all at once.
+
+    Returns for each input:
+        `list[dict]`: for each node `node` (`int`), `label` (`str`), `score` (`float`, its probability) and
+        `probabilities` (`dict[str, float]`, best first). For a list of graphs a list of these for each.
+
+    Example:
+    ```python
+    >>> from transformers import pipeline
+    >>> classify = pipeline("node-classification", model="model_cards/raw-gnn-texas")
+    >>> classify({"node_features": features, "edge_index": edges}, nodes=[4, 7], top_k=1)
+    [{'node': 4, 'label': 'class 3', 'score': 0.98, 'probabilities': {'class 3': 0.98}}, ...]
+    ```
+    """
+
+    _load_feature_extractor = True
+    _load_image_processor = _load_processor = _load_tokenizer = False
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        batch_size = kwargs.get("batch_size") or self._batch_size or 1
+        if batch_size > 1:
+            raise ValueError(
+                f"`batch_size` must be 1 for graphs; got {batch_size}. Give a list of graphs as one input: "
+                "`pipe([[graph, other]])`."
+            )
+        if isinstance(inputs, list) and not inputs:
+            raise ValueError("`inputs` must hold at least one graph; got an empty list.")
+        return super().__call__(inputs, **kwargs)
+
+    def _sanitize_parameters(
+        self, nodes: Any = None, top_k: int | None = None, batch_size_nodes: int | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        for name, value in (("top_k", top_k), ("batch_size_nodes", batch_size_nodes)):
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, or None; got {value}.")
+        return (
+            {} if nodes is None else {"nodes": nodes},
+            {} if batch_size_nodes is None else {"batch_size_nodes": batch_size_nodes},
+            {} if top_k is None else {"top_k": top_k},
+        )
+
+    def preprocess(self, graph: Any, nodes: Any = None) -> dict[str, Any]:
+        extracted = self.feature_extractor(graph, return_tensors="pt")
+        num_nodes = extracted["node_features"].shape[0]
+        sizes = extracted["num_nodes_per_graph"].tolist() if isinstance(graph, list) else [num_nodes]
+        if nodes is None:
+            asked = [torch.arange(size) for size in sizes]
+        elif isinstance(graph, list):
+            if len(nodes) != len(sizes):
+                raise ValueError(
+                    f"`nodes` must hold one sequence of ids for each of the {len(sizes)} graphs; got {len(nodes)}."
+                )
+            asked = [_read_nodes(ids, size) for ids, size in zip(nodes, sizes, strict=True)]
+        else:
+            asked = [_read_nodes(nodes, num_nodes)]
+        inputs = {name: extracted[name] for name in self.feature_extractor.model_input_names}
+        return {"inputs": inputs, "nodes": asked, "sizes": sizes, "is_list": isinstance(graph, list)}
+
+    def _forward(self, prepared: dict[str, Any], batch_size_nodes: int | None = None) -> Any:
+        inputs, sizes = prepared["inputs"], prepared["sizes"]
+        starts = [sum(sizes[:index]) for index in range(len(sizes))]
+        nodes = torch.cat([ids + start for ids, start in zip(prepared["nodes"], starts, strict=True)])
+        takes_targets = "target_nodes" in inspect.signature(self.model.forward).parameters
+        if batch_size_nodes is not None and takes_targets:
+            targets, places = nodes.unique(return_inverse=True)  # a model computes each target once
+            parts = [self.model(**inputs, target_nodes=part).logits for part in targets.split(batch_size_nodes)]
+            logits = torch.cat(parts)[places]
+        else:
+            logits = self.model(**inputs).logits[nodes]
+        return {**{name: prepared[name] for name in ("nodes", "is_list")}, "logits": logits}
+
+    def postprocess(self, outputs: dict[str, Any], top_k: int | None = None) -> list[Any]:
+        names = self.model.config.id2label
+        probabilities = outputs["logits"].float().softmax(-1)
+        best, classes = probabilities.topk(min(top_k or len(names), len(names)))
+        rows = zip(best.tolist(), classes.tolist(), strict=True)
+        answers: list[list[dict[str, Any]]] = []
+        for ids in outputs["nodes"]:
+            answers.append([])
+            for node in ids.tolist():
+                scores, labels = next(rows)
+                ranked = {names[label]: score for label, score in zip(labels, scores, strict=True)}
+                answers[-1].append(
+                    {"node": node, "label": names[labels[0]], "score": scores[0], "probabilities": ranked}
+                )
+        return answers if outputs["is_list"] else answers[0]
+
+
+def _read_nodes(nodes: Any, num_nodes: int) -> torch.Tensor:
+    """Ids of nodes as a tensor, after a look at each."""
+    ids = torch.as_tensor(nodes)
+    if ids.ndim != 1 or not ids.numel() or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise ValueError(
+            f"`nodes` must be a non-empty sequence of node ids (integers); got {ids.dtype} of shape "
+            f"{tuple(ids.shape)}. For one node write `nodes=[7]`."
+        )
+    outside = (ids < 0) | (ids >= num_nodes)
+    if outside.any():
+        raise ValueError(
+            f"`nodes` must hold ids in [0, {num_nodes}); got {int(ids[outside][0])}"
+            + (f" and {int(outside.sum()) - 1} more." if outside.sum() > 1 else ".")
+        )
+    return ids.long()
+
+
+__all__ = ["NodeClassificationPipeline"]
