@@ -144,7 +144,8 @@ def choose_settings(name: str, dataset: str, row: dict, arguments: Arguments) ->
 
 def run_dataset(dataset: str, arguments: Arguments) -> None:
     """All runs of one graph, seed by seed, so that a script that is cut short has compared something."""
-    row = load_dataset(dataset, arguments.data_dir)["graph"][0]
+    row = load_dataset(dataset, arguments.data_dir, family="node-classification")["graph"][0]
+    dataset = Path(dataset).name
     chosen = {name: choose_settings(name, dataset, row, arguments) for name in arguments.models}
     for seed in arguments.seeds:
         for name, (number, settings) in chosen.items():

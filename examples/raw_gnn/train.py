@@ -15,7 +15,7 @@ import torch
 from accelerate.utils import set_seed
 
 from decahub import RawGnnConfig, RawGnnFeatureExtractor, RawGnnForNodeClassification
-from decahub.data import DATASETS, load_dataset, node_classification
+from decahub.data import load_dataset, node_classification
 from decahub.evaluation import build_evaluation, evaluate_nodes, measure_nodes
 from decahub.hub import CardArguments, save_model_folder
 from decahub.models.raw_gnn.optimization_raw_gnn import build_parameter_groups, training_step
@@ -29,17 +29,33 @@ class Arguments(CardArguments, LoopArguments):
     label_names: list[str] = argument([], "Classes of your own data, where its files do not name them.")
     split: int = argument(0, "Number of the public split: which nodes train, validate and test.")
     pretrained: str | None = argument(None, "Model folder or Hub id to start from; by default random weights.")
+    nodes_per_batch: int | None = argument(
+        None, "Train in mini-batches of so many nodes, for large graphs; by default a step takes the whole graph."
+    )
+    splits_file: str | None = argument(None, "A `splits.json`, results over all splits, to show in the card.")
     variant: str = argument("paper", "Published variant to start from random weights: paper or official.")
     config: dict = argument({}, "Fields of RawGnnConfig to change.")
     feature_extractor: dict = argument({}, "Arguments of RawGnnFeatureExtractor.")
 
 
-def get_label_names(arguments: Arguments, labels: torch.Tensor) -> list[str]:
-    if arguments.label_names:
-        return arguments.label_names
-    if arguments.dataset in DATASETS:
-        return list(DATASETS[arguments.dataset].label_names)
-    return [f"class {index}" for index in range(int(labels.max()) + 1)]
+def get_label_names(arguments: Arguments, graphs, labels: torch.Tensor) -> list[str]:
+    names = getattr(graphs.features["labels"].feature, "names", None)
+    return arguments.label_names or names or [f"class {index}" for index in range(int(labels.max()) + 1)]
+
+
+def build_train_dataset(arguments: Arguments, inputs: dict):
+    """What a step takes: the graph, or mini-batches of training nodes with the graph."""
+    if arguments.nodes_per_batch is None:
+        return [inputs], lambda rows: rows[0]
+    arguments.per_device_train_batch_size = arguments.nodes_per_batch
+    graph = {name: inputs[name] for name in ("node_features", "edge_index")}
+    nodes = (inputs["train_mask"] & (inputs["labels"] >= 0)).nonzero().squeeze(1)
+
+    def collate(rows):
+        target_nodes = torch.stack(rows)
+        return {**graph, "target_nodes": target_nodes, "labels": inputs["labels"][target_nodes]}
+
+    return nodes, collate
 
 
 def build_model(arguments: Arguments, num_features: int, label_names: list[str]) -> RawGnnForNodeClassification:
@@ -60,12 +76,13 @@ def main():
     set_seed(arguments.seed)
 
     # To use your own graph: `dataset: path/to/folder` in the recipe, or build the same dictionary of tensors here.
-    row = load_dataset(arguments.dataset, arguments.data_dir, family="node-classification")["graph"][0]
+    graphs = load_dataset(arguments.dataset, arguments.data_dir, family="node-classification")["graph"]
     feature_extractor = RawGnnFeatureExtractor(**arguments.feature_extractor)
-    inputs = node_classification.build_graph_inputs(row, feature_extractor, split=arguments.split)
+    inputs = node_classification.build_graph_inputs(graphs[0], feature_extractor, split=arguments.split)
     feature_extractor.num_features = inputs["node_features"].shape[1]
 
-    model = build_model(arguments, feature_extractor.num_features, get_label_names(arguments, inputs["labels"]))
+    label_names = get_label_names(arguments, graphs, inputs["labels"])
+    model = build_model(arguments, feature_extractor.num_features, label_names)
     groups = build_parameter_groups(model, arguments.weight_decay)
     update = Update(
         torch.optim.Adam(groups, lr=arguments.learning_rate), training_step, scheduler=arguments.build_scheduler
@@ -74,7 +91,8 @@ def main():
     def evaluate(model):
         return evaluate_nodes(model, inputs, inputs["validation_mask"])
 
-    result = train(model, update, [inputs], arguments, collate_fn=lambda rows: rows[0], evaluate=evaluate)
+    train_dataset, collate = build_train_dataset(arguments, inputs)
+    result = train(model, update, train_dataset, arguments, collate_fn=collate, evaluate=evaluate)
     if not result.is_main_process:
         return
 
@@ -95,6 +113,7 @@ def main():
         recipe=dataclasses.asdict(arguments),
         train_log=result.train_log,
         training_minutes=result.minutes,
+        extra_files=[] if arguments.splits_file is None else [arguments.splits_file],
     )
     print({name: round(value, 4) for name, value in measurement.figures.items()})
     print(f"Saved to {folder}")

@@ -1,0 +1,259 @@
+"""Finished runs of `reproduce.py` to the files that the documentation is made of.
+
+`reliant.json` compares students of a GCN, `reliant_<teacher>.json` those of another teacher, `reliant_tradeoff.json`
+and `reliant_tradeoff_<data set>_<student>.png` show what a larger fairness weight gains and costs.
+"""
+
+import json
+import os
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+from scipy.stats import spearmanr
+
+from decahub.data import DATASETS
+from decahub.training import describe_command, describe_hardware, describe_versions
+
+
+matplotlib.use("Agg")
+
+MAJORITY = "majority class"
+PLAIN = 0.0  # the fairness weight of plain distillation
+MAIN_TEACHER = "GCN"
+STRONG_CORRELATION = 0.8
+STUDENTS = {"AKD": "SGC", "CPF": "PLP"}
+PARITY, OPPORTUNITY = "statistical_parity_difference", "equal_opportunity_difference"
+METRICS = {
+    "accuracy": "accuracy (%)",
+    "roc_auc": "AUROC (%)",
+    "f1": "F1 (%)",
+    PARITY: "statistical parity difference (%)",
+    OPPORTUNITY: "equal opportunity difference (%)",
+}
+# Logs of the authors, one seed each; tables of the paper could not be obtained.
+SOURCE = "log in the authors' repository, one seed"
+KNOWN = {
+    ("GCN", None, "bail"): (92.25, 6.19, 2.25),
+    ("GCN", None, "credit"): (77.39, 13.32, 10.40),
+    ("GraphSAGE", None, "bail"): (91.45, 6.97, 2.85),
+    ("GraphSAGE", None, "credit"): (78.09, 14.19, 11.49),
+    ("GCN", "CPF", "bail"): (89.28, 5.67, 2.29),
+    ("GCN", "CPF", "credit"): (78.09, 11.67, 7.18),
+    ("GraphSAGE", "CPF", "bail"): (89.10, 5.52, 1.73),
+    ("GraphSAGE", "CPF", "credit"): (77.95, 2.52, 1.68),
+    ("GCN", "AKD", "bail"): (88.99, 5.53, 2.77),
+    ("GCN", "AKD", "credit"): (77.81, 2.59, 2.43),
+    ("GraphSAGE", "AKD", "bail"): (89.78, 6.49, 3.50),
+    ("GraphSAGE", "AKD", "credit"): (78.07, 1.16, 0.95),
+}
+
+
+def read_runs(folder: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*/*/run.json"))]
+
+
+def group_runs(runs: list[dict]) -> dict[tuple, list[dict]]:
+    """Runs by (data set, teacher, student, fairness weight), seed by seed."""
+    groups: dict[tuple, list[dict]] = {}
+    for run in sorted(runs, key=lambda run: (run["dataset"], run["student"] or "", run["fairness_weight"] or 0.0)):
+        key = (run["dataset"], run["teacher"], run["student"], run["fairness_weight"])
+        groups.setdefault(key, []).append(run)
+    return {key: sorted(value, key=lambda run: run["seed"]) for key, value in groups.items()}
+
+
+def name_model(teacher: str, student: str | None, weight: float | None) -> str:
+    if teacher == MAJORITY:
+        return MAJORITY
+    if student is None:
+        return f"{teacher}, teacher"
+    how = "plain distillation" if weight == PLAIN else f"RELIANT, fairness weight {weight:g}"
+    return f"{STUDENTS[student]} of {teacher}, {student}: {how}"
+
+
+def build_row(key: tuple, runs: list[dict], metric: str) -> dict:
+    dataset, teacher, student, weight = key
+    values = [100 * run["figures"][f"test_{metric}"] for run in runs]
+    known = KNOWN.get((teacher, student, dataset)) if weight != PLAIN else None
+    figures = dict(zip(("accuracy", PARITY, OPPORTUNITY), known or (), strict=False))
+    return {
+        "model": name_model(teacher, student, weight),
+        "dataset": dataset,
+        "split": "test nodes of the authors' split",
+        "checkpoint": runs[0]["checkpoint"],
+        "metric": METRICS[metric],
+        "value": statistics.mean(values),
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
+        "n": len(values),
+        "seeds": [run["seed"] for run in runs],
+        "runs": values,
+        "num_parameters": runs[0]["num_parameters"],
+        "paper": figures.get(metric),
+        "paper_source": SOURCE if metric in figures else None,
+        "minutes": sum(run["minutes"] for run in runs),
+    }
+
+
+def compare(first: list[dict], second: list[dict], metric: str) -> tuple[float, float]:
+    """Mean and two standard errors of `first - second` in percent, seed by seed."""
+    others = {run["seed"]: run["figures"][f"test_{metric}"] for run in second}
+    gaps = [100 * (run["figures"][f"test_{metric}"] - others[run["seed"]]) for run in first if run["seed"] in others]
+    return statistics.mean(gaps), 2 * statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else float("inf")
+
+
+def judge_pair(fair: list[dict], plain: list[dict]) -> str:
+    """Whether the parity difference of RELIANT is below that of plain distillation, and what it costs."""
+    gap, error = compare(fair, plain, PARITY)
+    word = "undecided" if abs(gap) <= error else "holds" if gap < 0 else "does not hold"
+    cost, cost_error = compare(fair, plain, "accuracy")
+    auroc, auroc_error = compare(fair, plain, "roc_auc")
+    before, after = (statistics.mean(100 * run["figures"][f"test_{PARITY}"] for run in runs) for runs in (plain, fair))
+    return (
+        f"{word} ({before:.1f} to {after:.1f}, {_format_gap(gap, error)}; accuracy {_format_gap(cost, cost_error)}, "
+        f"AUROC {_format_gap(auroc, auroc_error)})"
+    )
+
+
+def _format_gap(gap: float, error: float) -> str:
+    return f"{gap:+.1f}" + (f" ± {error:.1f}" if error < float("inf") else " in one run")
+
+
+def judge_students(groups: dict[tuple, list[dict]], weights: dict[tuple[str, str], float]) -> str:
+    parts = []
+    for (dataset, student), weight in weights.items():
+        for teacher in dict.fromkeys(key[1] for key in groups if key[:1] == (dataset,) and key[2] == student):
+            keys = [(dataset, teacher, student, value) for value in (weight, PLAIN)]
+            if all(key in groups for key in keys):
+                parts.append(f"{dataset}, {STUDENTS[student]}: {judge_pair(*(groups[key] for key in keys))}")
+    return "; ".join(parts) + ". Points of percent, ± two standard errors over seeds"
+
+
+def write_results(folder: Path, results_dir: Path, chosen: dict[tuple[str, str], float]) -> None:
+    """Writes every comparison for which there are runs.
+
+    Args:
+        folder (`Path`): of the runs.
+        results_dir (`Path`): where the files go.
+        chosen (`dict`): the fairness weight that stands for RELIANT, by (data set, student).
+    """
+    groups = group_runs(read_runs(folder))
+    compared = {key: runs for key, runs in groups.items() if key[2] is None or is_compared(key, chosen)}
+    for teacher in dict.fromkeys(key[1] for key in groups if key[1] != MAJORITY):
+        kept = {key: runs for key, runs in compared.items() if key[1] in (teacher, MAJORITY)}
+        kept = {key: runs for key, runs in kept.items() if any(other[2] and other[0] == key[0] for other in kept)}
+        name = "reliant" if teacher == MAIN_TEACHER else f"reliant_{teacher.lower()}"
+        claim = (
+            f"RELIANT lowers the statistical parity difference of students of a {teacher} at little cost of accuracy"
+        )
+        rows = [build_row(key, runs, metric) for key, runs in kept.items() for metric in METRICS]
+        _write(results_dir / f"{name}.json", claim, judge_students(kept, chosen), rows)
+    curves = find_curves(groups)
+    _write(
+        results_dir / "reliant_tradeoff.json",
+        "A larger fairness weight lowers the statistical parity difference further, and costs more accuracy",
+        "; ".join(judge_curve(name, curve) for name, curve in curves.items()),
+        [
+            build_row(key, runs, metric)
+            for curve in curves.values()
+            for key, runs in curve.items()
+            for metric in ("accuracy", "roc_auc", PARITY)
+        ],
+    )
+    for (dataset, _, student), curve in curves.items():
+        draw_curve(results_dir / f"reliant_tradeoff_{dataset}_{STUDENTS[student].lower()}.png", curve, groups)
+
+
+def is_compared(key: tuple, chosen: dict[tuple[str, str], float]) -> bool:
+    dataset, _, student, weight = key
+    return weight in (PLAIN, chosen.get((dataset, student)))
+
+
+def find_curves(groups: dict[tuple, list[dict]]) -> dict[tuple, dict[tuple, list[dict]]]:
+    """Runs over several fairness weights by (data set, teacher, student), all of them with the same seeds."""
+    curves: dict[tuple, dict[tuple, list[dict]]] = {}
+    for key, runs in groups.items():
+        if key[2] is not None:
+            curves.setdefault(key[:3], {})[key] = runs
+    curves = {name: curve for name, curve in curves.items() if len(curve) > 2}
+    for name, curve in curves.items():
+        common = set.intersection(*({run["seed"] for run in runs} for runs in curve.values()))
+        curves[name] = {key: [run for run in runs if run["seed"] in common] for key, runs in curve.items()}
+    return curves
+
+
+def judge_curve(name: tuple, curve: dict[tuple, list[dict]]) -> str:
+    """Rank correlation of the weight with the mean parity difference and the mean accuracy."""
+    weights = [key[3] for key in curve]
+    ranks = {
+        metric: spearmanr(weights, [_summarize(runs, metric)[0] for runs in curve.values()]).statistic
+        for metric in (PARITY, "accuracy")
+    }
+    holds = "holds" if ranks[PARITY] < -STRONG_CORRELATION else "does not hold"
+    dataset, teacher, student = name
+    return (
+        f"{holds} on {dataset} with {STUDENTS[student]} of {teacher}: over {len(weights)} weights the rank "
+        f"correlation with the parity difference is {ranks[PARITY]:+.2f}, with the accuracy {ranks['accuracy']:+.2f}"
+    )
+
+
+def draw_curve(path: Path, curve: dict[tuple, list[dict]], groups: dict[tuple, list[dict]]) -> None:
+    """Picture of accuracy and AUROC against the parity difference, with teacher and majority class."""
+    dataset, teacher, student, _ = next(iter(curve))
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    for panel, metric in zip(panels, ("accuracy", "roc_auc"), strict=True):
+        points = [(key[3], _summarize(runs, metric), _summarize(runs, PARITY)) for key, runs in curve.items()]
+        fair = [point for point in points if point[0] != PLAIN]
+        panel.plot([x[0] for _, x, _ in fair], [y[0] for _, _, y in fair], color="tab:blue", linewidth=1)
+        for weight, (x, x_error), (y, y_error) in points:
+            is_plain = weight == PLAIN
+            color, marker = ("tab:red", "s") if is_plain else ("tab:blue", "o")
+            label = (
+                "plain distillation" if is_plain else "RELIANT, by fairness weight" if weight == fair[0][0] else None
+            )
+            panel.errorbar(x, y, y_error, x_error, fmt=marker, color=color, alpha=0.8, linewidth=0.8, label=label)
+            if not is_plain:
+                panel.annotate(f"{weight:g}", (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8)
+        others = {"teacher": (teacher, "tab:green", "^"), MAJORITY: (MAJORITY, "tab:gray", "D")}
+        for label, (name, color, marker) in others.items():
+            runs = groups.get((dataset, name, None, None))
+            if runs:
+                (x, x_error), (y, y_error) = _summarize(runs, metric), _summarize(runs, PARITY)
+                panel.errorbar(x, y, y_error, x_error, fmt=marker, color=color, linewidth=0.8, label=label)
+        panel.set_xlabel(METRICS[metric])
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel(METRICS[PARITY])
+    panels[0].legend(fontsize=8)
+    title = DATASETS[dataset].title if dataset in DATASETS else dataset
+    number = len(next(iter(curve.values())))
+    figure.suptitle(f"{title}: {STUDENTS[student]} of {teacher}, mean and deviation of {number} runs on test nodes")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})
+    plt.close(figure)
+    os.replace(partial, path)
+
+
+def _summarize(runs: list[dict], metric: str) -> tuple[float, float]:
+    values = [100 * run["figures"][f"test_{metric}"] for run in runs]
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _write(path: Path, claim: str, verdict: str, rows: list[dict]) -> None:
+    if not rows:
+        return
+    origin: dict[str, Callable] = {
+        "command": describe_command,
+        "hardware": describe_hardware,
+        "versions": describe_versions,
+    }
+    facts = {name: build() for name, build in origin.items()}
+    write_json(path, {"method": "reliant", "claim": claim, "verdict": verdict, "rows": rows, **facts})
+
+
+def write_json(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, path)

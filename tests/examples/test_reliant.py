@@ -1,0 +1,139 @@
+"""Each script of RELIANT runs from end to end on a made-up graph, and what it writes loads."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoFeatureExtractor
+
+from decahub import AutoModelForNodeClassification
+from tests.graph_toy import NUM_FEATURES, NUM_NODES, write_toy_graph
+
+
+PROJECT = Path(__file__).resolve().parents[2]
+EXAMPLES = PROJECT / "examples" / "reliant"
+TINY = ["--split", "1", "--logging_steps", "1", "--eval_epochs", "2", "--card_license", "cc0-1.0"]
+LAUNCHERS = {
+    "accelerate": ([sys.executable, "-m", "accelerate.commands.launch", "--cpu"], 1),
+    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
+}
+PNG_SIGNATURE = b"\x89PNG"
+
+
+def run(*words: str | Path) -> str:
+    finished = subprocess.run(
+        [str(word) for word in words],
+        cwd=PROJECT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
+def train(recipe: str, graph: Path, folder: Path, *words: str | Path, launcher: str = "accelerate") -> Path:
+    command = LAUNCHERS[launcher][0]
+    recipe_words = (EXAMPLES / "train.py", EXAMPLES / recipe, "--dataset", graph, *TINY)
+    run(*command, *recipe_words, "--output_dir", folder, *words)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    return write_toy_graph(tmp_path_factory.mktemp("data") / "toy")
+
+
+@pytest.fixture(scope="module")
+def teacher(graph, tmp_path_factory):
+    return train("teacher_gcn.yaml", graph, tmp_path_factory.mktemp("teacher"), "--max_steps", "4")
+
+
+def read_figures(folder: Path) -> dict:
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["dataset"]["split"] == "test/1"
+    return {figure["metric"]: figure for figure in evaluation["figures"]}
+
+
+def assert_loads(folder: Path):
+    model = AutoModelForNodeClassification.from_pretrained(folder).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    toy = {"x": torch.zeros(3, NUM_FEATURES), "edge_index": torch.tensor([[0], [1]])}
+    assert model(**extractor(toy, return_tensors="pt")).logits.shape == (3, 2)
+
+
+def test_teacher_is_measured_with_its_fairness(teacher):
+    figures = read_figures(teacher)
+
+    assert figures["accuracy"]["n"] == NUM_NODES // 3
+    assert {"roc_auc", "f1", "statistical_parity_difference", "accuracy_group_1"} <= set(figures)
+    assert_loads(teacher)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("recipe", ["distill_akd.yaml", "distill_cpf.yaml"])
+def test_distils_a_student_and_evaluates_it(recipe, launcher, graph, teacher, tmp_path):
+    words = ("--teacher", teacher, "--max_steps", "3", "--config", "{fairness_weight: 5.0}")
+    model = train(recipe, graph, tmp_path, *words, launcher=launcher)
+    output = run(
+        sys.executable, EXAMPLES / "evaluate.py", "--model", model, "--dataset", graph, "--split", "test/1"
+    )  # fmt: skip
+
+    assert_loads(model)
+    difference = read_figures(model)["statistical_parity_difference"]
+    assert f"{difference['value']:.4f}" in output
+    settings = json.loads((tmp_path / "checkpoint-3" / "progress.json").read_text())["settings"]
+    assert settings["num_processes"] == LAUNCHERS[launcher][1]
+
+
+def test_a_run_that_is_started_again_ends_with_the_same_weights(graph, teacher, tmp_path):
+    words = ("--teacher", teacher)
+    whole = train("distill_akd.yaml", graph, tmp_path / "whole", *words, "--max_steps", "4")
+
+    train("distill_akd.yaml", graph, tmp_path / "parts", *words, "--max_steps", "2")
+    parts = train("distill_akd.yaml", graph, tmp_path / "parts", *words, "--max_steps", "4")
+
+    weights, expected = (load_file(folder / "model.safetensors") for folder in (parts, whole))
+    assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+def test_a_teacher_may_be_a_file_of_logits(graph, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    log_probs = torch.randn(NUM_NODES, 2).log_softmax(-1)
+    save_file({"logits": log_probs, "embedding": torch.randn(NUM_NODES, 5)}, path)
+
+    words = ("--teacher", path, "--teacher_output", "log_probs", "--max_steps", "2")
+    assert_loads(train("distill_akd.yaml", graph, tmp_path / "run", *words))
+
+
+def test_reproduce_compares_students_and_goes_on_where_it_was(graph, tmp_path):
+    plan = [
+        {"datasets": [str(graph)], "teachers": ["GCN", "GraphSAGE"], "students": ["AKD", "CPF"], "seeds": [0, 1]},
+        {"datasets": [str(graph)], "teachers": ["GCN"], "students": ["AKD"], "seeds": [0], "fairness_weights": [3]},
+    ]
+    words = (
+        sys.executable, EXAMPLES / "reproduce.py", EXAMPLES / "reproduce.yaml", "--datasets", f"[{graph}]",
+        "--plan", json.dumps(plan), "--split", "1", "--max_steps", "2",
+        "--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results",
+    )  # fmt: skip
+    run(*words)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("knowledge.safetensors")}
+
+    run(*words)
+
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("knowledge.safetensors")}
+    results = tmp_path / "results"
+    picture = results / "reliant_tradeoff_toy_sgc.png"
+    assert picture.read_bytes().startswith(PNG_SIGNATURE)
+    comparison = json.loads((results / "reliant.json").read_text())
+    models = {row["model"]: row for row in comparison["rows"]}
+    assert len(models) == 6  # teacher, majority class, and two students in two ways
+    assert models["GCN, teacher"]["n"] == 2
+    assert "toy, SGC" in comparison["verdict"] and "toy, PLP" in comparison["verdict"]
+    assert (results / "reliant_graphsage.json").is_file()
+    assert "toy" in json.loads((results / "reliant_tradeoff.json").read_text())["verdict"]
