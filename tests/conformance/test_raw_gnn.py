@@ -63,9 +63,7 @@ def test_disjoint_union_equals_its_parts():
     paths = [model.raw_gnn.sample_paths(graph["edge_index"], size) for graph, size in zip(graphs, (4, 6), strict=True)]
 
     with torch.inference_mode():
-        parts = [
-            model(graph["node_features"], paths=path).logits for graph, path in zip(graphs, paths, strict=True)
-        ]
+        parts = [model(graph["node_features"], paths=path).logits for graph, path in zip(graphs, paths, strict=True)]
         union = model(
             torch.cat([graph["node_features"] for graph in graphs]),
             paths=[torch.cat([first, second + 4]) for first, second in zip(*paths, strict=True)],

@@ -71,22 +71,20 @@ def test_teacher_is_measured_with_its_fairness(teacher):
     figures = read_figures(teacher)
 
     assert figures["accuracy"]["n"] == NUM_NODES // 3
-    assert {"roc_auc", "f1", "statistical_parity_difference", "accuracy_group_1"} <= set(figures)
+    assert {"roc_auc", "f1", "accuracy_group_1"} <= set(figures)
     assert_loads(teacher)
+    output = run(sys.executable, EXAMPLES / "evaluate.py", "--model", teacher, "--dataset", graph, "--split", "test/1")
+    assert f"{figures['statistical_parity_difference']['value']:.4f}" in output
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("recipe", ["distill_akd.yaml", "distill_cpf.yaml"])
-def test_distils_a_student_and_evaluates_it(recipe, launcher, graph, teacher, tmp_path):
+@pytest.mark.parametrize(
+    ("recipe", "launcher"), [("distill_cpf.yaml", "accelerate"), ("distill_akd.yaml", "torchrun")]
+)
+def test_distils_a_student(recipe, launcher, graph, teacher, tmp_path):
     words = ("--teacher", teacher, "--max_steps", "3", "--config", "{fairness_weight: 5.0}")
     model = train(recipe, graph, tmp_path, *words, launcher=launcher)
-    output = run(
-        sys.executable, EXAMPLES / "evaluate.py", "--model", model, "--dataset", graph, "--split", "test/1"
-    )  # fmt: skip
 
     assert_loads(model)
-    difference = read_figures(model)["statistical_parity_difference"]
-    assert f"{difference['value']:.4f}" in output
     settings = json.loads((tmp_path / "checkpoint-3" / "progress.json").read_text())["settings"]
     assert settings["num_processes"] == LAUNCHERS[launcher][1]
 
@@ -113,7 +111,8 @@ def test_a_teacher_may_be_a_file_of_logits(graph, tmp_path):
 
 def test_reproduce_compares_students_and_goes_on_where_it_was(graph, tmp_path):
     plan = [
-        {"datasets": [str(graph)], "teachers": ["GCN", "GraphSAGE"], "students": ["AKD", "CPF"], "seeds": [0, 1]},
+        {"datasets": [str(graph)], "teachers": ["GCN"], "students": ["AKD", "CPF"], "seeds": [0, 1]},
+        {"datasets": [str(graph)], "teachers": ["GraphSAGE"], "students": ["AKD"], "seeds": [0]},
         {"datasets": [str(graph)], "teachers": ["GCN"], "students": ["AKD"], "seeds": [0], "fairness_weights": [3]},
     ]
     words = (
@@ -134,6 +133,7 @@ def test_reproduce_compares_students_and_goes_on_where_it_was(graph, tmp_path):
     models = {row["model"]: row for row in comparison["rows"]}
     assert len(models) == 6  # teacher, majority class, and two students in two ways
     assert models["GCN, teacher"]["n"] == 2
-    assert "toy, SGC" in comparison["verdict"] and "toy, PLP" in comparison["verdict"]
+    assert "toy, SGC" in comparison["verdict"]
+    assert "toy, PLP" in comparison["verdict"]
     assert (results / "reliant_graphsage.json").is_file()
     assert "toy" in json.loads((results / "reliant_tradeoff.json").read_text())["verdict"]

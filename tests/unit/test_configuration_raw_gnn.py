@@ -26,8 +26,11 @@ BAD_FIELDS = {
     "draws": ({"eval_walks": "often"}, r"`eval_walks` must be one of .* got 'often'"),
     "no strategy": ({"strategies": []}, r"`strategies` must hold at least one strategy; got none"),
     "key": ({"strategies": [{"name": "a", "p": 1}]}, r"`strategies` must have name, p and q each"),
-    "p": ({"strategies": [{"name": "a", "p": 0, "q": 1}]}, r"`p` of a strategy must be a positive number; got 0"),
-    "q": ({"strategies": [{"name": "a", "p": 1, "q": -2.0}]}, r"`q` of a strategy must be a positive number; got -2"),
+    "p": (
+        {"strategies": [{"name": "a", "p": 0, "q": 1}]},
+        r"`p` of a strategy must be a number from 1e-12 to .* got 0",
+    ),
+    "q": ({"strategies": [{"name": "a", "p": 1, "q": -2.0}]}, r"`q` of a strategy must be a number from .* got -2"),
     "names": ({"strategies": [{"name": "a", "p": 1, "q": 1}] * 2}, r"`strategies` must have different names"),
     "dropout": ({"feature_dropout_prob": 1.0}, r"`feature_dropout_prob` must be in \[0, 1\); got 1.0"),
     "type": ({"num_features": "many"}, r"num_features"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from decahub.models.raw_gnn import walk_steps_raw_gnn
+from decahub.models.raw_gnn import walk_steps_raw_gnn, walk_table_raw_gnn
 from decahub.models.raw_gnn.walks_raw_gnn import (
     LAWS,
     WalkGraph,
@@ -17,6 +17,7 @@ from decahub.models.raw_gnn.walks_raw_gnn import (
 
 
 FLOAT64_ATOL = 1e-12
+TABLE_ATOL = 1e-9  # entries near 10,000, summed in another order
 # 200,000 walks over at most 121 pairs of steps differ from their law by about 0.01 in total variation; the other law,
 # or p and q exchanged, by more than 0.1.
 NUM_WALKS = 200_000
@@ -47,6 +48,19 @@ GRAPHS = {
 }
 by_graph = pytest.mark.parametrize(("graph", "start"), GRAPHS.values(), ids=GRAPHS)
 by_law = pytest.mark.parametrize("law", LAWS)
+
+
+@pytest.fixture(params=["table", "no table"])
+def way(request, monkeypatch) -> str:
+    """How second-order steps are drawn: from a table, or by rejection and enumeration."""
+    if request.param == "no table":
+        monkeypatch.setattr(walk_table_raw_gnn, "MAX_ENTRIES", 0)
+    return request.param
+
+
+@pytest.fixture
+def no_table(monkeypatch):
+    monkeypatch.setattr(walk_table_raw_gnn, "MAX_ENTRIES", 0)
 
 
 def build_mixed_graph() -> WalkGraph:
@@ -100,7 +114,7 @@ def test_no_walk_comes_along_a_missing_edge():
 @by_law
 @pytest.mark.parametrize("parameters", [DFS, BFS, *EXTREMES], ids=str)
 @by_graph
-def test_walks_follow_their_law(graph, start, parameters, law):
+def test_walks_follow_their_law(graph, start, parameters, law, way):
     num_nodes = graph.num_nodes
     first = first_step_probabilities(graph, start)
     expected = torch.stack(
@@ -124,7 +138,7 @@ def test_walks_follow_their_law(graph, start, parameters, law):
 
 
 @by_law
-def test_later_steps_follow_the_law_of_the_two_nodes_before(law):
+def test_later_steps_follow_the_law_of_the_two_nodes_before(law, way):
     graph, start = GRAPHS["sparse"]
     walks = sample_walks(graph, torch.full((NUM_WALKS,), start), length=6, **BFS, law=law, seed=2)
 
@@ -137,7 +151,7 @@ def test_later_steps_follow_the_law_of_the_two_nodes_before(law):
 
 
 @pytest.mark.parametrize("parameters", [DFS, BFS], ids=["dfs", "bfs"])
-def test_rejection_and_enumeration_draw_from_the_same_law(parameters, monkeypatch):
+def test_rejection_and_enumeration_draw_from_the_same_law(parameters, monkeypatch, no_table):
     graph, start = GRAPHS["dense"]
     starts = torch.full((NUM_WALKS,), start)
     shares = []
@@ -156,7 +170,7 @@ def test_rejection_and_enumeration_draw_from_the_same_law(parameters, monkeypatc
 
 @by_law
 @pytest.mark.parametrize("parameters", [DFS, BFS], ids=["dfs", "bfs"])
-def test_a_walk_does_not_depend_on_its_batch(parameters, law):
+def test_a_walk_does_not_depend_on_its_batch(parameters, law, way):
     graph = build_mixed_graph()
     nodes = torch.arange(graph.num_nodes).repeat(3)
     numbers = torch.arange(3).repeat_interleave(graph.num_nodes)
@@ -177,15 +191,15 @@ def test_a_walk_does_not_depend_on_its_batch(parameters, law):
 
 
 @pytest.mark.parametrize("parameters", [DFS, BFS], ids=["dfs", "bfs"])
-def test_a_walk_does_not_depend_on_the_number_of_threads(parameters):
-    graph = build_mixed_graph()
-    starts = torch.arange(graph.num_nodes).repeat(40)  # so many that torch splits its loops
+def test_a_walk_does_not_depend_on_the_number_of_threads(parameters, way):
     num_threads = torch.get_num_threads()
     walks = []
 
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
+            graph = build_mixed_graph()
+            starts = torch.arange(graph.num_nodes).repeat(40)  # so many that torch splits its loops
             walks.append(sample_walks(graph, starts, length=4, **parameters, seed=7))
     finally:
         torch.set_num_threads(num_threads)
@@ -193,7 +207,7 @@ def test_a_walk_does_not_depend_on_the_number_of_threads(parameters):
     assert torch.equal(*walks)
 
 
-def test_a_walk_does_not_depend_on_how_much_is_enumerated_at_once(monkeypatch):
+def test_a_walk_does_not_depend_on_how_much_is_enumerated_at_once(monkeypatch, no_table):
     graph = build_mixed_graph()
     starts = torch.arange(graph.num_nodes)
     walks = sample_walks(graph, starts, length=4, **DFS, seed=7)
@@ -239,13 +253,76 @@ def test_walks_of_a_node_are_numbered_by_default():
     assert torch.equal(walks, numbered[[1, 3, 2, 0]])
 
 
+# --- Tables
+
+
+@by_law
+@pytest.mark.parametrize("name", [name for name, (graph, _) in GRAPHS.items() if not graph.has_dead_ends])
+def test_a_table_holds_the_transition_probabilities(name, law):
+    graph, _ = GRAPHS[name]
+    weights = walk_steps_raw_gnn.StepWeights.of(3.0, 0.25, law)
+
+    table = walk_table_raw_gnn.StepTable.of(graph, weights)
+
+    entries = iter(table.cumulative.tolist())
+    for edge, (previous, current) in enumerate(
+        zip(graph.edge_sources.tolist(), graph.neighbors.tolist(), strict=True)
+    ):
+        expected = transition_probabilities(graph, previous, current, 3.0, 0.25, law)
+        neighbors = graph.neighbors_of(current)
+        cumulative = torch.tensor([next(entries) for _ in neighbors], dtype=torch.float64) - edge
+        torch.testing.assert_close(cumulative, expected[neighbors].cumsum(0), atol=FLOAT64_ATOL, rtol=0)
+    assert next(entries, None) is None
+
+
+def test_a_table_does_not_depend_on_how_much_is_accumulated_at_once(monkeypatch):
+    graph = build_mixed_graph()
+    weights = walk_steps_raw_gnn.StepWeights.of(3.0, 0.25, "node2vec")
+    table = walk_table_raw_gnn.StepTable.of(graph, weights)
+
+    monkeypatch.setattr(walk_table_raw_gnn, "MAX_CANDIDATES", 1000)
+    again = walk_table_raw_gnn.StepTable.of(graph, weights)
+
+    assert torch.equal(again.last, table.last)
+    torch.testing.assert_close(again.cumulative, table.cumulative, atol=TABLE_ATOL, rtol=0)
+
+
+def test_a_step_of_a_table_stays_with_its_edge_at_either_end():
+    graph, _ = GRAPHS["dense"]
+    table = walk_table_raw_gnn.StepTable.of(graph, walk_steps_raw_gnn.StepWeights.of(10.0, 0.1, "node2vec"))
+    edges = torch.arange(graph.neighbors.numel())
+
+    for uniform in (0.0, 1 - 2.0**-53):
+        following = table.step(edges, torch.full(edges.shape, uniform, dtype=torch.float64))
+        assert torch.equal(graph.edge_sources[following], graph.neighbors)
+
+
+def test_tables_are_few_and_remembered():
+    graph = build_graph(SPARSE_EDGES, 8)
+    weights = [walk_steps_raw_gnn.StepWeights.of(p, 1.0, "node2vec") for p in range(2, 12)]
+
+    tables = [walk_table_raw_gnn.find_step_table(graph, each) for each in weights]
+
+    assert walk_table_raw_gnn.find_step_table(graph, weights[-1]) is tables[-1]
+    assert len(graph.step_tables) == walk_table_raw_gnn.MAX_TABLES
+
+
+def test_a_graph_with_hubs_or_dead_ends_has_no_table():
+    star = build_graph([(0, leaf) for leaf in range(1, 3000)], 3000)
+    dead_ends, _ = GRAPHS["dead ends"]
+    weights = walk_steps_raw_gnn.StepWeights.of(10.0, 0.1, "node2vec")
+
+    assert walk_table_raw_gnn.find_step_table(star, weights) is None
+    assert walk_table_raw_gnn.find_step_table(dead_ends, weights) is None
+
+
 # --- Odd graphs
 
 
 @by_law
 @pytest.mark.parametrize("parameters", [DFS, BFS, *EXTREMES], ids=str)
 @by_graph
-def test_walks_keep_to_edges(graph, start, parameters, law):
+def test_walks_keep_to_edges(graph, start, parameters, law, way):
     walks = sample_walks(graph, torch.arange(graph.num_nodes).repeat(5), length=6, **parameters, law=law, seed=0)
 
     here, there = walks[:, :-1].flatten(), walks[:, 1:].flatten()

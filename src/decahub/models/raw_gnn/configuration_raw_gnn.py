@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from difflib import get_close_matches
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
@@ -19,6 +20,7 @@ STRATEGIES = [{"name": "dfs", "p": 10.0, "q": 0.1}, {"name": "bfs", "p": 0.1, "q
 WALK_SAMPLERS = ("node2vec", "torch_cluster")
 RNN_TYPES = ("gru", "lstm")
 EVAL_WALKS = ("fixed", "resample")
+P_AND_Q = (1e-12, 1e12)  # beyond these, the random bits of a draw do not resolve the smaller weights
 
 
 @strict
@@ -80,7 +82,7 @@ class RawGnnConfig(PreTrainedConfig):
     feature_dropout_prob: float | int = 0.0
     hidden_dropout_prob: float | int = 0.0
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.strategies is None:
             self.strategies = copy.deepcopy(STRATEGIES)
         super().__post_init__(**kwargs)
@@ -101,7 +103,7 @@ class RawGnnConfig(PreTrainedConfig):
         return self.long_walk_length + 2 - self.walk_length
 
     @classmethod
-    def from_variant(cls, name: str, **overrides) -> "RawGnnConfig":
+    def from_variant(cls, name: str, **overrides: Any) -> "RawGnnConfig":
         """Configuration of a named variant.
 
         Args:
@@ -156,8 +158,14 @@ class RawGnnConfig(PreTrainedConfig):
                 raise ValueError(f"`strategies` must have name, p and q each; got {strategy!r}.")
             for name in ("p", "q"):
                 value = strategy[name]
-                if isinstance(value, bool) or not isinstance(value, float | int) or not 0 < value < float("inf"):
-                    raise ValueError(f"`{name}` of a strategy must be a positive number; got {value!r}.")
+                if (
+                    isinstance(value, bool)
+                    or not isinstance(value, float | int)
+                    or not P_AND_Q[0] <= value <= P_AND_Q[1]
+                ):
+                    raise ValueError(
+                        f"`{name}` of a strategy must be a number from {P_AND_Q[0]} to {P_AND_Q[1]}; got {value!r}."
+                    )
         names = [strategy["name"] for strategy in self.strategies]
         if len(set(names)) < len(names):
             raise ValueError(f"`strategies` must have different names; got {', '.join(map(str, names))}.")

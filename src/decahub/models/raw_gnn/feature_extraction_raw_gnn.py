@@ -30,7 +30,7 @@ class RawGnnFeatureExtractor(FeatureExtractionMixin):
         num_features: int | None = None,
         normalize_features: bool = False,
         sparse_features: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.num_features = num_features

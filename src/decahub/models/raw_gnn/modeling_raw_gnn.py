@@ -10,6 +10,7 @@ sampler really follows; `eval_walks="resample"` draws new ones for each evaluati
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -176,7 +177,7 @@ class RawGnnModel(RawGnnPreTrainedModel):
         paths: Sequence[torch.Tensor] | None = None,
         target_nodes: torch.Tensor | None = None,
         walk_seed: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> RawGnnModelOutput:
         """Embed nodes.
 
@@ -329,7 +330,7 @@ class RawGnnForNodeClassification(RawGnnPreTrainedModel):
         train_mask: torch.Tensor | None = None,
         target_nodes: torch.Tensor | None = None,
         walk_seed: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> RawGnnNodeClassifierOutput:
         """Classify nodes.
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 
-INPUTS = ("node_features", "edge_index", "labels", "train_mask")
+INPUTS = ("node_features", "edge_index", "labels", "train_mask", "target_nodes")
 
 
 def build_parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -29,7 +29,8 @@ def training_step(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> dict[s
 
     Args:
         model ([`RawGnnForNodeClassification`]): the model in training mode, possibly wrapped.
-        batch (`Mapping`): `node_features`, `edge_index`, `labels`, `train_mask`; further keys are left alone.
+        batch (`Mapping`): `node_features`, `edge_index`, `labels`, and `train_mask` or `target_nodes` with their
+            labels; further keys are left alone.
 
     Returns:
         `dict` with `loss`.

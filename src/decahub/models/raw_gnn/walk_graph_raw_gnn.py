@@ -73,10 +73,14 @@ class WalkGraph:
         return self.row_pointers.diff()
 
     @cached_property
+    def edge_sources(self) -> torch.Tensor:
+        """Row of each edge, `(num_edges,)`; its column is the entry of `neighbors`."""
+        return torch.arange(self.num_nodes, device=self.neighbors.device).repeat_interleave(self.degrees)
+
+    @cached_property
     def edge_keys(self) -> torch.Tensor:
         """`row * num_nodes + column` of each edge, ascending, `(num_edges,)`."""
-        rows = torch.arange(self.num_nodes, device=self.neighbors.device).repeat_interleave(self.degrees)
-        return rows * self.num_nodes + self.neighbors
+        return self.edge_sources * self.num_nodes + self.neighbors
 
     @cached_property
     def edge_filter(self) -> torch.Tensor:
@@ -90,6 +94,21 @@ class WalkGraph:
         """Whether each node is its own neighbor, `(num_nodes,)`."""
         nodes = torch.arange(self.num_nodes, device=self.neighbors.device)
         return self.has_edges(nodes, nodes)
+
+    @cached_property
+    def has_dead_ends(self) -> bool:
+        """Whether some node has no neighbors."""
+        return not self.degrees.all()
+
+    @cached_property
+    def num_continuations(self) -> int:
+        """Number of ways to go one edge after another."""
+        return int(self.degrees.index_select(0, self.neighbors).sum())
+
+    @cached_property
+    def step_tables(self) -> dict:
+        """Tables of this graph that were made so far; see `walk_table_raw_gnn.py`."""
+        return {}
 
     def has_edges(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Whether each edge `(row, column)` exists.
@@ -135,7 +154,7 @@ class WalkGraph:
         """The neighbors of one node, ascending."""
         return self.neighbors[self.row_pointers[node] : self.row_pointers[node + 1]]
 
-    def check_nodes(self, name: str, nodes: torch.Tensor):
+    def check_nodes(self, name: str, nodes: torch.Tensor) -> None:
         """Refuses what is no one-dimensional tensor of node ids of this graph; `name` is the argument's."""
         if nodes.dtype not in INTEGER_TYPES:
             raise TypeError(f"`{name}` must be an int32 or int64 tensor; got {nodes.dtype}.")
@@ -146,7 +165,7 @@ class WalkGraph:
             raise ValueError(f"`{name}` must hold node ids in [0, {self.num_nodes}); got {outside[0].item()}.")
 
 
-def check_edge_index(edge_index: torch.Tensor, num_nodes: int):
+def check_edge_index(edge_index: torch.Tensor, num_nodes: int) -> None:
     """Refuses what is no list of edges between `num_nodes` nodes."""
     if not isinstance(edge_index, torch.Tensor) or edge_index.dtype not in INTEGER_TYPES:
         given = edge_index.dtype if isinstance(edge_index, torch.Tensor) else type(edge_index).__name__

@@ -19,6 +19,7 @@ from .walk_steps_raw_gnn import (
     step_uniformly,
     transition_probabilities,
 )
+from .walk_table_raw_gnn import StepTable, find_step_table
 
 
 def sample_walks(
@@ -66,15 +67,39 @@ def sample_walks(
             f"got {tuple(walk_numbers.shape)}."
         )
     walk_keys = hash_integers(seed, strategy, start_nodes, walk_numbers)
-    walks = start_nodes.new_empty(length + 1, start_nodes.numel())
-    walks[0] = start_nodes
+    table = None if weights.is_uniform or length < 2 else find_step_table(graph, weights)
+    if table is None:
+        walks = walk_step_by_step(graph, weights, start_nodes, length, walk_keys)
+    else:
+        walks = walk_by_table(graph, table, start_nodes, length, walk_keys)
+    return torch.stack(walks, dim=1)
+
+
+def walk_step_by_step(
+    graph: WalkGraph, weights: StepWeights, start_nodes: torch.Tensor, length: int, walk_keys: torch.Tensor
+) -> list[torch.Tensor]:
+    walks = [start_nodes]
     for step in range(length):
         draws = Draws(walk_keys, step * DRAWS_PER_STEP)
         if step == 0 or weights.is_uniform:
-            walks[step + 1] = step_uniformly(graph, walks[step], draws)
+            walks.append(step_uniformly(graph, walks[-1], draws))
         else:
-            walks[step + 1] = step_second_order(graph, walks[step - 1], walks[step], weights, draws)
-    return walks.T.contiguous()
+            walks.append(step_second_order(graph, walks[-2], walks[-1], weights, draws))
+    return walks
+
+
+def walk_by_table(
+    graph: WalkGraph, table: StepTable, start_nodes: torch.Tensor, length: int, walk_keys: torch.Tensor
+) -> list[torch.Tensor]:
+    walks = [start_nodes]
+    for step in range(length):
+        uniform = Draws(walk_keys, step * DRAWS_PER_STEP).uniform(0)
+        if step == 0:
+            edges = graph.row_pointers[start_nodes] + (uniform * graph.degrees[start_nodes]).long()
+        else:
+            edges = table.step(edges, uniform)
+        walks.append(graph.neighbors.index_select(0, edges))
+    return walks
 
 
 def sample_paths(
