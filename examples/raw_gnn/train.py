@@ -74,6 +74,10 @@ def build_model(arguments: Arguments, num_features: int, label_names: list[str])
 def main():
     arguments = load_recipe(Arguments)
     set_seed(arguments.seed)
+    extra_files = [] if arguments.splits_file is None else [Path(arguments.splits_file)]
+    for path in extra_files:  # looked for now and not after the training
+        if not path.is_file():
+            raise FileNotFoundError(f"`splits_file` must be a file; got {str(path)!r}. `reproduce.py` writes it.")
 
     # To use your own graph: `dataset: path/to/folder` in the recipe, or build the same dictionary of tensors here.
     graphs = load_dataset(arguments.dataset, arguments.data_dir, family="node-classification")["graph"]
@@ -113,7 +117,7 @@ def main():
         recipe=dataclasses.asdict(arguments),
         train_log=result.train_log,
         training_minutes=result.minutes,
-        extra_files=[] if arguments.splits_file is None else [arguments.splits_file],
+        extra_files=extra_files,
     )
     print({name: round(value, 4) for name, value in measurement.figures.items()})
     print(f"Saved to {folder}")

@@ -19,6 +19,7 @@ from decahub.data.node_classification import (
     describe_graph,
 )
 from decahub.models.raw_gnn.feature_extraction_raw_gnn import RawGnnFeatureExtractor
+from decahub.models.reliant.feature_extraction_reliant import ReliantFeatureExtractor
 
 
 FAMILY = "node-classification"
@@ -163,6 +164,8 @@ def test_row_passes_through_a_models_feature_extractor(tmp_path):
         ({"edge_index": np.array([[0, 6], [1, 0]])}, r"node ids in \[0, 6\); got 0 to 6"),
         ({"edge_index": np.array([[0, -1], [1, 0]])}, r"node ids in \[0, 6\); got -1 to 1"),
         ({"y": np.array([0, 1, -1, 0, 1, 1])}, r"class ids in \[0, 2\) or -100.*got -1 at node 2"),
+        ({"y": LABELS + 0.5}, "`labels` or `y` must hold whole numbers; got float64"),
+        ({"sens": LABELS + 0.5}, "`sensitive` or `sens` must hold whole numbers; got float64"),
         ({"x": np.array([object()] * 6)}, "intact .npz file without pickled objects"),
     ],
 )
@@ -245,6 +248,20 @@ def test_inputs_of_a_split():
     }
     assert inputs["train_mask"].tolist() == (CODES[1] == 0).tolist()
     assert build_graph_inputs(select_split(row, "test/1"), extract)["train_mask"].equal(inputs["train_mask"])
+
+
+@pytest.mark.parametrize(
+    ("options", "changes"),
+    [
+        ({"sensitive_column": "age"}, {"feature_names": ["debt", "age", "sex"]}),
+        ({"sensitive_values": [[5, 7], [3]]}, {"sensitive": np.array([3, 5, 7, 3, 5, 7])}),
+    ],
+    ids=["column", "mapping"],
+)
+def test_groups_are_those_of_the_feature_extractor(options, changes):
+    inputs = build_graph_inputs(make_row(**changes), ReliantFeatureExtractor(**options))
+
+    assert inputs["sensitive"].tolist() == [1, 0, 0, 1, 0, 0]
 
 
 def test_two_edges_are_not_transposed_twice():

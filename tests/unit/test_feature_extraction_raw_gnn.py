@@ -68,6 +68,17 @@ def test_square_edges_of_a_row_are_pairs_of_nodes():
     assert RawGnnFeatureExtractor()(row)["edge_index"].tolist() == [[0, 2], [1, 3]]
 
 
+def test_edges_of_torch_geometric_stay_as_they_are_with_masks_for_several_splits():
+    graph = Data(
+        x=torch.ones(4, 2), edge_index=torch.tensor([[0, 1], [2, 3]]), train_mask=torch.ones(4, 10, dtype=torch.bool)
+    )
+
+    inputs = RawGnnFeatureExtractor()(graph)
+
+    assert inputs["edge_index"].tolist() == [[0, 1], [2, 3]]
+    assert "train_mask" not in inputs
+
+
 def test_lists_become_a_disjoint_union():
     first, second = FORMS["lists"](), FORMS["torch-geometric"]()
 

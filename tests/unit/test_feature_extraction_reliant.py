@@ -157,6 +157,7 @@ def test_refuses_arguments(arguments, message):
 
 BAD_GRAPHS = {
     "three-groups": ({}, {"sensitive": [0, 1, 2, 2]}, r"values \[0\] \(group 0\) and \[1\] .*; got 2, and 2 such"),
+    "value-between": ({"sensitive_values": [[0.5], [1]]}, {"sensitive": [0, 1, 1, 1]}, "got 0, and 1 such values"),
     "continuous": ({"sensitive_column": "debt"}, {}, "got 2, and 2 such values in all.*`sensitive_values`"),
     "column-name": ({"sensitive_column": "race"}, {}, r"`sensitive_column` must be one of \['debt', .*; got 'race'"),
     "column-number": ({"sensitive_column": 3}, {}, r"`sensitive_column` must lie in \[0, 3\); got 3"),

@@ -72,7 +72,7 @@ def test_the_lines_of_the_card_run(folder, monkeypatch, capsys):
 
 
 def test_card_names_the_graph_of_the_figures(classifier):
-    assert 'decahub.data.load_dataset("texas")["graph"][0]' in str(render_model_card(classifier))
+    assert 'load_dataset("texas")["graph"][0]' in str(render_model_card(classifier))
 
 
 def test_results_over_all_splits_are_a_table(classifier):

@@ -148,6 +148,41 @@ def test_works_on_a_graph_without_edges_and_on_a_single_node():
     assert model(torch.ones(1, 5), no_edges).logits.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("is_sparse", [False, True], ids=["dense", "sparse"])
+def test_features_are_cast_to_the_weights(dtype, is_sparse):
+    graph = build_tiny_graph()
+    expected = build()(**graph).logits
+    if is_sparse:
+        graph["node_features"] = graph["node_features"].to_sparse_csr()
+
+    logits = build().to(dtype)(**graph).logits
+
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.float(), expected, atol=ATOL_BFLOAT16, rtol=0)
+
+
+def test_given_paths_of_other_nodes_do_not_count():
+    model, graph = build(), build_tiny_graph()
+    paths = model.raw_gnn.sample_paths(graph["edge_index"], NUM_NODES)
+    targets = torch.tensor([7, 2], dtype=torch.int32)
+
+    outputs = model(graph["node_features"], paths=paths, target_nodes=targets, output_hidden_states=True)
+
+    expected = model(graph["node_features"], paths=paths, output_hidden_states=True)
+    torch.testing.assert_close(outputs.logits, expected.logits[[7, 2]], atol=ATOL_ORDER, rtol=0)
+    for states, of_all in zip(outputs.hidden_states, expected.hidden_states, strict=True):
+        torch.testing.assert_close(states, of_all[[7, 2]], atol=ATOL_ORDER, rtol=0)
+
+
+def test_paths_of_one_node_leave_no_weight_without_gradient():
+    model = build(walk_length=1).train()
+
+    model(**build_tiny_graph(), labels=torch.arange(NUM_NODES) % 3).loss.backward()
+
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
 def test_target_without_path_has_embedding_zero():
     model, graph = build(RawGnnModel), build_tiny_graph()
     paths = torch.tensor([[1, 2, 0], [3, 3, 1]])
@@ -261,12 +296,44 @@ def build_bad_inputs():
         ),
         "no label": ({**graph, "labels": torch.full((NUM_NODES,), -100)}, r"at least one labeled node"),
         "label": ({**graph, "labels": labels + 1}, r"`labels` must be class ids in \[0, 3\)"),
+        "no features": ({**graph, "node_features": None}, r"`node_features` must be given"),
+        "empty path": ({"node_features": features, "paths": [path, path[:, :0]]}, r"`paths` must have shape"),
+        "target twice": ({**graph, "target_nodes": torch.tensor([4, 2, 4])}, r"`target_nodes` must be different"),
+        "few labels": ({**graph, "labels": labels[:4]}, r"`labels` must have shape \(9,\).*got \(4,\)"),
+        "labels of all nodes": (
+            {**graph, "labels": labels, "target_nodes": torch.tensor([4, 2])},
+            r"`labels` must have shape \(2,\).*got \(9,\)",
+        ),
+        "few in the mask": (
+            {**graph, "labels": labels, "train_mask": torch.ones(3, dtype=torch.bool)},
+            r"`train_mask` must have shape \(9,\).*got \(3,\)",
+        ),
+    }
+
+
+def build_inputs_of_wrong_type():
+    graph = build_tiny_graph()
+    labels = torch.arange(NUM_NODES) % 3
+    return {
+        "labels": ({**graph, "labels": labels.float()}, r"`labels` must hold class ids.*float32"),
+        "mask": ({**graph, "labels": labels, "train_mask": labels}, r"`train_mask` must hold booleans.*int64"),
+        "targets": ({**graph, "target_nodes": torch.ones(NUM_NODES) > 0}, r"`target_nodes` must hold node ids.*bool"),
+        "paths": ({**graph, "paths": [torch.zeros(1, 3)] * 2}, r"`paths` must hold node ids.*float32"),
+        "edges": ({**graph, "edge_index": graph["edge_index"].float()}, r"`edge_index` must be an int32 or int64"),
     }
 
 
 @pytest.mark.parametrize(("inputs", "message"), build_bad_inputs().values(), ids=build_bad_inputs())
 def test_refuses(inputs, message):
     with pytest.raises(ValueError, match=message):
+        build()(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"), build_inputs_of_wrong_type().values(), ids=build_inputs_of_wrong_type()
+)
+def test_refuses_other_types(inputs, message):
+    with pytest.raises(TypeError, match=message):
         build()(**inputs)
 
 

@@ -86,7 +86,7 @@ def _build_row(arrays: Arrays, name: str, entry: DatasetEntry | None) -> dict[st
     edges = _find(arrays, "edge_index")
     if edges.ndim != 2 or len(edges) != 2:
         raise ValueError(f"`edge_index` must have shape (2, num_edges); got {edges.shape}. Transpose it.")
-    labels = _find(arrays, "labels", "y").astype(np.int64)
+    labels = _find_ids(arrays, "labels", "y")
     if "unlabelled" in arrays:
         labels[arrays["unlabelled"]] = UNLABELLED
     num_nodes = len(labels)
@@ -101,7 +101,7 @@ def _build_row(arrays: Arrays, name: str, entry: DatasetEntry | None) -> dict[st
         "split_names": list(split_names),
     }
     if "sens" in arrays or "sensitive" in arrays:
-        row["sensitive"] = _find(arrays, "sensitive", "sens").astype(np.int64)
+        row["sensitive"] = _find_ids(arrays, "sensitive", "sens")
     if "feature_names" in arrays and not has_degrees:
         row["feature_names"] = arrays["feature_names"].tolist()
     return row
@@ -112,6 +112,13 @@ def _find(arrays: Arrays, *names: str) -> np.ndarray:
         if name in arrays:
             return arrays[name]
     raise ValueError(f"`{'` or `'.join(names)}` must be among the arrays; got {', '.join(arrays)}.")
+
+
+def _find_ids(arrays: Arrays, *names: str) -> np.ndarray:
+    values = _find(arrays, *names)
+    if values.dtype.kind not in "iub" and not (values.dtype.kind == "f" and (values == np.trunc(values)).all()):
+        raise ValueError(f"`{'` or `'.join(names)}` must hold whole numbers; got {values.dtype}. Number the values.")
+    return values.astype(np.int64)
 
 
 def _read_features(arrays: Arrays) -> np.ndarray:

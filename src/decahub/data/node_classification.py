@@ -163,7 +163,8 @@ def build_graph_inputs(
 
     Args:
         row (`Mapping`): a row of `load_dataset`.
-        feature_extractor: the model's; makes `node_features` and `edge_index`.
+        feature_extractor: the model's; makes `node_features` and `edge_index`, and `sensitive` where it knows the
+            groups better than the row: by the name of a column, or by a mapping of its values.
         split (`int` or `str`, *optional*): number or name of the split; by default the one of `select_split`, else 0.
         allow_test_nodes_in_training (`bool`): accept masks that overlap.
 
@@ -180,12 +181,13 @@ def build_graph_inputs(
     for held_out in MASKS[1:]:
         check_leakage(masks[MASKS[0]], masks[held_out], f"`{MASKS[0]}`", allow_test_nodes_in_training)
     graph = {"node_features": row["node_features"], "edge_index": np.asarray(row["edge_index"]).reshape(-1, 2).T}
+    graph |= {name: row[name] for name in ("sensitive", "feature_names") if row.get(name) is not None}
     extracted = feature_extractor(graph, return_tensors="pt")
     inputs = {name: extracted[name] for name in ("node_features", "edge_index")}
     inputs["labels"] = torch.tensor(np.asarray(row["labels"]), dtype=torch.int64)
     inputs.update(masks)
-    if row.get("sensitive") is not None:
-        inputs["sensitive"] = torch.tensor(np.asarray(row["sensitive"]), dtype=torch.int64)
+    if "sensitive" in extracted:
+        inputs["sensitive"] = extracted["sensitive"].long()
     return inputs
 
 

@@ -66,12 +66,13 @@ def read_graph(graph: Any, num_features: int | None = None) -> Graph:
     fields = _collect_fields(graph)
     node_features = _read_features(_find(fields, FEATURE_NAMES), num_features)
     num_nodes = len(node_features)
-    is_row = np.ndim(fields.get("train_mask")) == 2
+    has_splits = np.ndim(fields.get("train_mask")) == 2
+    is_row = has_splits and isinstance(graph, Mapping)  # torch-geometric has masks for several splits as well
     return Graph(
         node_features=node_features,
         edge_index=_read_edges(_find(fields, EDGE_NAMES), num_nodes, is_row),
         labels=_read_integers(fields, LABEL_NAMES, num_nodes),
-        train_mask=None if is_row else _read_mask(fields.get("train_mask"), num_nodes),
+        train_mask=None if has_splits else _read_mask(fields.get("train_mask"), num_nodes),
         sensitive=_read_integers(fields, SENSITIVE_NAMES, num_nodes),
     )
 
@@ -146,7 +147,8 @@ def _find(fields: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     for name in names:
         if fields.get(name) is not None:
             return fields[name]
-    raise ValueError(f"`graph` must have {' or '.join(f'`{name}`' for name in names)}; got {', '.join(fields)}.")
+    present = [name for name, value in fields.items() if value is not None]
+    raise ValueError(f"`graph` must have {' or '.join(f'`{name}`' for name in names)}; got {', '.join(present)}.")
 
 
 # What they hold

@@ -188,9 +188,14 @@ class RawGnnModel(RawGnnPreTrainedModel):
             paths (sequence of `torch.LongTensor` of shape `(num_paths, walk_length)`, *optional*): one for each
                 strategy; the last node of a path is its target. By default they are drawn.
             target_nodes (`torch.LongTensor` of shape `(num_targets,)`, *optional*): nodes to embed, each once; by
-                default all. Only the features of nodes on their paths are looked at.
+                default all. Only the features of nodes on paths are looked at; given paths of other nodes do not
+                count.
             walk_seed (`int`, *optional*): seed of the walks; by default as the configuration says.
             **kwargs: `output_hidden_states` and `return_dict`, as in all models of transformers.
+
+        Raises:
+            TypeError: If ids are no integers.
+            ValueError: If a shape does not fit, features are not finite, or an id is out of range or given twice.
         """
         self._check_inputs(node_features, edge_index, paths, target_nodes)
         num_nodes = node_features.shape[0]
@@ -201,7 +206,7 @@ class RawGnnModel(RawGnnPreTrainedModel):
         targets = [path[:, -1] for path in paths]
         if target_nodes is not None:
             num_targets = target_nodes.shape[0]
-            targets = [_find_positions(target, target_nodes, num_nodes) for target in targets]
+            targets = [_find_positions(target, target_nodes.long(), num_nodes) for target in targets]
             node_features, read = _keep_visited(node_features, paths)
         _check_finite(node_features)
         outputs = [
@@ -222,6 +227,8 @@ class RawGnnModel(RawGnnPreTrainedModel):
     ) -> None:
         config = self.config
         num_strategies = len(config.strategies)
+        if node_features is None:
+            raise ValueError("`node_features` must be given; got None.")
         if node_features.ndim != 2 or node_features.shape[1] != config.num_features:
             raise ValueError(
                 f"`node_features` must have shape (num_nodes, {config.num_features}); "
@@ -232,15 +239,15 @@ class RawGnnModel(RawGnnPreTrainedModel):
         if paths is not None and len(paths) != num_strategies:
             raise ValueError(f"`paths` must be one tensor for each of {num_strategies} strategies; got {len(paths)}.")
         for path in paths or ():
-            if path.ndim != 2 or path.shape[0] == 0:
+            if path.ndim != 2 or 0 in path.shape:
                 raise ValueError(f"`paths` must have shape (num_paths, walk_length); got {tuple(path.shape)}.")
-        if target_nodes is not None and (target_nodes.ndim != 1 or target_nodes.shape[0] == 0):
-            raise ValueError(f"`target_nodes` must have shape (num_targets,); got {tuple(target_nodes.shape)}.")
-        if can_look_at(node_features):
-            for path in paths or ():
-                _check_nodes("paths", path, node_features.shape[0])
-            if target_nodes is not None:
-                _check_nodes("target_nodes", target_nodes, node_features.shape[0])
+            _check_nodes("paths", path, node_features.shape[0])
+        if target_nodes is not None:
+            if target_nodes.ndim != 1 or target_nodes.shape[0] == 0:
+                raise ValueError(f"`target_nodes` must have shape (num_targets,); got {tuple(target_nodes.shape)}.")
+            _check_nodes("target_nodes", target_nodes, node_features.shape[0])
+            if can_look_at(target_nodes) and target_nodes.unique().shape != target_nodes.shape:
+                raise ValueError("`target_nodes` must be different nodes; got one of them twice. Use `unique` first.")
 
 
 def can_look_at(tensor: torch.Tensor) -> bool:
@@ -249,6 +256,10 @@ def can_look_at(tensor: torch.Tensor) -> bool:
 
 
 def _check_nodes(name: str, nodes: torch.Tensor, num_nodes: int) -> None:
+    if nodes.is_floating_point() or nodes.dtype == torch.bool:
+        raise TypeError(f"`{name}` must hold node ids, integers; got {nodes.dtype}.")
+    if not can_look_at(nodes):
+        return
     smallest, largest = (int(bound) for bound in nodes.aminmax())
     if smallest < 0 or largest >= num_nodes:
         raise ValueError(
@@ -266,8 +277,8 @@ def _check_finite(node_features: torch.Tensor) -> None:
 
 
 def _find_positions(nodes: torch.Tensor, target_nodes: torch.Tensor, num_nodes: int) -> torch.Tensor:
-    """Position of each node in `target_nodes`."""
-    positions = target_nodes.new_full((num_nodes,), -1)
+    """Position of each node in `target_nodes`; their number where it is none of them."""
+    positions = target_nodes.new_full((num_nodes,), target_nodes.shape[0])
     positions[target_nodes] = torch.arange(target_nodes.shape[0], device=target_nodes.device)
     return positions[nodes]
 
@@ -345,7 +356,7 @@ class RawGnnForNodeClassification(RawGnnPreTrainedModel):
             walk_seed (`int`, *optional*): as there.
             **kwargs: `output_hidden_states` and `return_dict`, as in all models of transformers.
         """
-        self._check_labels(labels, train_mask)
+        self._check_labels(labels, train_mask, node_features if target_nodes is None else target_nodes)
         kwargs["return_dict"] = True
         seeds = self._choose_walk_seeds(paths, walk_seed)
         logits = 0
@@ -405,8 +416,22 @@ class RawGnnForNodeClassification(RawGnnPreTrainedModel):
         first = self.config.walk_seed if walk_seed is None else walk_seed
         return [first + draw for draw in range(draws)]
 
-    def _check_labels(self, labels: torch.Tensor | None, train_mask: torch.Tensor | None) -> None:
-        if labels is None or not can_look_at(labels):
+    def _check_labels(
+        self, labels: torch.Tensor | None, train_mask: torch.Tensor | None, nodes: torch.Tensor | None
+    ) -> None:
+        if labels is None or nodes is None:
+            return
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise TypeError(f"`labels` must hold class ids, integers; got {labels.dtype}.")
+        if train_mask is not None and train_mask.dtype != torch.bool:
+            raise TypeError(f"`train_mask` must hold booleans; got {train_mask.dtype}.")
+        for name, values in (("labels", labels), ("train_mask", train_mask)):
+            if values is not None and values.shape != nodes.shape[:1]:
+                raise ValueError(
+                    f"`{name}` must have shape ({nodes.shape[0]},), one for each node or target; got "
+                    f"{tuple(values.shape)}."
+                )
+        if not can_look_at(labels):
             return
         counted = labels != IGNORE_INDEX if train_mask is None else (labels != IGNORE_INDEX) & train_mask
         if not counted.any():

@@ -35,13 +35,15 @@ class RawGnnInputProjection(nn.Module):
 
     def forward(self, node_features: torch.Tensor) -> torch.Tensor:
         """`(num_nodes, num_gates * hidden_size)` of dense or sparse CSR features `(num_nodes, num_features)`."""
+        dtype = self.weight.dtype
         if node_features.layout == torch.strided:
-            dropped = functional.dropout(node_features, self.dropout_prob, self.training)
+            dropped = functional.dropout(node_features.to(dtype), self.dropout_prob, self.training)
             return functional.linear(dropped, self.weight, self.bias)
         # There is no sparse product in half precision.
+        full = torch.promote_types(dtype, torch.float32)
         with torch.autocast(node_features.device.type, enabled=False):
-            dropped = self._drop_sparse(node_features)
-            return torch.sparse.mm(dropped, self.weight.to(dropped.dtype).T) + self.bias
+            dropped = self._drop_sparse(node_features.to(full))
+            return (torch.sparse.mm(dropped, self.weight.to(full).T) + self.bias).to(dtype)
 
     def _drop_sparse(self, node_features: torch.Tensor) -> torch.Tensor:
         if not self.training or self.dropout_prob == 0:
@@ -68,8 +70,11 @@ class RawGnnRecurrence(nn.Module):
     def forward(self, projected: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
         """Last hidden state `(num_paths, hidden_size)` after reading `paths` `(num_paths, walk_length)`."""
         first, *others = paths.unbind(1)
-        # The state before the first node is zero, so only the bias of the hidden part counts.
-        states = self._step(projected, self.bias_hh.to(projected.dtype).expand_as(projected), None)
+        # The state before the first node is zero. It is multiplied nevertheless: with paths of one node the weight has a
+        # gradient of zeros then, as in torch's own networks, and not none.
+        zeros = self.weight_hh.new_zeros(1, self.weight_hh.shape[1])
+        recurrent = functional.linear(zeros, self.weight_hh, self.bias_hh)
+        states = self._step(projected, recurrent.to(projected.dtype).expand_as(projected), None)
         states = tuple(state.index_select(0, first) for state in states)
         for nodes in others:
             recurrent = functional.linear(states[0], self.weight_hh, self.bias_hh)
@@ -144,7 +149,8 @@ class RawGnnPathAggregator(GradientCheckpointingLayer):
         Args:
             projected (`torch.Tensor` of shape `(num_nodes, num_gates * hidden_size)`): of [`RawGnnInputProjection`].
             paths (`torch.LongTensor` of shape `(num_paths, walk_length)`): rows of `projected`.
-            targets (`torch.LongTensor` of shape `(num_paths,)`): which output each path belongs to.
+            targets (`torch.LongTensor` of shape `(num_paths,)`): which output each path belongs to; `num_targets` for
+                a path that does not count.
             num_targets (`int`): number of outputs.
 
         Returns:
@@ -152,9 +158,10 @@ class RawGnnPathAggregator(GradientCheckpointingLayer):
             paths `(num_paths, hidden_size)`; their attention `(num_paths, num_heads)`.
         """
         embeddings = self.recurrent(projected, paths)
-        attention = compute_path_attention(embeddings @ self.attention.to(embeddings.dtype), targets, num_targets)
+        num_rows = num_targets + 1  # the last one takes the paths that do not count
+        attention = compute_path_attention(embeddings @ self.attention.to(embeddings.dtype), targets, num_rows)
         weighted = (attention[:, :, None] * embeddings[:, None, :]).flatten(1)  # (num_paths, heads * hidden)
-        nodes = weighted.new_zeros(num_targets, weighted.shape[1]).index_add(0, targets, weighted)
+        nodes = weighted.new_zeros(num_rows, weighted.shape[1]).index_add(0, targets, weighted)[:num_targets]
         return nodes.to(embeddings.dtype), embeddings, attention
 
 

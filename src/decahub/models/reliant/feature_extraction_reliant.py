@@ -167,7 +167,9 @@ class ReliantFeatureExtractor(FeatureExtractionMixin):
         wanted = self.sensitive_values or [[0], [1]]
         groups = np.full(sensitive.shape, -1, dtype=np.int64)
         for group, values in enumerate(wanted):
-            groups[np.isin(sensitive, np.asarray(values, dtype=sensitive.dtype))] = group
+            # Features are float32: a value such as 0.1 must be rounded as they are. Integers must not be.
+            values = np.asarray(values, dtype=np.float32) if sensitive.dtype == np.float32 else values
+            groups[np.isin(sensitive, values)] = group
         wrong = sensitive[groups < 0]
         if wrong.size:
             raise ValueError(
