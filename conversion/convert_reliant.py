@@ -114,8 +114,7 @@ def build_own_buffers(
 
 def find_dropped(official: Mapping[str, torch.Tensor], config: ReliantConfig) -> dict[str, str]:
     """The authors' names that have no place in decahub, each with the reason."""
-    dropped = dict(find_layout(config).dropped)
-    return {name: reason for name, reason in dropped.items() if name in official}
+    return {name: reason for name, reason in find_layout(config).dropped.items() if name in official}
 
 
 def revert_state_dict(ours: Mapping[str, torch.Tensor], config: ReliantConfig) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """The authors' names of RELIANT's tensors, and ours, for each kind of network."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -28,7 +28,7 @@ class Layout:
     hidden_rows: tuple[tuple[str, str], ...]
     classifier_rows: tuple[tuple[str, str], ...]
     transposed: tuple[str, ...] = ()
-    dropped: Mapping[str, str] = ()  # type: ignore[assignment]
+    dropped: Mapping[str, str] = field(default_factory=dict)
 
 
 SGC = Layout(

@@ -70,7 +70,7 @@ class RawGnnRecurrence(nn.Module):
     def forward(self, projected: torch.Tensor, paths: torch.Tensor) -> torch.Tensor:
         """Last hidden state `(num_paths, hidden_size)` after reading `paths` `(num_paths, walk_length)`."""
         first, *others = paths.unbind(1)
-        # The state before the first node is zero. It is multiplied nevertheless: with paths of one node the weight has a
+        # The state before the first node is zero, and multiplied nevertheless: with paths of one node the weight has a
         # gradient of zeros then, as in torch's own networks, and not none.
         zeros = self.weight_hh.new_zeros(1, self.weight_hh.shape[1])
         recurrent = functional.linear(zeros, self.weight_hh, self.bias_hh)

@@ -94,7 +94,7 @@ def transition_probabilities(
         law (`str`): `"node2vec"`, or `"torch_cluster"` for the law that the compiled sampler of that library follows.
 
     Returns:
-        `torch.DoubleTensor` of shape `(num_nodes,)`; all zeros if no walk can go from `previous` to `current`.
+        `torch.DoubleTensor` of shape `(num_nodes,)`; all zeros if there is no edge from `previous` to `current`.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -104,10 +104,9 @@ def transition_probabilities(
     weights = StepWeights.of(p, q, law)
     probabilities = torch.zeros(graph.num_nodes, dtype=torch.float64)
     candidates, around = graph.neighbors_of(current).cpu(), graph.neighbors_of(previous).cpu()
-    is_stuck = candidates.numel() == 0
-    if current not in around and not (is_stuck and previous == current):
+    if current not in around:
         return probabilities
-    if is_stuck:
+    if candidates.numel() == 0:
         return first_step_probabilities(graph, current)
     probabilities[candidates] = weights.of_others(torch.isin(candidates, around))
     if previous in candidates:
