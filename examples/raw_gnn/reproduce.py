@@ -2,9 +2,10 @@
 
     accelerate launch examples/raw_gnn/reproduce.py examples/raw_gnn/reproduce.yaml [--datasets '[texas, cora]']
 
-Every run is kept in `output_dir`; started again, the script goes on where it was. Where a network has a grid of
-settings, the one with the best mean validation accuracy on the first splits is used; test nodes are not looked at.
-Results go to `docs/results/raw_gnn.json` and its siblings (see `results.py`).
+Every run is kept in `output_dir`; started again, the script goes on where it was, and with `--datasets '[]'` it only
+writes the results of what is finished. Where a network has a grid of settings, the one with the best mean validation
+accuracy on the first splits is used; test nodes are not looked at. Results go to
+`docs/results/raw_gnn.json` and its siblings (see `results.py`).
 """
 
 import json

@@ -138,9 +138,9 @@ def train_once(run: Run, row: dict, arguments: Arguments) -> dict:
 
 
 def measure_majority(dataset: str, row: dict, arguments: Arguments) -> None:
-    """Figures of a classifier that gives every node the most frequent class of the training nodes."""
+    """Figures of a classifier that gives every node the most frequent class of the validation nodes."""
     inputs = build_inputs(row, arguments.split, {})[1]
-    majority = inputs["labels"][inputs["train_mask"]].mode().values
+    majority = inputs["labels"][inputs["validation_mask"]].mode().values
     constant = functional.one_hot(majority, int(inputs["labels"].max()) + 1).float().expand(len(inputs["labels"]), -1)
     figures = {}
     for part in ("validation", "test"):

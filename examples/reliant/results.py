@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from scipy.stats import spearmanr
 
 from decahub.data import DATASETS
@@ -147,15 +148,13 @@ def write_results(folder: Path, results_dir: Path, chosen: dict[tuple[str, str],
         kept = {key: runs for key, runs in compared.items() if key[1] in (teacher, MAJORITY)}
         kept = {key: runs for key, runs in kept.items() if any(other[2] and other[0] == key[0] for other in kept)}
         name = "reliant" if teacher == MAIN_TEACHER else f"reliant_{teacher.lower()}"
-        claim = (
-            f"RELIANT lowers the statistical parity difference of students of a {teacher} at little cost of accuracy"
-        )
+        claim = f"RELIANT lowers the statistical parity difference of students of {teacher} at little cost of accuracy"
         rows = [build_row(key, runs, metric) for key, runs in kept.items() for metric in METRICS]
         _write(results_dir / f"{name}.json", claim, judge_students(kept, chosen), rows)
     curves = find_curves(groups)
     _write(
         results_dir / "reliant_tradeoff.json",
-        "A larger fairness weight lowers the statistical parity difference further, and costs more accuracy",
+        "A larger fairness weight lowers the statistical parity difference further",
         "; ".join(judge_curve(name, curve) for name, curve in curves.items()),
         [
             build_row(key, runs, metric, quotes_authors=False)
@@ -193,7 +192,7 @@ def judge_curve(name: tuple, curve: dict[tuple, list[dict]]) -> str:
         metric: spearmanr(weights, [_summarize(runs, metric)[0] for runs in curve.values()]).statistic
         for metric in (PARITY, "accuracy")
     }
-    holds = "holds" if ranks[PARITY] < -STRONG_CORRELATION else "does not hold"
+    holds = "holds" if round(ranks[PARITY], 2) <= -STRONG_CORRELATION else "does not hold"
     dataset, teacher, student = name
     return (
         f"{holds} on {dataset} with {STUDENTS[student]} of {teacher}: over {len(weights)} weights the rank "
@@ -206,36 +205,50 @@ def draw_curve(path: Path, curve: dict[tuple, list[dict]], groups: dict[tuple, l
     dataset, teacher, student, _ = next(iter(curve))
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     for panel, metric in zip(panels, ("accuracy", "roc_auc"), strict=True):
-        points = [(key[3], _summarize(runs, metric), _summarize(runs, PARITY)) for key, runs in curve.items()]
-        fair = [point for point in points if point[0] != PLAIN]
-        panel.plot([x[0] for _, x, _ in fair], [y[0] for _, _, y in fair], color="tab:blue", linewidth=1)
-        for weight, (x, x_error), (y, y_error) in points:
-            is_plain = weight == PLAIN
-            color, marker = ("tab:red", "s") if is_plain else ("tab:blue", "o")
-            label = (
-                "plain distillation" if is_plain else "RELIANT, by fairness weight" if weight == fair[0][0] else None
-            )
-            panel.errorbar(x, y, y_error, x_error, fmt=marker, color=color, alpha=0.8, linewidth=0.8, label=label)
-            if not is_plain:
-                panel.annotate(f"{weight:g}", (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8)
-        others = {"teacher": (teacher, "tab:green", "^"), MAJORITY: (MAJORITY, "tab:gray", "D")}
-        for label, (name, color, marker) in others.items():
-            runs = groups.get((dataset, name, None, None))
-            if runs:
-                (x, x_error), (y, y_error) = _summarize(runs, metric), _summarize(runs, PARITY)
-                panel.errorbar(x, y, y_error, x_error, fmt=marker, color=color, linewidth=0.8, label=label)
+        fair = [runs for key, runs in curve.items() if key[3] != PLAIN]
+        line = [[_summarize(runs, name)[0] for runs in fair] for name in (metric, PARITY)]
+        panel.plot(*line, color="tab:blue", linewidth=1)
+        for (*_, weight), runs in curve.items():
+            if weight == PLAIN:
+                _draw_point(panel, runs, metric, "plain distillation", "tab:red", "s")
+            else:
+                label = "RELIANT, by its weight" if runs is fair[0] else None
+                _draw_point(panel, runs, metric, label, "tab:blue", "o", text=f"{weight:g}")
+        _draw_point(panel, groups[dataset, teacher, None, None], metric, "teacher", "tab:green", "^")
+        _draw_majority(panel, _summarize(groups[dataset, MAJORITY, None, None], metric)[0])
         panel.set_xlabel(METRICS[metric])
         panel.grid(alpha=0.3)
+    panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel(METRICS[PARITY])
     panels[0].legend(fontsize=8)
     title = DATASETS[dataset].title if dataset in DATASETS else dataset
     number = len(next(iter(curve.values())))
-    figure.suptitle(f"{title}: {STUDENTS[student]} of {teacher}, mean and deviation of {number} runs on test nodes")
+    what = "one run" if number == 1 else f"mean and deviation of {number} runs"
+    figure.suptitle(f"{title}: {STUDENTS[student]} of {teacher}, {what}, test nodes")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})
     plt.close(figure)
     os.replace(partial, path)
+
+
+def _draw_point(
+    panel: Axes, runs: list[dict], metric: str, label: str | None, color: str, marker: str, text: str = ""
+) -> None:
+    (x, x_error), (y, y_error) = _summarize(runs, metric), _summarize(runs, PARITY)
+    panel.errorbar(x, y, y_error, x_error, fmt=marker, color=color, alpha=0.8, linewidth=0.8, label=label)
+    panel.annotate(text, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8)
+
+
+def _draw_majority(panel: Axes, x: float) -> None:
+    """A perfectly fair point; at the edge, with its value, where it lies far from the others."""
+    low, high = panel.get_xlim()
+    if low - (high - low) / 2 <= x <= high + (high - low) / 2:
+        panel.plot(x, 0, "D", color="tab:gray", clip_on=False, label=MAJORITY)
+        return
+    panel.set_xlim(low, high)
+    panel.plot(low, 0, "<", color="tab:gray", clip_on=False, label=MAJORITY)
+    panel.annotate(f"{x:.1f}", (low, 0), textcoords="offset points", xytext=(6, 4), fontsize=8, color="tab:gray")
 
 
 def _summarize(runs: list[dict], metric: str) -> tuple[float, float]:

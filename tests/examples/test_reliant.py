@@ -67,7 +67,7 @@ def assert_loads(folder: Path):
     assert model(**extractor(toy, return_tensors="pt")).logits.shape == (3, 2)
 
 
-def test_teacher_is_measured_with_its_fairness(teacher):
+def test_teacher_is_measured_with_its_fairness(graph, teacher):
     figures = read_figures(teacher)
 
     assert figures["accuracy"]["n"] == NUM_NODES // 3
