@@ -71,9 +71,11 @@ def compare(first: list[dict], second: list[dict], figures: tuple[str, str] = ("
     return statistics.mean(gaps), 2 * error
 
 
-def describe_gap(gap: float, error: float) -> str:
+def describe_gap(gap: float, error: float, peer: str = "") -> str:
     verdict = "undecided" if abs(gap) <= error else "better" if gap > 0 else "worse"
-    return f"{verdict} ({gap:+.1f} points, two standard errors {error:.1f})"
+    preposition = "against" if verdict == "undecided" else "than"
+    compared = f"{verdict} {preposition} {peer}" if peer else verdict
+    return f"{compared} ({gap:+.1f} points, two standard errors {error:.1f})"
 
 
 def judge_networks(runs: dict[tuple[str, str], list[dict]]) -> str:
@@ -84,8 +86,8 @@ def judge_networks(runs: dict[tuple[str, str], list[dict]]) -> str:
             continue
         best = max(peers, key=lambda peer: statistics.mean(run["test"] for run in runs[peer, dataset]))
         gap, error = compare(runs[TUNED, dataset], runs[best, dataset])
-        parts.append(f"{dataset}: {describe_gap(gap, error)} than {best}, the best of the others")
-    return "RAW-GNN is here, " + "; ".join(parts)
+        parts.append(f"{dataset}: {describe_gap(gap, error, best)}")
+    return "RAW-GNN beside the best of the others here: " + "; ".join(parts)
 
 
 def judge_recipe(runs: dict[tuple[str, str], list[dict]]) -> str:
@@ -100,7 +102,7 @@ def judge_recipe(runs: dict[tuple[str, str], list[dict]]) -> str:
 
 
 def judge_pairs(pairs: dict[str, tuple[float, float]], what: str) -> str:
-    return f"{what} here, " + "; ".join(f"{dataset}: {describe_gap(*gap)}" for dataset, gap in pairs.items())
+    return f"{what} here: " + "; ".join(f"{dataset}: {describe_gap(*gap)}" for dataset, gap in pairs.items())
 
 
 def write_results(folder: Path, results_dir: Path) -> None:
@@ -129,7 +131,7 @@ def write_results(folder: Path, results_dir: Path) -> None:
         "Walks of the published law are better than those of the compiled sampler that the authors call",
         judge_pairs(
             {dataset: compare(runs[TUNED, dataset], runs[COMPILED_LAW, dataset]) for dataset in laws},
-            "Walks of the published law are",
+            "Walks of the published law",
         ),
         [build_row(model, dataset, runs[model, dataset]) for dataset in laws for model in (TUNED, COMPILED_LAW)],
     )
@@ -141,7 +143,7 @@ def write_results(folder: Path, results_dir: Path) -> None:
                 dataset: compare(runs[TUNED, dataset], runs[TUNED, dataset], ("test_averaged", "test"))
                 for dataset in drawn
             },
-            "Averaged logits are",
+            "Averaged logits",
         ),
         [
             build_row(model, dataset, runs[TUNED, dataset], figure)
