@@ -71,7 +71,7 @@ def test_train_and_evaluate(launcher, graph, tmp_path):
 
 def test_trains_in_mini_batches_of_nodes(graph, tmp_path):
     run(sys.executable, EXAMPLES / "train.py", EXAMPLES / "texas.yaml", "--dataset", graph, *TINY,
-        "--nodes_per_batch", "6", "--output_dir", tmp_path)  # fmt: skip
+        "--split", "0", "--nodes_per_batch", "6", "--output_dir", tmp_path)  # fmt: skip
 
     progress = json.loads((tmp_path / "checkpoint-4" / "progress.json").read_text())
     assert progress["settings"]["num_rows"] == NUM_NODES // 3
