@@ -6,12 +6,14 @@ import json
 import os
 import pickle
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 
 
@@ -164,6 +166,47 @@ def write_model_folder(output_dir: str | os.PathLike, write: Callable[[Path], No
     return output_dir
 
 
+def write_parity_report(
+    folder: Path,
+    report: dict[str, Any],
+    official: Mapping[str, torch.Tensor],
+    revert: Callable[[Mapping[str, torch.Tensor]], dict[str, torch.Tensor]],
+):
+    """Reads the saved weights, takes them the way back, and writes the report if every bit of the file is there.
+
+    Args:
+        folder (`Path`): holds `model.safetensors`.
+        report (`dict[str, Any]`): `round_trip.bit_equal` is filled in.
+        official (`Mapping[str, torch.Tensor]`): what was read from the authors' file, without dropped tensors.
+        revert (`Callable`): from our names and layout to the authors'.
+
+    Raises:
+        CheckpointError: If a tensor did not survive the way there and back.
+    """
+    changed = find_changed_tensors(official, revert(load_file(folder / "model.safetensors")))
+    if changed:
+        raise CheckpointError(f"Every tensor must survive the way there and back; {changed} did not.")
+    report["round_trip"]["bit_equal"] = len(official)
+    write_json(folder / PARITY_REPORT, report)
+
+
+def run_converter(
+    parser: argparse.ArgumentParser,
+    convert: Callable[..., dict[str, Any]],
+    format_report: Callable[[Mapping[str, Any]], str],
+    arguments: Sequence[str] | None,
+):
+    """The command line of a converter: a refused file ends in one sentence; what is not given is left to `convert`."""
+    options = {key: value for key, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    output_dir = options["output_dir"]
+    try:
+        report = convert(**options)
+    except (ValueError, OSError, StrictDataclassError) as error:
+        sys.exit(f"error: {error}")
+    print(format_report(report))
+    print(f"written         {output_dir}")
+
+
 def write_json(path: Path, content: Mapping[str, Any]):
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -189,9 +232,11 @@ __all__ = [
     "find_changed_tensors",
     "read_checkpoint",
     "rename",
+    "run_converter",
     "sha256_of",
     "shapes_of",
     "strip_prefix",
     "write_json",
     "write_model_folder",
+    "write_parity_report",
 ]

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors.torch import load_file
 
 from decahub import RawGnnConfig, RawGnnFeatureExtractor, RawGnnForNodeClassification
 from decahub.models.raw_gnn.configuration_raw_gnn import VARIANTS
@@ -25,18 +23,17 @@ if not __package__:  # run as a script or loaded by path: the folder that holds 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conversion.checkpoint import (
-    PARITY_REPORT,
     CheckpointError,
     check_is_state_dict,
     check_tensors,
-    find_changed_tensors,
     read_checkpoint,
     rename,
+    run_converter,
     sha256_of,
     shapes_of,
     strip_prefix,
-    write_json,
     write_model_folder,
+    write_parity_report,
 )
 from conversion.name_map import NameMap
 
@@ -183,12 +180,7 @@ def convert_checkpoint(
     def write(folder: Path):
         model.save_pretrained(folder)
         RawGnnFeatureExtractor(num_features=config.num_features).save_pretrained(folder)
-        saved = load_file(folder / "model.safetensors")
-        changed = find_changed_tensors(official, revert_state_dict(saved, config))
-        if changed:
-            raise CheckpointError(f"Every tensor must survive the way there and back; {changed} did not.")
-        report["round_trip"]["bit_equal"] = len(saved)
-        write_json(folder / PARITY_REPORT, report)
+        write_parity_report(folder, report, official, lambda saved: revert_state_dict(saved, config))
 
     write_model_folder(output_dir, write)
     return report
@@ -231,14 +223,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None):
-    options = {key: value for key, value in vars(build_parser().parse_args(arguments)).items() if value is not None}
-    output_dir = options["output_dir"]
-    try:
-        report = convert_checkpoint(**options)
-    except (ValueError, OSError, StrictDataclassError) as error:
-        sys.exit(f"error: {error}")
-    print(format_report(report))
-    print(f"written         {output_dir}")
+    run_converter(build_parser(), convert_checkpoint, format_report, arguments)
 
 
 __all__ = ["KEY_MAP", "convert_state_dict", "infer_config", "revert_state_dict"]

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors.torch import load_file
 
 from decahub import ReliantConfig, ReliantForNodeClassification
 
@@ -24,17 +22,17 @@ if not __package__:  # run as a script or loaded by path: the folder that holds 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conversion.checkpoint import (
-    PARITY_REPORT,
     CheckpointError,
     check_is_state_dict,
     check_tensors,
     find_changed_tensors,
     read_checkpoint,
     rename,
+    run_converter,
     sha256_of,
     strip_prefix,
-    write_json,
     write_model_folder,
+    write_parity_report,
 )
 from conversion.deterministic_fill import fill_state_dict
 from conversion.layouts_reliant import (
@@ -259,12 +257,7 @@ def convert_checkpoint(
 
     def write(folder: Path):
         model.save_pretrained(folder)
-        saved = load_file(folder / "model.safetensors")
-        changed = find_changed_tensors(kept, revert_state_dict(saved, config))
-        if changed:
-            raise CheckpointError(f"Every tensor must survive the way there and back; {changed} did not.")
-        report["round_trip"]["bit_equal"] = len(kept)
-        write_json(folder / PARITY_REPORT, report)
+        write_parity_report(folder, report, kept, lambda saved: revert_state_dict(saved, config))
 
     write_model_folder(output_dir, write)
     return report
@@ -297,14 +290,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None):
-    options = {key: value for key, value in vars(build_parser().parse_args(arguments)).items() if value is not None}
-    output_dir = options["output_dir"]
-    try:
-        report = convert_checkpoint(**options)
-    except (ValueError, OSError, StrictDataclassError) as error:
-        sys.exit(f"error: {error}")
-    print(format_report(report))
-    print(f"written         {output_dir}")
+    run_converter(build_parser(), convert_checkpoint, format_report, arguments)
 
 
 __all__ = [
