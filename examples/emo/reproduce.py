@@ -7,7 +7,6 @@ again, the script goes on where it was. The result goes to `docs/results/emo.jso
 """
 
 import json
-import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,12 @@ from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 from decahub import EmoConfig, EmoForImageClassification, EmoImageProcessor
 from decahub.data import InMemoryDataset, SeededTransform, image_classification, load_dataset
-from decahub.evaluation import evaluate_model
+from decahub.evaluation import evaluate_model, write_comparison, write_json
 from decahub.models.emo.optimization_emo import build_parameter_groups
 from decahub.training import (
     LoopArguments,
     Update,
     argument,
-    describe_command,
-    describe_hardware,
-    describe_versions,
     load_recipe,
     train,
 )
@@ -143,13 +139,6 @@ def judge(ours: dict, peer: dict) -> str:
     )
 
 
-def write_json(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
-
-
 def main():
     arguments = load_recipe(Arguments)
     splits = load_dataset(arguments.dataset, arguments.data_dir)
@@ -159,21 +148,13 @@ def main():
         for name, finished in runs.items():
             finished.append(run(name, seed, arguments, splits))
     ours, peer = (summarize(name, finished, arguments) for name, finished in runs.items())
-    result = {
-        "method": "emo",
-        "claim": f"EMO-1M is more accurate than {arguments.peer} at equal size",
-        "verdict": judge(ours, peer),
-        "rows": [ours, peer],
-        "command": describe_command(),
-        "hardware": describe_hardware(),
-        "versions": describe_versions(),
-    }
-    write_json(Path(arguments.results), result)
-    for row in result["rows"]:
+    claim, verdict = f"EMO-1M is more accurate than {arguments.peer} at equal size", judge(ours, peer)
+    write_comparison(arguments.results, method="emo", claim=claim, verdict=verdict, rows=[ours, peer])
+    for row in (ours, peer):
         print(
             f"{row['model']:16} {row['value']:.1f} % over {row['n']} seeds: {[round(run, 1) for run in row['runs']]}"
         )
-    print(f"{result['claim']}: {result['verdict']}")
+    print(f"{claim}: {verdict}")
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from accelerate.utils import set_seed
 from baselines import NAMES, Baseline, BaselineConfig
-from results import COMPILED_LAW, OFFICIAL, TUNED, write_json, write_results
+from results import COMPILED_LAW, OFFICIAL, TUNED, write_results
 
 from decahub import RawGnnConfig, RawGnnFeatureExtractor, RawGnnForNodeClassification
 from decahub.data import load_dataset, node_classification
-from decahub.evaluation import evaluate_nodes
+from decahub.evaluation import evaluate_nodes, write_json
 from decahub.models.raw_gnn.optimization_raw_gnn import training_step
 from decahub.training import (
     LoopArguments,

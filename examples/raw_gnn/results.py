@@ -6,12 +6,11 @@
 """
 
 import json
-import os
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
-from decahub.training import describe_command, describe_hardware, describe_versions
+from decahub.evaluation import write_comparison, write_json
+from decahub.training import describe_command
 
 
 OFFICIAL, TUNED, COMPILED_LAW = "RAW-GNN, authors' recipe", "RAW-GNN", "RAW-GNN, torch_cluster walks"
@@ -169,19 +168,5 @@ def write_splits(path: Path, runs: list[dict]) -> None:
 
 
 def _write(path: Path, claim: str, verdict: str, rows: list[dict]) -> None:
-    if not rows:
-        return
-    origin: dict[str, Callable] = {
-        "command": describe_command,
-        "hardware": describe_hardware,
-        "versions": describe_versions,
-    }
-    facts = {name: build() for name, build in origin.items()}
-    write_json(path, {"method": "raw_gnn", "claim": claim, "verdict": verdict, "rows": rows, **facts})
-
-
-def write_json(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    if rows:
+        write_comparison(path, method="raw_gnn", claim=claim, verdict=verdict, rows=rows)

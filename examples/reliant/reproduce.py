@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate.utils import set_seed
-from results import MAJORITY, PLAIN, write_json, write_results
+from results import MAJORITY, PLAIN, write_results
 from torch.nn import functional
 from train import TASK, DistillationArguments, build_inputs, build_model, get_label_names, prepare_training
 
 from decahub import load_metric
 from decahub.data import load_dataset
-from decahub.evaluation import evaluate_nodes
+from decahub.evaluation import evaluate_nodes, write_json
 from decahub.evaluation.tasks import gather_nodes
 from decahub.models.reliant.knowledge_reliant import TeacherKnowledge
 from decahub.training import argument, load_recipe, train

@@ -7,7 +7,6 @@ and `reliant_tradeoff_<data set>_<student>.png` show what a larger fairness weig
 import json
 import os
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -16,7 +15,7 @@ from matplotlib.axes import Axes
 from scipy.stats import spearmanr
 
 from decahub.data import DATASETS
-from decahub.training import describe_command, describe_hardware, describe_versions
+from decahub.evaluation import write_comparison
 
 
 matplotlib.use("Agg")
@@ -257,19 +256,5 @@ def _summarize(runs: list[dict], metric: str) -> tuple[float, float]:
 
 
 def _write(path: Path, claim: str, verdict: str, rows: list[dict]) -> None:
-    if not rows:
-        return
-    origin: dict[str, Callable] = {
-        "command": describe_command,
-        "hardware": describe_hardware,
-        "versions": describe_versions,
-    }
-    facts = {name: build() for name, build in origin.items()}
-    write_json(path, {"method": "reliant", "claim": claim, "verdict": verdict, "rows": rows, **facts})
-
-
-def write_json(path: Path, content: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, path)
+    if rows:
+        write_comparison(path, method="reliant", claim=claim, verdict=verdict, rows=rows)

@@ -3,7 +3,14 @@
 from .driver import check_label_names, evaluate_model, evaluation_mode, measure_model
 from .folder import evaluate_folder
 from .nodes import evaluate_nodes, measure_nodes
-from .record import EVALUATION_FILE, build_evaluation, read_evaluation, write_evaluation
+from .record import (
+    EVALUATION_FILE,
+    build_evaluation,
+    read_evaluation,
+    write_comparison,
+    write_evaluation,
+    write_json,
+)
 from .tasks import TASKS, EvaluationTask, Measurement
 
 
@@ -21,5 +28,7 @@ __all__ = [
     "measure_model",
     "measure_nodes",
     "read_evaluation",
+    "write_comparison",
     "write_evaluation",
+    "write_json",
 ]

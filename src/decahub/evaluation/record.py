@@ -86,11 +86,34 @@ def write_evaluation(
     """
     path = _resolve(path)
     evaluation = build_evaluation(figures, **facts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(evaluation, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_json(path, evaluation)
     return evaluation
+
+
+def write_comparison(
+    path: str | os.PathLike, *, method: str, claim: str, verdict: str, rows: list[dict[str, Any]]
+) -> None:
+    """Write what `docs/results.md` is made of: a claim, its verdict and rows, with the command of this process.
+
+    Args:
+        path (`str` or path): The file.
+        method (`str`): Name in the table of methods.
+        claim (`str`): What is examined, as one sentence.
+        verdict (`str`): Whether it holds.
+        rows (`list[dict]`): Figures; docs/adding_a_method.md, section 8, names their keys.
+    """
+    content = {"method": method, "claim": claim, "verdict": verdict, "rows": rows}
+    origin = {"command": describe_command(), "hardware": describe_hardware(), "versions": describe_versions()}
+    write_json(path, {**content, **origin})
+
+
+def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write a JSON object and the folders above it; an older file stays whole until the new one is complete."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
 
 
 def read_evaluation(path: str | os.PathLike) -> dict[str, Any]:
@@ -130,4 +153,11 @@ def _resolve(path: str | os.PathLike) -> Path:
     return path if path.suffix == ".json" else path / EVALUATION_FILE
 
 
-__all__ = ["EVALUATION_FILE", "build_evaluation", "read_evaluation", "write_evaluation"]
+__all__ = [
+    "EVALUATION_FILE",
+    "build_evaluation",
+    "read_evaluation",
+    "write_comparison",
+    "write_evaluation",
+    "write_json",
+]
