@@ -34,6 +34,17 @@ if TYPE_CHECKING:
     from decahub.models.reliant.configuration_reliant import ReliantConfig
     from decahub.models.reliant.feature_extraction_reliant import ReliantFeatureExtractor
     from decahub.models.reliant.modeling_reliant import ReliantForNodeClassification, ReliantModel
+    from decahub.models.tinymim.configuration_tinymim import TinyMimConfig
+    from decahub.models.tinymim.image_processing_pil_tinymim import TinyMimImageProcessorPil
+    from decahub.models.tinymim.image_processing_tinymim import TinyMimImageProcessor
+    from decahub.models.tinymim.modeling_tinymim import (
+        TinyMimBackbone,
+        TinyMimForImageClassification,
+        TinyMimForPreTraining,
+        TinyMimForSemanticSegmentation,
+        TinyMimModel,
+    )
+    from decahub.models.tinymim.teacher_tinymim import TinyMimTeacher
     from decahub.pipelines.node_classification import NodeClassificationPipeline
 
 __version__ = "0.1.0"
@@ -79,6 +90,15 @@ __all__ = [
     "ReliantFeatureExtractor",
     "ReliantForNodeClassification",
     "ReliantModel",
+    "TinyMimBackbone",
+    "TinyMimConfig",
+    "TinyMimForImageClassification",
+    "TinyMimForPreTraining",
+    "TinyMimForSemanticSegmentation",
+    "TinyMimImageProcessor",
+    "TinyMimImageProcessorPil",
+    "TinyMimModel",
+    "TinyMimTeacher",
     "__version__",
     "load_metric",
 ]

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from decahub.data import SeededTransform
 from decahub.metrics import load_metric
 
-from .tasks import Figures, Measurement, get_task, move_to_model
+from .tasks import EvaluationTask, Figures, Measurement, get_task, move_to_model
 
 
 @contextmanager
@@ -94,6 +94,8 @@ def measure_model(
     batch_size: int = 32,
     limit: int | None = None,
     label_names: Sequence[str] | None = None,
+    train_dataset: Any = None,
+    num_fit_rows: int | None = None,
     show_progress: bool = True,
 ) -> Measurement:
     """Measure a model on one split, and tell on how many examples.
@@ -111,12 +113,20 @@ def measure_model(
         raise ValueError(f"`limit` must be at least 1, or None for all {record.unit}s; got {limit}.")
     per_node = record.unit == "node"
     rows = _select_rows(dataset, None if per_node else limit)
-    names = check_label_names(model, label_names if label_names is not None else _get_label_names(dataset))
+    names = label_names if label_names is not None else _get_label_names(dataset)
+    fit_rows = None
+    if record.num_fit_rows:  # a model without a head knows no classes
+        fit_rows = _select_fit_rows(train_dataset, record, num_fit_rows)
+    else:
+        names = check_label_names(model, names)
     family = importlib.import_module(f"decahub.data.{record.family.replace('-', '_')}")
     metric = get_metric_class(record.metric)(keep_in_memory=True)
-    num_rows = 0
+    options, num_rows = record.get_options(names or ()), 0
     # Models that draw in evaluation (walks on a graph) do so from a copy of the random state.
     with evaluation_mode(model), torch.random.fork_rng(devices=[]):
+        if fit_rows is not None:
+            loader = _build_loader(fit_rows, family, processor, batch_size, show_progress)
+            options = {**options, **_collect_training(model, processor, loader, record)}
         for batch in _build_loader(rows, family, processor, 1 if per_node else batch_size, show_progress):
             columns = record.predict(model, processor, move_to_model(batch, model))
             if per_node and limit is not None:
@@ -127,7 +137,8 @@ def measure_model(
             num_rows += len(columns["references"])
     if not num_rows:
         raise ValueError("`dataset` must hold labeled nodes in the split; got none.")
-    return Measurement.from_result(record, metric.compute(**record.get_options(names)), names, num_rows)
+    num_fit_rows = 0 if fit_rows is None else len(fit_rows)
+    return Measurement.from_result(record, metric.compute(**options), names or (), num_rows, num_fit_rows)
 
 
 def evaluate_model(
@@ -139,6 +150,8 @@ def evaluate_model(
     batch_size: int = 32,
     limit: int | None = None,
     label_names: Sequence[str] | None = None,
+    train_dataset: Any = None,
+    num_fit_rows: int | None = None,
     show_progress: bool = True,
 ) -> Figures:
     """Measure a model on one split.
@@ -181,9 +194,30 @@ def evaluate_model(
         batch_size=batch_size,
         limit=limit,
         label_names=label_names,
+        train_dataset=train_dataset,
+        num_fit_rows=num_fit_rows,
         show_progress=show_progress,
     )
     return measurement.figures
+
+
+def _select_fit_rows(train_dataset: Any, record: EvaluationTask, num_fit_rows: int | None) -> Any:
+    """Training rows for a probe, drawn at random, since files may be sorted by class; always the same ones."""
+    if train_dataset is None:
+        raise ValueError(
+            f"`train_dataset` must be the training rows, on which {record.name!r} fits its probes; got None."
+        )
+    num_fit_rows = record.num_fit_rows if num_fit_rows is None else num_fit_rows
+    if num_fit_rows < 2:
+        raise ValueError(f"`num_fit_rows` must be at least 2; got {num_fit_rows}.")
+    order = torch.randperm(len(train_dataset), generator=torch.Generator().manual_seed(0))
+    return train_dataset.select(order[:num_fit_rows].tolist())
+
+
+def _collect_training(model: Any, processor: Any, loader: Any, record: EvaluationTask) -> dict[str, torch.Tensor]:
+    """What a metric fits a probe on."""
+    columns = [record.predict(model, processor, move_to_model(batch, model)) for batch in loader]
+    return {f"train_{name}": torch.cat([column[name] for column in columns]) for name in columns[0]}
 
 
 def _build_loader(rows: Any, family: ModuleType, processor: Any, batch_size: int, show_progress: bool) -> Any:

@@ -16,7 +16,7 @@ from .record import EVALUATION_FILE, build_evaluation, read_evaluation
 from .tasks import TASKS, get_task
 
 
-DEFAULT_SPLIT = "test"
+DEFAULT_SPLIT, TRAIN_SPLIT = "test", "train"
 
 
 def evaluate_folder(
@@ -73,6 +73,8 @@ def evaluate_folder(
         batch_size=batch_size,
         limit=limit,
         label_names=(entry.label_names or None) if entry else None,
+        train_dataset=splits[TRAIN_SPLIT] if record.num_fit_rows else None,
+        num_fit_rows=published.get("dataset", {}).get("num_fit_rows"),
         show_progress=show_progress,
     )
     return build_evaluation(

@@ -44,7 +44,10 @@ def build_evaluation(
         ValueError: If there is no figure, one is not finite, or `num_rows` is missing.
     """
     counts: Mapping[str, int] = {}
+    fit = {}
     if isinstance(figures, Measurement):
+        if figures.num_fit_rows:
+            fit = {"num_fit_rows": figures.num_fit_rows}  # training rows behind a probe, to measure it again
         num_rows, counts, figures = figures.num_rows, figures.counts, figures.figures
     if num_rows is None:
         raise ValueError("`num_rows` must be the number of rows, or nodes, behind the figures; got None.")
@@ -59,7 +62,7 @@ def build_evaluation(
         title = DATASETS[dataset].title if dataset in DATASETS else dataset
     return {
         "task": task,
-        "dataset": {"name": dataset, "title": title, "split": split, "num_rows": num_rows},
+        "dataset": {"name": dataset, "title": title, "split": split, "num_rows": num_rows, **fit},
         "figures": [
             {"metric": metric, "value": float(value), "n": counts.get(metric, num_rows)}
             for metric, value in figures.items()

@@ -38,6 +38,8 @@ class EvaluationTask:
         count: `count(result)` gives the number of examples behind a figure, where it is not that of all.
         unit: What is counted and limited: rows of the data set, or nodes of the graphs in its rows.
         needs_groups: Whether the data must name the group of each example.
+        num_fit_rows: Number of training rows on whose predictions the metric fits what it measures, where `compute`
+            takes them as `train_predictions` and `train_references`; 0 where the model itself gives the answers.
     """
 
     name: str
@@ -51,6 +53,7 @@ class EvaluationTask:
     count: Callable[[Mapping[str, Any]], Counts] = _count_nothing
     unit: Literal["row", "node"] = "row"
     needs_groups: bool = False
+    num_fit_rows: int = 0
 
 
 # Images
@@ -69,11 +72,20 @@ def _take_all(result: Mapping[str, Any], label_names: Sequence[str]) -> Figures:
     return dict(result)
 
 
+def _predict_features(model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    outputs = model(pixel_values=batch["pixel_values"])
+    return {"predictions": outputs.pooler_output.flatten(1).float().cpu(), "references": batch["labels"].cpu()}
+
+
 def _predict_masks(model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
     outputs = model(pixel_values=batch["pixel_values"])
     target_sizes = [tuple(labels.shape) for labels in batch["labels"]]
     masks = processor.post_process_semantic_segmentation(outputs, target_sizes=target_sizes)
     return {"predictions": [mask.cpu() for mask in masks], "references": [labels.cpu() for labels in batch["labels"]]}
+
+
+def _use_defaults(label_names: Sequence[str]) -> dict[str, Any]:
+    return {}
 
 
 def _tell_num_labels(label_names: Sequence[str]) -> dict[str, Any]:
@@ -125,10 +137,6 @@ def _predict_nodes(model: Any, processor: Any, batch: Mapping[str, Any]) -> dict
 
 def _predict_nodes_of_groups(model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
     return gather_nodes(predict_nodes(model, batch), batch, batch["evaluation_mask"], needs_groups=True)
-
-
-def _use_defaults(label_names: Sequence[str]) -> dict[str, Any]:
-    return {}
 
 
 def _take_defined(result: Mapping[str, Any], label_names: Sequence[str]) -> Figures:
@@ -183,6 +191,17 @@ TASKS: dict[str, EvaluationTask] = {
             predict=_predict_class_scores,
             get_options=_choose_k,
             summarize=_take_all,
+        ),
+        EvaluationTask(
+            name="image-feature-extraction",
+            family="image-classification",
+            metric="feature_probe",
+            model_class="AutoModel",
+            processor_class="AutoImageProcessor",
+            predict=_predict_features,
+            get_options=_use_defaults,
+            summarize=_take_all,
+            num_fit_rows=6000,
         ),
         EvaluationTask(
             name="semantic-segmentation",
@@ -241,19 +260,27 @@ class Measurement:
         figures (`dict[str, float]`): The headline first.
         num_rows (`int`): Number of examples that were measured; of a graph, its labeled nodes in the split.
         counts (`dict[str, int]`): Number of examples behind a figure, where it is not `num_rows`.
+        num_fit_rows (`int`): Number of training rows that a probe was fitted on; 0 where none is.
     """
 
     figures: Figures
     num_rows: int
     counts: Counts
+    num_fit_rows: int = 0
 
     @classmethod
     def from_result(
-        cls, task: EvaluationTask, result: Mapping[str, Any], label_names: Sequence[str], num_rows: int
+        cls,
+        task: EvaluationTask,
+        result: Mapping[str, Any],
+        label_names: Sequence[str],
+        num_rows: int,
+        num_fit_rows: int = 0,
     ) -> "Measurement":
         """What a metric returned, as figures with their counts."""
         figures, counts = task.summarize(result, label_names), task.count(result)
-        return cls(figures, num_rows, {name: number for name, number in counts.items() if name in figures})
+        counts = {name: number for name, number in counts.items() if name in figures}
+        return cls(figures, num_rows, counts, num_fit_rows)
 
 
 def move_to_model(batch: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]:

@@ -1,0 +1,105 @@
+"""Losses of TinyMIM's task classes, and the checks of their labels."""
+
+import torch
+from torch.nn import functional
+
+from .configuration_tinymim import TinyMimConfig
+
+
+CROSS_ENTROPY_IGNORE_INDEX = -100  # torch's own default for labels that count for nothing
+PROBABILITY_TOLERANCE = 1e-2  # sums of probabilities that are stored in half precision
+
+
+def can_look(labels: torch.Tensor) -> bool:
+    """Whether values may be checked: on accelerators it would wait for the device, in a traced graph break it."""
+    return labels.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def check_labels(labels: torch.Tensor, num_labels: int, ignore_index: int) -> torch.Tensor:
+    """Class ids as int64; raises a `ValueError` if they are out of range, where values may be looked at."""
+    if labels.is_floating_point():
+        raise ValueError(f"`labels` must hold integer class ids; got {labels.dtype}.")
+    labels = labels.long()
+    if can_look(labels):
+        wrong = labels[((labels < 0) | (labels >= num_labels)) & (labels != ignore_index)]
+        if len(wrong):
+            raise ValueError(
+                f"`labels` must hold class ids in [0, {num_labels}) or {ignore_index} (ignored); got "
+                f"{wrong[0].item()}, and {len(wrong)} such values in all. Set `num_labels` of the config to the "
+                "number of classes."
+            )
+    return labels
+
+
+def check_probabilities(labels: torch.Tensor, shape: torch.Size) -> None:
+    """Raises a `ValueError` if rows do not sum to 1, where values may be looked at."""
+    if labels.shape != shape:
+        raise ValueError(f"`labels` must have shape {tuple(shape)}; got {tuple(labels.shape)}.")
+    if can_look(labels):
+        sums = labels.sum(-1, dtype=torch.float32)
+        # NaN fails both comparisons.
+        is_valid = ((sums - 1).abs() <= PROBABILITY_TOLERANCE) & (labels >= 0).all(-1)
+        if not is_valid.all():
+            row = int((~is_valid).nonzero()[0])
+            raise ValueError(
+                f"`labels` must hold probabilities, which sum to 1 for each picture; got a sum of "
+                f"{sums[row].item():.4g} for picture {row}. Set `problem_type` of the config to "
+                "'multi_label_classification' or 'regression' for other floats."
+            )
+
+
+def compute_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, ignore_index: int, label_smoothing: float = 0.0
+) -> torch.Tensor:
+    """Mean cross entropy of whatever has a label; 0 where nothing has."""
+    total = functional.cross_entropy(
+        logits, labels, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="sum"
+    )
+    return total / (labels != ignore_index).sum().clamp(min=1)
+
+
+def compute_classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: TinyMimConfig) -> torch.Tensor:
+    """Loss of an image classifier.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`): scores.
+        labels (`torch.Tensor`): class ids of shape `(batch_size,)`; or floats of the shape of `logits`, which are
+            probabilities (mixup) unless `config.problem_type` is `"multi_label_classification"` or `"regression"`.
+        config ([`TinyMimConfig`]): gives `problem_type`, `num_labels` and `label_smoothing` (of class ids).
+
+    Raises:
+        ValueError: If shape, type or range of `labels` do not fit.
+    """
+    problem_type = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
+    if problem_type == "single_label_classification" and not labels.is_floating_point():
+        if labels.shape != logits.shape[:1]:
+            raise ValueError(f"`labels` must have shape {tuple(logits.shape[:1])}; got {tuple(labels.shape)}.")
+        labels = check_labels(labels, config.num_labels, CROSS_ENTROPY_IGNORE_INDEX)
+        return compute_cross_entropy(logits, labels, CROSS_ENTROPY_IGNORE_INDEX, config.label_smoothing)
+    if labels.numel() != logits.numel():
+        raise ValueError(f"`labels` must have shape {tuple(logits.shape)}; got {tuple(labels.shape)}.")
+    targets = labels.reshape(logits.shape).to(logits.dtype)
+    if problem_type == "regression":
+        return functional.mse_loss(logits, targets)
+    if problem_type == "multi_label_classification":
+        return functional.binary_cross_entropy_with_logits(logits, targets)
+    check_probabilities(labels, logits.shape)
+    return functional.cross_entropy(logits, targets)
+
+
+def compute_segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    """Mean cross entropy of the labeled pixels, at the size of the labels, to which logits are resized bilinearly.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(batch_size, num_labels, height, width)`): at any resolution.
+        labels (`torch.LongTensor` of shape `(batch_size, label_height, label_width)`): class ids or `ignore_index`.
+        ignore_index (`int`): label of pixels that count for nothing. Without any other the loss is 0.
+
+    Raises:
+        ValueError: If shape, type or range of `labels` do not fit.
+    """
+    if labels.ndim != 3 or len(labels) != len(logits):
+        raise ValueError(f"`labels` must have shape ({len(logits)}, height, width); got {tuple(labels.shape)}.")
+    labels = check_labels(labels, logits.shape[1], ignore_index)
+    resized = functional.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return compute_cross_entropy(resized, labels, ignore_index)

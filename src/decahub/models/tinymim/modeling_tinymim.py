@@ -1,0 +1,761 @@
+"""A plain vision transformer, its pre-training by imitation of a larger one, and its task classes.
+
+TinyMIM (arXiv 2301.01296) trains a small transformer without labels: the relations between tokens in its last block
+are those of one block of a frozen teacher. Different from the authors' code: any depth and teacher, logarithms are
+never taken of a softmax, the grid of patches may be oblong. The tiny model has 3 attention heads in all stages, where
+the authors pre-train with 6.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.modeling_outputs import (
+    BackboneOutput,
+    BaseModelOutputWithPooling,
+    ImageClassifierOutput,
+    SemanticSegmenterOutput,
+)
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_tinymim import TinyMimConfig
+from .decode_heads_tinymim import TinyMimPixelClassifier, build_auxiliary_head, build_decode_head
+from .layers_tinymim import (
+    BlockStates,
+    TinyMimAttention,
+    TinyMimEmbeddings,
+    TinyMimLayer,
+    TinyMimPreLogits,
+    compute_drop_path_rates,
+    merge_heads,
+    split_heads,
+)
+from .loss_tinymim import compute_classification_loss, compute_segmentation_loss
+from .position_embeddings_tinymim import build_position_embeddings
+from .pyramid_tinymim import TinyMimFeaturePyramid
+from .relations_tinymim import (
+    compute_relation_loss,
+    compute_relations,
+    compute_scores,
+    gather_relations,
+    gather_tokens,
+)
+from .relative_position_tinymim import build_relative_position_index
+from .targets_tinymim import (
+    TinyMimDecoder,
+    TinyMimTargetProjection,
+    choose_tokens,
+    compute_feature_loss,
+    compute_reconstruction_loss,
+    get_features,
+    get_sources,
+)
+from .teacher_tinymim import TinyMimTeacher
+
+
+TOKEN_STD = 0.02
+CLASSIFIER_STD = 2e-5
+PIXEL_CLASSIFIER_STD = 0.01
+
+
+@dataclass
+class TinyMimForPreTrainingOutput(ModelOutput):
+    """Output of [`TinyMimForPreTraining`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`): sum of the terms below.
+        relation_losses (`torch.FloatTensor` of shape `(num_pairs,)`, *optional*): one for each of `relation_pairs`.
+        feature_loss (`torch.FloatTensor` of shape `()`, *optional*): for the targets `"features"` and `"cls"`.
+        reconstruction_loss (`torch.FloatTensor` of shape `()`, *optional*): before its weight.
+        relations (`tuple(torch.FloatTensor)`, *optional*): with `output_relations=True`, for each pair the student's
+            relations, `(batch_size, num_heads, num_tokens, num_tokens)`; scaled scores without `relation_softmax`.
+        teacher_relations (`tuple(torch.FloatTensor)`, *optional*): the same of the teacher.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*): embeddings and output of each block.
+        attentions (`tuple(torch.FloatTensor)`, *optional*): attention weights of each block.
+    """
+
+    loss: torch.FloatTensor | None = None
+    relation_losses: torch.FloatTensor | None = None
+    feature_loss: torch.FloatTensor | None = None
+    reconstruction_loss: torch.FloatTensor | None = None
+    relations: tuple[torch.FloatTensor, ...] | None = None
+    teacher_relations: tuple[torch.FloatTensor, ...] | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class TinyMimSemanticSegmenterOutput(SemanticSegmenterOutput):
+    """Output of [`TinyMimForSemanticSegmentation`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, *optional*): the sum of the two below.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_labels, 4 * rows, 4 * columns)`): class scores at four
+            times the grid of patches; `post_process_semantic_segmentation` of the processor brings them to the size
+            of the pictures.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*): embeddings and output of each block.
+        attentions (`tuple(torch.FloatTensor)`, *optional*): attention weights of each block.
+        decode_loss (`torch.FloatTensor` of shape `()`, *optional*): cross entropy of `logits`.
+        auxiliary_loss (`torch.FloatTensor` of shape `()`, *optional*): weighted cross entropy of the auxiliary head.
+    """
+
+    decode_loss: torch.FloatTensor | None = None
+    auxiliary_loss: torch.FloatTensor | None = None
+
+
+class TinyMimPreTrainedModel(PreTrainedModel):
+    """Initialization, loading and what transformers needs to know about TinyMIM."""
+
+    config: TinyMimConfig
+    config_class = TinyMimConfig
+    base_model_prefix = "tinymim"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["TinyMimEmbeddings", "TinyMimLayer"]
+    _input_embed_layer = "patch_embeddings"
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": TinyMimLayer, "attentions": TinyMimAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        if isinstance(module, TinyMimClassifier):
+            init.trunc_normal_(module.weight, std=CLASSIFIER_STD)
+            init.zeros_(module.bias)
+        elif isinstance(module, TinyMimPixelClassifier):
+            init.normal_(module.weight, std=PIXEL_CLASSIFIER_STD)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            # torch's own initialization, with which the authors train the convolutions of their pyramid.
+            init.kaiming_uniform_(module.weight, a=5**0.5)
+            if module.bias is not None:
+                bound = module.weight[0].numel() ** -0.5
+                init.uniform_(module.bias, -bound, bound)
+        else:
+            super()._init_weights(module)
+        self._init_parameters(module)
+
+    def _init_parameters(self, module: nn.Module) -> None:
+        """What belongs to no layer of torch, and layers whose initialization depends on their place."""
+        if isinstance(module, TinyMimEmbeddings):
+            self._init_embeddings(module)
+        elif isinstance(module, TinyMimAttention) and module.relative_position_bias_table is not None:
+            init.zeros_(module.relative_position_bias_table)
+            index = build_relative_position_index(self.config.grid_size, self.config.num_prefix_tokens)
+            init.copy_(module.relative_position_index, index)
+        elif isinstance(module, TinyMimLayer) and module.layer_scale_attention is not None:
+            init.constant_(module.layer_scale_attention, self.config.layer_scale_init_value)
+            init.constant_(module.layer_scale_mlp, self.config.layer_scale_init_value)
+        elif isinstance(module, TinyMimDecoder):
+            init.normal_(module.mask_token, std=TOKEN_STD)
+            self._init_positions(module.position_embeddings)
+
+    def _init_embeddings(self, module: TinyMimEmbeddings) -> None:
+        init.normal_(module.cls_token, std=TOKEN_STD)
+        if module.distillation_token is not None:
+            init.normal_(module.distillation_token, std=TOKEN_STD)
+        self._init_positions(module.position_embeddings)
+        # Xavier of the matrix that the convolution is: pixels of a patch to its token.
+        weight = module.patch_embeddings.weight
+        bound = math.sqrt(6 / (weight.shape[0] + weight[0].numel()))
+        init.uniform_(weight, -bound, bound)
+
+    def _init_positions(self, table: nn.Parameter) -> None:
+        config = self.config
+        init.copy_(table, build_position_embeddings(table.shape[-1], config.grid_size, config.num_prefix_tokens))
+
+
+class TinyMimTrunk(TinyMimPreTrainedModel):
+    """Embeddings and blocks, which [`TinyMimModel`] and [`TinyMimBackbone`] share."""
+
+    def __init__(self, config: TinyMimConfig):
+        super().__init__(config)
+        config.validate()
+        self.embeddings = TinyMimEmbeddings(config)
+        self.layers = nn.ModuleList(TinyMimLayer(config, rate) for rate in compute_drop_path_rates(config))
+        self.pre_logits = TinyMimPreLogits(config) if config.pre_logits_dim is not None else None
+
+    def embed(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
+        """Tokens of pictures, `(batch_size, num_tokens, hidden_size)`."""
+        self.check_pixel_values(pixel_values)
+        dtype = self.embeddings.patch_embeddings.weight.dtype
+        return self.embeddings(pixel_values.to(dtype), interpolate_pos_encoding)
+
+    def compute_hidden_states(
+        self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False, **kwargs: Any
+    ) -> list[torch.Tensor]:
+        """Embeddings and the output of each block; the last one has passed `pre_logits` where there are any."""
+        hidden_states = [self.embed(pixel_values, interpolate_pos_encoding)]
+        for layer in self.layers:
+            hidden_states.append(layer(hidden_states[-1], **kwargs))
+        if self.pre_logits is not None:
+            hidden_states[-1] = self.pre_logits(hidden_states[-1])
+        return hidden_states
+
+    def check_pixel_values(self, pixel_values: torch.Tensor | None) -> None:
+        if pixel_values is None:
+            raise ValueError("`pixel_values` must be given.")
+        if not pixel_values.is_floating_point():
+            raise TypeError(
+                f"`pixel_values` must be floating point; got {pixel_values.dtype}. Prepare pictures with "
+                "`TinyMimImageProcessor`."
+            )
+        config = self.config
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != config.num_channels:
+            raise ValueError(
+                f"`pixel_values` must have shape (batch_size, {config.num_channels}, height, width); got "
+                f"{tuple(pixel_values.shape)}. `num_channels` of the config is {config.num_channels}."
+            )
+        height, width = pixel_values.shape[2:]
+        if height % config.patch_size or width % config.patch_size or 0 in pixel_values.shape:
+            raise ValueError(
+                f"`pixel_values` must have a height and width that are multiples of `patch_size` "
+                f"({config.patch_size}); got {height} x {width}."
+            )
+        # Elsewhere looking at values would wait for the device or break the traced graph.
+        can_look = pixel_values.device.type == "cpu" and not torch.compiler.is_compiling()
+        total_dtype = torch.promote_types(pixel_values.dtype, torch.float32)
+        if can_look and not torch.isfinite(pixel_values.sum(dtype=total_dtype)):
+            raise ValueError("`pixel_values` must be finite; got NaN or infinity.")
+
+
+class TinyMimModel(TinyMimTrunk):
+    """The vision transformer without a head.
+
+    Args:
+        config ([`TinyMimConfig`]): the architecture.
+        add_final_norm (`bool`): whether a layer norm follows the last block.
+    """
+
+    def __init__(self, config: TinyMimConfig, add_final_norm: bool = True):
+        super().__init__(config)
+        # The layer before the logits has a norm of its own.
+        has_norm = add_final_norm and config.pre_logits_dim is None
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if has_norm else None
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self, pixel_values: torch.FloatTensor | None = None, interpolate_pos_encoding: bool = False, **kwargs: Any
+    ) -> BaseModelOutputWithPooling:
+        """Features of pictures.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels.
+            interpolate_pos_encoding (`bool`): whether pictures may have another size than `config.image_size`.
+            kwargs: `output_hidden_states`, `output_attentions` and `return_dict`.
+
+        Returns:
+            [`~transformers.modeling_outputs.BaseModelOutputWithPooling`] with `last_hidden_state` of shape
+            `(batch_size, num_tokens, hidden_size)`, class token first; `pooler_output` of shape
+            `(batch_size, hidden_size)`: the mean of the patch tokens (or the class token, as `config.pooling` says)
+            after block `config.feature_layer`.
+
+        Raises:
+            TypeError: If `pixel_values` are integers.
+            ValueError: If their shape does not fit, they are empty, or not finite.
+        """
+        hidden_states = self.compute_hidden_states(pixel_values, interpolate_pos_encoding, **kwargs)
+        if self.layernorm is not None:
+            hidden_states[-1] = self.layernorm(hidden_states[-1])
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_states[-1], pooler_output=self.pool(hidden_states[self.config.feature_layer])
+        )
+
+    def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """One vector for each picture, as `config.pooling` says."""
+        if self.config.pooling == "cls":
+            return hidden_states[:, 0]
+        return hidden_states[:, self.config.num_prefix_tokens :].mean(dim=1)
+
+
+class TinyMimBackbone(BackboneMixin, TinyMimTrunk):
+    """The vision transformer as a feature extractor for detectors and other frameworks.
+
+    Maps are outputs of blocks without a norm, all on the grid of patches; `config.use_feature_pyramid` makes a pyramid
+    of four of them. Pictures may have any size that is a multiple of the patch.
+
+    Args:
+        config ([`TinyMimConfig`]): `out_features` or `out_indices` choose the maps.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^(tinymim\.)?layernorm\.", r"^(classifier|fc_norm|target_projection)\."]
+
+    def __init__(self, config: TinyMimConfig):
+        super().__init__(config)
+        self.num_features = [config.hidden_size] * config.num_hidden_layers + [config.output_size]
+        self.pyramid = TinyMimFeaturePyramid(config) if config.use_feature_pyramid else None
+        self.post_init()
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of each map that is returned."""
+        if self.pyramid is not None:
+            return list(self.pyramid.out_channels)
+        return [self.num_features[index] for index in self.out_indices]
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(self, pixel_values: torch.FloatTensor, **kwargs: Any) -> BackboneOutput:
+        """Feature maps of pictures.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels.
+            kwargs: as in [`TinyMimModel`].
+
+        Returns:
+            [`~transformers.modeling_outputs.BackboneOutput`] with `feature_maps`, one tensor of shape
+            `(batch_size, channels, height / patch_size, width / patch_size)` for each of `out_features`.
+        """
+        kwargs.pop("interpolate_pos_encoding", None)
+        hidden_states = self.compute_hidden_states(pixel_values, interpolate_pos_encoding=True, **kwargs)
+        maps = build_maps(hidden_states, self.out_indices, pixel_values, self.config)
+        return BackboneOutput(feature_maps=maps if self.pyramid is None else self.pyramid(maps))
+
+
+def build_maps(
+    hidden_states: list[torch.Tensor], indices: list[int], pixel_values: torch.Tensor, config: TinyMimConfig
+) -> tuple[torch.Tensor, ...]:
+    """Patch tokens of some blocks as maps, `(batch_size, hidden_size, rows, columns)`."""
+    rows, columns = (size // config.patch_size for size in pixel_values.shape[2:])
+    tokens = (hidden_states[index][:, config.num_prefix_tokens :] for index in indices)
+    return tuple(item.transpose(1, 2).unflatten(2, (rows, columns)) for item in tokens)
+
+
+class TinyMimForPreTraining(TinyMimPreTrainedModel):
+    """A student that learns to have the token relations, or other features, of a teacher.
+
+    The teacher is no part of the module: it is not saved, stays in evaluation mode, and moves with the student unless
+    it was given a device or precision of its own. Without one, the model learns from targets that are handed in.
+    Position embeddings are fixed. What follows the projections of the last block gets no gradient, so features of a
+    student that is pre-trained only are those of the block before (`feature_layer=-2`).
+
+    Args:
+        config ([`TinyMimConfig`]): with `distillation_target` and what belongs to it.
+
+    Example:
+    ```python
+    >>> from transformers import ViTConfig, ViTModel
+    >>> from decahub import TinyMimConfig, TinyMimForPreTraining, TinyMimTeacher
+    >>> sizes = {"image_size": 32, "patch_size": 8, "num_hidden_layers": 4}
+    >>> vit = ViTModel(ViTConfig(hidden_size=48, num_attention_heads=4, **sizes)).eval()
+    >>> teacher = TinyMimTeacher(vit, layer=3)
+    >>> student = TinyMimForPreTraining(
+    ...     TinyMimConfig(hidden_size=24, num_attention_heads=2, **sizes, **teacher.to_config_fields())
+    ... )
+    >>> student.attach_teacher(teacher)
+    >>> student(torch.zeros(2, 3, 32, 32)).relation_losses.shape
+    torch.Size([2])
+
+    ```
+    """
+
+    def __init__(self, config: TinyMimConfig):
+        super().__init__(config)
+        if config.use_relative_position_bias or config.pre_logits_dim is not None:
+            raise ValueError(
+                "`use_relative_position_bias` and `pre_logits_dim` must not be set in pre-training; got "
+                f"{config.use_relative_position_bias} and {config.pre_logits_dim}. They belong to fine-tuned models."
+            )
+        self.tinymim = TinyMimModel(config)
+        self.tinymim.embeddings.position_embeddings.requires_grad_(False)
+        has_relations = config.distillation_target == "relations"
+        self.extra_layer = None
+        if has_relations and config.head_alignment == "extra_block":
+            self.extra_layer = TinyMimLayer(config)
+        self.target_projection = None if has_relations else TinyMimTargetProjection(config)
+        self.decoder = TinyMimDecoder(config) if config.reconstruction_weight else None
+        self.teacher: TinyMimTeacher | None = None
+        self.post_init()
+
+    def attach_teacher(
+        self,
+        teacher: PreTrainedModel | TinyMimTeacher,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        """Gives the student its teacher.
+
+        Args:
+            teacher (`PreTrainedModel` or [`TinyMimTeacher`]): a vision transformer in evaluation mode.
+            dtype (`torch.dtype`, *optional*): precision of the teacher; by default it follows the student's.
+            device (`torch.device`, *optional*): place of the teacher; by default it follows the student.
+
+        Raises:
+            ValueError: If it does not fit the configuration, or is in training mode.
+        """
+        config = self.config
+        if not isinstance(teacher, TinyMimTeacher):
+            teacher = TinyMimTeacher(
+                teacher,
+                layer=config.teacher_layer,
+                student_num_hidden_layers=config.num_hidden_layers,
+                image_size=config.teacher_image_size,
+                image_mean=config.teacher_image_mean,
+                image_std=config.teacher_image_std,
+                dtype=dtype,
+                device=device,
+            )
+        self.check_teacher(teacher)
+        self.teacher = teacher
+
+    def check_teacher(self, teacher: TinyMimTeacher) -> None:
+        config = self.config
+        hint = "Build the student's config with `**teacher.to_config_fields()`."
+        is_relational = config.distillation_target == "relations"
+        if is_relational and config.head_alignment == "relation_heads":
+            if teacher.hidden_size % config.num_relation_heads:
+                raise ValueError(
+                    f"`num_relation_heads` must divide the teacher's width {teacher.hidden_size}; got "
+                    f"{config.num_relation_heads}."
+                )
+        elif is_relational and teacher.num_attention_heads != config.target_num_attention_heads:
+            raise ValueError(
+                f"the teacher must have {config.target_num_attention_heads} attention heads, as "
+                f"`teacher_num_attention_heads` says; got {teacher.num_attention_heads}. {hint}"
+            )
+        if not is_relational and teacher.hidden_size != (config.teacher_hidden_size or config.hidden_size):
+            raise ValueError(
+                f"the teacher must be {config.teacher_hidden_size or config.hidden_size} wide, as "
+                f"`teacher_hidden_size` says; got {teacher.hidden_size}. {hint}"
+            )
+        if config.include_cls and not teacher.has_cls:
+            raise ValueError(
+                "the teacher must have a class token while `include_cls` is true; it has none. Set it to false."
+            )
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if self.teacher is not None:
+            self.teacher.apply(fn)
+        return self
+
+    @can_return_tuple
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        teacher_pixel_values: torch.FloatTensor | None = None,
+        teacher_relations: torch.FloatTensor | None = None,
+        teacher_features: torch.FloatTensor | None = None,
+        output_relations: bool = False,
+        **kwargs: Any,
+    ) -> TinyMimForPreTrainingOutput:
+        """Distance of the student from its teacher.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels.
+            teacher_pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, ...)`, *optional*): the
+                teacher's view of the same crops, without color jitter; by default the student's view.
+            teacher_relations (`torch.FloatTensor`, *optional*): what the teacher gives for each of `relation_pairs`,
+                computed before, of shape `(batch_size, num_pairs, num_heads, num_tokens, num_tokens)`.
+            teacher_features (`torch.FloatTensor` of shape `(batch_size, num_tokens, teacher_width)`, *optional*): the
+                same for the targets `"features"` and `"cls"`.
+            output_relations (`bool`): whether relations are returned.
+            kwargs: `output_hidden_states`, `output_attentions` and `return_dict`. With the first two the last block
+                is computed to its end.
+
+        Returns:
+            [`TinyMimForPreTrainingOutput`].
+
+        Raises:
+            TypeError: If `pixel_values` are integers.
+            ValueError: If there is neither a teacher nor its targets, or something does not fit.
+        """
+        config = self.config
+        tokens, visible = self.embed(pixel_values)
+        states, final = self.compute_student(tokens, wants_all=_wants_all(kwargs))
+        kept = None if visible is None else self.build_kept_tokens(visible)
+        teacher_states = None
+        given = teacher_relations if config.distillation_target == "relations" else teacher_features
+        if given is None:
+            teacher_states = self.ask_teacher(pixel_values, teacher_pixel_values, kept)
+        if config.distillation_target == "relations":
+            output = self.compare_relations(states, teacher_states, given, kept, output_relations)
+        else:
+            output = self.compare_features(states, teacher_states, given, kept)
+        if self.decoder is not None:
+            predicted = self.decoder(self.tinymim.layernorm(final), visible)
+            output.reconstruction_loss = compute_reconstruction_loss(predicted, pixel_values, visible, config)
+            output.loss = output.loss + config.reconstruction_weight * output.reconstruction_loss
+        return output
+
+    def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Tokens that the student sees and, with masked input, which patches they are."""
+        tokens = self.tinymim.embed(pixel_values)
+        if self.config.student_input == "clean":
+            return tokens, None
+        num_patches = tokens.shape[1] - self.config.num_prefix_tokens
+        visible = choose_tokens(tokens.shape[0], num_patches, self.config.mask_ratio, tokens.device)
+        num_prefix = self.config.num_prefix_tokens
+        return torch.cat([tokens[:, :num_prefix], gather_tokens(tokens[:, num_prefix:], visible)], dim=1), visible
+
+    def compute_student(self, tokens: torch.Tensor, wants_all: bool) -> tuple[BlockStates, torch.Tensor | None]:
+        """States of the target block and, where needed, the output of the last block."""
+        config, layers = self.config, self.tinymim.layers
+        for layer in layers[:-1]:
+            tokens = layer(tokens)
+        num_heads = config.target_num_attention_heads if self.extra_layer is None else None
+        goes_on = self.extra_layer is not None or self.decoder is not None or wants_all
+        final = layers[-1](tokens, num_heads=num_heads) if goes_on else None
+        if self.extra_layer is not None:
+            return self.extra_layer.compute_states(final, config.target_num_attention_heads), final
+        is_partial = not {"block", "attention", "ffn"} & set(get_sources(config))
+        return layers[-1].compute_states(tokens, num_heads, is_partial=is_partial), final
+
+    def build_kept_tokens(self, visible: torch.Tensor) -> torch.Tensor:
+        """Positions of the visible tokens among those of a teacher, whose class token comes first if it has one."""
+        if not self.config.include_cls:
+            return visible
+        return torch.cat([torch.zeros_like(visible[:, :1]), visible + 1], dim=1)
+
+    def ask_teacher(
+        self, pixel_values: torch.Tensor, teacher_pixel_values: torch.Tensor | None, kept: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        if self.teacher is None:
+            raise ValueError(
+                "the model must have a teacher, or be given `teacher_relations` or `teacher_features`; got none of "
+                "them. Call `attach_teacher`."
+            )
+        rows, columns = (size // self.config.patch_size for size in pixel_values.shape[2:])
+        view = pixel_values if teacher_pixel_values is None else teacher_pixel_values
+        states = self.teacher.compute(view, grid=(rows, columns), sources=get_sources(self.config))
+        if not self.config.include_cls and self.teacher.has_cls:
+            states = {name: value[..., 1:, :] for name, value in states.items()}
+        states = {name: value.to(pixel_values.device) for name, value in states.items()}
+        return states if kept is None else {name: gather_tokens(value, kept) for name, value in states.items()}
+
+    def select_tokens(self, states: torch.Tensor) -> torch.Tensor:
+        """Tokens of the student that the teacher has as well: class token and patches, or patches alone."""
+        patches = states[..., self.config.num_prefix_tokens :, :]
+        return torch.cat([states[..., :1, :], patches], dim=-2) if self.config.include_cls else patches
+
+    def align_heads(self, states: torch.Tensor) -> torch.Tensor:
+        if self.config.head_alignment != "relation_heads":
+            return states
+        return split_heads(merge_heads(states), self.config.num_relation_heads)
+
+    def compare_relations(
+        self,
+        states: BlockStates,
+        teacher_states: dict[str, torch.Tensor] | None,
+        given: torch.Tensor | None,
+        kept: torch.Tensor | None,
+        output_relations: bool,
+    ) -> TinyMimForPreTrainingOutput:
+        config, pairs = self.config, self.config.relation_pairs
+        names = get_sources(config)
+        student = {name: self.align_heads(self.select_tokens(getattr(states, name))) for name in names}
+        student_scores = [compute_scores(student[first], student[second]) for first, second in pairs]
+        targets: list[dict[str, torch.Tensor]]
+        if given is not None:
+            self.check_relations(given, student_scores[0])
+            if kept is not None:
+                given = gather_relations(given, kept, config.relation_softmax)
+            targets = [{"teacher_relations": relation} for relation in given.unbind(1)]
+        else:
+            teacher = {name: self.align_heads(value) for name, value in teacher_states.items()}
+            targets = [{"teacher_scores": score} for score in compute_relations(teacher, pairs, softmax=False)]
+        options = {
+            "softmax": config.relation_softmax,
+            "loss": config.relation_loss,
+            "beta": config.smooth_l1_beta,
+        }
+        losses = [
+            compute_relation_loss(scores, **target, **options)
+            for scores, target in zip(student_scores, targets, strict=True)
+        ]
+        output = TinyMimForPreTrainingOutput(loss=sum(losses), relation_losses=torch.stack(losses).detach())
+        if output_relations:
+            output.relations = tuple(self.finish_scores(scores) for scores in student_scores)
+            output.teacher_relations = tuple(
+                target["teacher_relations"] if given is not None else self.finish_scores(target["teacher_scores"])
+                for target in targets
+            )
+        return output
+
+    def check_relations(self, relations: torch.Tensor, scores: torch.Tensor) -> None:
+        num_pairs = len(self.config.relation_pairs)
+        if relations.ndim != 5 or relations.shape[1] != num_pairs or relations.shape[2] != scores.shape[1]:
+            raise ValueError(
+                f"`teacher_relations` must have shape (batch_size, {num_pairs}, {scores.shape[1]}, num_tokens, "
+                f"num_tokens): pairs, heads, tokens; got {tuple(relations.shape)}."
+            )
+
+    def finish_scores(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores.softmax(-1) if self.config.relation_softmax else scores
+
+    def compare_features(
+        self,
+        states: BlockStates,
+        teacher_states: dict[str, torch.Tensor] | None,
+        given: torch.Tensor | None,
+        kept: torch.Tensor | None,
+    ) -> TinyMimForPreTrainingOutput:
+        (source,) = get_sources(self.config)
+        student = self.target_projection(self.select_tokens(get_features(states, source)))
+        if given is not None:
+            teacher = given if kept is None else gather_tokens(given, kept)
+        else:
+            teacher = teacher_states[source]
+            teacher = merge_heads(teacher) if teacher.ndim == 4 else teacher
+        if self.config.distillation_target == "cls":
+            student, teacher = student[:, :1], teacher[:, :1]
+        loss = compute_feature_loss(student, teacher, self.config)
+        return TinyMimForPreTrainingOutput(loss=loss, feature_loss=loss.detach())
+
+
+def _wants_all(kwargs: dict[str, Any]) -> bool:
+    return bool(kwargs.get("output_hidden_states") or kwargs.get("output_attentions"))
+
+
+class TinyMimClassifier(nn.Linear):
+    """The layer of class scores, which starts near zero."""
+
+
+class TinyMimForImageClassification(TinyMimPreTrainedModel):
+    """The vision transformer with a linear classifier.
+
+    Args:
+        config ([`TinyMimConfig`]): with `pooling="mean"` the mean of the patch tokens passes a layer norm of its own;
+            with `"cls"` the class token passes that of the model. With `num_labels=0` the logits are the pooled
+            features.
+    """
+
+    def __init__(self, config: TinyMimConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        is_mean = config.pooling == "mean"
+        self.tinymim = TinyMimModel(config, add_final_norm=not is_mean)
+        self.fc_norm = nn.LayerNorm(config.output_size, eps=config.layer_norm_eps) if is_mean else nn.Identity()
+        self.classifier: nn.Module = nn.Identity()
+        if config.num_labels > 0:
+            self.classifier = TinyMimClassifier(config.output_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        interpolate_pos_encoding: bool = False,
+        **kwargs: Any,
+    ) -> ImageClassifierOutput:
+        """Class scores of pictures.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels.
+            labels (`torch.Tensor`, *optional*): class ids in `[0, num_labels)` of shape `(batch_size,)`, where -100 is
+                ignored, or probabilities of shape `(batch_size, num_labels)` (mixup).
+            interpolate_pos_encoding (`bool`): whether pictures may have another size than `config.image_size`.
+            kwargs: as in [`TinyMimModel`].
+
+        Returns:
+            [`~transformers.modeling_outputs.ImageClassifierOutput`] with `loss` if `labels` are given and `logits` of
+            shape `(batch_size, num_labels)`; `hidden_states` and `attentions` as in [`TinyMimModel`].
+
+        Raises:
+            TypeError: If `pixel_values` are integers.
+            ValueError: If `pixel_values` or `labels` do not fit.
+        """
+        kwargs["return_dict"] = True
+        outputs = self.tinymim(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
+        logits = self.classifier(self.fc_norm(self.tinymim.pool(outputs.last_hidden_state)))
+        loss = None if labels is None else compute_classification_loss(logits, labels, self.config)
+        return ImageClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+class TinyMimForSemanticSegmentation(TinyMimPreTrainedModel):
+    """The vision transformer with a feature pyramid, a UPerNet head and, for training, an auxiliary head.
+
+    Args:
+        config ([`TinyMimConfig`]): the authors' models have `use_relative_position_bias=True` and
+            `layer_scale_init_value=1.0`.
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^tinymim\.layernorm\.", r"^(classifier|fc_norm|target_projection)\."]
+
+    def __init__(self, config: TinyMimConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.tinymim = TinyMimModel(config, add_final_norm=False)
+        self.pyramid = TinyMimFeaturePyramid(config)
+        channels = list(self.pyramid.out_channels)
+        self.decode_head = build_decode_head(config, channels)
+        self.auxiliary_head = build_auxiliary_head(config, channels) if config.use_auxiliary_head else None
+        self.post_init()
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(
+        self, pixel_values: torch.FloatTensor | None = None, labels: torch.LongTensor | None = None, **kwargs: Any
+    ) -> TinyMimSemanticSegmenterOutput:
+        """Class scores of pixels.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels
+                of any size that is a multiple of the patch.
+            labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*): class ids, at any
+                resolution; `config.semantic_loss_ignore_index` marks pixels without one.
+            kwargs: as in [`TinyMimModel`].
+
+        Returns:
+            [`TinyMimSemanticSegmenterOutput`].
+
+        Raises:
+            TypeError: If `pixel_values` are integers.
+            ValueError: If `pixel_values` or `labels` do not fit.
+        """
+        kwargs |= {"return_dict": True, "output_hidden_states": True, "interpolate_pos_encoding": True}
+        outputs = self.tinymim(pixel_values, **kwargs)
+        # What leaves the model has passed the layer before the logits; what was captured has not.
+        hidden_states = [*outputs.hidden_states[:-1], outputs.last_hidden_state]
+        maps = self.pyramid(build_maps(hidden_states, self.config.pyramid_indices, pixel_values, self.config))
+        logits = self.decode_head(maps)
+        losses = {} if labels is None else self.compute_losses(maps, logits, labels)
+        return TinyMimSemanticSegmenterOutput(
+            logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions, **losses
+        )
+
+    def compute_losses(
+        self, maps: tuple[torch.Tensor, ...], logits: torch.Tensor, labels: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        ignore_index = self.config.semantic_loss_ignore_index
+        loss = compute_segmentation_loss(logits, labels, ignore_index)
+        if self.auxiliary_head is None:
+            return {"loss": loss, "decode_loss": loss}
+        auxiliary_loss = compute_segmentation_loss(self.auxiliary_head(maps), labels, ignore_index)
+        auxiliary_loss = self.config.auxiliary_loss_weight * auxiliary_loss
+        return {"loss": loss + auxiliary_loss, "decode_loss": loss, "auxiliary_loss": auxiliary_loss}
+
+
+__all__ = [
+    "TinyMimBackbone",
+    "TinyMimForImageClassification",
+    "TinyMimForPreTraining",
+    "TinyMimForPreTrainingOutput",
+    "TinyMimForSemanticSegmentation",
+    "TinyMimModel",
+    "TinyMimPreTrainedModel",
+    "TinyMimSemanticSegmenterOutput",
+]
