@@ -97,6 +97,10 @@ class ModelConformance(Conformance, _modeling.ModelTesterMixin):
     def build_inputs(self) -> dict[str, torch.Tensor]:
         raise NotImplementedError("Return the keyword arguments of the base model's `forward`.")
 
+    def prepare_inputs(self, model_class: type, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The inputs of one class, where it needs others than the base model."""
+        return inputs
+
     def build_labels(self, task: str, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Labels of a task that transformers does not know."""
         return {}
@@ -117,6 +121,7 @@ class ModelConformance(Conformance, _modeling.ModelTesterMixin):
 
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
         inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels=return_labels)
+        inputs = self.prepare_inputs(model_class, inputs)
         if return_labels:
             task = next(task for task, known in self.models.items() if issubclass(model_class, known))
             inputs.update(self.build_labels(task, inputs))

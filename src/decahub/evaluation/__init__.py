@@ -1,6 +1,6 @@
 """Model + processor + data set + metric -> figures, and the file that keeps them."""
 
-from .driver import check_label_names, evaluate_model, evaluation_mode, measure_model
+from .driver import check_label_names, evaluate_model, evaluation_mode, measure_model, select_fit_rows
 from .folder import evaluate_folder
 from .nodes import evaluate_nodes, measure_nodes
 from .record import (
@@ -28,6 +28,7 @@ __all__ = [
     "measure_model",
     "measure_nodes",
     "read_evaluation",
+    "select_fit_rows",
     "write_comparison",
     "write_evaluation",
     "write_json",

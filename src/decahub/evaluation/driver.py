@@ -116,7 +116,7 @@ def measure_model(
     names = label_names if label_names is not None else _get_label_names(dataset)
     fit_rows = None
     if record.num_fit_rows:  # a model without a head knows no classes
-        fit_rows = _select_fit_rows(train_dataset, record, num_fit_rows)
+        fit_rows = select_fit_rows(train_dataset, record.num_fit_rows if num_fit_rows is None else num_fit_rows)
     else:
         names = check_label_names(model, names)
     family = importlib.import_module(f"decahub.data.{record.family.replace('-', '_')}")
@@ -169,12 +169,16 @@ def evaluate_model(
         limit (`int`, *optional*): Use only the first `limit` rows, or nodes.
         label_names (`Sequence[str]`, *optional*): Classes of the data set in the order of their ids; by default those
             of its column of class ids.
+        train_dataset (`datasets.Dataset`, *optional*): Training split, for tasks that fit a probe on it.
+        num_fit_rows (`int`, *optional*): Number of its rows that a probe is fitted on, drawn at random, always the
+            same; by default that of the task.
         show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
     Returns:
         `dict[str, float]`, by task:
 
         - image classification: `accuracy` and, where there are more than five classes, `top_5_accuracy`;
+        - image feature extraction: `linear_probe_accuracy` and `knn_accuracy` of probes on `pooler_output`;
         - semantic segmentation: `mean_iou`, `mean_accuracy`, `overall_accuracy` and `iou_<class>`;
         - node classification: `accuracy`, `macro_f1` and, for two classes, `roc_auc`;
         - fair node classification: `accuracy`, `roc_auc`, `f1`, `statistical_parity_difference`,
@@ -201,17 +205,22 @@ def evaluate_model(
     return measurement.figures
 
 
-def _select_fit_rows(train_dataset: Any, record: EvaluationTask, num_fit_rows: int | None) -> Any:
-    """Training rows for a probe, drawn at random, since files may be sorted by class; always the same ones."""
+def select_fit_rows(train_dataset: Any, num_rows: int) -> Any:
+    """Training rows for a probe, drawn at random, since files may be sorted by class; always the same ones.
+
+    Args:
+        train_dataset (`datasets.Dataset`): Training split.
+        num_rows (`int`): Number of rows; all if there are fewer.
+
+    Raises:
+        ValueError: If there is no training split, or fewer than two rows are asked for.
+    """
     if train_dataset is None:
-        raise ValueError(
-            f"`train_dataset` must be the training rows, on which {record.name!r} fits its probes; got None."
-        )
-    num_fit_rows = record.num_fit_rows if num_fit_rows is None else num_fit_rows
-    if num_fit_rows < 2:
-        raise ValueError(f"`num_fit_rows` must be at least 2; got {num_fit_rows}.")
+        raise ValueError("`train_dataset` must be the training rows, on which probes are fitted; got None.")
+    if num_rows < 2:
+        raise ValueError(f"`num_fit_rows` must be at least 2; got {num_rows}.")
     order = torch.randperm(len(train_dataset), generator=torch.Generator().manual_seed(0))
-    return train_dataset.select(order[:num_fit_rows].tolist())
+    return train_dataset.select(order[:num_rows].tolist())
 
 
 def _collect_training(model: Any, processor: Any, loader: Any, record: EvaluationTask) -> dict[str, torch.Tensor]:
@@ -230,4 +239,11 @@ def _build_loader(rows: Any, family: ModuleType, processor: Any, batch_size: int
     return tqdm(loader, desc="Evaluating", disable=not show_progress, leave=False)
 
 
-__all__ = ["check_label_names", "evaluate_model", "evaluation_mode", "get_metric_class", "measure_model"]
+__all__ = [
+    "check_label_names",
+    "evaluate_model",
+    "evaluation_mode",
+    "get_metric_class",
+    "measure_model",
+    "select_fit_rows",
+]

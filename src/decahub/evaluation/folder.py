@@ -61,6 +61,7 @@ def evaluate_folder(
     record = get_task(task or published.get("task") or _guess_task(entry))
     splits = load_dataset(dataset, data_dir, family=record.family)
     rows = _select_split(splits, split or DEFAULT_SPLIT, str(dataset), record.family)
+    train_rows = _select_split(splits, TRAIN_SPLIT, str(dataset), record.family) if record.num_fit_rows else None
 
     model = getattr(transformers, record.model_class).from_pretrained(folder)
     processor = getattr(transformers, record.processor_class).from_pretrained(folder)
@@ -73,7 +74,7 @@ def evaluate_folder(
         batch_size=batch_size,
         limit=limit,
         label_names=(entry.label_names or None) if entry else None,
-        train_dataset=splits[TRAIN_SPLIT] if record.num_fit_rows else None,
+        train_dataset=train_rows,
         num_fit_rows=published.get("dataset", {}).get("num_fit_rows"),
         show_progress=show_progress,
     )

@@ -74,6 +74,11 @@ def _take_all(result: Mapping[str, Any], label_names: Sequence[str]) -> Figures:
 
 def _predict_features(model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
     outputs = model(pixel_values=batch["pixel_values"])
+    if outputs.get("pooler_output") is None:
+        raise ValueError(
+            f"`model` must return `pooler_output`, the features of an image; {type(model).__name__} does not. Load it "
+            "with `AutoModel`."
+        )
     return {"predictions": outputs.pooler_output.flatten(1).float().cpu(), "references": batch["labels"].cpu()}
 
 

@@ -17,6 +17,8 @@ from .split_results import SplitResults, read_split_results
 CARD_PREFIX = "card_"
 # Tasks of the Hub whose pipeline in transformers takes our models. A tag promises that `pipeline(model=...)` works.
 PIPELINE_TAGS = {
+    "AutoModel": "image-feature-extraction",
+    "AutoModelForPreTraining": "image-feature-extraction",  # the pipeline loads the part without a head
     "AutoModelForImageClassification": "image-classification",
     "AutoModelForSemanticSegmentation": "image-segmentation",
 }
@@ -140,6 +142,8 @@ class FolderFacts:
     @property
     def pipeline_tag(self) -> str | None:
         """The Hub's name of the task, where transformers has a pipeline for it."""
+        if not self.entry.image_processors:  # all of those pipelines read pictures
+            return None
         return PIPELINE_TAGS.get(self.auto_class or "")
 
     @property

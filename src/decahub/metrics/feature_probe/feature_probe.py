@@ -11,8 +11,8 @@ Accuracy of two classifiers on features of a frozen network, fitted on features 
 exp(similarity / 0.07) as in Wu et al. (arXiv 1805.01978).
 
 Features are standardized with the mean and the deviation of the training examples. The strength of the ridge is chosen
-on every fifth training example, held out for it; then the classifier is fitted on all of them. Test examples are looked
-at once.
+on every fifth training example, held out for it; then the classifier is fitted on all of them. Test examples are
+looked at once.
 """
 
 _INPUTS = """
@@ -27,7 +27,8 @@ Returns:
 
 Example:
     >>> metric = decahub.load_metric("feature_probe")
-    >>> train = {"train_predictions": [[0.0], [0.1], [1.0], [1.1], [0.2], [1.2]], "train_references": [0, 0, 1, 1, 0, 1]}
+    >>> features, labels = [[0.0], [0.1], [1.0], [1.1], [0.2], [1.2]], [0, 0, 1, 1, 0, 1]
+    >>> train = {"train_predictions": features, "train_references": labels}
     >>> metric.compute(predictions=[[0.0], [1.0]], references=[0, 1], num_neighbors=3, **train)
     {'linear_probe_accuracy': 1.0, 'knn_accuracy': 1.0}
 """

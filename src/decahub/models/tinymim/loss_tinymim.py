@@ -90,6 +90,8 @@ def compute_classification_loss(logits: torch.Tensor, labels: torch.Tensor, conf
 def compute_segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
     """Mean cross entropy of the labeled pixels, at the size of the labels, to which logits are resized bilinearly.
 
+    transformers' UPerNet takes the same mean; the authors' framework divides by the number of all pixels.
+
     Args:
         logits (`torch.FloatTensor` of shape `(batch_size, num_labels, height, width)`): at any resolution.
         labels (`torch.LongTensor` of shape `(batch_size, label_height, label_width)`): class ids or `ignore_index`.

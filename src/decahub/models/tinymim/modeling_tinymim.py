@@ -28,6 +28,7 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_tinymim import TinyMimConfig
 from .decode_heads_tinymim import TinyMimPixelClassifier, build_auxiliary_head, build_decode_head
+from .decoder_tinymim import TinyMimDecoder, choose_tokens, compute_reconstruction_loss
 from .layers_tinymim import (
     BlockStates,
     TinyMimAttention,
@@ -36,27 +37,21 @@ from .layers_tinymim import (
     TinyMimPreLogits,
     compute_drop_path_rates,
     merge_heads,
-    split_heads,
 )
 from .loss_tinymim import compute_classification_loss, compute_segmentation_loss
 from .position_embeddings_tinymim import build_position_embeddings
 from .pyramid_tinymim import TinyMimFeaturePyramid
-from .relations_tinymim import (
-    compute_relation_loss,
-    compute_relations,
-    compute_scores,
-    gather_relations,
-    gather_tokens,
-)
+from .relations_tinymim import compute_relation_loss, gather_tokens
 from .relative_position_tinymim import build_relative_position_index
 from .targets_tinymim import (
-    TinyMimDecoder,
     TinyMimTargetProjection,
-    choose_tokens,
+    build_relation_targets,
     compute_feature_loss,
-    compute_reconstruction_loss,
+    compute_student_scores,
+    gather_given,
     get_features,
     get_sources,
+    select_tokens,
 )
 from .teacher_tinymim import TinyMimTeacher
 
@@ -457,6 +452,7 @@ class TinyMimForPreTraining(TinyMimPreTrainedModel):
         teacher_relations: torch.FloatTensor | None = None,
         teacher_features: torch.FloatTensor | None = None,
         output_relations: bool = False,
+        interpolate_pos_encoding: bool = False,
         **kwargs: Any,
     ) -> TinyMimForPreTrainingOutput:
         """Distance of the student from its teacher.
@@ -470,6 +466,7 @@ class TinyMimForPreTraining(TinyMimPreTrainedModel):
             teacher_features (`torch.FloatTensor` of shape `(batch_size, num_tokens, teacher_width)`, *optional*): the
                 same for the targets `"features"` and `"cls"`.
             output_relations (`bool`): whether relations are returned.
+            interpolate_pos_encoding (`bool`): whether pictures may have another size than `config.image_size`.
             kwargs: `output_hidden_states`, `output_attentions` and `return_dict`. With the first two the last block
                 is computed to its end.
 
@@ -481,26 +478,27 @@ class TinyMimForPreTraining(TinyMimPreTrainedModel):
             ValueError: If there is neither a teacher nor its targets, or something does not fit.
         """
         config = self.config
-        tokens, visible = self.embed(pixel_values)
-        states, final = self.compute_student(tokens, wants_all=_wants_all(kwargs))
+        tokens, visible = self.embed(pixel_values, interpolate_pos_encoding)
+        states, final = self.compute_student(tokens, wants_all=_wants_all(config, kwargs))
         kept = None if visible is None else self.build_kept_tokens(visible)
-        teacher_states = None
         given = teacher_relations if config.distillation_target == "relations" else teacher_features
-        if given is None:
-            teacher_states = self.ask_teacher(pixel_values, teacher_pixel_values, kept)
+        asked = self.ask_teacher(pixel_values, teacher_pixel_values, kept) if given is None else None
+        given = gather_given(given, kept, config)
         if config.distillation_target == "relations":
-            output = self.compare_relations(states, teacher_states, given, kept, output_relations)
+            output = self.compare_relations(states, asked, given, output_relations)
         else:
-            output = self.compare_features(states, teacher_states, given, kept)
+            output = self.compare_features(states, asked, given)
         if self.decoder is not None:
             predicted = self.decoder(self.tinymim.layernorm(final), visible)
             output.reconstruction_loss = compute_reconstruction_loss(predicted, pixel_values, visible, config)
             output.loss = output.loss + config.reconstruction_weight * output.reconstruction_loss
         return output
 
-    def embed(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def embed(
+        self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Tokens that the student sees and, with masked input, which patches they are."""
-        tokens = self.tinymim.embed(pixel_values)
+        tokens = self.tinymim.embed(pixel_values, interpolate_pos_encoding)
         if self.config.student_input == "clean":
             return tokens, None
         num_patches = tokens.shape[1] - self.config.num_prefix_tokens
@@ -543,88 +541,52 @@ class TinyMimForPreTraining(TinyMimPreTrainedModel):
         states = {name: value.to(pixel_values.device) for name, value in states.items()}
         return states if kept is None else {name: gather_tokens(value, kept) for name, value in states.items()}
 
-    def select_tokens(self, states: torch.Tensor) -> torch.Tensor:
-        """Tokens of the student that the teacher has as well: class token and patches, or patches alone."""
-        patches = states[..., self.config.num_prefix_tokens :, :]
-        return torch.cat([states[..., :1, :], patches], dim=-2) if self.config.include_cls else patches
-
-    def align_heads(self, states: torch.Tensor) -> torch.Tensor:
-        if self.config.head_alignment != "relation_heads":
-            return states
-        return split_heads(merge_heads(states), self.config.num_relation_heads)
-
     def compare_relations(
         self,
         states: BlockStates,
-        teacher_states: dict[str, torch.Tensor] | None,
+        asked: dict[str, torch.Tensor] | None,
         given: torch.Tensor | None,
-        kept: torch.Tensor | None,
         output_relations: bool,
     ) -> TinyMimForPreTrainingOutput:
-        config, pairs = self.config, self.config.relation_pairs
-        names = get_sources(config)
-        student = {name: self.align_heads(self.select_tokens(getattr(states, name))) for name in names}
-        student_scores = [compute_scores(student[first], student[second]) for first, second in pairs]
-        targets: list[dict[str, torch.Tensor]]
-        if given is not None:
-            self.check_relations(given, student_scores[0])
-            if kept is not None:
-                given = gather_relations(given, kept, config.relation_softmax)
-            targets = [{"teacher_relations": relation} for relation in given.unbind(1)]
-        else:
-            teacher = {name: self.align_heads(value) for name, value in teacher_states.items()}
-            targets = [{"teacher_scores": score} for score in compute_relations(teacher, pairs, softmax=False)]
-        options = {
-            "softmax": config.relation_softmax,
-            "loss": config.relation_loss,
-            "beta": config.smooth_l1_beta,
-        }
-        losses = [
-            compute_relation_loss(scores, **target, **options)
-            for scores, target in zip(student_scores, targets, strict=True)
-        ]
-        output = TinyMimForPreTrainingOutput(loss=sum(losses), relation_losses=torch.stack(losses).detach())
+        config = self.config
+        scores = compute_student_scores(states, config)
+        targets = build_relation_targets(config, asked, given, num_heads=scores[0].shape[1])
+        options = {"softmax": config.relation_softmax, "loss": config.relation_loss, "beta": config.smooth_l1_beta}
+        losses = torch.stack(
+            [
+                compute_relation_loss(pair_scores, **target, **options)
+                for pair_scores, target in zip(scores, targets, strict=True)
+            ]
+        )
+        output = TinyMimForPreTrainingOutput(loss=losses.sum(), relation_losses=losses.detach())
         if output_relations:
-            output.relations = tuple(self.finish_scores(scores) for scores in student_scores)
+            output.relations = tuple(self.finish_scores(pair_scores) for pair_scores in scores)
             output.teacher_relations = tuple(
-                target["teacher_relations"] if given is not None else self.finish_scores(target["teacher_scores"])
+                target["teacher_relations"] if asked is None else self.finish_scores(target["teacher_scores"])
                 for target in targets
             )
         return output
-
-    def check_relations(self, relations: torch.Tensor, scores: torch.Tensor) -> None:
-        num_pairs = len(self.config.relation_pairs)
-        if relations.ndim != 5 or relations.shape[1] != num_pairs or relations.shape[2] != scores.shape[1]:
-            raise ValueError(
-                f"`teacher_relations` must have shape (batch_size, {num_pairs}, {scores.shape[1]}, num_tokens, "
-                f"num_tokens): pairs, heads, tokens; got {tuple(relations.shape)}."
-            )
 
     def finish_scores(self, scores: torch.Tensor) -> torch.Tensor:
         return scores.softmax(-1) if self.config.relation_softmax else scores
 
     def compare_features(
-        self,
-        states: BlockStates,
-        teacher_states: dict[str, torch.Tensor] | None,
-        given: torch.Tensor | None,
-        kept: torch.Tensor | None,
+        self, states: BlockStates, asked: dict[str, torch.Tensor] | None, given: torch.Tensor | None
     ) -> TinyMimForPreTrainingOutput:
         (source,) = get_sources(self.config)
-        student = self.target_projection(self.select_tokens(get_features(states, source)))
-        if given is not None:
-            teacher = given if kept is None else gather_tokens(given, kept)
-        else:
-            teacher = teacher_states[source]
-            teacher = merge_heads(teacher) if teacher.ndim == 4 else teacher
+        student = self.target_projection(select_tokens(get_features(states, source), self.config))
+        teacher = given
+        if asked is not None:
+            teacher = merge_heads(asked[source]) if asked[source].ndim == 4 else asked[source]
         if self.config.distillation_target == "cls":
             student, teacher = student[:, :1], teacher[:, :1]
         loss = compute_feature_loss(student, teacher, self.config)
         return TinyMimForPreTrainingOutput(loss=loss, feature_loss=loss.detach())
 
 
-def _wants_all(kwargs: dict[str, Any]) -> bool:
-    return bool(kwargs.get("output_hidden_states") or kwargs.get("output_attentions"))
+def _wants_all(config: TinyMimConfig, kwargs: dict[str, Any]) -> bool:
+    """Whether the caller, or else the configuration, asks for what every block gives."""
+    return any(kwargs.get(name, getattr(config, name)) for name in ("output_hidden_states", "output_attentions"))
 
 
 class TinyMimClassifier(nn.Linear):

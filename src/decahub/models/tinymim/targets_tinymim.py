@@ -1,21 +1,21 @@
-"""What a student is compared with besides relations: features of a teacher and hidden patches (2301.01296, section 3).
+"""What a student is compared with: relations of a teacher, its features, or its class token (2301.01296, section 3).
 
 The study follows the feature distillation of arXiv 2205.14141: features of the teacher pass a layer norm without
 parameters, the student's a linear layer.
 """
 
-import copy
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from .configuration_tinymim import STATES, TinyMimConfig
-from .layers_tinymim import BlockStates, TinyMimLayer, merge_heads
+from .layers_tinymim import BlockStates, merge_heads, split_heads
+from .relations_tinymim import compute_relations, compute_scores, gather_relations, gather_tokens
 
 
 WHITENING_EPS = 1e-6
-PIXEL_EPS = 1e-6  # of the variance within a patch, as in MAE (2111.06377)
 
 
 def get_sources(config: TinyMimConfig) -> tuple[str, ...]:
@@ -75,85 +75,69 @@ class TinyMimTargetProjection(nn.Module):
         return self.projection(features)
 
 
-def choose_tokens(batch_size: int, num_patches: int, mask_ratio: float, device: torch.device) -> torch.Tensor:
-    """Random patches that stay visible, in ascending order: `(batch_size, num_kept)`, at least one of each sample."""
-    num_kept = max(1, int(num_patches * (1 - mask_ratio)))
-    order = torch.rand(batch_size, num_patches, device=device).argsort(dim=1)
-    return order[:, :num_kept].sort(dim=1).values
+def select_tokens(states: torch.Tensor, config: TinyMimConfig) -> torch.Tensor:
+    """Tokens of the student that the teacher has as well: class token and patches, or patches alone."""
+    patches = states[..., config.num_prefix_tokens :, :]
+    return torch.cat([states[..., :1, :], patches], dim=-2) if config.include_cls else patches
 
 
-def cut_patches(pixel_values: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Pictures `(batch_size, channels, height, width)` to `(batch_size, num_patches, patch_size**2 * channels)`."""
-    maps = pixel_values.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
-    # batch_size, channels, rows, patch_size, columns, patch_size
-    return maps.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+def align_heads(states: torch.Tensor, config: TinyMimConfig) -> torch.Tensor:
+    """States as they are, or split anew into `num_relation_heads`."""
+    if config.head_alignment != "relation_heads":
+        return states
+    return split_heads(merge_heads(states), config.num_relation_heads)
 
 
-class TinyMimDecoder(nn.Module):
-    """Decoder of a masked autoencoder: visible tokens and a learned token for the others to pixels (2111.06377)."""
-
-    def __init__(self, config: TinyMimConfig):
-        super().__init__()
-        self.config = config
-        inner = copy.deepcopy(config)
-        inner.hidden_size = config.decoder_hidden_size
-        inner.intermediate_size = 4 * config.decoder_hidden_size
-        inner.num_attention_heads = config.decoder_num_attention_heads
-        rows, columns = config.grid_size
-        self.embedding = nn.Linear(config.hidden_size, inner.hidden_size)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, inner.hidden_size))
-        num_tokens = config.num_prefix_tokens + rows * columns
-        self.position_embeddings = nn.Parameter(torch.zeros(1, num_tokens, inner.hidden_size), requires_grad=False)
-        self.layers = nn.ModuleList(TinyMimLayer(inner) for _ in range(config.decoder_num_hidden_layers))
-        self.layernorm = nn.LayerNorm(inner.hidden_size, eps=config.layer_norm_eps)
-        self.prediction = nn.Linear(inner.hidden_size, config.patch_size**2 * config.num_channels)
-
-    def forward(self, hidden_states: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-        """Pixels of all patches, `(batch_size, num_patches, patch_size**2 * num_channels)`.
-
-        Args:
-            hidden_states (`torch.Tensor` of shape `(batch_size, num_prefix_tokens + num_kept, hidden_size)`): tokens.
-            indices (`torch.LongTensor` of shape `(batch_size, num_kept)`): patches that they belong to.
-        """
-        num_prefix = self.config.num_prefix_tokens
-        embedded = self.embedding(hidden_states)
-        num_patches = self.position_embeddings.shape[1] - num_prefix
-        patches = self.mask_token.to(embedded.dtype).expand(len(embedded), num_patches, -1)
-        index = indices[..., None].expand(-1, -1, embedded.shape[-1])
-        patches = patches.scatter(1, index, embedded[:, num_prefix:])
-        tokens = torch.cat([embedded[:, :num_prefix], patches], dim=1) + self.position_embeddings
-        for layer in self.layers:
-            tokens = layer(tokens)
-        return self.prediction(self.layernorm(tokens))[:, num_prefix:]
+def compute_student_scores(states: BlockStates, config: TinyMimConfig) -> list[torch.Tensor]:
+    """Scores of the student for each of `relation_pairs`, `(batch_size, num_heads, num_tokens, num_tokens)`."""
+    chosen = {name: select_tokens(getattr(states, name), config) for name in get_sources(config)}
+    aligned = {name: align_heads(value, config) for name, value in chosen.items()}
+    return [compute_scores(aligned[first], aligned[second]) for first, second in config.relation_pairs]
 
 
-def compute_reconstruction_loss(
-    predicted: torch.Tensor, pixel_values: torch.Tensor, indices: torch.Tensor, config: TinyMimConfig
-) -> torch.Tensor:
-    """Mean squared error of hidden patches, whose pixels are normalized patch by patch if `norm_pix_loss`.
+def build_relation_targets(
+    config: TinyMimConfig, asked: Mapping[str, torch.Tensor] | None, given: torch.Tensor | None, num_heads: int
+) -> list[dict[str, torch.Tensor]]:
+    """Arguments of [`compute_relation_loss`] that hold the teacher's side, for each of `relation_pairs`.
 
     Args:
-        predicted (`torch.Tensor` of shape `(batch_size, num_patches, patch_size**2 * num_channels)`): pixels.
-        pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): pictures.
-        indices (`torch.LongTensor` of shape `(batch_size, num_kept)`): patches that were visible.
-        config ([`TinyMimConfig`]): gives `patch_size` and `norm_pix_loss`.
+        config ([`TinyMimConfig`]): gives `relation_pairs` and the alignment of heads.
+        asked (`Mapping[str, torch.Tensor]`, *optional*): states of the teacher.
+        given (`torch.Tensor` of shape `(batch_size, num_pairs, num_heads, num_tokens, num_tokens)`, *optional*): its
+            relations, computed before.
+        num_heads (`int`): of the student's scores.
+
+    Raises:
+        ValueError: If the shape of `given` does not fit.
     """
-    target = cut_patches(pixel_values, config.patch_size).to(torch.promote_types(predicted.dtype, torch.float32))
-    if config.norm_pix_loss:
-        variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
-        target = (target - mean) / (variance + PIXEL_EPS) ** 0.5
-    errors = (predicted.to(target.dtype) - target).square().mean(-1)
-    is_hidden = torch.ones_like(errors).scatter(1, indices, 0.0)
-    return (errors * is_hidden).sum() / is_hidden.sum()
+    if given is None:
+        aligned = {name: align_heads(value, config) for name, value in (asked or {}).items()}
+        return [{"teacher_scores": scores} for scores in compute_relations(aligned, config.relation_pairs, False)]
+    num_pairs = len(config.relation_pairs)
+    if given.ndim != 5 or given.shape[1:3] != (num_pairs, num_heads):
+        raise ValueError(
+            f"`teacher_relations` must have shape (batch_size, {num_pairs}, {num_heads}, num_tokens, num_tokens): "
+            f"pairs, heads, tokens; got {tuple(given.shape)}."
+        )
+    return [{"teacher_relations": relations} for relations in given.unbind(1)]
+
+
+def gather_given(given: torch.Tensor | None, kept: torch.Tensor | None, config: TinyMimConfig) -> torch.Tensor | None:
+    """Targets computed before, for the tokens that a student with masked input sees."""
+    if given is None or kept is None:
+        return given
+    if config.distillation_target == "relations":
+        return gather_relations(given, kept, config.relation_softmax)
+    return gather_tokens(given, kept)
 
 
 __all__ = [
-    "TinyMimDecoder",
     "TinyMimTargetProjection",
-    "choose_tokens",
+    "build_relation_targets",
     "compute_feature_loss",
-    "compute_reconstruction_loss",
-    "cut_patches",
+    "compute_student_scores",
+    "gather_given",
     "get_features",
     "get_sources",
+    "select_tokens",
 ]

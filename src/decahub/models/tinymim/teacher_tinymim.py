@@ -5,12 +5,13 @@ where its attention receives query, key and value: split into heads, after a rot
 (2301.01296, section 3.2, and the early stop of the authors' code).
 """
 
+import contextlib
 import copy
 import inspect
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -30,7 +31,7 @@ ATTENTION_NAMES = ("attention", "self_attn", "attn")
 DEFAULT_DEPTH = 0.75  # of the teacher, where it is deeper than the student (section 4, block 18 of 24)
 
 
-class _StatesCaptured(Exception):
+class _StatesCaptured(Exception):  # noqa: N818 -- a signal, not an error
     """Ends a block once its states are known."""
 
     def __init__(self, states: tuple[torch.Tensor, ...]):
@@ -38,19 +39,26 @@ class _StatesCaptured(Exception):
         self.states = states
 
 
-def _capture_states(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args, **kwargs):
+def _capture_states(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+) -> NoReturn:
     raise _StatesCaptured((query, key, value))
 
 
 AttentionInterface.register(CAPTURE, _capture_states)
 
 
+class _TargetReached(Exception):  # noqa: N818 -- a signal, not an error
+    """Ends the teacher's forward pass after the target block: norms, poolers and heads would be wasted."""
+
+
 def _copy_modules(module: nn.Module) -> nn.Module:
-    """A copy of a tree of modules that shares weights and buffers with it, and nothing that can be rearranged."""
+    """A copy of a tree of modules that shares the tensors with it, and nothing that can be rearranged."""
     copied = copy.copy(module)
     for name, value in module.__dict__.items():
-        if name.endswith("_hooks") or name.endswith("_hooks_with_kwargs") or name.endswith("_hooks_always_called"):
+        if name.endswith(("_hooks", "_hooks_with_kwargs", "_hooks_always_called")):
             copied.__dict__[name] = copy.copy(value)
+    copied._parameters, copied._buffers = dict(module._parameters), dict(module._buffers)
     copied._modules = {name: child and _copy_modules(child) for name, child in module._modules.items()}
     return copied
 
@@ -99,7 +107,7 @@ class _TargetBlock(nn.Module):
                 return recorder
         return None
 
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs |= self.options
         self.states = {}
         if {*STATES, "qkv"} & set(self.sources):
@@ -115,15 +123,23 @@ class _TargetBlock(nn.Module):
                 for name, recorder in recorders.items()
                 if recorder is not None and name in self.sources
             }
-        return hidden_states
+        raise _TargetReached
+
+    def pop_states(self) -> dict[str, torch.Tensor]:
+        """What the last run found; nothing of it is kept here."""
+        states, self.states = self.states, {}
+        for recorder in (self.attention, self.ffn, self.recording):
+            if recorder is not None:
+                recorder.output = None
+        return states
 
 
 class TinyMimTeacher:
     """A frozen vision transformer that gives query, key and value, or features, of one of its blocks.
 
-    ViT, DeiT, ViTMAE, DINOv2 (with registers or without), DINOv3, BEiT, CLIP, SigLIP, I-JEPA and models of this package
-    work, with or without a head. Weights are shared with `model`, which is not changed, unless `dtype` or `device` ask
-    for a copy. Blocks after the target never run.
+    ViT, DeiT, ViTMAE, DINOv2 (with registers or without), DINOv3, BEiT, CLIP, SigLIP, I-JEPA and models of this
+    package work, with or without a head. Weights are shared with `model`, which is not changed, unless `dtype` or
+    `device` ask for a copy. Blocks after the target never run.
 
     Args:
         model (`PreTrainedModel`): in evaluation mode.
@@ -144,6 +160,7 @@ class TinyMimTeacher:
         has_cls (`bool`): whether the first token is a class token.
 
     Raises:
+        TypeError: If `model` is no model of transformers.
         ValueError: If `model` is in training mode, has no such block, or is no plain vision transformer.
     """
 
@@ -159,6 +176,8 @@ class TinyMimTeacher:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ):
+        if not isinstance(model, PreTrainedModel):
+            raise TypeError(f"`model` must be a model of transformers; got {type(model).__name__}.")
         if (image_mean is None) != (image_std is None):
             raise ValueError("`image_mean` and `image_std` must be given together; got one of them.")
         self.image_size, self.image_mean, self.image_std = image_size, image_mean, image_std
@@ -210,11 +229,10 @@ class TinyMimTeacher:
         target = _TargetBlock(block, options)
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, nn.ModuleList([*blocks[: self.layer - 1], target]))
-        for module in (model, *model.modules()):
-            if self._shuffles:
-                if hasattr(module, "config"):
-                    module.config = copy.copy(module.config)
-                    module.config.mask_ratio = 0.0
+        for module in model.modules():
+            if self._shuffles and hasattr(module, "config"):
+                module.config = copy.copy(module.config)
+                module.config.mask_ratio = 0.0
         return model.eval(), target
 
     @property
@@ -224,8 +242,20 @@ class TinyMimTeacher:
 
     def apply(self, fn: Callable) -> None:
         """Moves or casts the teacher with its student, unless it has a device or precision of its own."""
-        if self.moves_with_student:
-            self.model._apply(fn)
+        if not self.moves_with_student:
+            return
+        converted: dict[torch.Tensor, torch.Tensor] = {}  # the target block is there twice
+        for module in self.model.modules():
+            for tensors in (module._parameters, module._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is None:
+                        continue
+                    if tensor not in converted:
+                        is_parameter = isinstance(tensor, nn.Parameter)
+                        value = fn(tensor.detach())
+                        converted[tensor] = nn.Parameter(value, requires_grad=False) if is_parameter else value
+                    # Put in place of the tensor rather than into it, which belongs to the caller's model as well.
+                    tensors[name] = converted[tensor]
 
     def to_config_fields(self) -> dict[str, Any]:
         """What the configuration of a student must say to fit this teacher."""
@@ -271,8 +301,9 @@ class TinyMimTeacher:
             raise ValueError("`teacher_pixel_values` must be finite; got NaN or infinity.")
         pixel_values = self.prepare(pixel_values, grid)
         self.target.sources = tuple(sources)
-        self.model(**self.build_inputs(pixel_values))
-        states, self.target.states = self.target.states, {}
+        with contextlib.suppress(_TargetReached):
+            self.model(**self.build_inputs(pixel_values))
+        states = self.target.pop_states()
         self.check_states(states, sources, len(pixel_values), grid)
         if "qkv" in sources:
             states["qkv"] = torch.cat([merge_heads(states[name]) for name in STATES], dim=-1)
@@ -329,8 +360,8 @@ class TinyMimTeacher:
         missing = sorted(needed - states.keys())
         if missing:
             raise ValueError(
-                f"the teacher must show {', '.join(missing)} of its blocks; {type(self.source).__name__} does not. Use "
-                "a model whose attention goes through the attention interface of transformers."
+                f"the teacher must show {', '.join(missing)} of its blocks; {type(self.source).__name__} does not. "
+                "Use a model whose attention goes through the attention interface of transformers."
             )
         for value in states.values():
             if value.shape[0] != batch_size or value.shape[-2] < grid[0] * grid[1]:
@@ -347,13 +378,25 @@ class TinyMimTeacher:
 
 def _find_encoder(model: nn.Module) -> PreTrainedModel:
     """The vision transformer without head or text tower."""
-    encoder = getattr(model, getattr(model, "base_model_prefix", "") or "", model)
+    prefix = getattr(model, "base_model_prefix", "")
+    inner = getattr(model, prefix, None) if prefix else None
+    # The prefix of some models names their list of blocks, which knows no pictures.
+    encoder: Any = inner if inner is not None and _takes_pictures(inner) else model
     return getattr(encoder, "vision_model", encoder)
+
+
+def _takes_pictures(module: nn.Module) -> bool:
+    return "pixel_values" in inspect.signature(module.forward).parameters
 
 
 def _find_blocks(encoder: nn.Module, name: str) -> str:
     """Path of the list of blocks: as long as the configuration says, each with an attention."""
     depth = getattr(encoder.config, "num_hidden_layers", None)
+    if not isinstance(getattr(encoder.config, "num_attention_heads", None), int):
+        # Stages with head counts of their own attend within windows.
+        raise ValueError(
+            f"the teacher must be a plain vision transformer, with one number of attention heads; got {name}."
+        )
     for path, module in encoder.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth and all(_has_attention(item) for item in module):
             return path

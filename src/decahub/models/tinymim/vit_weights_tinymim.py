@@ -1,5 +1,7 @@
 """Weights of transformers' plain vision transformers (ViT, ViTMAE, DeiT) as a [`TinyMimModel`], and back again."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -21,7 +23,7 @@ def _get_encoder(model: nn.Module) -> nn.Module:
     return getattr(model, getattr(model, "base_model_prefix", ""), model)
 
 
-def build_config_from_vit(config, **fields) -> TinyMimConfig:
+def build_config_from_vit(config: Any, **fields: Any) -> TinyMimConfig:
     """Configuration of the [`TinyMimModel`] that computes what a ViT, ViTMAE or DeiT does.
 
     Args:
@@ -47,7 +49,7 @@ def build_config_from_vit(config, **fields) -> TinyMimConfig:
 
 
 @torch.no_grad()
-def from_vit(model: PreTrainedModel, **fields) -> TinyMimModel:
+def from_vit(model: PreTrainedModel, **fields: Any) -> TinyMimModel:
     """The encoder of a ViT, ViTMAE or DeiT as a [`TinyMimModel`] with a copy of its weights.
 
     A decoder, a head and a pooler are left out.

@@ -1,0 +1,57 @@
+"""Measures a model on a data set and prints the figures: accuracy of a classifier, or of probes on features.
+
+    python examples/tinymim/evaluate.py --model model_cards/tinymim-mae-teacher-cifar10 [--split test] [--limit 1000]
+    python examples/tinymim/evaluate.py --task image-classification --model model_cards/tinymim-student-cifar10-5k
+
+`decahub evaluate` does the same for a folder that knows its own data set.
+"""
+
+from dataclasses import dataclass
+
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
+
+import decahub  # noqa: F401  (registers the models)
+from decahub.data import load_dataset
+from decahub.evaluation import evaluate_model
+from decahub.training import argument, load_recipe
+
+
+AUTO_CLASSES = {
+    "image-feature-extraction": AutoModel,
+    "image-classification": AutoModelForImageClassification,
+}
+
+
+@dataclass
+class Arguments:
+    model: str = argument("model_cards/tinymim-mae-teacher-cifar10", "Model folder or Hub id.")
+    task: str = argument("image-feature-extraction", f"What to measure: {', '.join(AUTO_CLASSES)}.")
+    dataset: str = argument("cifar10", "Name of a data set, or a folder of your own.")
+    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    split: str = argument("test", "Split to measure on.")
+    limit: int | None = argument(None, "Measure only so many rows.")
+    num_fit_rows: int | None = argument(None, "Training rows that probes are fitted on; by default the task's 6000.")
+    batch_size: int = argument(64, "Rows of one forward pass.")
+
+
+def main():
+    arguments = load_recipe(Arguments)
+    splits = load_dataset(arguments.dataset, arguments.data_dir, family="image-classification")
+    processor = AutoImageProcessor.from_pretrained(arguments.model)
+    model = AUTO_CLASSES[arguments.task].from_pretrained(arguments.model)
+    figures = evaluate_model(
+        model,
+        processor,
+        splits[arguments.split],
+        arguments.task,
+        batch_size=arguments.batch_size,
+        limit=arguments.limit,
+        train_dataset=splits["train"],
+        num_fit_rows=arguments.num_fit_rows,
+    )
+    for name, value in figures.items():
+        print(f"{name:24} {value:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""Compares ways to pre-train a small vision transformer, over several seeds, and targets of distillation.
+
+    accelerate launch examples/tinymim/reproduce.py examples/tinymim/reproduce.yaml [--arms '[mae]' --seeds '[0]']
+
+An arm is a way to pre-train (or none), always followed by the same fine-tuning with few labels. Every run is kept in
+`output_dir`; started again, the script goes on where it was. Arms and seeds may be shared out among processes; with
+`--arms '[]'` only the results of what is finished are written, to `docs/results` (see `results.py`).
+"""
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from relation_cache import FlipTransform, RelationRows, load_relations
+from results import write_results
+from stages import StageArguments, build_student, run_stage, select_rows
+from transformers import AutoModel, PreTrainedModel
+
+from decahub import TinyMimImageProcessor, TinyMimModel, load_metric
+from decahub.data import InMemoryDataset, SeededTransform, image_classification, load_dataset
+from decahub.evaluation import evaluation_mode, select_fit_rows, write_json
+from decahub.training import argument, load_recipe
+
+
+ROWS_AT_ONCE = 250
+
+
+@dataclass
+class Arguments:
+    arms: list[str] = argument(["scratch", "mae", "tinymim"], "Arms to run now; results hold whatever has been run.")
+    seeds: list[int] = argument([0, 1, 2], "One run of each arm for each seed.")
+    epochs: dict = argument({}, "Epochs of pre-training by arm; by default those of `settings`.")
+    finetuning_epochs: float | None = argument(None, "Epochs of fine-tuning; by default those of `finetuning`.")
+    teacher: str = argument("model_cards/tinymim-mae-teacher-cifar10", "Model folder of the teacher.")
+    strong_teacher: str | None = argument(None, "Model folder of a teacher that learned from more data, for 'strong'.")
+    dataset: str = argument("cifar10", "Name of the data set.")
+    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    student: dict = argument({}, "Fields of TinyMimConfig of all students.")
+    shared: dict = argument({}, "Arguments of all stages (`stages.py`).")
+    pretraining: dict = argument({}, "Further arguments of pre-training.")
+    finetuning: dict = argument({}, "Further arguments of fine-tuning.")
+    settings: dict = argument({}, "For each arm its own arguments of `pretraining` and `finetuning`.")
+    max_train_samples: int | None = argument(None, "Pre-train on only so many rows.")
+    num_test_rows: int = argument(10_000, "Test rows that classifiers are measured on.")
+    num_probe_rows: int = argument(5_000, "Those of them that probes are measured on.")
+    num_fit_rows: int = argument(6_000, "Training rows that probes are fitted on.")
+    output_dir: str = argument("runs/tinymim-reproduce", "Folder of the runs.")
+    results_dir: str = argument("docs/results", "Folder of the results.")
+
+
+def merge(*parts: dict) -> dict:
+    """Arguments of later parts win; `config` and `augmentation` are merged field by field."""
+    merged: dict[str, Any] = {}
+    for part in parts:
+        nested = {name: {**merged.get(name, {}), **value} for name, value in part.items() if isinstance(value, dict)}
+        merged |= {**part, **nested}
+    return merged
+
+
+def build_arguments(arguments: Arguments, arm: str, stage: str, seed: int, **fields: Any) -> StageArguments:
+    """Arguments of one stage of an arm."""
+    common = {"dataset": arguments.dataset, "data_dir": arguments.data_dir, "seed": seed, "config": arguments.student}
+    own = arguments.settings[arm].get(stage, {})
+    return StageArguments(**merge(common, arguments.shared, getattr(arguments, stage), own, fields))
+
+
+def find_folder(arguments: Arguments, arm: str, seed: int) -> Path:
+    return Path(arguments.output_dir) / f"{arm}-seed{seed}"
+
+
+@dataclass
+class Pictures:
+    """Pictures as a processor gives them, made once for the models of all runs, and their classes."""
+
+    pixel_values: torch.Tensor
+    labels: torch.Tensor
+
+    @classmethod
+    def from_rows(cls, rows: Any, processor: Any) -> "Pictures":
+        parts = [
+            processor(rows[start : start + ROWS_AT_ONCE]["image"], return_tensors="pt")["pixel_values"]
+            for start in range(0, len(rows), ROWS_AT_ONCE)
+        ]
+        return cls(torch.cat(parts), torch.tensor(rows["label"]))
+
+    def apply(self, model: PreTrainedModel, output: str) -> torch.Tensor:
+        """One output of a model for all pictures."""
+        with evaluation_mode(model):
+            parts = [model(pixel_values=part)[output] for part in self.pixel_values.split(ROWS_AT_ONCE)]
+        return torch.cat(parts).float()
+
+
+class Benchmark:
+    """What models are measured on: test pictures, and training pictures that probes are fitted on."""
+
+    def __init__(self, splits: Any, processor: Any, arguments: "Arguments"):
+        test = splits["test"]
+        self.test = Pictures.from_rows(test.select(range(min(arguments.num_test_rows, len(test)))), processor)
+        self.train = Pictures.from_rows(select_fit_rows(splits["train"], arguments.num_fit_rows), processor)
+        self.num_probed = arguments.num_probe_rows
+
+    def measure_accuracy(self, model: PreTrainedModel) -> float:
+        return float((self.test.apply(model, "logits").argmax(1) == self.test.labels).double().mean())
+
+    def measure_probes(self, model: PreTrainedModel) -> dict[str, float]:
+        """Probes on the features of a model and, of ours, on those of its last two blocks."""
+        figures = self._probe(model)
+        if isinstance(model, TinyMimModel):
+            usual = model.config.feature_layer
+            for layer in (-1, -2):
+                model.config.feature_layer = layer
+                figures |= {f"{name}_of_block_{layer}": value for name, value in self._probe(model).items()}
+            model.config.feature_layer = usual
+        return figures
+
+    def _probe(self, model: PreTrainedModel) -> dict[str, float]:
+        test = Pictures(self.test.pixel_values[: self.num_probed], self.test.labels[: self.num_probed])
+        return load_metric("feature_probe", keep_in_memory=True).compute(
+            predictions=test.apply(model, "pooler_output"),
+            references=test.labels,
+            train_predictions=self.train.apply(model, "pooler_output"),
+            train_references=self.train.labels,
+        )
+
+
+def run_once(
+    folder: Path, arguments: StageArguments, splits: Any, benchmark: Benchmark, cache: Path | None = None
+) -> dict:
+    """Figures of one stage, whose model is then in `folder / "model"`; a finished one is not repeated."""
+    record = folder / "run.json"
+    if record.exists():
+        return json.loads(record.read_text())
+    set_seed(arguments.seed)
+    train_dataset = None if cache is None else build_cached_dataset(arguments, splits["train"], cache)
+    result, processor = run_stage(dataclasses.replace(arguments, output_dir=str(folder)), splits, train_dataset)
+    result.model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    outcome = {
+        "minutes": result.minutes,
+        "steps": result.step,
+        "epochs": result.epoch,
+        "batch_size": arguments.per_device_train_batch_size,
+        "num_parameters": result.model.num_parameters(),
+    }
+    if arguments.stage == "finetune":
+        outcome["accuracy"] = benchmark.measure_accuracy(result.model)
+    outcome |= benchmark.measure_probes(getattr(result.model, "tinymim", result.model))
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    write_json(record, outcome)
+    return outcome
+
+
+def build_cached_dataset(arguments: StageArguments, rows: Any, cache: Path) -> SeededTransform:
+    """Pictures that are flipped and recolored, with relations that the teacher gave once."""
+    processor = TinyMimImageProcessor(**arguments.processor)
+    student = build_student(arguments, [])
+    pictures = InMemoryDataset(select_rows(arguments, rows), image_classification.decode_row, "Decoding pictures")
+    relations = load_relations(cache, student.teacher, student.config, pictures, processor)
+    transform = FlipTransform(processor, student.config, arguments.augmentation.get("color_jitter", 0.4))
+    return SeededTransform(RelationRows(pictures, relations), transform, arguments.seed)
+
+
+def run_arm(arm: str, seed: int, arguments: Arguments, splits: Any, benchmark: Benchmark) -> dict:
+    """Pre-train, if the arm does, and fine-tune."""
+    folder, settings = find_folder(arguments, arm, seed), arguments.settings[arm]
+    outcome: dict[str, Any] = {"arm": arm, "seed": seed, "dataset": Path(arguments.dataset).name}
+    pretrained = None
+    if "pretraining" in settings:
+        fields: dict[str, Any] = {"max_train_samples": arguments.max_train_samples}
+        if arm in arguments.epochs:
+            fields["num_train_epochs"] = arguments.epochs[arm]
+        fields["teacher"] = arguments.strong_teacher if settings.get("cached") else arguments.teacher
+        stage = build_arguments(arguments, arm, "pretraining", seed, **fields)
+        cache = Path(arguments.output_dir) / "strong_teacher_relations.safetensors" if settings.get("cached") else None
+        outcome["pretraining"] = run_once(folder / "pretraining", stage, splits, benchmark, cache)
+        pretrained = str(folder / "pretraining" / "model")
+    epochs = {} if arguments.finetuning_epochs is None else {"num_train_epochs": arguments.finetuning_epochs}
+    stage = build_arguments(arguments, arm, "finetuning", seed, pretrained=pretrained, **epochs)
+    outcome["finetuning"] = run_once(folder / "finetuning", stage, splits, benchmark)
+    write_json(folder / "arm.json", outcome)
+    return outcome
+
+
+def measure_teacher(name: str, source: str | None, arguments: Arguments, benchmark: Benchmark) -> None:
+    """Probes of a teacher, for the question whether it is good enough to teach; measured once."""
+    record = Path(arguments.output_dir) / f"{name}.json"
+    if record.exists():
+        return
+    model = AutoModel.from_pretrained(source).eval()
+    figures = benchmark.measure_probes(model)
+    write_json(record, {"model": Path(source).name, "num_parameters": model.num_parameters(), **figures})
+
+
+def build_processor(arguments: Arguments, **attributes: Any) -> TinyMimImageProcessor:
+    return TinyMimImageProcessor(**{**arguments.shared.get("processor", {}), **attributes})
+
+
+def main():
+    arguments = load_recipe(Arguments)
+    unknown = [arm for arm in arguments.arms if arm not in arguments.settings]
+    if unknown:
+        raise ValueError(f"`arms` must be among {', '.join(arguments.settings)}; got {', '.join(unknown)}.")
+    if arguments.arms:
+        splits = load_dataset(arguments.dataset, arguments.data_dir, family="image-classification")
+        benchmark = Benchmark(splits, build_processor(arguments), arguments)
+        measure_teacher("teacher", arguments.teacher, arguments, benchmark)
+        if "strong" in arguments.arms:
+            side = arguments.settings["strong"]["teacher_size"]
+            processor = build_processor(arguments, size={"height": side, "width": side})
+            enlarged = Benchmark(splits, processor, arguments)
+            measure_teacher("strong_teacher", arguments.strong_teacher, arguments, enlarged)
+        # Seed by seed, so that a run that is cut short has compared something.
+        for seed in arguments.seeds:
+            for arm in arguments.arms:
+                outcome = run_arm(arm, seed, arguments, splits, benchmark)
+                print(f"{arm:16} seed {seed} accuracy {100 * outcome['finetuning']['accuracy']:.2f}", flush=True)
+    write_results(Path(arguments.output_dir), Path(arguments.results_dir))
+
+
+if __name__ == "__main__":
+    main()
