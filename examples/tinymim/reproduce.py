@@ -7,6 +7,7 @@ An arm is a way to pre-train (or none), always followed by the same fine-tuning 
 `--arms '[]'` only the results of what is finished are written, to `docs/results` (see `results.py`).
 """
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -14,15 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from accelerate.utils import set_seed
 from relation_cache import FlipTransform, RelationRows, load_relations
 from results import write_results
-from stages import StageArguments, build_student, run_stage, select_rows
+from stages import StageArguments, build_dataset, build_student, decode_rows, run_stage, select_rows
+from torch.utils.data import Dataset, Subset
 from transformers import AutoModel, PreTrainedModel
 
 from decahub import TinyMimImageProcessor, TinyMimModel, load_metric
-from decahub.data import InMemoryDataset, SeededTransform, image_classification, load_dataset
+from decahub.data import SeededTransform, load_dataset
 from decahub.evaluation import evaluation_mode, select_fit_rows, write_json
 from decahub.training import argument, load_recipe
 
@@ -86,7 +89,7 @@ class Pictures:
             processor(rows[start : start + ROWS_AT_ONCE]["image"], return_tensors="pt")["pixel_values"]
             for start in range(0, len(rows), ROWS_AT_ONCE)
         ]
-        return cls(torch.cat(parts), torch.tensor(rows["label"]))
+        return cls(torch.cat(parts), torch.tensor(rows["label"][:]))
 
     def apply(self, model: PreTrainedModel, output: str) -> torch.Tensor:
         """One output of a model for all pictures."""
@@ -103,6 +106,20 @@ class Benchmark:
         self.test = Pictures.from_rows(test.select(range(min(arguments.num_test_rows, len(test)))), processor)
         self.train = Pictures.from_rows(select_fit_rows(splits["train"], arguments.num_fit_rows), processor)
         self.num_probed = arguments.num_probe_rows
+        labels = splits["train"]["label"][:]
+        self.training_pictures = decode_rows(splits["train"])  # once for all runs, in the order of the files
+        self.training_rows = datasets.Dataset.from_dict({"label": labels, "index": range(len(labels))})
+
+    def resize(self, splits: Any, processor: Any) -> "Benchmark":
+        """The same pictures as another processor gives them."""
+        resized = copy.copy(self)
+        resized.test = Pictures.from_rows(splits["test"].select(range(len(self.test.labels))), processor)
+        resized.train = Pictures.from_rows(select_fit_rows(splits["train"], len(self.train.labels)), processor)
+        return resized
+
+    def choose_training_pictures(self, arguments: StageArguments) -> Dataset:
+        """The decoded pictures that a run learns from."""
+        return Subset(self.training_pictures, select_rows(arguments, self.training_rows)["index"][:])
 
     def measure_accuracy(self, model: PreTrainedModel) -> float:
         return float((self.test.apply(model, "logits").argmax(1) == self.test.labels).double().mean())
@@ -136,8 +153,13 @@ def run_once(
     if record.exists():
         return json.loads(record.read_text())
     set_seed(arguments.seed)
-    train_dataset = None if cache is None else build_cached_dataset(arguments, splits["train"], cache)
-    result, processor = run_stage(dataclasses.replace(arguments, output_dir=str(folder)), splits, train_dataset)
+    pictures = benchmark.choose_training_pictures(arguments)
+    processor = TinyMimImageProcessor(**arguments.processor)
+    if cache is None:
+        dataset = build_dataset(arguments, pictures, processor)
+    else:
+        dataset = build_cached_dataset(arguments, pictures, processor, cache)
+    result, _ = run_stage(dataclasses.replace(arguments, output_dir=str(folder)), splits, dataset)
     result.model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     outcome = {
@@ -156,11 +178,11 @@ def run_once(
     return outcome
 
 
-def build_cached_dataset(arguments: StageArguments, rows: Any, cache: Path) -> SeededTransform:
+def build_cached_dataset(
+    arguments: StageArguments, pictures: Dataset, processor: TinyMimImageProcessor, cache: Path
+) -> SeededTransform:
     """Pictures that are flipped and recolored, with relations that the teacher gave once."""
-    processor = TinyMimImageProcessor(**arguments.processor)
     student = build_student(arguments, [])
-    pictures = InMemoryDataset(select_rows(arguments, rows), image_classification.decode_row, "Decoding pictures")
     relations = load_relations(cache, student.teacher, student.config, pictures, processor)
     transform = FlipTransform(processor, student.config, arguments.augmentation.get("color_jitter", 0.4))
     return SeededTransform(RelationRows(pictures, relations), transform, arguments.seed)
@@ -213,8 +235,7 @@ def main():
         if "strong" in arguments.arms:
             side = arguments.settings["strong"]["teacher_size"]
             processor = build_processor(arguments, size={"height": side, "width": side})
-            enlarged = Benchmark(splits, processor, arguments)
-            measure_teacher("strong_teacher", arguments.strong_teacher, arguments, enlarged)
+            measure_teacher("strong_teacher", arguments.strong_teacher, arguments, benchmark.resize(splits, processor))
         # Seed by seed, so that a run that is cut short has compared something.
         for seed in arguments.seeds:
             for arm in arguments.arms:

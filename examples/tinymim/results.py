@@ -1,8 +1,8 @@
 """Finished runs of `reproduce.py` to the files that the documentation is made of.
 
 Each claim of the paper is a file: `tinymim.json` compares ways to pre-train, `tinymim_strong_teacher.json` does so
-with a teacher that learned from more data, the others study targets. `tinymim_probes.json` has probes on features, before
-fine-tuning and after it.
+with a teacher that learned from more data, the others study targets. `tinymim_probes.json` has probes on features,
+before fine-tuning and after it.
 """
 
 import json

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 from transformers import AutoModel, PreTrainedModel, ViTMAEConfig, ViTMAEForPreTraining
 
 from decahub import (
@@ -220,11 +221,14 @@ def select_rows(arguments: StageArguments, rows: Any) -> Any:
     return rows
 
 
-def build_dataset(arguments: StageArguments, rows: Any, processor: TinyMimImageProcessor) -> SeededTransform:
-    stage = get_stage(arguments.stage)
-    transform = stage.build_transform(processor, **arguments.augmentation)
-    rows = InMemoryDataset(select_rows(arguments, rows), stage.decode_row, description="Decoding pictures")
-    return SeededTransform(rows, transform, arguments.seed)
+def decode_rows(rows: Any, decode_row: Callable = image_classification.decode_row) -> InMemoryDataset:
+    return InMemoryDataset(rows, decode_row, "Decoding pictures")
+
+
+def build_dataset(arguments: StageArguments, pictures: Dataset, processor: TinyMimImageProcessor) -> SeededTransform:
+    """Examples of a run from decoded pictures."""
+    transform = get_stage(arguments.stage).build_transform(processor, **arguments.augmentation)
+    return SeededTransform(pictures, transform, arguments.seed)
 
 
 def measure(arguments: StageArguments, model: PreTrainedModel, processor: Any, splits: Any) -> Measurement:
@@ -250,13 +254,15 @@ def run_stage(
     Args:
         arguments (`StageArguments`): Of the run.
         splits: The data set by split.
-        train_dataset (*optional*): Examples to learn from instead of `build_dataset(...)`.
+        train_dataset (*optional*): Examples to learn from instead of those that the
+            arguments name.
     """
     stage = get_stage(arguments.stage)
     label_names = get_label_names(arguments, splits["train"])
     processor = TinyMimImageProcessor(**arguments.processor)
     if train_dataset is None:
-        train_dataset = build_dataset(arguments, splits["train"], processor)
+        pictures = decode_rows(select_rows(arguments, splits["train"]), stage.decode_row)
+        train_dataset = build_dataset(arguments, pictures, processor)
     model = stage.build_model(arguments, label_names)
     optimizer = torch.optim.AdamW(
         stage.build_groups(model, arguments), lr=arguments.learning_rate, betas=tuple(arguments.adam_betas), fused=True

@@ -317,7 +317,7 @@ def overfit(model, num_steps: int = 60) -> float:
 @pytest.mark.parametrize("fields", [AUTHORS, STAR | AUTHORS], ids=["plain", "star"])
 def test_segmenter_overfits_eight_pictures(fields):
     torch.manual_seed(0)
-    model = TinyMimForSemanticSegmentation(build_wide_config(decode_hidden_size=32, **fields))
+    model = TinyMimForSemanticSegmentation(build_wide_config(decode_hidden_size=64, **fields))
 
     assert overfit(model) > 0.95
 
@@ -326,7 +326,7 @@ def test_backbone_in_the_upernet_of_transformers_overfits_eight_pictures():
     torch.manual_seed(0)
     backbone = build_wide_config(use_feature_pyramid=True)
     config = UperNetConfig(
-        backbone_config=backbone, hidden_size=32, pool_scales=[1, 2], auxiliary_channels=12, num_labels=3
+        backbone_config=backbone, hidden_size=64, pool_scales=[1, 2], auxiliary_channels=12, num_labels=3
     )
     model = UperNetForSemanticSegmentation(config)
 

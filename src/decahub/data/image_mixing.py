@@ -76,7 +76,7 @@ def select_balanced(rows: Any, num_per_class: int, seed: int = 0) -> Any:
     """
     if num_per_class < 1:
         raise ValueError(f"`num_per_class` must be at least 1; got {num_per_class}.")
-    labels = np.asarray(rows["label"])
+    labels = np.asarray(rows["label"][:])  # the whole column at once
     generator = np.random.default_rng(seed)
     chosen = []
     for label in np.unique(labels):

@@ -49,12 +49,14 @@ def adjust_brightness(pixels: torch.Tensor, factor: float) -> None:
 
 def adjust_contrast(pixels: torch.Tensor, factor: float) -> None:
     """Move all pixels away from, or towards, the mean luminance of the image, in place."""
-    pixels.mul_(factor).add_(compute_luminance(pixels).mean(), alpha=1 - factor)
+    mean = compute_luminance(pixels).mean()
+    pixels.mul_(factor).add_(mean, alpha=1 - factor)
 
 
 def adjust_saturation(pixels: torch.Tensor, factor: float) -> None:
     """Move each pixel away from, or towards, its own luminance, in place."""
-    pixels.mul_(factor).add_(compute_luminance(pixels), alpha=1 - factor)
+    luminance = compute_luminance(pixels)
+    pixels.mul_(factor).add_(luminance, alpha=1 - factor)
 
 
 def compute_luminance(pixels: torch.Tensor) -> torch.Tensor:

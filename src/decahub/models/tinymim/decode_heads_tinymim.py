@@ -34,14 +34,15 @@ class TinyMimPixelClassifier(nn.Conv2d):
 
 def build_head_config(config: TinyMimConfig) -> UperNetConfig:
     """What transformers' heads read, from our names."""
-    return UperNetConfig(
+    head_config = UperNetConfig(
         hidden_size=config.decode_hidden_size,
         pool_scales=list(config.pool_scales),
         auxiliary_channels=config.auxiliary_hidden_size,
         auxiliary_num_convs=1,
         auxiliary_concat_input=False,
-        num_labels=config.num_labels,
     )
+    head_config.num_labels = config.num_labels
+    return head_config
 
 
 def build_decode_head(config: TinyMimConfig, in_channels: list[int]) -> UperNetHead:

@@ -147,7 +147,10 @@ class TinyMimAttention(nn.Module):
         query, key, value = (split_heads(states, num_heads) for states in self.qkv(hidden_states).chunk(3, dim=-1))
         return query, key, value
 
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **kwargs: Any):
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Values mixed by attention, `(batch_size, num_tokens, num_heads, head_dim)`, and its weights if eager."""
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )

@@ -1,0 +1,126 @@
+"""Each script of TinyMIM runs from end to end on a tiny slice, and what it writes loads.
+
+scikit-learn's digits stand in for the recipes' data sets, since they need no download.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, Dinov2Config, Dinov2Model
+
+from decahub import TinyMimConfig, TinyMimImageProcessor, TinyMimModel
+
+
+PROJECT = Path(__file__).resolve().parents[2]
+EXAMPLES = PROJECT / "examples" / "tinymim"
+SIZES = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "intermediate_size": 32}
+TINY = [
+    "--dataset", "sklearn_digits",
+    "--max_train_samples", "48",
+    "--max_eval_samples", "20",
+    "--num_fit_rows", "30",
+    "--per_device_train_batch_size", "8",
+    "--logging_steps", "1",
+]  # fmt: skip
+LAUNCHERS = {
+    "python": ([sys.executable], 1),
+    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
+}
+
+
+def run(*words: str | Path) -> str:
+    finished = subprocess.run(
+        [str(word) for word in words],
+        cwd=PROJECT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("teacher")
+    TinyMimModel(TinyMimConfig(num_hidden_layers=6, num_attention_heads=4, **SIZES)).save_pretrained(folder)
+    TinyMimImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(folder)
+    return folder
+
+
+def test_reconstruct_writes_an_encoder(tmp_path):
+    run(sys.executable, EXAMPLES / "train.py", EXAMPLES / "pretrain_teacher.yaml", *TINY,
+        "--max_steps", "2", "--output_dir", tmp_path)  # fmt: skip
+
+    model = AutoModel.from_pretrained(tmp_path / "model")
+    assert isinstance(model, TinyMimModel)
+    figures = json.loads((tmp_path / "model" / "evaluation.json").read_text())["figures"]
+    assert [row["metric"] for row in figures] == ["linear_probe_accuracy", "knn_accuracy"]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_distill_writes_a_student_that_can_be_finetuned(launcher, teacher, tmp_path):
+    command, num_processes = LAUNCHERS[launcher]
+
+    run(*command, EXAMPLES / "train.py", EXAMPLES / "distill.yaml", *TINY,
+        "--max_steps", "2", "--teacher", teacher, "--output_dir", tmp_path / "student")  # fmt: skip
+    run(sys.executable, EXAMPLES / "train.py", EXAMPLES / "finetune.yaml", *TINY, "--num_labelled_per_class", "3",
+        "--max_steps", "2", "--pretrained", tmp_path / "student" / "model",
+        "--output_dir", tmp_path / "out")  # fmt: skip
+
+    settings = json.loads((tmp_path / "student" / "checkpoint-2" / "progress.json").read_text())["settings"]
+    assert settings["num_processes"] == num_processes
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "out" / "model").eval()
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "out" / "model")
+    inputs = processor(torch.zeros(3, 9, 7, dtype=torch.uint8), return_tensors="pt")
+    assert model(**inputs).logits.shape == (1, 10)
+
+
+def test_distill_resumes_bit_exactly(teacher, tmp_path):
+    def distill(name: str, *words: str) -> None:
+        run(sys.executable, EXAMPLES / "train.py", EXAMPLES / "distill.yaml", *TINY, "--lr_scheduler_type", "constant",
+            "--teacher", teacher, "--output_dir", tmp_path / name, *words)  # fmt: skip
+
+    distill("whole", "--max_steps", "4")
+    distill("broken", "--max_steps", "2")
+    distill("broken", "--max_steps", "4")
+
+    whole, broken = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(value, broken[name]) for name, value in whole.items())
+
+
+def test_evaluate_prints_probes(teacher):
+    output = run(sys.executable, EXAMPLES / "evaluate.py", "--model", teacher, "--dataset", "sklearn_digits",
+                 "--limit", "9", "--num_fit_rows", "20")  # fmt: skip
+
+    assert "linear_probe_accuracy" in output
+    assert "knn_accuracy" in output
+
+
+def test_reproduce_compares_arms(teacher, tmp_path):
+    torch.manual_seed(0)
+    strong = Dinov2Config(hidden_size=48, num_hidden_layers=9, num_attention_heads=6, image_size=56, patch_size=14)
+    Dinov2Model(strong).save_pretrained(tmp_path / "strong")
+    finetuning = (
+        "{stage: finetune, num_labelled_per_class: 2, per_device_train_batch_size: 10, config: {feature_layer: -1}}"
+    )
+
+    run(sys.executable, EXAMPLES / "reproduce.py", EXAMPLES / "reproduce.yaml", "--dataset", "sklearn_digits",
+        "--arms", "[scratch, mae, tinymim, strong, relations, features, cls]", "--seeds", "[0]", "--epochs", "{}",
+        "--max_train_samples", "32", "--num_test_rows", "20", "--num_probe_rows", "10", "--num_fit_rows", "20",
+        "--teacher", teacher, "--strong_teacher", tmp_path / "strong", "--finetuning", finetuning,
+        "--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results")  # fmt: skip
+
+    record = json.loads((tmp_path / "results" / "tinymim.json").read_text())
+    assert [row["model"] for row in record["rows"]] == ["TinyMIM", "masked autoencoder", "from scratch"]
+    assert "here" in record["verdict"]
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {
+        "tinymim.json", "tinymim_probes.json", "tinymim_strong_teacher.json", "tinymim_targets.json"
+    }  # fmt: skip
