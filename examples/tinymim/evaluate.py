@@ -8,24 +8,23 @@
 
 from dataclasses import dataclass
 
-from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification
+import transformers
+from transformers import AutoImageProcessor
 
 import decahub  # noqa: F401  (registers the models)
 from decahub.data import load_dataset
 from decahub.evaluation import evaluate_model
+from decahub.evaluation.tasks import get_task
 from decahub.training import argument, load_recipe
 
 
-AUTO_CLASSES = {
-    "image-feature-extraction": AutoModel,
-    "image-classification": AutoModelForImageClassification,
-}
+CHOICES = ("image-feature-extraction", "image-classification", "semantic-segmentation")
 
 
 @dataclass
 class Arguments:
     model: str = argument("model_cards/tinymim-mae-teacher-cifar10", "Model folder or Hub id.")
-    task: str = argument("image-feature-extraction", f"What to measure: {', '.join(AUTO_CLASSES)}.")
+    task: str = argument("image-feature-extraction", f"What to measure: {', '.join(CHOICES)}.")
     dataset: str = argument("cifar10", "Name of a data set, or a folder of your own.")
     data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
     split: str = argument("test", "Split to measure on.")
@@ -36,9 +35,10 @@ class Arguments:
 
 def main():
     arguments = load_recipe(Arguments)
-    splits = load_dataset(arguments.dataset, arguments.data_dir, family="image-classification")
+    task = get_task(arguments.task)
+    splits = load_dataset(arguments.dataset, arguments.data_dir, family=task.family)
     processor = AutoImageProcessor.from_pretrained(arguments.model)
-    model = AUTO_CLASSES[arguments.task].from_pretrained(arguments.model)
+    model = getattr(transformers, task.model_class).from_pretrained(arguments.model)
     figures = evaluate_model(
         model,
         processor,

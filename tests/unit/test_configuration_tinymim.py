@@ -63,6 +63,11 @@ REFUSED = {
     "feature layer": ({"feature_layer": -4}, "`feature_layer` must count from the last block"),
     "feature layer from the start": ({"feature_layer": 1}, "`feature_layer` must count from the last block"),
     "pyramid of one map": ({"use_feature_pyramid": True}, "`use_feature_pyramid` must come with 4"),
+    "pool of nothing": ({"pool_scales": [0, 1]}, "`pool_scales` must hold numbers of at least 1"),
+    "star without its end": (
+        {"pre_logits_dim": 8, "num_hidden_layers": 5, "out_indices": [1, 2, 3, 4]},
+        "must end with the last block, 'stage5'",
+    ),
     "drop path 1": ({"drop_path_rate": 1.0}, r"`drop_path_rate` must lie in \[0, 1\)"),
     "mask everything": ({"mask_ratio": 1.0}, r"`mask_ratio` must lie in \(0, 1\)"),
     "negative weight": ({"auxiliary_loss_weight": -1.0}, "`auxiliary_loss_weight` must not be negative"),

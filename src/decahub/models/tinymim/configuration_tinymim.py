@@ -290,6 +290,14 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
                 f"`use_feature_pyramid` must come with {NUM_PYRAMID_LEVELS} `out_features`; got {self.out_features}."
             )
 
+        if not self.pool_scales or min(self.pool_scales) < 1:
+            raise ValueError(f"`pool_scales` must hold numbers of at least 1; got {self.pool_scales}.")
+        if self.pre_logits_dim is not None and self.pyramid_indices[-1] != self.num_hidden_layers:
+            raise ValueError(
+                f"`out_features` must end with the last block, 'stage{self.num_hidden_layers}', where there is a "
+                f"`pre_logits_dim` and they are four; got {self.out_features}."
+            )
+
     def _check_image(self):
         sizes = [self.image_size] if isinstance(self.image_size, int) else list(self.image_size)
         if self.patch_size < 1 or len(sizes) not in (1, 2):
