@@ -235,7 +235,7 @@ def test_refuses_a_model_that_diverged(classifier, processor, images):
 @pytest.mark.parametrize(
     ("overrides", "kind", "message"),
     [
-        ({"task": "image-clasification"}, ValueError, "`task` must be one of image-classification, semantic-segment"),
+        ({"task": "image-clasification"}, ValueError, "`task` must be one of image-classification, image-feature"),
         ({"limit": 0}, ValueError, "`limit` must be at least 1, or None for all rows; got 0"),
     ],
     ids=["task", "limit"],

@@ -191,7 +191,7 @@ def test_every_method_has_a_row(project):
     readme, _ = render(project)
 
     assert find_row(readme, "[emo]")[-1] == "ready"
-    assert find_row(readme, "tinymim")[-1] == "to come"
+    assert find_row(readme, "cmt")[-1] == "to come"
     assert len(re.findall(r"(?:ready|to come) \|$", readme, re.MULTILINE)) == 10
 
 

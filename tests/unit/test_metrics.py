@@ -72,7 +72,7 @@ def test_loads_by_name_and_by_path(name):
 
 
 def test_lists_all_metrics():
-    assert list_metrics() == ["group_fairness", "mean_iou", "node_accuracy", "top_k_accuracy"]
+    assert list_metrics() == ["feature_probe", "group_fairness", "mean_iou", "node_accuracy", "top_k_accuracy"]
 
 
 def test_unknown_name_gets_the_nearest():
