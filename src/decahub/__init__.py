@@ -19,6 +19,9 @@ if TYPE_CHECKING:
         AutoModelForObjectDetection3D,
     )
     from decahub.metrics import load_metric
+    from decahub.models.drum_lm.configuration_drum_lm import DrumLmConfig
+    from decahub.models.drum_lm.modeling_drum_lm import DrumLmForCausalLM
+    from decahub.models.drum_lm.processing_drum_lm import DrumLmProcessor
     from decahub.models.emo.configuration_emo import EmoConfig
     from decahub.models.emo.image_processing_emo import EmoImageProcessor
     from decahub.models.emo.image_processing_pil_emo import EmoImageProcessorPil
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
         TinyMimModel,
     )
     from decahub.models.tinymim.teacher_tinymim import TinyMimTeacher
+    from decahub.pipelines.drum_generation import DrumGenerationPipeline
     from decahub.pipelines.node_classification import NodeClassificationPipeline
 
 __version__ = "0.1.0"
@@ -74,6 +78,10 @@ __all__ = [
     "AutoModelForImageQualityAssessment",
     "AutoModelForNodeClassification",
     "AutoModelForObjectDetection3D",
+    "DrumGenerationPipeline",
+    "DrumLmConfig",
+    "DrumLmForCausalLM",
+    "DrumLmProcessor",
     "EmoBackbone",
     "EmoConfig",
     "EmoForImageClassification",

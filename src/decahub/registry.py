@@ -269,6 +269,14 @@ METHODS: dict[str, Method] = {
                 2023,
                 "AAAI 2023 workshop on Creative AI across Modalities",
             ),
+            models=(
+                ModelEntry(
+                    model_type="drum_lm",
+                    config="DrumLmConfig",
+                    auto_classes={"AutoModelForCausalLM": "DrumLmForCausalLM"},
+                    processor="DrumLmProcessor",
+                ),
+            ),
         ),
         Method(
             name="mpd_subtyping",
@@ -302,6 +310,11 @@ PIPELINES: dict[str, PipelineEntry] = {
         module="decahub.pipelines.node_classification",
         pipeline="NodeClassificationPipeline",
         auto_class="AutoModelForNodeClassification",
+    ),
+    "drum-generation": PipelineEntry(
+        module="decahub.pipelines.drum_generation",
+        pipeline="DrumGenerationPipeline",
+        auto_class="AutoModelForCausalLM",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""`decahub predict`: what a model sees in pictures, or says of the nodes of graphs."""
+"""`decahub predict`: what a model sees in pictures, says of the nodes of graphs, or makes of drum grooves."""
 
 import argparse
 import colorsys
@@ -13,24 +13,33 @@ if TYPE_CHECKING:
     import numpy
 
 
-HELP = "classify pictures, segment them into a PNG beside each, or classify the nodes of graphs"
+HELP = "classify pictures, segment them into a PNG beside each, classify the nodes of graphs, or continue drum grooves"
 EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
   decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3
   decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks
   decahub predict model_cards/raw-gnn-texas texas --nodes 0 7 12
-  decahub predict model_cards/raw-gnn-texas my_graph.npz --top-k 2"""
+  decahub predict model_cards/raw-gnn-texas my_graph.npz --top-k 2
+  decahub predict model_cards/drum-lm-small groove.mid --bars 16 --seed 29"""
 GOLDEN_RATIO = 0.618034  # successive hues at this distance on the color circle stay far apart
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="model folder, or id of a published model")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture files; graphs: .npz files or names")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="picture files; MIDI files; graphs: .npz files or names"
+    )
     parser.add_argument("--top-k", type=int, default=1, help="classes to show for each picture or node (default: 1)")
-    parser.add_argument("--output-dir", type=Path, help="where segmentations go; by default beside each picture")
+    parser.add_argument("--output-dir", type=Path, help="where new files go; by default beside each input")
     parser.add_argument("--nodes", type=int, nargs="+", help="ids of the nodes to classify; by default all")
     parser.add_argument(
         "--data-dir", type=Path, help="directory of the graphs that are named; by default $DECAHUB_DATA_DIR"
     )
+    parser.add_argument("--bars", type=int, default=16, help="bars of a groove, those given included (default: 16)")
+    parser.add_argument("--prompt-bars", type=int, help="bars of a MIDI file to continue; by default the model's")
+    parser.add_argument(
+        "--temperature", type=float, default=0.9, help="0 always takes the most probable (default: 0.9)"
+    )
+    parser.add_argument("--seed", type=int, help="makes a groove repeatable; by default each is another")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         "ForImageClassification": classify,
         "ForSemanticSegmentation": segment,
         "ForNodeClassification": classify_nodes,
+        "ForCausalLM": continue_grooves,
     }
     for suffix, command in commands.items():
         if architecture.endswith(suffix):
@@ -125,6 +135,34 @@ def load_graph(name: str, data_dir: Path | None) -> "dict[str, Any]":
     if name not in names:
         raise FileNotFoundError(f"`INPUT` must be a .npz file that exists or one of {', '.join(names)}; got {name!r}.")
     return load_dataset(name, data_dir)["graph"][0]
+
+
+def continue_grooves(arguments: argparse.Namespace) -> None:
+    """Writes a MIDI file, a picture and a sound of the continuation of each drum groove."""
+    from transformers import pipeline
+
+    for name in arguments.inputs:
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"`INPUT` must be a MIDI file; got {name!r}, which does not exist.")
+    task: Any = "drum-generation"  # ours: the types of transformers list only its own tasks
+    compose = pipeline(task, model=arguments.model, trust_remote_code=False)
+    names = ("bars", "prompt_bars", "temperature", "seed")
+    rows = []
+    for path in map(Path, arguments.inputs):
+        answer = compose(str(path), **{name: getattr(arguments, name) for name in names})
+        target = (arguments.output_dir or path.parent) / f"{path.stem}_continued"
+        for suffix, key in ((".mid", "midi"), (".png", "png"), (".wav", "wav")):
+            write_bytes(target.with_name(target.name + suffix), answer[key])
+        rows.append((path.name, answer["bars"], f"{answer['tempo']:.0f}", f"{target}.mid, .png, .wav"))
+    print(format_table(("groove", "bars", "tempo", "written to"), rows))
+
+
+def write_bytes(target: Path, data: bytes) -> None:
+    """Writes a file that appears whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_bytes(data)
+    os.replace(partial, target)
 
 
 def save_segmentation(classes: "numpy.ndarray", num_labels: int, target: Path) -> None:

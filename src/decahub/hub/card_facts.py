@@ -24,7 +24,10 @@ PIPELINE_TAGS = {
 }
 # Tasks that the Hub or transformers has no pipeline for: our name of the task, and tags under which models are found.
 # The Hub's task graph-ml is such a tag: as `pipeline_tag` it would promise `pipeline("graph-ml")`, which there is not.
-NEW_TASKS = {"AutoModelForNodeClassification": ("node-classification", ("graph-ml", "node-classification"))}
+NEW_TASKS = {
+    "AutoModelForNodeClassification": ("node-classification", ("graph-ml", "node-classification")),
+    "AutoModelForCausalLM": ("drum-generation", ("drum-generation", "music", "midi")),
+}
 REQUIRED_TEXTS = ("card_title", "card_summary", "card_intended_use", "card_limits")
 
 

@@ -1,0 +1,146 @@
+"""Drum LM's codec, metric and decoding against plain Python, other readers and decoding without what it adds.
+
+Grooves are made up with the rates of real ones, so that no data set is needed; models have random weights, since speed
+does not depend on them. Each case first checks that both ways give the same.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from .timing import Case, Sampler, timed
+
+
+BARS = 16
+HIT_RATE = 0.18  # 17 hits in a bar of 96 cells, as people play
+
+
+def build_hits(num_files: int):
+    import numpy as np
+
+    return np.random.default_rng(29).random((num_files, BARS * 16, 6)) < HIT_RATE
+
+
+def build_files(num_files: int) -> tuple[list[bytes], list[str]]:
+    """MIDI files and their texts."""
+    from decahub.models.drum_lm.codec_drum_lm import DrumCodec
+
+    codec, hits = DrumCodec(), build_hits(num_files)
+    return [codec.to_midi(roll) for roll in hits], [codec.to_text(roll) for roll in hits]
+
+
+def read_texts(files: list[bytes], reader: str) -> list[str]:
+    from decahub.models.drum_lm.codec_drum_lm import DrumCodec
+    from decahub.models.drum_lm.midi_drum_lm import read_midi
+
+    codec = DrumCodec()
+    return [codec.to_text(codec.encode(read_midi(file, reader=reader))) for file in files]
+
+
+def build_reading(folder: Path, reader: str, other: str, num_files: int) -> tuple[Sampler, Sampler]:
+    """Text of MIDI files by one of our readers, and by another of ours or mido."""
+    from .reference_drum_lm import encode_midi
+
+    files, texts = build_files(num_files)
+    read_all: dict[str, Callable[[], list[str]]] = {
+        name: partial(read_texts, files, name) for name in ("events", "symusic")
+    }
+    read_all["mido"] = lambda: [encode_midi(file) for file in files]
+    for name in (reader, other):
+        if read_all[name]() != texts:
+            raise AssertionError(f"the reader {name} does not give the texts that were written")
+    return timed(read_all[reader]), timed(read_all[other])
+
+
+def build_stability(folder: Path, num_files: int) -> tuple[Sampler, Sampler]:
+    """The paper's stability of texts."""
+    from decahub.metrics.drum_structure.structure import compute_stability
+
+    from .reference_drum_lm import compute_stability as compute_plainly
+
+    texts = build_files(num_files)[1]
+    ours, reference = (lambda: [compute(text) for text in texts] for compute in (compute_stability, compute_plainly))
+    if ours() != reference():
+        raise AssertionError("the stabilities differ")
+    return timed(ours), timed(reference)
+
+
+def build_prompts(num_prompts: int):
+    """A model with a token for each line, its grammar, and prompts of two bars."""
+    import torch
+
+    from decahub import DrumLmConfig, DrumLmForCausalLM
+    from decahub.models.drum_lm.codec_drum_lm import DrumCodec
+    from decahub.models.drum_lm.grammar_drum_lm import DrumGrammar
+    from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+
+    torch.manual_seed(0)
+    model = DrumLmForCausalLM(DrumLmConfig.from_variant("small")).eval()
+    grammar, codec = DrumGrammar(build_line_tokenizer()), DrumCodec()
+    separator = grammar.canonical_ids(grammar.separator)
+    prompts = []
+    for roll in build_hits(num_prompts):
+        bars = [grammar.encode(codec.to_text(roll[first : first + 16])) + separator for first in (0, 16)]
+        prompts.append(bars[0] + bars[1])
+    return model, grammar, torch.tensor(prompts)
+
+
+def generate(model: Any, input_ids: Any, num_tokens: int, **options: Any):
+    """So many tokens, whatever they are."""
+    from transformers import GenerationConfig
+
+    fields = {"max_new_tokens": num_tokens, "eos_token_id": None, "pad_token_id": 0, "do_sample": False}
+    return model.generate(input_ids, generation_config=GenerationConfig(**fields), use_model_defaults=False, **options)
+
+
+def build_grammar(folder: Path, num_prompts: int, num_tokens: int) -> tuple[Sampler, Sampler]:
+    """Decoding with the grammar, and without: the ratio is below 1 by what the grammar costs."""
+    from decahub.models.drum_lm.grammar_drum_lm import DrumGrammarLogitsProcessor
+
+    model, grammar, input_ids = build_prompts(num_prompts)
+
+    def constrain():
+        return generate(
+            model, input_ids, num_tokens, logits_processor=[DrumGrammarLogitsProcessor(grammar, bars_min=BARS)]
+        )
+
+    if not constrain().shape == generate(model, input_ids, num_tokens).shape:
+        raise AssertionError("one of the two ended early")
+    return timed(constrain), timed(partial(generate, model, input_ids, num_tokens))
+
+
+def build_cache(folder: Path, num_prompts: int) -> tuple[Sampler, Sampler]:
+    """One bar after each prompt with a cache of keys and values, and with a full pass for each token."""
+    import torch
+
+    from decahub.models.drum_lm.grammar_drum_lm import DrumGrammarLogitsProcessor
+
+    from .reference_drum_lm import generate_without_cache
+
+    model, grammar, input_ids = build_prompts(num_prompts)
+    lines = torch.tensor([grammar.canonical_ids(line)[0] for line in grammar.lines])
+
+    def ours():
+        processors = [DrumGrammarLogitsProcessor(grammar, bars_min=BARS)]
+        return generate(model, input_ids, num_tokens=16, logits_processor=processors)
+
+    reference = partial(generate_without_cache, model, input_ids, lines, num_tokens=16)
+    torch.testing.assert_close(ours(), reference(), atol=0, rtol=0)
+    return timed(ours), timed(reference)
+
+
+CASES = [
+    *(
+        Case(
+            f"load 20 MIDI files, {reader} against {other}",
+            partial(build_reading, reader=reader, other=other, num_files=20),
+        )
+        for reader, other in (("events", "mido"), ("symusic", "events"))
+        if find_spec(other if other == "mido" else reader)
+    ),
+    Case("metric stability of 4 texts", partial(build_stability, num_files=4)),
+    Case("inference grammar, 8 prompts, 64 tokens", partial(build_grammar, num_prompts=8, num_tokens=64)),
+    Case("inference small, 8 prompts, a bar, cached against not", partial(build_cache, num_prompts=8)),
+]

@@ -1,0 +1,241 @@
+"""Turns a language model or an adapter of peft into a Drum LM folder, and a Drum LM folder into those again.
+
+    python conversion/convert_drum_lm.py --checkpoint SmolLM2-135M-Instruct.Q4_1.gguf --output_dir drum-base/
+    python conversion/convert_drum_lm.py --checkpoint some-causal-lm/ --output_dir drum-base/
+    python conversion/convert_drum_lm.py --checkpoint peft-adapter/ --base_model some-causal-lm/ --output_dir adapter/
+    python conversion/convert_drum_lm.py --checkpoint drum-base/ --output_dir some-causal-lm/
+
+What the folder or file holds decides the way. The method's authors published no weights: they fine-tuned GPT-3 behind
+a service. A GGUF file is dequantized to float32 by transformers; that cannot be undone, so the way back leads to a
+folder of transformers. Only safetensors and GGUF files are read.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
+from decahub.models.drum_lm.adapter_drum_lm import ADAPTER_NAME
+from decahub.models.drum_lm.backbone_drum_lm import GGUF_SUFFIX, split_gguf_path
+
+
+if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from conversion.checkpoint import (
+    CheckpointError,
+    rename,
+    run_converter,
+    sha256_of,
+    write_model_folder,
+    write_parity_report,
+)
+
+
+WEIGHTS = "model.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "backbone."
+PEFT_PREFIX = "base_model.model."
+# Settings of an adapter that change what it computes; the rest of its file is about how it was trained or loaded.
+LORA_SETTINGS = (
+    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save", "bias", "use_rslora",
+    "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern",
+)  # fmt: skip
+
+
+def convert_state_dict(official: Mapping[str, torch.Tensor], config: DrumLmConfig) -> dict[str, torch.Tensor]:
+    """Tensors of a causal language model of transformers, or of an adapter of peft, under our names.
+
+    Args:
+        official (`Mapping[str, torch.Tensor]`): `model.layers.0...`, or `base_model.model.model.layers.0...` of peft.
+        config ([`DrumLmConfig`]): Tells with `adapter` which of both.
+
+    Raises:
+        CheckpointError: If a name is of the other kind.
+    """
+    if config.adapter is None:
+        return {PREFIX + name: tensor for name, tensor in official.items()}
+    strange = [name for name in official if not name.startswith(PEFT_PREFIX)]
+    if strange:
+        raise CheckpointError(f"Names of an adapter must begin with {PEFT_PREFIX!r}; {strange[0]} does not.")
+    return rename(official, _from_peft)
+
+
+def revert_state_dict(ours: Mapping[str, torch.Tensor], config: DrumLmConfig) -> dict[str, torch.Tensor]:
+    """The inverse of [`convert_state_dict`].
+
+    Args:
+        ours (`Mapping[str, torch.Tensor]`): State dict of [`DrumLmForCausalLM`], or its adapters.
+        config ([`DrumLmConfig`]): Its configuration.
+
+    Raises:
+        CheckpointError: If a name is not one of ours.
+    """
+    strange = [name for name in ours if not name.startswith(PREFIX)]
+    if strange:
+        raise CheckpointError(f"Names of a Drum LM must begin with {PREFIX!r}; {strange[0]} does not.")
+    if config.adapter is None:
+        return rename(ours, lambda name: name.removeprefix(PREFIX))
+    return rename(ours, _to_peft)
+
+
+def _from_peft(name: str) -> str:
+    """peft leaves the name of the adapter out of its files: `lora_A.weight` is `lora_A.default.weight`."""
+    stem, _, leaf = name.removeprefix(PEFT_PREFIX).rpartition(".")
+    return f"{PREFIX}{stem}.{ADAPTER_NAME}.{leaf}"
+
+
+def _to_peft(name: str) -> str:
+    return PEFT_PREFIX + name.removeprefix(PREFIX).replace(f".{ADAPTER_NAME}.", ".")
+
+
+def convert_checkpoint(
+    checkpoint: Path, output_dir: Path, base_model: str | None = None, repo_id: str | None = None
+) -> dict[str, Any]:
+    """Convert what `checkpoint` holds, in the direction that it asks for.
+
+    Args:
+        checkpoint (`Path`): A GGUF file, a folder of a causal language model, of peft, or of a Drum LM.
+        output_dir (`Path`): A new folder.
+        base_model (`str`, *optional*): For an adapter of peft: its base, a folder, Hub id or GGUF file; by default what
+            its configuration names.
+        repo_id (`str`, *optional*): Name of the base that the configuration of an adapter is to hold.
+
+    Returns:
+        `dict`: Report, also written to `parity_report.json` on the way to us.
+
+    Raises:
+        CheckpointError: If the folder is none of these.
+    """
+    if not checkpoint.exists():
+        raise FileNotFoundError(f"`checkpoint` must exist; there is no {checkpoint}.")
+    if checkpoint.suffix == GGUF_SUFFIX:
+        return _convert_language_model(checkpoint, output_dir)
+    if (checkpoint / ADAPTER_CONFIG).is_file():
+        return _convert_peft(checkpoint, output_dir, base_model, repo_id)
+    if not (checkpoint / "config.json").is_file():
+        raise CheckpointError(
+            f"`checkpoint` must be a {GGUF_SUFFIX} file, or a folder with config.json or {ADAPTER_CONFIG}; "
+            f"{checkpoint} is not."
+        )
+    if json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("model_type") == "drum_lm":
+        return _revert_folder(checkpoint, output_dir)
+    return _convert_language_model(checkpoint, output_dir)
+
+
+def _load_tokenizer(source: str | Path) -> Any:
+    folder, gguf_file = split_gguf_path(source)
+    return AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
+
+
+def _convert_language_model(checkpoint: Path, output_dir: Path) -> dict[str, Any]:
+    processor = DrumLmProcessor(_load_tokenizer(checkpoint), tokenization="text")
+    model = DrumLmForCausalLM.from_backbone(checkpoint, processor, restrict_vocab=True)
+    official = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
+    for tied in model.backbone.all_tied_weights_keys:
+        official.pop(tied, None)
+    report = {"kind": "language model", "source": {"name": checkpoint.name}, "round_trip": {}}
+    if checkpoint.is_file():
+        report["source"]["sha256"] = sha256_of(checkpoint)
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        write_parity_report(folder, report, official, lambda ours: revert_state_dict(ours, model.config))
+
+    write_model_folder(output_dir, write)
+    return report
+
+
+def _convert_peft(
+    checkpoint: Path, output_dir: Path, base_model: str | None = None, repo_id: str | None = None
+) -> dict[str, Any]:
+    settings = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    if settings.get("peft_type") != "LORA":
+        raise CheckpointError(f"`peft_type` must be LORA; {checkpoint} has {settings.get('peft_type')!r}.")
+    source = base_model or settings.get("base_model_name_or_path")
+    if not source:
+        raise CheckpointError(f"`base_model` must name the base of the adapter; {checkpoint} does not.")
+    adapter = {name: settings[name] for name in LORA_SETTINGS if settings.get(name)}
+    processor = DrumLmProcessor(_load_tokenizer(source), tokenization="text")
+    model = DrumLmForCausalLM.from_backbone(source, processor, adapter=adapter, repo_id=repo_id, restrict_vocab=True)
+    official = load_file(checkpoint / ADAPTER_WEIGHTS)
+    model.load_adapter_weights(convert_state_dict(official, model.config))
+    report = {
+        "kind": "adapter",
+        "source": {"name": checkpoint.name, "sha256": sha256_of(checkpoint / ADAPTER_WEIGHTS)},
+        "round_trip": {},
+    }
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        write_parity_report(folder, report, official, lambda ours: revert_state_dict(ours, model.config))
+
+    write_model_folder(output_dir, write)
+    return report
+
+
+def _revert_folder(checkpoint: Path, output_dir: Path) -> dict[str, Any]:
+    config = DrumLmConfig.from_pretrained(checkpoint)
+    if config.adapter is not None and config.adapter_base is None:
+        raise CheckpointError(
+            f"`checkpoint` must be an adapter with a named base or a complete model; {checkpoint} is an adapter in a "
+            "model without a name. Merge it first with `merge_adapter`."
+        )
+    official = revert_state_dict(load_file(checkpoint / WEIGHTS), config)
+
+    def write(folder: Path) -> None:
+        if config.adapter is None:
+            config.backbone_config.save_pretrained(folder)
+            save_file(official, folder / WEIGHTS, metadata={"format": "pt"})
+        else:
+            from peft import LoraConfig
+
+            settings = LoraConfig(task_type="CAUSAL_LM", inference_mode=True, **config.adapter)
+            settings.base_model_name_or_path = config.adapter_base["repo_id"]
+            settings.save_pretrained(folder)
+            save_file(official, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        DrumLmProcessor.from_pretrained(checkpoint).tokenizer.save_pretrained(folder)
+
+    write_model_folder(output_dir, write)
+    kind = "language model" if config.adapter is None else "adapter"
+    return {"kind": f"{kind} of transformers", "source": {"name": checkpoint.name}, "tensors": len(official)}
+
+
+def format_report(report: Mapping[str, Any]) -> str:
+    count = report["round_trip"]["bit_equal"] if "round_trip" in report else report["tensors"]
+    lines = [
+        f"{'made':16}{report['kind']} from {report['source']['name']}",
+        f"{'tensors':16}{count}" + (", bit-equal on the way back" if "round_trip" in report else ""),
+    ]
+    if "sha256" in report["source"]:
+        lines.append(f"{'sha256':16}{report['source']['sha256']}")
+    return "\n".join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="a .gguf file, or a folder")
+    parser.add_argument("--output_dir", type=Path, required=True, help="a new folder for the converted model")
+    parser.add_argument("--base_model", help="base of an adapter of peft")
+    parser.add_argument("--repo_id", help="name of that base, for the configuration of the adapter")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None):
+    run_converter(build_parser(), convert_checkpoint, format_report, arguments)
+
+
+__all__ = ["convert_checkpoint", "convert_state_dict", "revert_state_dict"]
+
+
+if __name__ == "__main__":
+    main()

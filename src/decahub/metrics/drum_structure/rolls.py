@@ -1,0 +1,121 @@
+"""What each drum text adds to the figures of a set of texts: sums, from its bars as arrays of hits."""
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from .structure import compute_stability, divide_exactly, split_two_means, take_nearer
+
+
+MIN_FILL_GAP = 4  # cells by which fills must differ more than steady bars do
+Sums = dict[str, tuple[float, float]]
+
+
+def drop_marks(text: str, marks: Iterable[str]) -> str:
+    """The text without the lines that are a separator or an end mark."""
+    if not any(mark in text for mark in marks):
+        return text
+    return "".join(line for line in re.findall(r"[^\n]*\n|[^\n]+", text) if line.rstrip("\n") not in marks)
+
+
+def parse_bars(text: str, num_columns: int, bar_lines: int, max_bars: int | None) -> np.ndarray:
+    """Hits of the bars of a text up to the last one with a hit.
+
+    What is no `o` is no hit, and a line of another width is cut or filled, so that broken texts can be measured, too.
+
+    Returns:
+        `np.ndarray` of shape `(num_bars, bar_lines, num_columns)`, bool.
+    """
+    lines = text.removesuffix("\n").split("\n") if text else []
+    lines = lines[: None if max_bars is None else max_bars * bar_lines]
+    lines += [""] * (-len(lines) % bar_lines)
+    cells = "".join(line[:num_columns].ljust(num_columns) for line in lines).encode("ascii", "replace")
+    bars = (np.frombuffer(cells, dtype=np.uint8) == ord("o")).reshape(-1, bar_lines, num_columns)
+    played = np.flatnonzero(bars.any((1, 2)))
+    return bars[: played[-1] + 1 if len(played) else 0]
+
+
+def pack_bars(bars: np.ndarray) -> list[bytes]:
+    """A key for each bar, equal for equal bars."""
+    return [bar.tobytes() for bar in bars]
+
+
+def sum_paper(text: str, bar_lines: int, max_bars: int | None, cluster: str) -> Sums:
+    """Sums of the paper's figures: distances in characters, silent bars at the end included."""
+    stabilities = compute_stability(text, bar_lines, max_bars)
+    gap, spread = split_two_means(stabilities, cluster)
+    return {
+        "stability": (sum(stabilities), len(stabilities)),
+        "centre_gap": (0, 0) if np.isnan(gap) else (gap, 1),
+        "centre_spread": (0, 0) if np.isnan(spread) else (spread, 1),
+    }
+
+
+def sum_validity(text: str, num_columns: int, num_lines: int) -> Sums:
+    """Sums of the shares of well-formed lines and texts, and of texts with the wanted number of lines."""
+    lines = text.removesuffix("\n").split("\n") if text else []
+    num_valid = sum(len(line) == num_columns and not line.strip("-o") for line in lines)
+    return {
+        "valid_line_rate": (num_valid, len(lines)),
+        "valid_text_rate": (bool(lines) and num_valid == len(lines), 1),
+        "exact_length_rate": (len(lines) == num_lines, 1),
+    }
+
+
+def sum_steadiness(bars: np.ndarray) -> Sums:
+    """Sums of what compares neighboring bars cell by cell.
+
+    Args:
+        bars (`np.ndarray` of shape `(num_bars, bar_lines, num_columns)`, bool): All bars of a text.
+    """
+    differences = [int((first != second).sum()) for first, second in pairwise(bars)]
+    stabilities = np.array(take_nearer(differences), dtype=np.float64)
+    gap, _ = split_two_means(stabilities)
+    num_fills = int(divide_exactly(stabilities).sum()) if gap >= MIN_FILL_GAP else 0  # NaN is not
+    onsets = bars.any(2)
+    moved = [float((first != second).mean()) for first, second in pairwise(onsets)]
+    return {
+        "num_bars": (len(bars), 1),
+        "hamming_stability": (float(stabilities.sum()), len(stabilities)),
+        "zero_share": (int((stabilities == 0).sum()), len(stabilities)),
+        "fill_rate": (0, 0) if np.isnan(gap) else (num_fills, len(stabilities)),
+        "groove_consistency": (1 - float(np.mean(moved)), 1) if moved else (0, 0),
+    }
+
+
+def sum_novelty(bars: np.ndarray, prompt_bars: int, train_bars: set[bytes] | None) -> Sums:
+    """Sums of the shares of bars after the prompt that are copies: of the prompt, of any earlier bar, of training."""
+    keys = pack_bars(bars)
+    places = range(prompt_bars, len(keys))
+    sums: Sums = {"repeat_rate": (sum(keys[place] in keys[:place] for place in places), len(places))}
+    if prompt_bars:
+        sums["copy_rate"] = (sum(keys[place] in keys[:prompt_bars] for place in places), len(places))
+    if train_bars is not None:  # silence is no copy
+        copied = sum(keys[place] in train_bars and bool(bars[place].any()) for place in places)
+        sums["train_copy_rate"] = (copied, len(places))
+    return sums
+
+
+def sum_hits(bars: np.ndarray, names: Sequence[str]) -> Sums:
+    """Sums of hits for each bar, in all and by column."""
+    hits = bars.sum((0, 1))
+    by_column = {f"hits_per_bar_{name}": (int(count), len(bars)) for name, count in zip(names, hits, strict=True)}
+    return {"hits_per_bar": (int(hits.sum()), len(bars)), **by_column}
+
+
+def count_lines(bars: np.ndarray) -> np.ndarray:
+    """How often each possible line occurs; the first column is the most significant bit of its number.
+
+    Returns:
+        `np.ndarray` of shape `(2**num_columns,)`.
+    """
+    num_columns = bars.shape[2]
+    numbers = bars.reshape(-1, num_columns) @ (1 << np.arange(num_columns)[::-1])
+    return np.bincount(numbers, minlength=1 << num_columns)
+
+
+def count_onsets(bars: np.ndarray) -> np.ndarray:
+    """How often each column is hit in each step of a bar, flattened."""
+    return bars.sum(0).ravel()

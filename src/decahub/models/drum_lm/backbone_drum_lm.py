@@ -1,0 +1,126 @@
+"""Where the language model of Drum LM comes from: a folder, a GGUF file, the Hub, or the base of an adapter."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
+
+
+GGUF_VARIABLE = "DECAHUB_SMOLLM2_GGUF"
+GGUF_SUFFIX = ".gguf"
+BLOCK_SIZE = 1 << 20
+
+
+def split_gguf_path(source: str | os.PathLike, gguf_file: str | None = None) -> tuple[str, str | None]:
+    """Folder and file of a GGUF model, which may be given as the path of the file alone."""
+    path = Path(source)
+    if gguf_file is None and path.suffix == GGUF_SUFFIX:
+        return str(path.parent), path.name
+    return str(source), gguf_file
+
+
+def load_backbone(source: str | os.PathLike | PreTrainedModel, gguf_file: str | None = None, **kwargs: Any) -> Any:
+    """A causal language model with plain weights, ready to be trained and saved.
+
+    Args:
+        source (`str`, `os.PathLike` or `PreTrainedModel`): Folder or Hub id of a causal language model, path of a GGUF
+            file, or a model, which is returned as it is.
+        gguf_file (`str`, *optional*): Name of a GGUF file inside `source`.
+        kwargs: Further arguments of `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        TypeError: If `source` is a model that cannot generate.
+        FileNotFoundError: If a GGUF file does not exist.
+    """
+    if isinstance(source, PreTrainedModel):
+        if not source.can_generate():
+            raise TypeError(
+                f"`source` must be a causal language model; got {type(source).__name__}. Load it with "
+                "`AutoModelForCausalLM`."
+            )
+        return source
+    folder, gguf_file = split_gguf_path(source, gguf_file)
+    if gguf_file is None:
+        return AutoModelForCausalLM.from_pretrained(folder, **kwargs)
+    if Path(folder).is_dir() and not (Path(folder) / gguf_file).is_file():
+        raise FileNotFoundError(f"`gguf_file` must be a file of {folder}; there is no {gguf_file}.")
+    # Without `dequantize` the model keeps a quantizer that can be neither trained nor saved.
+    kwargs = {"dtype": torch.float32, **kwargs, "quantization_config": GgufConfig(dequantize=True)}
+    return AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, **kwargs)
+
+
+def compute_sha256(path: str | os.PathLike) -> str:
+    """Digest of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_SIZE):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def describe_base(source: str | os.PathLike | PreTrainedModel, gguf_file: str | None, repo_id: str | None) -> dict:
+    """What an adapter's configuration says about its base: `repo_id`, and for a GGUF file its name and digest.
+
+    Raises:
+        ValueError: If the base has no name.
+    """
+    if isinstance(source, PreTrainedModel):
+        name = repo_id or source.config.name_or_path
+        if not name:
+            raise ValueError("`repo_id` must name the base of the adapter; the given model has no name of its own.")
+        return {"repo_id": name}
+    folder, gguf_file = split_gguf_path(source, gguf_file)
+    base = {"repo_id": repo_id or folder}
+    path = Path(folder) / gguf_file if gguf_file else None
+    if path is not None and path.is_file():
+        base |= {"file": path.name, "sha256": compute_sha256(path)}
+    return base
+
+
+def load_base(base: Mapping[str, str], given: Any = None, **kwargs: Any) -> PreTrainedModel:
+    """The base of an adapter: the one given, else the file that `DECAHUB_SMOLLM2_GGUF` names, else from the Hub.
+
+    Args:
+        base (`Mapping`): As in `DrumLmConfig.adapter_base`.
+        given (`str`, `os.PathLike` or `PreTrainedModel`, *optional*): Takes the place of what `base` names.
+        kwargs: Further arguments of `from_pretrained`.
+
+    Raises:
+        ValueError: If a GGUF file is another than the one that the adapter was trained on.
+        OSError: If the base cannot be found; the message says how to get it.
+    """
+    if isinstance(given, PreTrainedModel):
+        return load_backbone(given)
+    file = base.get("file")
+    source: Any = given or (os.environ.get(GGUF_VARIABLE) if file else None)
+    if source is None:
+        try:
+            return load_backbone(base["repo_id"], gguf_file=file, **kwargs)
+        except OSError as error:
+            raise OSError(
+                f"`base_model` must say where the base of this adapter is: {file or base['repo_id']} could not be "
+                f"loaded from {base['repo_id']!r}. Give its path"
+                + (f", or set {GGUF_VARIABLE} to it; `make smollm2` fetches SmolLM2." if file else ".")
+            ) from error
+    folder, gguf_file = split_gguf_path(source, file if Path(source).is_dir() else None)
+    if gguf_file is not None and file:
+        check_sha256(Path(folder) / gguf_file, base["sha256"])
+    return load_backbone(folder, gguf_file=gguf_file, **kwargs)
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"`base_model` must be an existing file or folder; there is no {path}.")
+    found = compute_sha256(path)
+    if found != expected:
+        raise ValueError(
+            f"`base_model` must be the file that the adapter was trained on, with sha256 {expected}; {path} has "
+            f"{found}."
+        )
+
+
+__all__ = ["GGUF_VARIABLE", "compute_sha256", "describe_base", "load_backbone", "load_base"]

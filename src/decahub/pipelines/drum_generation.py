@@ -1,0 +1,544 @@
+"""Pipeline "drum-generation": first bars of a groove in, the whole as text, MIDI, picture and sound out."""
+
+import contextlib
+import dataclasses
+import difflib
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache, GenerationConfig, LogitsProcessor, Pipeline, StoppingCriteria
+
+
+STEPS_PER_WHOLE_NOTE = 16
+OUTPUTS = ("midi", "png", "wav")
+CONTROLS = ("forbid_columns", "force", "max_hits_per_step", "density_bias", "forbid_repeat")
+PARAMETERS = {
+    "preprocess": ("bars", "prompt_bars", "tempo", "time_signature"),
+    "forward": ("temperature", "top_k", "top_p", "do_sample", "num_return_sequences", "seed", "streamer", *CONTROLS),
+    "postprocess": ("outputs", "sampling_rate"),
+}
+
+
+@dataclasses.dataclass
+class Prompt:
+    """A groove as it is to be continued.
+
+    Args:
+        roll (`DrumRoll`): The bars that are given.
+        bars (`int`): Bars of the whole groove.
+    """
+
+    roll: Any
+    bars: int
+
+    @property
+    def prompt_bars(self) -> int:
+        return len(self.roll.hits) // self.roll.steps_per_bar
+
+    @property
+    def new_bars(self) -> int:
+        return self.bars - self.prompt_bars
+
+
+@dataclasses.dataclass
+class Batch:
+    """What a model is asked for at once.
+
+    Args:
+        input_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`): prompts, padded on the left.
+        attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`): 0 for padding.
+        bars (`list[int]`): bars of each row when it is complete, as far as the model sees them.
+        dropped_bars (`list[int]`): first bars of each prompt that the model does not see.
+        max_new_tokens (`int`): enough for the longest continuation.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    bars: list[int]
+    dropped_bars: list[int]
+    max_new_tokens: int
+
+
+class DrumGenerationPipeline(Pipeline):
+    """Continues drum grooves, or writes new ones.
+
+    Whatever the weights and the temperature, each answer has exactly the bars that were asked for: the writing is
+    constrained by its grammar. A groove is a MIDI file (path, bytes, file object), a `symusic.Score`, notes with their
+    ticks, a text, a roll, or `None` or `""` for a groove without a given beginning. A list of grooves is a batch,
+    which is computed together; `batch_size` splits it.
+
+    Args of a call:
+        bars (`int`, defaults to 16): Bars of the answer, those given included.
+        prompt_bars (`int`, *optional*): First bars of the groove that are given, silence where it is shorter; by
+            default the number that the model was trained with, or all if the groove is shorter.
+        temperature (`float`, defaults to 0.9): The lower, the more predictable; 0 always takes the most probable.
+        top_k (`int`, *optional*): Choose among so many most probable tokens.
+        top_p (`float`, *optional*): Choose among the most probable tokens that together have this probability.
+        do_sample (`bool`, defaults to `True`): `False` is the temperature 0.
+        num_return_sequences (`int`, defaults to 1): Answers for each groove.
+        seed (`int`, *optional*): The same seed gives the same answers to the same call. The global random generators
+            stay as they are.
+        tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove.
+        time_signature (`tuple[int, int]`, *optional*): Meter of a groove that does not state one: a text, a roll, or
+            nothing. That of a MIDI file stays.
+        outputs (`Sequence[str]`, defaults to `("midi", "png", "wav")`): Files to make.
+        sampling_rate (`int`, defaults to 22050): Of the sound.
+        streamer (`BaseStreamer`, *optional*): Gets the tokens as they are written; see also `stream`.
+        forbid_columns (`Sequence[int | str]`, *optional*): Drums that stay silent, such as `"crash"`.
+        force (array of shape `(num_steps, columns)`, *optional*): 1 for a hit, 0 for a rest, -1 for what the model
+            decides, from the first step of the groove on; or one such array for each groove.
+        max_hits_per_step (`int`, *optional*): Most drums at once.
+        density_bias (`float` or `Sequence[float]`, *optional*): Added to the log odds of a hit, for each drum.
+        forbid_repeat (`bool`, defaults to `False`): No bar is the same as the one before.
+
+    Returns for each groove:
+        `dict`, or `list[dict]` of several answers: `text` (`str`), `roll` (`list[list[int]]`, a row of zeros and ones
+        for each step), `bars` (`int`), `prompt_bars` (`int`), `valid` (`bool`), `log_prob` (`float`, of the bars that
+        were written, in nats at temperature 1), `tempo` (`float`), `time_signature` (`list[int]`), and of `midi`,
+        `png` and `wav` those asked for (`bytes`).
+
+    Raises:
+        ValueError: If an argument is out of range or the groove cannot be read.
+
+    Example:
+    ```python
+    >>> from transformers import pipeline
+    >>> compose = pipeline("drum-generation", model="model_cards/drum-lm-small")
+    >>> groove = compose("groove.mid", bars=16, seed=29)
+    >>> open("continued.mid", "wb").write(groove["midi"])
+    ```
+    """
+
+    _load_processor = True
+    _load_tokenizer = _load_feature_extractor = _load_image_processor = False
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._grammars: dict[int, Any] = {}
+
+    def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:
+        if isinstance(inputs, Iterator):  # answered one by one, as they are asked for
+            return (self(groove, **kwargs) for groove in inputs)
+        grooves = inputs if isinstance(inputs, list) else [inputs]
+        if not grooves:
+            raise ValueError("`inputs` must hold at least one groove; got an empty list. Give `None` for a new one.")
+        batch_size = batch_size or self._batch_size or len(grooves)
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
+        preprocess, forward, postprocess = self._merge_parameters(kwargs)
+        prompts = [self.preprocess(groove, **preprocess) for groove in grooves]
+        draws = Draws(forward.pop("seed", None), self.device)
+        answers: list[Any] = [None] * len(prompts)
+        for rows in split_by_meter(prompts, batch_size):
+            arguments = self._select_force(forward, rows, len(prompts))
+            with draws.use():
+                outputs = self.forward([prompts[row] for row in rows], **arguments)
+            for row, output in zip(rows, outputs, strict=True):
+                answers[row] = self.postprocess(output, **postprocess)
+        return answers if isinstance(inputs, list) else answers[0]
+
+    def stream(self, groove: Any = None, **kwargs: Any) -> Iterator[dict[str, Any]]:
+        """Continues one groove and hands out each new bar as soon as it is written.
+
+        Bar for bar it is the groove that a call gives with the same arguments and the same seed. Between two bars
+        nothing is computed, and the global random generators are the caller's.
+
+        Args:
+            groove: As in a call.
+            kwargs: As in a call, but for `num_return_sequences`, `outputs` and `streamer`.
+
+        Yields:
+            `dict`: `bar` (`int`, counted from 0 at the beginning of the groove), `text` (`str`) and `roll`
+            (`list[list[int]]`).
+        """
+        for name in ("num_return_sequences", "outputs", "sampling_rate", "streamer"):
+            if name in kwargs:
+                raise TypeError(f"`{name}` must be left to a call of the pipeline; `stream` does not take it.")
+        preprocess, forward, _ = self._merge_parameters(kwargs)
+        forward = {name: value for name, value in forward.items() if name not in ("num_return_sequences", "streamer")}
+        return self._stream(self.preprocess(groove, **preprocess), **forward)
+
+    def _merge_parameters(self, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
+        """Those of the constructor, overridden by those of a call."""
+        own = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        return [{**fixed, **given} for fixed, given in zip(own, self._sanitize_parameters(**kwargs), strict=True)]
+
+    def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        known = [name for names in PARAMETERS.values() for name in names]
+        for name in parameters:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean `{nearest[0]}`?" if nearest else f" Known are {', '.join(known)}."
+                raise TypeError(f"`{name}` must be an argument of this pipeline; it is not.{hint}")
+        given = {name: value for name, value in parameters.items() if value is not None}
+        check_parameters(given)
+        preprocess, forward, postprocess = (
+            {name: given[name] for name in names if name in given} for names in PARAMETERS.values()
+        )
+        return preprocess, forward, postprocess
+
+    def preprocess(
+        self,
+        groove: Any,
+        bars: int = 16,
+        prompt_bars: int | None = None,
+        tempo: float | None = None,
+        time_signature: Sequence[int] | None = None,
+    ) -> Prompt:
+        roll = self.read_groove(groove, None if time_signature is None else tuple(time_signature))
+        played = np.flatnonzero(roll.hits.any(1))
+        num_bars = played[-1] // roll.steps_per_bar + 1 if len(played) else 0
+        if prompt_bars is None:
+            prompt_bars = min(self.processor.prompt_bars, int(num_bars))
+        if prompt_bars >= bars:
+            raise ValueError(
+                f"`bars` must be more than the {prompt_bars} bars that are given, which it includes; got {bars}."
+            )
+        steps = prompt_bars * roll.steps_per_bar
+        hits = roll.hits[:steps]
+        hits = np.pad(hits, ((0, steps - len(hits)), (0, 0)))
+        roll = dataclasses.replace(roll, hits=hits, tempo=roll.tempo if tempo is None else float(tempo))
+        return Prompt(roll, bars)
+
+    def read_groove(self, groove: Any, time_signature: tuple[int, int] | None) -> Any:
+        """A groove as a `DrumRoll`, in a meter if it states none itself."""
+        roll = self.processor.read(None if isinstance(groove, str) and not groove.strip() else groove)
+        if time_signature is None or tuple(roll.time_signature) == time_signature:
+            return roll
+        numerator, denominator = time_signature
+        is_text = isinstance(groove, str) and (not groove.strip() or "\n" in groove)
+        if not (groove is None or is_text or hasattr(groove, "shape")):
+            own = "/".join(map(str, roll.time_signature))
+            raise ValueError(
+                f"`time_signature` must be that of the groove, {own}; got {numerator}/{denominator}. Leave it out."
+            )
+        steps, rest = divmod(STEPS_PER_WHOLE_NOTE * numerator, denominator)
+        if rest or not steps:
+            raise ValueError(
+                f"`time_signature` must make a bar of whole sixteenth notes; got {numerator}/{denominator}."
+            )
+        return dataclasses.replace(roll, steps_per_bar=steps, time_signature=time_signature)
+
+    def _forward(
+        self,
+        prompts: list[Prompt],
+        temperature: float = 0.9,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        do_sample: bool = True,
+        num_return_sequences: int = 1,
+        streamer: Any = None,
+        **controls: Any,
+    ) -> list[list[dict[str, Any]]]:
+        grammar = self._get_grammar(prompts[0].roll.steps_per_bar)
+        batch = self.build_batch(prompts, grammar)
+        config = self.build_generation_config(batch, grammar, temperature, top_k, top_p, do_sample)
+        if num_return_sequences > 1 and not config.do_sample:
+            raise ValueError(
+                f"`num_return_sequences` must be 1 without sampling, where all are alike; got {num_return_sequences}."
+            )
+        config.num_return_sequences = num_return_sequences
+        recorder = LogProbRecorder(grammar)
+        sequences = self.model.generate(
+            batch.input_ids,
+            attention_mask=batch.attention_mask,
+            generation_config=config,
+            logits_processor=[self.build_grammar_processor(batch, grammar, controls), recorder],
+            streamer=streamer,
+        )
+        log_probs = recorder.finish(sequences).tolist()
+        texts = [self._decode(ids) for ids in sequences[:, batch.input_ids.shape[1] :]]
+        answers = [{"text": text, "log_prob": value} for text, value in zip(texts, log_probs, strict=True)]
+        return [
+            [{"prompt": prompt, **answer} for answer in answers[row * num_return_sequences :][:num_return_sequences]]
+            for row, prompt in enumerate(prompts)
+        ]
+
+    def _stream(self, prompt: Prompt, seed: int | None = None, **parameters: Any) -> Iterator[dict[str, Any]]:
+        sampling = {"temperature": 0.9, "top_k": 0, "top_p": 1.0, "do_sample": True}
+        controls = {name: value for name, value in parameters.items() if name not in sampling}
+        sampling |= {name: value for name, value in parameters.items() if name in sampling}
+        grammar = self._get_grammar(prompt.roll.steps_per_bar)
+        batch = self.build_batch([prompt], grammar)
+        config = self.build_generation_config(batch, grammar, **sampling)
+        config.return_dict_in_generate = True
+        processors = [self.build_grammar_processor(batch, grammar, controls)]
+        stops = [EndOfBar(grammar.canonical_ids(grammar.separator))]
+        draws, cache, ids = Draws(seed, self.device), DynamicCache(), batch.input_ids.to(self.device)
+        for bar in range(prompt.prompt_bars, prompt.bars):
+            with draws.use(), torch.no_grad():
+                outputs = self.model.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    generation_config=config,
+                    past_key_values=cache,
+                    logits_processor=processors,
+                    stopping_criteria=stops,
+                )
+            text = self._decode(outputs.sequences[0, ids.shape[1] :])
+            ids, cache = outputs.sequences, outputs.past_key_values
+            hits = self._parse(text, prompt)
+            yield {"bar": bar, "text": self._write(hits, prompt), "roll": hits.astype(int).tolist()}
+
+    def postprocess(
+        self,
+        answers: list[dict[str, Any]],
+        outputs: Sequence[str] = OUTPUTS,
+        sampling_rate: int = 22050,
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        results = [self._describe(outputs=outputs, sampling_rate=sampling_rate, **answer) for answer in answers]
+        return results if len(results) > 1 else results[0]
+
+    def _describe(
+        self, prompt: Prompt, text: str, log_prob: float, outputs: Sequence[str], sampling_rate: int
+    ) -> dict[str, Any]:
+        hits = self._parse(text, prompt)
+        roll = dataclasses.replace(prompt.roll, hits=np.concatenate([prompt.roll.hits, hits]))
+        bars, rest = divmod(len(roll.hits), roll.steps_per_bar)
+        result = {
+            "text": self._write(roll.hits, prompt),
+            "roll": roll.hits.astype(int).tolist(),
+            "bars": bars,
+            "prompt_bars": prompt.prompt_bars,
+            "valid": rest == 0 and bars == prompt.bars,
+            "log_prob": log_prob,
+            "tempo": float(roll.tempo),
+            "time_signature": list(roll.time_signature),
+        }
+        writers = {
+            "midi": lambda: self.processor.to_midi(roll),
+            "png": lambda: self.processor.to_png(roll, prompt_bars=prompt.prompt_bars),
+            "wav": lambda: self.processor.to_wav(roll, sampling_rate=sampling_rate),
+        }
+        return result | {name: writers[name]() for name in OUTPUTS if name in outputs}
+
+    def build_batch(self, prompts: list[Prompt], grammar: Any) -> Batch:
+        """Token ids of prompts; of those too long for the model, of their latest bars.
+
+        Raises:
+            ValueError: If the context of the model cannot hold the new bars.
+        """
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        rows, dropped = [], []
+        for prompt in prompts:
+            room = context - grammar.count_tokens(prompt.new_bars)
+            bars = [*self._encode_bars(prompt, grammar)]
+            first = 0
+            while first < len(bars) and sum(map(len, bars[first:])) > room:
+                first += 1
+            opening = [] if first < len(bars) else grammar.canonical_ids(grammar.separator)
+            if len(opening) > room or (bars and first == len(bars)):
+                raise ValueError(
+                    f"`bars` must be so few that a prompt and the {prompt.new_bars} new ones fit into the {context} "
+                    f"tokens of the model's context; they may take {grammar.count_tokens(prompt.new_bars)}."
+                )
+            rows.append([*opening, *(token for bar in bars[first:] for token in bar)])
+            dropped.append(first)
+        if any(dropped):
+            warnings.warn(
+                f"`prompt_bars` is more than a context of {context} tokens holds beside the new bars; the model sees "
+                f"the latest bars only, without the first {max(dropped)}, which the answer keeps.",
+                stacklevel=2,
+            )
+        input_ids = pad_left(rows, self._get_pad_token_id())
+        return Batch(
+            input_ids=input_ids.to(self.device),
+            attention_mask=pad_left([[1] * len(row) for row in rows], 0).to(self.device),
+            bars=[prompt.bars - first for prompt, first in zip(prompts, dropped, strict=True)],
+            dropped_bars=dropped,
+            max_new_tokens=max(grammar.count_tokens(prompt.new_bars) for prompt in prompts),
+        )
+
+    def _encode_bars(self, prompt: Prompt, grammar: Any) -> Iterator[list[int]]:
+        steps = prompt.roll.steps_per_bar
+        separator = grammar.canonical_ids(grammar.separator)
+        for first in range(0, len(prompt.roll.hits), steps):
+            yield grammar.encode(self._write(prompt.roll.hits[first : first + steps], prompt)) + separator
+
+    def build_generation_config(
+        self, batch: Batch, grammar: Any, temperature: float, top_k: int, top_p: float, do_sample: bool
+    ) -> GenerationConfig:
+        """All that decides how tokens are chosen, so that nothing comes from the configuration of the base model."""
+        ends = {*grammar.closing_ids, *([] if grammar.stop_id is None else [grammar.stop_id])}
+        config = GenerationConfig(
+            max_new_tokens=batch.max_new_tokens,
+            do_sample=do_sample and temperature > 0,
+            num_beams=1,
+            repetition_penalty=1.0,
+            eos_token_id=sorted(ends),
+            pad_token_id=self._get_pad_token_id(),
+            use_cache=True,
+        )
+        if config.do_sample:
+            config.update(temperature=float(temperature), top_k=top_k, top_p=float(top_p))
+        return config
+
+    def build_grammar_processor(self, batch: Batch, grammar: Any, controls: dict[str, Any]) -> LogitsProcessor:
+        """The constraint on what may be written, and the further wishes."""
+        from decahub.models.drum_lm.grammar_drum_lm import DrumGrammarLogitsProcessor
+
+        controls = dict(controls)
+        if "forbid_columns" in controls:
+            drum_map = self.processor.build_codec().drum_map
+            controls["forbid_columns"] = [
+                drum_map.find_column(column) if isinstance(column, str) else column
+                for column in controls["forbid_columns"]
+            ]
+        if "force" in controls:
+            controls["force"] = shift_force(controls["force"], batch.dropped_bars, grammar.steps_per_bar)
+        return DrumGrammarLogitsProcessor(grammar, batch.bars, batch.bars, **controls)
+
+    def _select_force(self, forward: dict[str, Any], rows: list[int], num_prompts: int) -> dict[str, Any]:
+        """The arguments for some of the prompts."""
+        if "force" not in forward:
+            return forward
+        force = torch.as_tensor(forward["force"])
+        if force.dim() == 3:
+            if len(force) != num_prompts:
+                raise ValueError(f"`force` must have one array for each of {num_prompts} grooves; got {len(force)}.")
+            force = force[rows]
+        return {**forward, "force": force}
+
+    def _get_grammar(self, steps_per_bar: int) -> Any:
+        if steps_per_bar not in self._grammars:
+            self._grammars[steps_per_bar] = self.processor.build_grammar(steps_per_bar=steps_per_bar)
+        return self._grammars[steps_per_bar]
+
+    def _get_pad_token_id(self) -> int:
+        tokenizer = self.processor.tokenizer
+        return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    def _decode(self, ids: torch.Tensor) -> str:
+        """Text of new tokens up to the end mark."""
+        text = self.processor.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text.partition(self.processor.end)[0]
+
+    def _parse(self, text: str, prompt: Prompt) -> np.ndarray:
+        codec = self.processor.build_codec(steps_per_bar=prompt.roll.steps_per_bar)
+        return codec.parse_text(text, separator=self.processor.separator, end=self.processor.end)
+
+    def _write(self, hits: np.ndarray, prompt: Prompt) -> str:
+        return self.processor.build_codec().to_text(dataclasses.replace(prompt.roll, hits=hits))
+
+
+def pad_left(rows: list[list[int]], value: int) -> torch.Tensor:
+    """Rows of one length, filled up at their beginnings."""
+    length = max(map(len, rows))
+    return torch.tensor([[value] * (length - len(row)) + row for row in rows])
+
+
+def check_parameters(given: dict[str, Any]) -> None:
+    """Refuses values out of range, each with its name."""
+    for name in ("bars", "top_k", "num_return_sequences"):
+        if name in given and given[name] < 1:
+            raise ValueError(f"`{name}` must be at least 1; got {given[name]}.")
+    for name in ("prompt_bars", "temperature"):
+        if name in given and not 0 <= given[name] < math.inf:
+            raise ValueError(f"`{name}` must be at least 0; got {given[name]}.")
+    if "top_p" in given and not 0 < given["top_p"] <= 1:
+        raise ValueError(f"`top_p` must be in (0, 1]; got {given['top_p']}.")
+    if "tempo" in given and not 0 < given["tempo"] < math.inf:
+        raise ValueError(f"`tempo` must be a positive number of quarter notes a minute; got {given['tempo']}.")
+    outputs = given.get("outputs", ())
+    unknown = [name for name in ([outputs] if isinstance(outputs, str) else outputs) if name not in OUTPUTS]
+    if unknown or isinstance(outputs, str):
+        raise ValueError(f"`outputs` must be a sequence of {', '.join(OUTPUTS)}; got {outputs!r}.")
+
+
+def split_by_meter(prompts: list[Prompt], batch_size: int) -> Iterator[list[int]]:
+    """Rows of batches in which all bars have the same number of steps, since one grammar serves a batch."""
+    for steps_per_bar in dict.fromkeys(prompt.roll.steps_per_bar for prompt in prompts):
+        rows = [row for row, prompt in enumerate(prompts) if prompt.roll.steps_per_bar == steps_per_bar]
+        for first in range(0, len(rows), batch_size):
+            yield rows[first : first + batch_size]
+
+
+def shift_force(force: Any, dropped_bars: list[int], steps_per_bar: int) -> torch.Tensor:
+    """Cells of each row without those of bars that the model does not see."""
+    force = torch.as_tensor(force)
+    if not any(dropped_bars):
+        return force
+    force = force.expand(len(dropped_bars), *force.shape[-2:])
+    kept = [cells[first * steps_per_bar :] for cells, first in zip(force, dropped_bars, strict=True)]
+    length = max(map(len, kept))
+    return torch.stack([torch.nn.functional.pad(cells, (0, 0, 0, length - len(cells)), value=-1) for cells in kept])
+
+
+class Draws:
+    """Random numbers of its own: within `use` the global generators continue them, afterwards they are as before.
+
+    Args:
+        seed (`int`, *optional*): Where they begin; `None` draws from the global generators like everything else.
+        device (`torch.device`): Of the model.
+    """
+
+    def __init__(self, seed: int | None, device: torch.device):
+        self.seed, self.devices = seed, [device] if device.type == "cuda" else []
+        self._states: list[torch.Tensor] | None = None
+
+    @contextlib.contextmanager
+    def use(self) -> Iterator[None]:
+        if self.seed is None:
+            yield
+            return
+        with torch.random.fork_rng(devices=self.devices):
+            if self._states is None:
+                torch.manual_seed(self.seed)
+            else:
+                torch.set_rng_state(self._states[0])
+                for device, state in zip(self.devices, self._states[1:], strict=True):
+                    torch.cuda.set_rng_state(state, device)
+            yield
+            self._states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self.devices)]
+
+
+class LogProbRecorder(LogitsProcessor):
+    """Sums the log probabilities of the tokens that are taken, as they are before temperature, top-k and top-p.
+
+    Args:
+        grammar (`DrumGrammar`): Tells which tokens there are; it stands before this one.
+    """
+
+    def __init__(self, grammar: Any):
+        self.grammar = grammar
+        self._scores: torch.Tensor | None = None
+        self._total: Any = 0.0
+        self._is_over: Any = False
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        self.finish(input_ids)
+        self._scores = scores[:, self.grammar.ids].float().log_softmax(-1)
+        return scores
+
+    def finish(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Counts the last token of each row and returns the sums; no token after the end mark counts."""
+        if self._scores is not None:
+            tokens = input_ids[:, -1:]
+            columns = (tokens == self.grammar.ids).int().argmax(1, keepdim=True)
+            is_over = self._is_over | ~torch.isin(tokens[:, 0], self.grammar.ids)
+            self._total = self._total + torch.where(is_over, 0.0, self._scores.gather(1, columns)[:, 0])
+            self._is_over = is_over | (tokens[:, 0] == self.grammar.stop_id)
+            self._scores = None
+        return torch.as_tensor(self._total)
+
+
+class EndOfBar(StoppingCriteria):
+    """Stops each row after the separator.
+
+    Args:
+        separator (`Sequence[int]`): Token ids of the separator.
+    """
+
+    def __init__(self, separator: Iterable[int]):
+        self.separator = list(separator)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        ending = input_ids[:, -len(self.separator) :]
+        return (ending == torch.tensor(self.separator, device=input_ids.device)).all(1)
+
+
+__all__ = ["DrumGenerationPipeline"]

@@ -1,0 +1,155 @@
+"""Adapters of Drum LM: trained alone, saved without their base, refused on another, merged into it."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from decahub import DrumLmForCausalLM
+from decahub.models.drum_lm import backbone_drum_lm
+from decahub.models.drum_lm.backbone_drum_lm import GGUF_VARIABLE, check_sha256, compute_sha256, load_base
+
+from .drum_lm_tiny_model import BACKBONE, VOCAB_SIZE, build_model
+
+
+pytest.importorskip("peft")
+ATOL_MERGED = 1e-5  # one product instead of two
+
+
+@pytest.fixture
+def base(tmp_path):
+    torch.manual_seed(0)
+    folder = tmp_path / "base"
+    LlamaForCausalLM(LlamaConfig(**BACKBONE)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model(base):
+    """A model whose adapters say something."""
+    model = DrumLmForCausalLM.from_backbone(base, adapter={"r": 3, "lora_alpha": 6})
+    for weights in model.get_adapter_weights().values():
+        weights.normal_(std=0.3)
+    return model.eval()
+
+
+def draw_ids():
+    return torch.randint(3, VOCAB_SIZE, (2, 9), generator=torch.Generator().manual_seed(1))
+
+
+def test_a_new_adapter_changes_nothing_and_is_all_that_is_trained(base):
+    plain = AutoModelForCausalLM.from_pretrained(base).eval()
+
+    model = DrumLmForCausalLM.from_backbone(base, adapter={}).eval()
+
+    with torch.inference_mode():
+        assert torch.equal(model(draw_ids()).logits, plain(draw_ids()).logits)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == set(model.get_adapter_weights()) and trained
+
+
+def test_only_the_adapter_is_saved_and_loaded_on_its_base(model, base, tmp_path):
+    model.save_pretrained(tmp_path / "adapter")
+
+    saved = load_file(tmp_path / "adapter" / "model.safetensors")
+    loaded = DrumLmForCausalLM.from_pretrained(tmp_path / "adapter")
+    automatic = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter", base_model=base)
+
+    assert saved.keys() == model.get_adapter_weights().keys()
+    with torch.inference_mode():
+        expected = model(draw_ids()).logits
+        assert torch.equal(loaded(draw_ids()).logits, expected)
+        assert torch.equal(automatic(draw_ids()).logits, expected)
+
+
+def test_fields_and_types_can_be_changed_at_loading(model, base, tmp_path):
+    model.save_pretrained(tmp_path / "adapter")
+
+    loaded = DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", bars=4, dtype=torch.float64)
+
+    assert loaded.config.bars == 4
+    assert loaded.get_input_embeddings().weight.dtype == torch.float64
+
+
+def test_merging_gives_a_complete_model_of_the_same_scores(model, tmp_path):
+    with torch.inference_mode():
+        expected = model(draw_ids()).logits
+
+    merged = model.merge_adapter()
+    merged.save_pretrained(tmp_path / "merged")
+    loaded = DrumLmForCausalLM.from_pretrained(tmp_path / "merged")
+
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(draw_ids()).logits, expected, atol=ATOL_MERGED, rtol=0)
+    assert loaded.config.adapter is None and not loaded.get_adapter_weights()
+    assert all(parameter.requires_grad for parameter in merged.parameters())
+
+
+def test_an_adapter_without_a_named_base_is_saved_whole(base, tmp_path):
+    model = DrumLmForCausalLM.from_backbone(base, adapter={"r": 2}, reinit=True).eval()
+    model.save_pretrained(tmp_path / "whole")
+
+    loaded = DrumLmForCausalLM.from_pretrained(tmp_path / "whole")
+
+    with torch.inference_mode():
+        assert torch.equal(loaded(draw_ids()).logits, model(draw_ids()).logits)
+
+
+def test_merging_without_an_adapter_is_refused():
+    with pytest.raises(ValueError, match=r"`config.adapter` must be set to merge an adapter"):
+        build_model().merge_adapter()
+
+
+def test_an_adapter_of_another_shape_is_refused(model, base, tmp_path):
+    model.save_pretrained(tmp_path / "adapter")
+    LlamaForCausalLM(LlamaConfig(**{**BACKBONE, "hidden_size": 30})).save_pretrained(tmp_path / "other")
+
+    with pytest.raises(ValueError, match="`weights` must fit this model"):
+        DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", base_model=tmp_path / "other")
+
+
+def test_an_adapter_of_a_deeper_model_is_refused(model, tmp_path):
+    model.save_pretrained(tmp_path / "adapter")
+    LlamaForCausalLM(LlamaConfig(**{**BACKBONE, "num_hidden_layers": 1})).save_pretrained(tmp_path / "other")
+
+    with pytest.raises(ValueError, match="`weights` must hold the 14 tensors of this model's adapters"):
+        DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", base_model=tmp_path / "other")
+
+
+def test_a_base_that_is_nowhere_is_asked_for(model, tmp_path, monkeypatch):
+    model.config.adapter_base = {"repo_id": "nobody/nothing", "file": "nothing.gguf", "sha256": "0" * 64}
+    model.save_pretrained(tmp_path / "adapter")
+    monkeypatch.delenv(GGUF_VARIABLE, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    with pytest.raises(OSError, match="`base_model` must say where the base of this adapter is"):
+        DrumLmForCausalLM.from_pretrained(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("is_named_by_variable", [False, True])
+def test_another_gguf_file_is_refused(tmp_path, monkeypatch, is_named_by_variable):
+    file = tmp_path / "small.gguf"
+    file.write_bytes(b"GGUF")
+    base = {"repo_id": "someone/model", "file": "small.gguf", "sha256": "0" * 64}
+    monkeypatch.delenv(GGUF_VARIABLE, raising=False)
+    if is_named_by_variable:
+        monkeypatch.setenv(GGUF_VARIABLE, str(file))
+
+    with pytest.raises(ValueError, match=f"sha256 {'0' * 64}; .*small.gguf has {compute_sha256(file)}"):
+        load_base(base, None if is_named_by_variable else file)
+
+
+def test_the_right_gguf_file_is_loaded(tmp_path, monkeypatch):
+    file = tmp_path / "small.gguf"
+    file.write_bytes(b"GGUF")
+    calls = []
+    monkeypatch.setattr(backbone_drum_lm, "load_backbone", lambda *args, **kwargs: calls.append((args, kwargs)))
+
+    load_base({"repo_id": "someone/model", "file": file.name, "sha256": compute_sha256(file)}, file)
+
+    assert calls == [((str(tmp_path),), {"gguf_file": "small.gguf"})]
+
+
+def test_a_missing_gguf_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*gone.gguf"):
+        check_sha256(tmp_path / "gone.gguf", "0" * 64)
