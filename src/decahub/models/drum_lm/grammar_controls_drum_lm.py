@@ -73,8 +73,9 @@ class LineControls:
                 f"got {tuple(cells.shape)}."
             )
         if ((cells < FREE) | (cells > 1)).any():
-            raise ValueError(f"`force` must hold 1 (hit), 0 (rest) and {FREE} (free); got {int(cells.min())} to "
-                             f"{int(cells.max())}.")
+            raise ValueError(
+                f"`force` must hold 1 (hit), 0 (rest) and {FREE} (free); got {int(cells.min())} to {int(cells.max())}."
+            )
         wrong_rest = (cells == 1).float() @ (~hits).float().T
         wrong_hit = (cells == 0).float() @ hits.float().T
         masks = (wrong_rest + wrong_hit == 0) & self.line_mask

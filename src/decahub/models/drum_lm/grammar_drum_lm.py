@@ -451,8 +451,10 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         is_over = state.place >= grammar.done
         if is_new and not (allowed.any(1) | is_over).all():
             row = int((~allowed.any(1) & ~is_over).nonzero()[0])
-            raise ValueError(f"`input_ids` must end where the controls leave a token; row {row} ends within a line that "
-                             "they exclude.")
+            raise ValueError(
+                f"`input_ids` must end where the controls leave a token; row {row} ends within a line that "
+                "they exclude."
+            )
         return self._mask(scores, allowed, is_over)
 
     def _mask(self, scores: torch.Tensor, allowed: torch.Tensor, is_over: torch.Tensor) -> torch.Tensor:

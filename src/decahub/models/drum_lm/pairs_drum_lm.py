@@ -1,8 +1,8 @@
 """Prompts and completions for training, from drum rolls written as text.
 
-By default a bar is what `bar_lines` says and silence is judged by whole bars. The authors' pairs, byte for byte, are
-those of `build_pair(text, strip_rule="first_beat")`: there, 16 lines are a bar in every meter, and a bar that begins with a silent
-beat counts as silent.
+By default silence is judged by whole bars. The authors' pairs, byte for byte, are those of
+`build_pair(text, strip_rule="first_beat")`: there, 16 lines are a bar in every meter, and a bar that begins with a
+silent beat counts as silent.
 """
 
 from collections.abc import Sequence

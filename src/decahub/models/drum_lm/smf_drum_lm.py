@@ -1,7 +1,7 @@
 """Onsets, tempos and meters of a standard MIDI file, event by event.
 
-A drum hit is its `note_on`: many writers of drum files leave `note_off` out, and readers that pair the two lose such hits.
-Runs of channel messages, nearly all of a drum file, are found by a regular expression and decoded at once.
+A drum hit is its `note_on`: many writers of drum files leave `note_off` out, and readers that pair the two lose such
+hits. Runs of channel messages, nearly all of a drum file, are found by a regular expression and decoded at once.
 """
 
 import re
@@ -173,7 +173,7 @@ def read_variable_length(chunk: bytes, position: int) -> tuple[int, int]:
 
 
 def _scan_system_event(chunk: bytes, position: int, tick: int, track: MidiTrack) -> tuple[int, bool]:
-    """Reads a meta or system exclusive event into the track; returns the position after it and whether it is the end."""
+    """Reads a meta or system exclusive event; returns the position after it and whether it ends the track."""
     status, kind = chunk[position], None
     position += 1
     if status == META:

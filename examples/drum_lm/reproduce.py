@@ -1,0 +1,126 @@
+"""Examines whether pre-training on text helps a language model to write drums, over several seeds.
+
+    accelerate launch examples/drum_lm/reproduce.py examples/drum_lm/reproduce.yaml [--arms '[random]' --seeds '[29]']
+
+Two arms of one architecture, with the weights of a pre-trained model and with random ones, learn from the same grooves
+in the same order for the same number of steps. Each tries the same learning rates first and goes on with its best. Every
+run is kept in `output_dir`; started again, the script goes on where it was. Arms and seeds may be shared out among
+processes; with `--arms '[]'` only the results of what is finished are written (see `results.py`).
+"""
+
+import dataclasses
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import set_seed
+from results import write_results
+from train import TASK, TrainArguments, build_model, build_processor, measure, run_training
+from transformers import pipeline
+
+from decahub.data import load_dataset
+from decahub.evaluation import write_json
+from decahub.training import argument, load_recipe
+
+
+@dataclass
+class Arguments:
+    arms: list[str] = argument(["pretrained", "random"], "Arms to run now; results hold whatever has been run.")
+    seeds: list[int] = argument([29, 30, 31], "One run of each arm for each seed, with the arm's best rate.")
+    learning_rates: list[float] = argument([3e-5, 1e-4, 3e-4], "Rates that each arm tries.")
+    sweep_seed: int = argument(0, "Seed of the runs that try rates.")
+    sweep_steps: int = argument(40, "Steps of those runs.")
+    backbone: str | None = argument(None, "Causal language model: folder, Hub id, or GGUF file.")
+    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    shared: dict = argument({}, "Arguments of all runs (`train.py`).")
+    settings: dict = argument({}, "For each arm its own arguments.")
+    num_curve_grooves: int = argument(12, "Validation grooves of the learning curve and of the choice of a rate.")
+    sampled_seeds: list[int] = argument([29], "Seeds whose models continue the prompts of the test split.")
+    num_sampled: int | None = argument(None, "Continue only so many of them.")
+    output_dir: str = argument("runs/drum_lm-reproduce", "Folder of the runs.")
+    results_dir: str = argument("docs/results", "Folder of the results.")
+
+
+def build_arguments(arguments: Arguments, arm: str, rate: float, seed: int, steps: int | None) -> TrainArguments:
+    """Arguments of one run; `steps` of those that try rates."""
+    fields = {"backbone": arguments.backbone, "data_dir": arguments.data_dir, **arguments.shared}
+    fields |= {**arguments.settings[arm], "learning_rate": rate, "seed": seed}
+    if steps is not None:
+        fields |= {"max_steps": steps, "eval_steps": steps}
+    folder = Path(arguments.output_dir) / f"{arm}-rate{rate:g}-seed{seed}"
+    return TrainArguments(**fields, max_eval_samples=arguments.num_curve_grooves, output_dir=str(folder))
+
+
+def read_curve(path: Path) -> list[dict[str, float]]:
+    """Bits per step of the learning curve, from the log of a run."""
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    key = "eval/bits_per_step"
+    return [{"step": row["step"], "bits_per_step": row[key]} for row in rows if key in row]
+
+
+def run_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial: bool) -> dict:
+    """Outcome of one run; a finished one is not repeated."""
+    folder = Path(run.output_dir)
+    record = folder / "run.json"
+    if record.exists():
+        return json.loads(record.read_text(encoding="utf-8"))
+    set_seed(run.seed)
+    processor = build_processor(run)
+    model = build_model(run, processor)
+    outcome: dict[str, Any] = {"learning_rate": run.learning_rate, "seed": run.seed}
+    before = measure(run, model, processor, splits["validation"]).figures["bits_per_step"]
+    result = run_training(run, splits, processor, model)
+    curve = [{"step": 0, "bits_per_step": before}, *read_curve(result.train_log)]
+    outcome |= {"steps": result.step, "minutes": result.minutes, "curve": curve}
+    outcome["num_parameters"] = result.model.num_parameters()
+    if not is_trial:
+        whole = dataclasses.replace(run, max_eval_samples=None)
+        for split in ("validation", "test"):
+            outcome[split] = measure(whole, result.model, processor, splits[split]).figures
+        if run.seed in arguments.sampled_seeds:
+            outcome["texts"] = continue_prompts(result.model, processor, splits["test"], arguments)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    write_json(record, outcome)
+    return outcome
+
+
+def continue_prompts(model: Any, processor: Any, rows: Any, arguments: Arguments) -> list[str]:
+    """Texts of the test grooves, their first bars given."""
+    if arguments.num_sampled is not None:
+        rows = rows.select(range(min(arguments.num_sampled, len(rows))))
+    compose = pipeline(TASK, model=model, processor=processor)
+    answers = compose(list(rows["midi"]), bars=processor.bars, outputs=[], seed=0)
+    return [answer[0]["text"] for answer in answers]
+
+
+def choose_rate(arm: str, splits: Any, arguments: Arguments) -> float:
+    """The rate with the fewest bits per step at the end of its trial."""
+    bits = {}
+    for rate in arguments.learning_rates:
+        run = build_arguments(arguments, arm, rate, arguments.sweep_seed, arguments.sweep_steps)
+        bits[rate] = run_once(run, splits, arguments, is_trial=True)["curve"][-1]["bits_per_step"]
+        print(f"{arm:12} rate {rate:g} bits per step {bits[rate]:.3f}", flush=True)
+    return min(bits, key=bits.__getitem__)
+
+
+def main():
+    arguments = load_recipe(Arguments)
+    unknown = [arm for arm in arguments.arms if arm not in arguments.settings]
+    if unknown:
+        raise ValueError(f"`arms` must be among {', '.join(arguments.settings)}; got {', '.join(unknown)}.")
+    splits = load_dataset(arguments.shared.get("dataset", "groove"), arguments.data_dir, family=TASK)
+    rates = {arm: choose_rate(arm, splits, arguments) for arm in arguments.arms}
+    for seed in arguments.seeds:
+        for arm in arguments.arms:
+            run = build_arguments(arguments, arm, rates[arm], seed, None)
+            outcome = run_once(run, splits, arguments, is_trial=False)
+            write_json(Path(arguments.output_dir) / f"{arm}-seed{seed}.json", {"arm": arm, **outcome})
+            print(f"{arm:12} seed {seed} bits per step {outcome['test']['bits_per_step']:.3f}", flush=True)
+    write_results(Path(arguments.output_dir), Path(arguments.results_dir), splits)
+
+
+if __name__ == "__main__":
+    main()

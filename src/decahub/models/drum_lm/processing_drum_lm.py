@@ -1,0 +1,366 @@
+"""Grooves -> token ids -> grooves, as text, MIDI, pictures and sound.
+
+One tick of the clock is a sixteenth note: a line of the text, a row of a roll. Token ids are always the canonical ones
+of the grammar, line by line.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+
+from .codec_drum_lm import DrumCodec, DrumRoll
+from .grammar_drum_lm import DrumGrammar
+from .midi_drum_lm import DrumPerformance, read_midi
+from .pairs_drum_lm import insert_separators, strip_silence, trim_silence
+
+
+ENCODING_VERSION = 1
+DEFAULT_STEPS_PER_BAR = 16
+TOKENIZATIONS = ("text", "line")
+
+
+class DrumLmProcessorKwargs(ProcessingKwargs, total=False):
+    """Keywords of a call: those of the tokenizer."""
+
+    _defaults = {"text_kwargs": {"add_special_tokens": False}}
+
+
+class DrumLmProcessor(ProcessorMixin):
+    r"""Reads and writes grooves for [`DrumLmForCausalLM`].
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): That of the language model, or of
+            [`~decahub.models.drum_lm.tokenization_drum_lm.build_line_tokenizer`].
+        columns (`str`, defaults to `"six"`): Groups of drums: `"six"` or `"nine"`.
+        steps_per_bar (`int`, *optional*): Lines of a bar; by default four for each quarter note of the meter.
+        bars (`int`, defaults to 16): Bars that are read of a groove.
+        prompt_bars (`int`, defaults to 2): Bars of a prompt.
+        separator (`str`, defaults to `"SEP"`): Line after each bar but the last.
+        end (`str`, defaults to `"END"`): Line after the last bar.
+        tokenization (`str`, defaults to `"text"`): `"text"` for the tokens of a language model, `"line"` for one token
+            for each line. Must be that of the tokenizer.
+        quantize, unknown_pitch, pedal_hat, time_signature: As in
+            [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`].
+        strip_rule (`str`, *optional*, defaults to `"bar"`): Which silent bars at the beginning are dropped: `"bar"` or
+            `"first_beat"`; none with `None`.
+        trim_empty (`bool`, defaults to `True`): Whether silent bars at the end are dropped from what is learnt.
+        encoding_version (`int`, defaults to 1): Version of the writing.
+
+    Raises:
+        ValueError: If an argument is outside its range.
+
+    Example:
+    ```python
+    >>> from decahub import DrumLmProcessor
+    >>> from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+    >>> processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line", steps_per_bar=2)
+    >>> processor("--o---\n---o--\n", prompt_bars=1)["input_ids"]
+    [[12, 8, 3]]
+
+    ```
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any = None,
+        columns: Literal["six", "nine"] = "six",
+        steps_per_bar: int | None = None,
+        bars: int = 16,
+        prompt_bars: int = 2,
+        separator: str = "SEP",
+        end: str = "END",
+        tokenization: Literal["text", "line"] = "text",
+        quantize: str = "exact",
+        unknown_pitch: str = "ignore",
+        pedal_hat: str = "drop",
+        time_signature: str = "error",
+        strip_rule: str | None = "bar",
+        trim_empty: bool = True,
+        encoding_version: int = ENCODING_VERSION,
+        **kwargs: Any,
+    ):
+        if tokenization not in TOKENIZATIONS:
+            raise ValueError(f"`tokenization` must be one of {', '.join(TOKENIZATIONS)}; got {tokenization!r}.")
+        if encoding_version != ENCODING_VERSION:
+            raise ValueError(
+                f"`encoding_version` must be {ENCODING_VERSION}; got {encoding_version!r}. Install a version of decahub "
+                "that knows it."
+            )
+        if not 0 <= prompt_bars < bars:
+            raise ValueError(f"`prompt_bars` must be in [0, `bars` ({bars})); got {prompt_bars}.")
+        self.columns, self.steps_per_bar, self.bars, self.prompt_bars = columns, steps_per_bar, bars, prompt_bars
+        self.separator, self.end, self.tokenization = separator, end, tokenization
+        self.quantize, self.unknown_pitch, self.pedal_hat = quantize, unknown_pitch, pedal_hat
+        self.time_signature, self.strip_rule, self.trim_empty = time_signature, strip_rule, trim_empty
+        self.encoding_version = encoding_version
+        self.build_codec()
+        super().__init__(tokenizer, **kwargs)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask"]
+
+    def build_codec(self, **overrides: Any) -> DrumCodec:
+        """The codec with the settings of this processor.
+
+        Args:
+            overrides: Arguments of [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`].
+        """
+        names = ("columns", "steps_per_bar", "bars", "quantize", "unknown_pitch", "pedal_hat", "time_signature")
+        return DrumCodec(**{name: getattr(self, name) for name in names} | overrides)
+
+    def build_grammar(self, steps_per_bar: int | None = None) -> DrumGrammar:
+        """The grammar of the tokenizer.
+
+        Args:
+            steps_per_bar (`int`, *optional*): Lines of a bar; by default those of the processor, or 16.
+        """
+        return DrumGrammar(
+            self.tokenizer,
+            self.build_codec().drum_map.num_columns,
+            steps_per_bar or self.steps_per_bar or DEFAULT_STEPS_PER_BAR,
+            self.separator,
+            self.end,
+        )
+
+    def to_config_fields(self) -> dict[str, Any]:
+        """Fields of a [`DrumLmConfig`] that go with this processor."""
+        return {
+            "columns": self.columns,
+            "steps_per_bar": self.steps_per_bar or DEFAULT_STEPS_PER_BAR,
+            "bars": self.bars,
+            "prompt_bars": self.prompt_bars,
+            "separator": self.separator,
+            "end": self.end,
+            "tokenization": self.tokenization,
+            "encoding_version": self.encoding_version,
+            "grammar_token_ids": self._get_grammar().token_ids,
+        }
+
+    # --- Grooves to token ids
+
+    def __call__(
+        self,
+        grooves: Any = None,
+        text: str | list[str] | None = None,
+        prompt_bars: int | None = None,
+        bars: int | None = None,
+        **kwargs: Unpack[DrumLmProcessorKwargs],
+    ) -> BatchFeature:
+        """Prompts for generation.
+
+        Args:
+            grooves: One groove, or a list of them, whatever [`~DrumLmProcessor.read`] takes; `None` in a list is an
+                empty prompt, which begins with the separator. Silent bars at the beginning are dropped.
+            text (`str` or `list[str]`, *optional*): In place of grooves, prompts that go to the tokenizer as they are.
+            prompt_bars (`int`, *optional*): Bars of each groove that are taken; by default `prompt_bars` of the
+                processor. Grooves that are shorter are taken whole.
+            bars (`int`, *optional*): Bars that are read of a MIDI file; by default `bars` of the processor.
+            kwargs: Keywords of the tokenizer, such as `return_tensors`, `padding` (grooves are padded on the left
+                unless told otherwise) and `max_length`.
+
+        Returns:
+            [`~transformers.BatchFeature`] with `input_ids` and `attention_mask` `(batch_size, num_tokens)`.
+
+        Raises:
+            ValueError: If neither or both of `grooves` and `text` are given, or a groove cannot be read.
+        """
+        if (grooves is None) == (text is None):
+            raise ValueError("One of `grooves` and `text` must be given; got " + ("both." if text else "neither."))
+        merged = self._merge_kwargs(DrumLmProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)[
+            "text_kwargs"
+        ]
+        if text is not None:
+            return BatchFeature(dict(self.tokenizer(text, **merged)), tensor_type=None)
+        prompt_bars = self.prompt_bars if prompt_bars is None else prompt_bars
+        if prompt_bars < 0:
+            raise ValueError(f"`prompt_bars` must not be negative; got {prompt_bars}.")
+        rows = [
+            self._encode_prompt(groove, prompt_bars, bars)
+            for groove in (grooves if isinstance(grooves, list) else [grooves])
+        ]
+        names = (
+            "padding",
+            "max_length",
+            "pad_to_multiple_of",
+            "return_tensors",
+            "return_attention_mask",
+            "padding_side",
+        )
+        options = {name: merged[name] for name in names if merged.get(name) is not None}
+        padded = self.tokenizer.pad({"input_ids": rows}, **{"padding": True, "padding_side": "left"} | options)
+        return BatchFeature(dict(padded), tensor_type=None)
+
+    def _encode_prompt(self, groove: Any, prompt_bars: int, bars: int | None) -> list[int]:
+        roll = self.read(groove, bars=bars)
+        lines = self._find_lines(roll)[: prompt_bars * roll.steps_per_bar]
+        if not lines:
+            return self._get_grammar().canonical_ids(self.separator)
+        return self._encode_lines(insert_separators(lines, roll.steps_per_bar, self.separator))
+
+    def encode_pair(
+        self, groove: Any, first_bar: int = 0, bars: int | None = None, prompt_bars: int | None = None
+    ) -> dict[str, Any]:
+        """Token ids to learn from: a prompt and what follows it.
+
+        Silent bars at the beginning are dropped, and with `trim_empty` those at the end. The end mark stands where the
+        groove ends, and not where the excerpt stops before that.
+
+        Args:
+            groove: Whatever [`~DrumLmProcessor.read`] takes.
+            first_bar (`int`, defaults to 0): First bar of the excerpt.
+            bars (`int`, *optional*): Bars of the excerpt at most, prompt included; by default `bars` of the processor.
+            prompt_bars (`int`, *optional*): Bars of the prompt; by default `prompt_bars` of the processor.
+
+        Returns:
+            `dict` with `input_ids` and `labels`, lists of the same ids, and `prompt_length`, the tokens of the prompt.
+
+        Raises:
+            ValueError: If no bar follows the prompt.
+        """
+        bars = self.bars if bars is None else bars
+        prompt_bars = self.prompt_bars if prompt_bars is None else prompt_bars
+        roll = self.read(groove)
+        per_bar = roll.steps_per_bar
+        lines = self._find_lines(roll)
+        if self.trim_empty:
+            lines = trim_silence(lines, per_bar, min_lines=min(len(lines), (prompt_bars + 1) * per_bar))
+        excerpt = lines[first_bar * per_bar : (first_bar + bars) * per_bar]
+        prompt, completion = excerpt[: prompt_bars * per_bar], excerpt[prompt_bars * per_bar :]
+        if first_bar < 0 or prompt_bars < 0 or not completion:
+            raise ValueError(
+                f"`groove` must have more bars than the {prompt_bars} of the prompt from bar {first_bar} on; got "
+                f"{len(lines) // per_bar} bars with hits."
+            )
+        prompt_ids = self._encode_lines(insert_separators(prompt, per_bar, self.separator) or [self.separator])
+        written = insert_separators(completion, per_bar, self.separator)
+        if (first_bar + bars) * per_bar >= len(lines):
+            written = [*(written[:-1] if written[-1] == self.separator else written), self.end]
+        ids = prompt_ids + self._encode_lines(written)
+        return {"input_ids": ids, "labels": list(ids), "prompt_length": len(prompt_ids)}
+
+    def _find_lines(self, roll: DrumRoll) -> list[str]:
+        """Lines of a roll, from its first bar that is not silent on; all if none is."""
+        lines = self.build_codec().to_text(roll).splitlines()
+        stripped = lines if self.strip_rule is None else strip_silence(lines, roll.steps_per_bar, self.strip_rule)
+        return stripped or lines
+
+    def _encode_lines(self, lines: Sequence[str]) -> list[int]:
+        return self._get_grammar().encode("\n".join(lines))
+
+    def _get_grammar(self) -> DrumGrammar:
+        """The grammar of the present tokenizer, built once."""
+        built = getattr(self, "_grammar", None)
+        if built is None or built[0] is not self.tokenizer:
+            built = self._grammar = (self.tokenizer, self.build_grammar())
+        return built[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        built = self.__dict__.pop("_grammar", None)  # it holds the tokenizer and is not to be copied
+        try:
+            return super().to_dict()
+        finally:
+            if built is not None:
+                self._grammar = built
+
+    def read(self, groove: Any, bars: int | None = None, tempo: float | None = None) -> DrumRoll:
+        """A groove of any kind as a roll.
+
+        Args:
+            groove: [`~decahub.models.drum_lm.codec_drum_lm.DrumRoll`], array of hits `(steps, columns)`, text of lines
+                (what has a line end, or nothing but hits and rests), MIDI (path, bytes, file object, `symusic.Score`,
+                `(notes, ticks_per_quarter)`, [`~decahub.models.drum_lm.midi_drum_lm.DrumPerformance`]), or `None` for
+                a roll without steps.
+            bars (`int`, *optional*): Bars that are read of MIDI; by default `bars` of the processor.
+            tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove, or 120.
+
+        Raises:
+            ValueError: If it cannot be read.
+        """
+        roll = self._read(groove, self.build_codec(**({} if bars is None else {"bars": bars})))
+        return roll if tempo is None else dataclasses.replace(roll, tempo=float(tempo))
+
+    def _read(self, groove: Any, codec: DrumCodec) -> DrumRoll:
+        columns, steps_per_bar = codec.drum_map.num_columns, self.steps_per_bar or DEFAULT_STEPS_PER_BAR
+        if groove is None:
+            return DrumRoll(np.zeros((0, columns), dtype=bool), steps_per_bar)
+        if isinstance(groove, str) and ("\n" in groove or not groove.strip("-o")):
+            return DrumRoll(codec.parse_text(groove, separator=self.separator, end=self.end), steps_per_bar)
+        if isinstance(groove, torch.Tensor):
+            groove = groove.cpu().numpy()
+        if isinstance(groove, np.ndarray):
+            groove = DrumRoll(groove, steps_per_bar)
+        if isinstance(groove, DrumRoll):
+            if groove.hits.shape[1] != columns:
+                raise ValueError(f"`groove` must have {columns} columns; got a roll of shape {groove.hits.shape}.")
+            return groove
+        return codec.encode(groove if isinstance(groove, DrumPerformance) else read_midi(groove))
+
+    # --- Token ids to grooves
+
+    def decode_text(self, ids: Any) -> str:
+        """Text of one row of ids up to the end mark, separators included and padding left out.
+
+        Args:
+            ids (`Sequence[int]` or `torch.Tensor` of shape `(num_tokens,)`): Token ids.
+        """
+        ids = torch.as_tensor(ids).tolist()
+        skipped = set(self._get_grammar().leading_ids)
+        text = self.tokenizer.decode(
+            [token for token in ids if token not in skipped],
+            skip_special_tokens=False,
+            clean_up_tokenization_spaces=False,
+        )
+        return text.partition(self.end)[0]
+
+    def decode_roll(self, ids: Any, strict: bool = True, steps_per_bar: int | None = None) -> DrumRoll:
+        """The roll that a row of ids writes.
+
+        Args:
+            ids (`Sequence[int]` or `torch.Tensor` of shape `(num_tokens,)`): Token ids of complete lines.
+            strict (`bool`, defaults to `True`): Whether a line that is none is refused.
+            steps_per_bar (`int`, *optional*): Lines of a bar; by default those of the processor, or 16.
+
+        Raises:
+            ValueError: If a line is not one of a groove.
+        """
+        hits = self.build_codec().parse_text(
+            self.decode_text(ids), strict=strict, separator=self.separator, end=self.end
+        )
+        return DrumRoll(hits, steps_per_bar or self.steps_per_bar or DEFAULT_STEPS_PER_BAR)
+
+    def to_midi(self, roll: Any, mode: str = "standard", tempo: float | None = None) -> bytes:
+        """A MIDI file of a groove.
+
+        Args:
+            roll: Whatever [`~DrumLmProcessor.read`] takes.
+            mode (`str`, defaults to `"standard"`): `"standard"`, or `"official"` for the authors' bytes.
+            tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove.
+        """
+        return self.build_codec().to_midi(self.read(roll, tempo=tempo), mode=mode)
+
+    def to_png(self, roll: Any, prompt_bars: int = 0) -> bytes:
+        """A picture of a groove, its first `prompt_bars` bars tinted."""
+        from .picture_drum_lm import draw_roll
+
+        return draw_roll(self.read(roll), self.build_codec().drum_map, prompt_bars=prompt_bars)
+
+    def to_wav(self, roll: Any, sampling_rate: int = 22050) -> bytes:
+        """A sound preview of a groove, as a WAV file.
+
+        Args:
+            roll: Whatever [`~DrumLmProcessor.read`] takes.
+            sampling_rate (`int`, defaults to 22050): Samples a second.
+        """
+        from .synthesis_drum_lm import encode_wav, synthesize
+
+        waveform = synthesize(self.read(roll), self.build_codec().drum_map, sampling_rate=sampling_rate)
+        return encode_wav(waveform, sampling_rate)
+
+
+__all__ = ["DrumLmProcessor"]

@@ -1,0 +1,133 @@
+"""Converter of Drum LM: language models and adapters of peft, there and back, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from conversion.checkpoint import CheckpointError
+from conversion.convert_drum_lm import convert_checkpoint, main, revert_state_dict
+from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
+
+from .drum_lm_tiny import build_bpe_tokenizer
+from .drum_lm_tiny_model import BACKBONE, build_config
+
+
+IDS = torch.tensor([[5, 9, 14, 7, 23]])
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    """A folder of transformers with a tokenizer that can write grooves."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("language_model")
+    tokenizer = build_bpe_tokenizer()
+    LlamaForCausalLM(LlamaConfig(**{**BACKBONE, "vocab_size": len(tokenizer)})).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def peft_folder(language_model, tmp_path_factory):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(1)
+    base = AutoModelForCausalLM.from_pretrained(language_model)
+    settings = peft.LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    model = peft.get_peft_model(base, settings)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    folder = tmp_path_factory.mktemp("adapter")
+    model.save_pretrained(folder)
+    return folder
+
+
+def compute_scores(model):
+    with torch.inference_mode():
+        return model.eval()(IDS).logits
+
+
+def test_a_language_model_goes_there_and_back(language_model, tmp_path):
+    report = convert_checkpoint(language_model, tmp_path / "ours")
+    convert_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+
+    before, after = (load_file(folder / "model.safetensors") for folder in (language_model, tmp_path / "theirs"))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert report["round_trip"]["bit_equal"] == len(before)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    assert isinstance(loaded, LlamaForCausalLM)
+    text = "--o---\nSEP\n"
+    tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (language_model, tmp_path / "theirs")]
+    assert tokenizers[0](text)["input_ids"] == tokenizers[1](text)["input_ids"]
+
+
+def test_a_converted_language_model_scores_as_before_within_the_grammar(language_model, tmp_path):
+    convert_checkpoint(language_model, tmp_path / "ours")
+
+    model = DrumLmForCausalLM.from_pretrained(tmp_path / "ours")
+    processor = DrumLmProcessor.from_pretrained(tmp_path / "ours")
+
+    kept = processor.build_grammar().token_ids
+    assert list(model.config.grammar_token_ids) == kept and model.config.restrict_vocab
+    expected = compute_scores(AutoModelForCausalLM.from_pretrained(language_model))[..., kept]
+    torch.testing.assert_close(compute_scores(model)[..., kept], expected, atol=1e-6, rtol=0)
+
+
+def test_an_adapter_goes_there_and_back(language_model, peft_folder, tmp_path):
+    import peft
+
+    convert_checkpoint(peft_folder, tmp_path / "ours", repo_id="someone/model")
+    convert_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in (peft_folder, tmp_path / "theirs"))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    expected = compute_scores(
+        peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(language_model), peft_folder)
+    )
+    ours = DrumLmForCausalLM.from_pretrained(tmp_path / "ours", base_model=language_model)
+    assert ours.config.adapter_base == {"repo_id": "someone/model"}
+    ours.config.restrict_vocab = False
+    torch.testing.assert_close(compute_scores(ours), expected, atol=1e-6, rtol=0)
+    again = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(language_model), tmp_path / "theirs")
+    torch.testing.assert_close(compute_scores(again), expected, atol=0, rtol=0)
+
+
+def test_the_command_line_tells_what_was_made(language_model, tmp_path, capsys):
+    main(["--checkpoint", str(language_model), "--output_dir", str(tmp_path / "ours")])
+
+    printed = capsys.readouterr().out
+    assert "language model from" in printed and "bit-equal on the way back" in printed
+    assert json.loads((tmp_path / "ours" / "parity_report.json").read_text())["kind"] == "language model"
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="`checkpoint` must be a .gguf file, or a folder with config.json"):
+        convert_checkpoint(tmp_path, tmp_path / "ours")
+
+
+def test_a_missing_checkpoint_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="`checkpoint` must exist"):
+        convert_checkpoint(tmp_path / "gone", tmp_path / "ours")
+
+
+def test_another_kind_of_adapter_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
+
+    with pytest.raises(CheckpointError, match="`peft_type` must be LORA"):
+        convert_checkpoint(tmp_path, tmp_path / "ours")
+
+
+def test_an_adapter_whose_base_has_no_name_must_be_merged(tmp_path):
+    pytest.importorskip("peft")
+    model = DrumLmForCausalLM(build_config(adapter={"r": 2, "target_modules": "all-linear"}))
+    model.save_pretrained(tmp_path / "model")
+
+    with pytest.raises(CheckpointError, match="Merge it first"):
+        convert_checkpoint(tmp_path / "model", tmp_path / "theirs")
+
+
+def test_names_of_another_model_are_refused():
+    with pytest.raises(CheckpointError, match="must begin with 'backbone.'; model.norm.weight does not"):
+        revert_state_dict({"model.norm.weight": torch.ones(2)}, DrumLmConfig())
