@@ -23,6 +23,7 @@ from transformers import pipeline
 from decahub.data import load_dataset
 from decahub.evaluation import write_json
 from decahub.training import argument, load_recipe
+from decahub.training.train_log import EVALUATED
 
 
 @dataclass
@@ -56,7 +57,7 @@ def build_arguments(arguments: Arguments, arm: str, rate: float, seed: int, step
 def read_curve(path: Path) -> list[dict[str, float]]:
     """Bits per step of the learning curve, from the log of a run."""
     rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    key = "eval/bits_per_step"
+    key = f"{EVALUATED}bits_per_step"
     return [{"step": row["step"], "bits_per_step": row[key]} for row in rows if key in row]
 
 

@@ -10,6 +10,7 @@ was.
 import dataclasses
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from accelerate.utils import set_seed
 from transformers import AutoTokenizer
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
-from decahub.data import SeededTransform, drum_generation, load_dataset
+from decahub.data import InMemoryDataset, SeededTransform, drum_generation, load_dataset
 from decahub.evaluation import Measurement, build_evaluation, measure_model
 from decahub.hub import CardArguments, save_model_folder
 from decahub.models.drum_lm.backbone_drum_lm import split_gguf_path
@@ -99,6 +100,7 @@ def run_training(
     rows = splits["train"]
     if arguments.max_train_samples is not None:
         rows = rows.select(range(min(arguments.max_train_samples, len(rows))))
+    grooves = InMemoryDataset(rows, partial(drum_generation.decode_row, processor=processor))
     transform = drum_generation.build_train_transform(processor, **arguments.augmentation)
     optimizer = torch.optim.AdamW(
         build_parameter_groups(model, arguments.weight_decay),
@@ -113,9 +115,9 @@ def run_training(
     return train(
         model,
         Update(optimizer, training_step, scheduler=arguments.build_scheduler),
-        SeededTransform(rows, transform, arguments.seed),
+        SeededTransform(grooves, transform, arguments.seed),
         arguments,
-        collate_fn=drum_generation.build_collate(processor),
+        collate_fn=drum_generation.collate_training,
         evaluate=evaluate if arguments.eval_epochs or arguments.eval_steps else None,
     )
 

@@ -107,6 +107,19 @@ _ENTRIES = (
         ),
         void_label=11,
     ),
+    DatasetEntry(
+        name="groove",
+        title="Groove MIDI Dataset (beats of the sessions)",
+        family="drum-generation",
+        license="cc-by-4.0",
+        license_note="CC BY 4.0: use and adapt with attribution to its authors.",
+        homepage="https://magenta.tensorflow.org/datasets/groove",
+        citation="J. Gillick, A. Roberts, J. Engel, D. Eck, D. Bamman, Learning to Groove with Inverse Sequence "
+        "Transformations, ICML 2019.",
+        folder="groove",
+        splits={"all": "info"},
+        file_format="csv",
+    ),
 )
 
 DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in (*_ENTRIES, *GRAPH_ENTRIES)}

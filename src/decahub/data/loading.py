@@ -17,7 +17,7 @@ from .catalog import DATASETS, DatasetEntry
 logger = logging.getLogger(__name__)
 
 DATA_DIR_VARIABLE = "DECAHUB_DATA_DIR"
-FAMILIES = ("image-classification", "node-classification", "semantic-segmentation")
+FAMILIES = ("drum-generation", "image-classification", "node-classification", "semantic-segmentation")
 
 
 def load_dataset(
@@ -31,7 +31,7 @@ def load_dataset(
 
     Anything else is a user's own data and needs `family`: a folder of `<split>.parquet` files, a folder of images in
     the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`), a folder of graphs (`<graph>.npz`, the arrays
-    of `decahub.data.graph_files`), or the id of a repository on the Hub.
+    of `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), or the id of a repository on the Hub.
 
     Columns by family:
 
@@ -40,6 +40,7 @@ def load_dataset(
     - `"node-classification"`: one split `graph` with one row for each graph, in numpy format: `node_features`
       `(num_nodes, num_features)`, `edge_index` `(num_edges, 2)`, `labels` (-100: none), `train_mask`,
       `validation_mask`, `test_mask` `(num_splits, num_nodes)`, and where there is one `sensitive`.
+    - `"drum-generation"`: `midi`, the bytes of a file, and where it is known `name`, `style`, `bpm`, `time_signature`.
 
     Args:
         name (`str` or path): Name in the catalog, folder, or Hub id.
@@ -126,9 +127,8 @@ def _check_own_name(name: str | os.PathLike) -> None:
 def _load_own(name: str | os.PathLike, module: ModuleType) -> datasets.DatasetDict:
     folder = Path(name)
     if folder.is_dir():
-        graphs = sorted(folder.glob("*.npz"))
-        if graphs and hasattr(module, "read_files"):
-            return module.read_files({"graph": graphs})
+        if hasattr(module, "find_files") and (found := module.find_files(folder)):
+            return module.read_files(found)
         files = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
         return _read_parquet(files) if files else datasets.load_dataset("imagefolder", data_dir=str(folder))
     try:

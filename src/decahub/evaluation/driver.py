@@ -131,10 +131,11 @@ def measure_model(
             columns = record.predict(model, processor, move_to_model(batch, model))
             if per_node and limit is not None:
                 columns = {name: values[: limit - num_rows] for name, values in columns.items()}
-            if not len(columns["references"]):
+            num_examples = len(next(iter(columns.values())))
+            if not num_examples:
                 continue
             metric.add_batch(**columns)
-            num_rows += len(columns["references"])
+            num_rows += num_examples
     if not num_rows:
         raise ValueError("`dataset` must hold labeled nodes in the split; got none.")
     num_fit_rows = 0 if fit_rows is None else len(fit_rows)
@@ -177,6 +178,7 @@ def evaluate_model(
     Returns:
         `dict[str, float]`, by task:
 
+        - drum generation: `bits_per_step` after the prompt, and `bits_per_step_of_lines`, separators and end left out;
         - image classification: `accuracy` and, where there are more than five classes, `top_5_accuracy`;
         - image feature extraction: `linear_probe_accuracy` and `knn_accuracy` of probes on `pooler_output`;
         - semantic segmentation: `mean_iou`, `mean_accuracy`, `overall_accuracy` and `iou_<class>`;

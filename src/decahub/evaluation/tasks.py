@@ -184,6 +184,33 @@ def _count_groups(result: Mapping[str, Any]) -> Counts:
     return counts
 
 
+# Grooves
+
+
+def _predict_costs(model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Nats of what follows each prompt, when every token is predicted from those that truly stand before it."""
+    inputs = {name: value for name, value in batch.items() if name != "is_mark"}
+    losses = model(**inputs, use_cache=False).token_losses.double()
+    positions = torch.arange(losses.shape[1], device=losses.device)
+    # The loss at a position is that of the token after it.
+    losses = losses * (positions >= batch["prompt_lengths"][:, None] - 1)
+    marks = torch.nn.functional.pad(batch["is_mark"][:, 1:], (0, 1))
+    return {
+        "nll": losses.sum(1).tolist(),
+        "separator_nll": (losses * marks).sum(1).tolist(),
+        "num_steps": batch["num_steps"].tolist(),
+    }
+
+
+def _leave_out_intervals(label_names: Sequence[str]) -> dict[str, Any]:
+    return {"num_resamples": 0}
+
+
+def _summarize_costs(result: Mapping[str, Any], label_names: Sequence[str]) -> Figures:
+    bits, separators = result["bits_per_step"], result["separator_bits_per_step"]
+    return {"bits_per_step": bits, "bits_per_step_of_lines": bits - separators}
+
+
 TASKS: dict[str, EvaluationTask] = {
     task.name: task
     for task in (
@@ -207,6 +234,16 @@ TASKS: dict[str, EvaluationTask] = {
             get_options=_use_defaults,
             summarize=_take_all,
             num_fit_rows=6000,
+        ),
+        EvaluationTask(
+            name="drum-generation",
+            family="drum-generation",
+            metric="drum_structure",
+            model_class="AutoModelForCausalLM",
+            processor_class="AutoProcessor",
+            predict=_predict_costs,
+            get_options=_leave_out_intervals,
+            summarize=_summarize_costs,
         ),
         EvaluationTask(
             name="semantic-segmentation",

@@ -218,7 +218,8 @@ class DrumLmProcessor(ProcessorMixin):
             prompt_bars (`int`, *optional*): Bars of the prompt; by default `prompt_bars` of the processor.
 
         Returns:
-            `dict` with `input_ids` and `labels`, lists of the same ids, and `prompt_length`, the tokens of the prompt.
+            `dict` with `input_ids` and `labels`, lists of the same ids; `is_mark`, for each of them whether it belongs to
+            a separator or the end mark; `prompt_length`, the tokens of the prompt; and `num_steps`, the lines after it.
 
         Raises:
             ValueError: If no bar follows the prompt.
@@ -237,12 +238,21 @@ class DrumLmProcessor(ProcessorMixin):
                 f"`groove` must have more bars than the {prompt_bars} of the prompt from bar {first_bar} on; got "
                 f"{len(lines) // per_bar} bars with hits."
             )
-        prompt_ids = self._encode_lines(insert_separators(prompt, per_bar, self.separator) or [self.separator])
+        prompt_lines = insert_separators(prompt, per_bar, self.separator) or [self.separator]
         written = insert_separators(completion, per_bar, self.separator)
         if (first_bar + bars) * per_bar >= len(lines):
             written = [*(written[:-1] if written[-1] == self.separator else written), self.end]
-        ids = prompt_ids + self._encode_lines(written)
-        return {"input_ids": ids, "labels": list(ids), "prompt_length": len(prompt_ids)}
+        grammar = self._get_grammar()
+        ids_by_line = [grammar.canonical_ids(line) for line in (*prompt_lines, *written)]
+        marks = [line in (self.separator, self.end) for line in (*prompt_lines, *written)]
+        ids = [token for line in ids_by_line for token in line]
+        return {
+            "input_ids": ids,
+            "labels": list(ids),
+            "is_mark": [mark for line, mark in zip(ids_by_line, marks, strict=True) for _ in line],
+            "prompt_length": sum(map(len, ids_by_line[: len(prompt_lines)])),
+            "num_steps": len(completion),
+        }
 
     def _find_lines(self, roll: DrumRoll) -> list[str]:
         """Lines of a roll, from its first bar that is not silent on; all if none is."""

@@ -1,0 +1,146 @@
+"""Drum grooves: MIDI files as rows, excerpts of them as training examples, whole ones for evaluation."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+
+from .groove_files import find_groove_files, read_groove_files
+
+
+COLUMNS = {"midi": datasets.Value}
+IGNORED = -100
+RIDE, HIHAT = "ride", "hihat"  # what a swap exchanges
+
+find_files, read_files = find_groove_files, read_groove_files
+
+
+class ExcerptTransform:
+    """One row to the tokens of an excerpt: see [`build_train_transform`]."""
+
+    def __init__(self, processor: Any, bars: int, prompt_bars: int, rotate: bool, swap_prob: float):
+        self.processor = processor
+        self.bars = bars
+        self.prompt_bars = prompt_bars
+        self.rotate = rotate
+        self.swap_prob = swap_prob
+        columns = processor.build_codec().drum_map.columns
+        self.swapped = [index for index, name in enumerate(columns) if name in (RIDE, HIHAT)]
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        roll = row["roll"] if "roll" in row else self.processor.read(row["midi"])
+        hits = roll.hits
+        if self.rotate:
+            hits = rotate_bars(hits, roll.steps_per_bar)
+        if random.random() < self.swap_prob and len(self.swapped) == 2:
+            hits = hits.copy()
+            hits[:, self.swapped] = hits[:, self.swapped[::-1]]
+        num_bars = len(hits) // roll.steps_per_bar
+        last_start = max(0, num_bars - self.bars)
+        roll = type(roll)(hits, roll.steps_per_bar, roll.time_signature, roll.tempo)
+        # A start so late that only silence follows the prompt is drawn again from what is before it.
+        for latest in range(last_start, -1, -1):
+            start = random.randint(0, latest)
+            try:
+                return self.processor.encode_pair(roll, start, self.bars, self.prompt_bars)
+            except ValueError:
+                if start == 0:
+                    raise
+        raise AssertionError("a start at 0 either gives an example or raises")
+
+
+def rotate_bars(hits: np.ndarray, steps_per_bar: int) -> np.ndarray:
+    """A groove that begins at another of its bars, which ends where that bar began.
+
+    Args:
+        hits (`np.ndarray` of shape `(steps, columns)`): Silence at the end is left where it is.
+        steps_per_bar (`int`): Steps of a bar.
+    """
+    played = np.flatnonzero(hits.any(1))
+    num_bars = -(-(int(played[-1]) + 1) // steps_per_bar) if len(played) else 0
+    if num_bars < 2:
+        return hits
+    steps = num_bars * steps_per_bar
+    shift = random.randrange(num_bars) * steps_per_bar
+    return np.concatenate([np.roll(hits[:steps], -shift, axis=0), hits[steps:]])
+
+
+def build_train_transform(
+    processor: Any,
+    bars: int | None = None,
+    prompt_bars: int | None = None,
+    *,
+    rotate: bool = False,
+    swap_prob: float = 0.0,
+) -> ExcerptTransform:
+    """Random transform of a row into `{"input_ids", "labels", "prompt_length", "num_steps", ...}`.
+
+    Wrap it into `SeededTransform`, which makes its draws repeatable. What is drawn is the bar that an excerpt begins
+    at, and with the last two arguments more.
+
+    Args:
+        processor (`DrumLmProcessor`): Reads and encodes.
+        bars (`int`, *optional*): Bars of an excerpt; by default those of the processor, which is the whole groove.
+        prompt_bars (`int`, *optional*): Bars of its prompt; by default those of the processor.
+        rotate (`bool`, defaults to `False`): Begin at any bar, and let what was before it follow at the end.
+        swap_prob (`float`, defaults to 0): Probability that ride and hi-hat change places.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+    bars = processor.bars if bars is None else bars
+    prompt_bars = processor.prompt_bars if prompt_bars is None else prompt_bars
+    if not 0 <= prompt_bars < bars:
+        raise ValueError(f"`prompt_bars` must be in [0, `bars` ({bars})); got {prompt_bars}.")
+    if not 0 <= swap_prob <= 1:
+        raise ValueError(f"`swap_prob` must be in [0, 1]; got {swap_prob}.")
+    return ExcerptTransform(processor, bars, prompt_bars, rotate, swap_prob)
+
+
+def build_eval_transform(processor: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Transform of a row into the tokens of the whole groove, its first bars a prompt."""
+    return ExcerptTransform(processor, processor.bars, processor.prompt_bars, rotate=False, swap_prob=0.0)
+
+
+def decode_row(row: Mapping[str, Any], processor: Any) -> dict[str, Any]:
+    """A row whose MIDI file has been read, for `InMemoryDataset`."""
+    return {**row, "roll": processor.read(row["midi"])}
+
+
+def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """Examples padded on the right to the longest.
+
+    Returns:
+        `dict` of `input_ids`, `attention_mask`, `labels` (-100 for padding) and `is_mark`, `(batch_size, num_tokens)`,
+        and of `prompt_lengths` and `num_steps`, `(batch_size,)`. The padding of `input_ids` is the last token again,
+        which the mask hides.
+    """
+    length = max(len(example["input_ids"]) for example in examples)
+
+    def pad(rows: Sequence[Sequence[int]], values: Sequence[int]) -> torch.Tensor:
+        padded = [[*row, *[value] * (length - len(row))] for row, value in zip(rows, values, strict=True)]
+        return torch.tensor(padded, dtype=torch.long)
+
+    ids = [example["input_ids"] for example in examples]
+    count = len(examples)
+    return {
+        "input_ids": pad(ids, [row[-1] for row in ids]),
+        "attention_mask": pad([[1] * len(row) for row in ids], [0] * count),
+        "labels": pad([example["labels"] for example in examples], [IGNORED] * count),
+        "is_mark": pad([example["is_mark"] for example in examples], [0] * count).bool(),
+        "prompt_lengths": torch.tensor([example["prompt_length"] for example in examples]),
+        "num_steps": torch.tensor([example["num_steps"] for example in examples]),
+    }
+
+
+def collate_training(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """What the model's `forward` takes of [`collate`]."""
+    batch = collate(examples)
+    del batch["is_mark"]
+    return batch
+
+
+__all__ = ["build_eval_transform", "build_train_transform", "collate", "collate_training", "decode_row", "rotate_bars"]

@@ -1,0 +1,107 @@
+"""MIDI files of grooves as rows: the Groove data set by its table, and folders of one's own."""
+
+import csv
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+
+logger = logging.getLogger(__name__)
+
+FEATURES = datasets.Features(
+    {
+        "name": datasets.Value("string"),
+        "style": datasets.Value("string"),
+        "bpm": datasets.Value("float32"),
+        "time_signature": datasets.Value("string"),
+        "midi": datasets.Value("binary"),
+    }
+)
+SUFFIXES = (".mid", ".midi")
+SPLITS = ("train", "validation", "test")
+BEATS = "beat"  # in the column `beat_type`; the others are fills
+LEFT_OUT_SESSION = "eval_session"
+DENOMINATOR = "4"
+
+
+def find_groove_files(folder: Path) -> dict[str, list[Path]]:
+    """MIDI files of a folder by the folder they lie in, which is their split; `{}` if there are none."""
+    found = {
+        part.name: sorted(path for path in part.rglob("*") if path.suffix.lower() in SUFFIXES)
+        for part in sorted(folder.iterdir())
+        if part.is_dir()
+    }
+    return {split: files for split, files in found.items() if files}
+
+
+def read_groove_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:
+    """Grooves by split.
+
+    Args:
+        files (`Mapping[str, Sequence[Path]]`): MIDI files by split; with `entry` the table of the Groove data set,
+            `info.csv`, below whose folder the files lie.
+        entry (`DatasetEntry`, *optional*): What is read is the data set of the catalog.
+
+    Raises:
+        FileNotFoundError: If a file of the table is missing.
+        ValueError: If the table lacks a column.
+    """
+    if entry is not None:
+        return _read_table(next(iter(files.values()))[0])
+    return datasets.DatasetDict(
+        {
+            split: datasets.Dataset.from_list(
+                [
+                    {"name": path.stem, "style": "", "bpm": None, "time_signature": "", "midi": path.read_bytes()}
+                    for path in paths
+                ],
+                features=FEATURES,
+            )
+            for split, paths in files.items()
+        }
+    )
+
+
+def _read_table(table: Path) -> datasets.DatasetDict:
+    """Beats of the sessions with quarter notes as beats, in the order of the table; the others are told."""
+    with table.open(encoding="utf-8", newline="") as file:
+        records = list(csv.DictReader(file))
+    needed = {"drummer", "session", "beat_type", "time_signature", "midi_filename", "style", "bpm", "split"}
+    missing = sorted(needed - set(records[0] if records else ()))
+    if missing:
+        raise ValueError(f"{table} must have the columns {', '.join(sorted(needed))}; {', '.join(missing)} are missing.")
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    skipped = []
+    for record in _find_beats(records):
+        if not record["time_signature"].endswith(f"-{DENOMINATOR}"):
+            skipped.append(f"{Path(record['midi_filename']).stem} ({record['time_signature']})")
+            continue
+        path = table.parent / record["midi_filename"]
+        if not path.is_file():
+            raise FileNotFoundError(f"{table} names {record['midi_filename']}; there is no {path}.")
+        rows[record["split"]].append(
+            {
+                "name": f"{record['drummer'].removeprefix('drummer')}_{path.stem}",
+                "style": record["style"],
+                "bpm": float(record["bpm"]),
+                "time_signature": record["time_signature"].replace("-", "/"),
+                "midi": path.read_bytes(),
+            }
+        )
+    if skipped:
+        logger.info(f"Left out {len(skipped)} grooves whose beat is no quarter note: {', '.join(skipped)}.")
+    return datasets.DatasetDict(
+        {split: datasets.Dataset.from_list(part, features=FEATURES) for split, part in rows.items()}
+    )
+
+
+def _find_beats(records: Sequence[Mapping[str, str]]) -> Iterator[Mapping[str, str]]:
+    for record in records:
+        if record["beat_type"] == BEATS and LEFT_OUT_SESSION not in record["session"]:
+            yield record
+
+
+__all__ = ["find_groove_files", "read_groove_files"]
