@@ -3,8 +3,8 @@
     accelerate launch examples/drum_lm/reproduce.py examples/drum_lm/reproduce.yaml [--arms '[random]' --seeds '[29]']
 
 Two arms of one architecture, with the weights of a pre-trained model and with random ones, learn from the same grooves
-in the same order for the same number of steps. Each tries the same learning rates first and goes on with its best. Every
-run is kept in `output_dir`; started again, the script goes on where it was. Arms and seeds may be shared out among
+in the same order for the same number of steps. Each tries the same learning rates first and goes on with its best.
+Every run is kept in `output_dir`; started again, the script goes on where it was. Arms and seeds may be shared out among
 processes; with `--arms '[]'` only the results of what is finished are written (see `results.py`).
 """
 

@@ -1,0 +1,176 @@
+"""Finished runs of `reproduce.py` to the files that the documentation is made of.
+
+`drum_lm.json` compares bits for each step, of both arms and of counting; `drum_lm_structure.json` the structure of
+what was written, beside human grooves and grooves without a model. Learning curves go beside the runs.
+"""
+
+import json
+import random
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from baselines import alternate_bars, draw_lines, repeat_bar
+from counting import measure_contexts, read_lines
+
+from decahub import load_metric
+from decahub.evaluation import write_comparison, write_json
+
+
+BITS, LINE_BITS = "bits per step", "bits per step, separators left out"
+ARMS = {"pretrained": "pre-trained on text", "random": "the same architecture, random weights"}
+# The paper's systems, from the authors' outputs for the same 37 test grooves: stability, gap and spread.
+PUBLISHED = {"GPT-3 davinci": (3.039, 6.895, 0.636), "GPT-3 ada": (3.450, 7.164, 0.826)}
+STRUCTURE = {
+    "stability": "stability",
+    "centre_gap": "gap of the clusters",
+    "centre_spread": "spread of the clusters",
+    "repeat_rate": "share of repeated bars",
+    "train_copy_rate": "share of bars of the training set",
+}
+RANDOM_SEED = 29
+
+
+def read_outcomes(folder: Path) -> dict[str, list[dict]]:
+    outcomes: dict[str, list[dict]] = {}
+    for path in sorted(folder.glob("*-seed*.json")):
+        outcome = json.loads(path.read_text(encoding="utf-8"))
+        outcomes.setdefault(outcome["arm"], []).append(outcome)
+    return outcomes
+
+
+def build_row(
+    model: str, split: str, metric: str, values: Sequence[float], seeds: Sequence[int], **facts: Any
+) -> dict:
+    return {
+        "model": model,
+        "dataset": "groove",
+        "split": split,
+        "checkpoint": "last step",
+        "metric": metric,
+        "value": statistics.mean(values),
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
+        "n": len(values),
+        "seeds": list(seeds),
+        "runs": list(values),
+        "paper": None,
+        "paper_source": None,
+        "minutes": 0.0,
+        **facts,
+    }
+
+
+def build_bit_rows(outcomes: dict[str, list[dict]], counted: dict[str, dict[str, float]]) -> list[dict]:
+    rows = []
+    for arm, runs in outcomes.items():
+        facts = {
+            "steps": runs[0]["steps"],
+            "num_parameters": runs[0]["num_parameters"],
+            "minutes": sum(run["minutes"] for run in runs),
+        }
+        seeds = [run["seed"] for run in runs]
+        for split in ("validation", "test"):
+            for metric, key in ((BITS, "bits_per_step"), (LINE_BITS, "bits_per_step_of_lines")):
+                values = [run[split][key] for run in runs]
+                rows.append(build_row(ARMS[arm], split, metric, values, seeds, **facts))
+    for name, bits in counted.items():
+        rows += [build_row(f"counting: {name}", split, LINE_BITS, [value], [0]) for split, value in bits.items()]
+    return rows
+
+
+def judge(outcomes: dict[str, list[dict]], counted: dict[str, dict[str, float]]) -> str:
+    """Whether every pre-trained run is better than every random one, and both beside counting."""
+    if len(outcomes) < len(ARMS):
+        return "undecided here: not all arms are finished"
+    bits = {arm: [run["validation"]["bits_per_step_of_lines"] for run in runs] for arm, runs in outcomes.items()}
+    gap = statistics.mean(bits["random"]) - statistics.mean(bits["pretrained"])
+    holds = max(bits["pretrained"]) < min(bits["random"])
+    best = min(values["validation"] for values in counted.values())
+    lead = best - statistics.mean(bits["pretrained"])
+    return (
+        f"{'holds' if holds else 'does not hold'} here: pre-training saves {gap:.2f} bits per step on validation "
+        f"grooves, and its worst run is {'better' if holds else 'not better'} than the best without; the best counting has "
+        f"{lead:+.2f} bits more than the pre-trained model"
+    )
+
+
+def measure_structure(texts: Sequence[str], train_texts: Sequence[str]) -> dict[str, float]:
+    metric = load_metric("drum_structure", keep_in_memory=True)
+    return metric.compute(predictions=list(texts), train_texts=list(train_texts), num_resamples=0)
+
+
+def collect_texts(outcomes: dict[str, list[dict]], humans: list[list[str]]) -> dict[str, list[str]]:
+    """Texts of each system for the test grooves."""
+    generator = random.Random(RANDOM_SEED)
+    systems = {
+        "human": humans,
+        "the second bar again and again": [repeat_bar(lines) for lines in humans],
+        "two bars in turn": [alternate_bars(lines) for lines in humans],
+        "coins": [draw_lines(generator) for _ in humans],
+    }
+    texts = {name: ["".join(f"{line}\n" for line in lines) for lines in grooves] for name, grooves in systems.items()}
+    for arm, runs in outcomes.items():
+        for run in runs:
+            if "texts" in run:
+                texts[f"{ARMS[arm]}, seed {run['seed']}"] = run["texts"]
+    return texts
+
+
+def write_results(folder: Path, results_dir: Path, splits: Any) -> None:
+    """Write what the finished runs allow."""
+    outcomes = read_outcomes(folder)
+    if not outcomes:
+        return
+    counted = measure_contexts(splits)
+    write_comparison(
+        results_dir / "drum_lm.json",
+        method="drum_lm",
+        claim="A language model that has learned text learns to drum from a few hundred grooves, and one that has not "
+        "does not",
+        verdict=judge(outcomes, counted),
+        rows=build_bit_rows(outcomes, counted),
+    )
+    curves = {
+        f"{arm} seed {run['seed']}": {"learning_rate": run["learning_rate"], "curve": run["curve"]}
+        for arm, runs in outcomes.items()
+        for run in runs
+    }
+    write_json(folder / "curves.json", curves)
+    train_texts = ["".join(f"{line}\n" for line in lines) for lines in read_lines(splits["train"])]
+    humans = read_lines(splits["test"])
+    rows = []
+    for name, texts in collect_texts(outcomes, humans).items():
+        figures = measure_structure(texts, train_texts)
+        rows += [
+            build_row(name, "test", title, [figures[key]], [0])
+            for key, title in STRUCTURE.items()
+            if figures.get(key) is not None
+        ]
+    for name, values in PUBLISHED.items():
+        for title, value in zip(list(STRUCTURE.values())[:3], values, strict=True):
+            source = {"paper": value, "paper_source": "authors' outputs, their script"}
+            rows.append(build_row(f"{name} (the authors' outputs)", "test", title, [value], [0], **source))
+    write_comparison(
+        results_dir / "drum_lm_structure.json",
+        method="drum_lm",
+        claim="What the fine-tuned model writes has steady bars and fills as human grooves have",
+        verdict=judge_structure(rows),
+        rows=rows,
+    )
+
+
+def judge_structure(rows: list[dict]) -> str:
+    """Whether the gap of the clusters is nearer to that of human grooves than those of the paper's systems are."""
+    gaps = {row["model"]: row["value"] for row in rows if row["metric"] == STRUCTURE["centre_gap"]}
+    ours = {name: value for name, value in gaps.items() if name.startswith(ARMS["pretrained"])}
+    if not ours:
+        return "undecided here: no pre-trained model has written anything yet"
+    target = gaps["human"]
+    name, value = min(ours.items(), key=lambda item: abs(item[1] - target))
+    published = min(abs(gaps[f"{system} (the authors' outputs)"] - target) for system in PUBLISHED)
+    nearer = abs(value - target) < published
+    return (
+        f"{'holds' if nearer else 'does not hold'} here: the clusters of {name} are {value:.2f} apart, those of human "
+        f"grooves {target:.2f}, and the nearer of the paper's two systems misses that by {published:.2f}"
+    )
