@@ -4,9 +4,10 @@ import unittest
 
 import torch
 
-from decahub import DrumLmConfig, DrumLmForCausalLM
+from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
+from tests.unit.drum_lm_tiny import build_bpe_tokenizer
 
-from .harness import ModelConformance
+from .harness import ModelConformance, ProcessorConformance
 
 
 BATCH_SIZE, NUM_TOKENS, VOCAB_SIZE = 3, 9, 70
@@ -52,3 +53,8 @@ class DrumLmModelTest(ModelConformance, unittest.TestCase):
 
     def build_labels(self, task, inputs):
         return {"labels": inputs["input_ids"]}
+
+
+class DrumLmProcessorTest(ProcessorConformance, unittest.TestCase):
+    processor_class = DrumLmProcessor
+    parts = {"tokenizer": build_bpe_tokenizer}

@@ -121,7 +121,7 @@ class DrumGenerationPipeline(Pipeline):
         self._grammars: dict[int, Any] = {}
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:
-        if isinstance(inputs, Iterator):  # answered one by one, as they are asked for
+        if isinstance(inputs, Iterator) and not hasattr(inputs, "read"):  # answered one by one, as they are asked for
             return (self(groove, **kwargs) for groove in inputs)
         grooves = inputs if isinstance(inputs, list) else [inputs]
         if not grooves:

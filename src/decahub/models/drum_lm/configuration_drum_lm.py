@@ -234,7 +234,9 @@ class DrumLmConfig(PreTrainedConfig):
         if self.adapter_base is None:
             return
         if self.adapter is None:
-            raise ValueError("`adapter_base` must come with an `adapter`; got none. Without one the model is complete.")
+            raise ValueError(
+                "`adapter_base` must come with an `adapter`; got none. Without one the model is complete."
+            )
         unknown = sorted(set(self.adapter_base) - {"repo_id", "file", "sha256"})
         if unknown or not self.adapter_base.get("repo_id"):
             raise ValueError(

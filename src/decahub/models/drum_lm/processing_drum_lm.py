@@ -59,11 +59,13 @@ class DrumLmProcessor(ProcessorMixin):
     >>> from decahub import DrumLmProcessor
     >>> from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
     >>> processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line", steps_per_bar=2)
-    >>> processor("--o---\n---o--\n", prompt_bars=1)["input_ids"]
+    >>> processor("--o---\n---o--\n", num_prompt_bars=1)["input_ids"]
     [[12, 8, 3]]
 
     ```
     """
+
+    valid_processor_kwargs = DrumLmProcessorKwargs
 
     def __init__(
         self,
@@ -148,8 +150,8 @@ class DrumLmProcessor(ProcessorMixin):
         self,
         grooves: Any = None,
         text: str | list[str] | None = None,
-        prompt_bars: int | None = None,
-        bars: int | None = None,
+        num_prompt_bars: int | None = None,
+        num_bars: int | None = None,
         **kwargs: Unpack[DrumLmProcessorKwargs],
     ) -> BatchFeature:
         """Prompts for generation.
@@ -158,9 +160,9 @@ class DrumLmProcessor(ProcessorMixin):
             grooves: One groove, or a list of them, whatever [`~DrumLmProcessor.read`] takes; `None` in a list is an
                 empty prompt, which begins with the separator. Silent bars at the beginning are dropped.
             text (`str` or `list[str]`, *optional*): In place of grooves, prompts that go to the tokenizer as they are.
-            prompt_bars (`int`, *optional*): Bars of each groove that are taken; by default `prompt_bars` of the
+            num_prompt_bars (`int`, *optional*): Bars of each groove that are taken; by default `prompt_bars` of the
                 processor. Grooves that are shorter are taken whole.
-            bars (`int`, *optional*): Bars that are read of a MIDI file; by default `bars` of the processor.
+            num_bars (`int`, *optional*): Bars that are read of a MIDI file; by default `bars` of the processor.
             kwargs: Keywords of the tokenizer, such as `return_tensors`, `padding` (grooves are padded on the left
                 unless told otherwise) and `max_length`.
 
@@ -177,11 +179,11 @@ class DrumLmProcessor(ProcessorMixin):
         ]
         if text is not None:
             return BatchFeature(dict(self.tokenizer(text, **merged)), tensor_type=None)
-        prompt_bars = self.prompt_bars if prompt_bars is None else prompt_bars
-        if prompt_bars < 0:
-            raise ValueError(f"`prompt_bars` must not be negative; got {prompt_bars}.")
+        num_prompt_bars = self.prompt_bars if num_prompt_bars is None else num_prompt_bars
+        if num_prompt_bars < 0:
+            raise ValueError(f"`num_prompt_bars` must not be negative; got {num_prompt_bars}.")
         rows = [
-            self._encode_prompt(groove, prompt_bars, bars)
+            self._encode_prompt(groove, num_prompt_bars, num_bars)
             for groove in (grooves if isinstance(grooves, list) else [grooves])
         ]
         names = (

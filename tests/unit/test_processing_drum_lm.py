@@ -1,0 +1,173 @@
+"""The processor of Drum LM: prompts, pairs to learn from, ids back to grooves, saving and loading."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoProcessor
+
+from decahub import DrumLmConfig, DrumLmProcessor
+from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
+from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+
+from .drum_lm_tiny import build_bpe_tokenizer
+
+
+STEPS = 16
+
+
+def build_roll(bars=4, seed=0, silent_first=0, silent_last=0):
+    hits = np.random.default_rng(seed).random((bars * STEPS, 6)) < 0.2
+    hits[::STEPS, 3] = True  # no bar is silent
+    hits[: silent_first * STEPS] = False
+    if silent_last:
+        hits[-silent_last * STEPS :] = False
+    return DrumRoll(hits, STEPS, (4, 4), 97.0)
+
+
+@pytest.fixture(scope="module", params=["line", "text"])
+def processor(request):
+    tokenizer = build_line_tokenizer() if request.param == "line" else build_bpe_tokenizer()
+    return DrumLmProcessor(tokenizer, tokenization=request.param)
+
+
+def test_a_prompt_is_two_bars_with_separators(processor):
+    roll = build_roll()
+
+    inputs = processor(roll, return_tensors="pt")
+
+    text = processor.decode_text(inputs["input_ids"][0])
+    lines = processor.build_codec().to_text(roll).splitlines()
+    assert text.splitlines() == [*lines[:STEPS], "SEP", *lines[STEPS : 2 * STEPS], "SEP"]
+    assert bool(inputs["attention_mask"].all())
+
+
+def test_prompts_of_a_batch_are_padded_on_the_left(processor):
+    inputs = processor([build_roll(bars=1), build_roll(bars=3), None], return_tensors="pt")
+
+    mask = inputs["attention_mask"]
+    assert mask.shape == inputs["input_ids"].shape
+    assert bool((mask.diff(dim=1) >= 0).all())
+    assert int(mask[2].sum()) == len(processor.build_grammar().canonical_ids("SEP"))
+
+
+def test_a_pair_says_what_was_given_and_what_follows(processor):
+    roll = build_roll(bars=5)
+
+    example = processor.encode_pair(roll, prompt_bars=2)
+
+    ids, length = example["input_ids"], example["prompt_length"]
+    assert example["labels"] == ids
+    assert ids[:length] == processor(roll)["input_ids"][0]
+    assert example["num_steps"] == 3 * STEPS
+    lines = processor.build_codec().to_text(roll).splitlines()[2 * STEPS :]
+    written = [*lines[:STEPS], "SEP", *lines[STEPS : 2 * STEPS], "SEP", *lines[2 * STEPS :], "END"]
+    assert ids[length:] == processor.build_grammar().encode("\n".join(written))
+
+
+def test_marks_are_the_tokens_of_separators_and_end(processor):
+    example = processor.encode_pair(build_roll(bars=5))
+
+    grammar = processor.build_grammar()
+    marks = [token for token, mark in zip(example["input_ids"], example["is_mark"], strict=True) if mark]
+    assert marks == grammar.canonical_ids("SEP") * 4 + grammar.canonical_ids("END")
+
+
+def test_an_excerpt_that_stops_before_the_end_has_no_end_mark(processor):
+    example = processor.encode_pair(build_roll(bars=6), first_bar=1, bars=4)
+
+    grammar = processor.build_grammar()
+    assert example["num_steps"] == 2 * STEPS
+    assert example["input_ids"][-len(grammar.canonical_ids("SEP")) :] == grammar.canonical_ids("SEP")
+    assert grammar.canonical_ids("END")[-1] not in example["input_ids"]
+
+
+@pytest.mark.parametrize("trim_empty", [True, False])
+def test_silence_at_the_end_is_learned_only_if_asked_for(trim_empty):
+    processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line", trim_empty=trim_empty)
+
+    example = processor.encode_pair(build_roll(bars=6, silent_last=2))
+
+    assert example["num_steps"] == (2 if trim_empty else 4) * STEPS
+
+
+def test_silent_bars_at_the_beginning_are_dropped(processor):
+    first = processor.encode_pair(build_roll(bars=6, silent_first=1))
+
+    assert first["num_steps"] == 3 * STEPS
+
+
+def test_a_groove_that_is_all_prompt_is_refused(processor):
+    with pytest.raises(ValueError, match="`groove` must have more bars than the 2 of the prompt"):
+        processor.encode_pair(build_roll(bars=2))
+
+
+def test_ids_are_read_back(processor):
+    roll = build_roll()
+    example = processor.encode_pair(roll)
+
+    read = processor.decode_roll(example["input_ids"])
+
+    assert np.array_equal(read.hits, roll.hits)
+
+
+def test_every_form_of_a_groove_is_read_alike(processor, tmp_path):
+    roll = build_roll(bars=processor.bars)
+    data = processor.to_midi(roll)
+    (tmp_path / "groove.mid").write_bytes(data)
+
+    forms = [data, tmp_path / "groove.mid", DrumCodec().to_text(roll), roll.hits, torch.tensor(roll.hits), roll]
+
+    assert all(np.array_equal(processor.read(form).hits, roll.hits) for form in forms)
+    assert processor.read(data).tempo == pytest.approx(97.0, abs=1e-3)
+
+
+def test_pictures_and_sounds_are_files(processor):
+    roll = build_roll(bars=2)
+
+    assert processor.to_png(roll, prompt_bars=1).startswith(b"\x89PNG")
+    assert processor.to_wav(roll, sampling_rate=8000).startswith(b"RIFF")
+
+
+def test_a_saved_processor_is_loaded_whole(processor, tmp_path):
+    changed = DrumLmProcessor(processor.tokenizer, tokenization=processor.tokenization, bars=8, trim_empty=False)
+    changed.save_pretrained(tmp_path)
+    DrumLmConfig().save_pretrained(tmp_path)
+
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+
+    assert type(loaded) is DrumLmProcessor
+    assert (loaded.bars, loaded.trim_empty, loaded.tokenization) == (8, False, processor.tokenization)
+    assert loaded(build_roll())["input_ids"] == processor(build_roll())["input_ids"]
+
+
+def test_fields_of_the_configuration_go_with_the_processor(processor):
+    fields = processor.to_config_fields()
+
+    assert fields["tokenization"] == processor.tokenization
+    assert fields["grammar_token_ids"] == processor.build_grammar().token_ids
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tokenization": "word"}, "`tokenization` must be one of text, line; got 'word'"),
+        ({"encoding_version": 9}, "`encoding_version` must be 1; got 9"),
+        ({"prompt_bars": 16}, r"`prompt_bars` must be in \[0, `bars` \(16\)\); got 16"),
+        ({"columns": "seven"}, "`columns` must be"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DrumLmProcessor(build_line_tokenizer(), **arguments)
+
+
+def test_exactly_one_kind_of_input_is_wanted(processor):
+    with pytest.raises(ValueError, match="One of `grooves` and `text` must be given; got neither"):
+        processor()
+    with pytest.raises(ValueError, match="One of `grooves` and `text` must be given; got both"):
+        processor(build_roll(), text="--o---\n")
+
+
+def test_a_roll_of_other_columns_is_refused(processor):
+    with pytest.raises(ValueError, match="`groove` must have 6 columns"):
+        processor.read(np.zeros((16, 9), dtype=bool))
