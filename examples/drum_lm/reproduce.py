@@ -4,8 +4,8 @@
 
 Two arms of one architecture, with the weights of a pre-trained model and with random ones, learn from the same grooves
 in the same order for the same number of steps. Each tries the same learning rates first and goes on with its best.
-Each run is kept in `output_dir`; started again, the script goes on where it was. Arms and seeds may be shared out among
-processes; with `--arms '[]'` only the results of what is finished are written (see `results.py`).
+Each run is kept in `output_dir`; started again, the script goes on where it was. Arms and seeds may be shared out
+among processes; with `--arms '[]'` only the results of what is finished are written (see `results.py`).
 """
 
 import dataclasses

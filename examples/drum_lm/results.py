@@ -90,8 +90,8 @@ def judge(outcomes: dict[str, list[dict]], counted: dict[str, dict[str, float]])
     lead = best - statistics.mean(bits["pretrained"])
     return (
         f"{'holds' if holds else 'does not hold'} here: pre-training saves {gap:.2f} bits per step on validation "
-        f"grooves, and its worst run is {'better' if holds else 'not better'} than the best without; the best counting "
-        f"has {lead:+.2f} bits more than the pre-trained model"
+        f"grooves, and its worst run is {'better' if holds else 'not better'} than the best without; the best "
+        f"counting has {lead:+.2f} bits more than the pre-trained model"
     )
 
 

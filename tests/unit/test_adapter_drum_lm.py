@@ -45,7 +45,8 @@ def test_a_new_adapter_changes_nothing_and_is_all_that_is_trained(base):
     with torch.inference_mode():
         assert torch.equal(model(draw_ids()).logits, plain(draw_ids()).logits)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trained == set(model.get_adapter_weights()) and trained
+    assert trained == set(model.get_adapter_weights())
+    assert trained
 
 
 def test_only_the_adapter_is_saved_and_loaded_on_its_base(model, base, tmp_path):
@@ -81,7 +82,8 @@ def test_merging_gives_a_complete_model_of_the_same_scores(model, tmp_path):
 
     with torch.inference_mode():
         torch.testing.assert_close(loaded(draw_ids()).logits, expected, atol=ATOL_MERGED, rtol=0)
-    assert loaded.config.adapter is None and not loaded.get_adapter_weights()
+    assert loaded.config.adapter is None
+    assert not loaded.get_adapter_weights()
     assert all(parameter.requires_grad for parameter in merged.parameters())
 
 

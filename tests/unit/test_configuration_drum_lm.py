@@ -18,7 +18,8 @@ def test_smollm2_has_its_published_size():
 
     backbone = config.backbone_config
     assert (backbone.num_hidden_layers, backbone.hidden_size, backbone.vocab_size) == (30, 576, 49152)
-    assert len(config.grammar_token_ids) == 13 and config.grammar_token_ids == sorted(config.grammar_token_ids)
+    assert len(config.grammar_token_ids) == 13
+    assert config.grammar_token_ids == sorted(config.grammar_token_ids)
 
 
 @pytest.mark.parametrize("backbone", [BACKBONE, GPT2Config(vocab_size=80, n_embd=12, n_head=2, n_layer=1)])

@@ -4,6 +4,7 @@ Expected values come from the writing itself: a text is valid if its lines and b
 writes the same ids for it.
 """
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -201,7 +202,7 @@ def test_allowed_scores_are_unchanged(words):
 
 
 @pytest.mark.parametrize(
-    "text, place",
+    ("text", "place"),
     [
         ("------\n--o--\n", r"row 0 .* column .*\(bar 1, line 2\).*'\\n'"),
         ("------\n" * 5, r"\(bar 1, line 5\).*instead of 'SEP'"),
@@ -299,7 +300,7 @@ def test_bars_are_not_repeated(words):
 
     def has_repeat(text):
         bars = text.removesuffix("END").split("SEP\n")
-        return any(first == second for first, second in zip(bars, bars[1:], strict=False))
+        return any(first == second for first, second in itertools.pairwise(bars))
 
     assert any(map(has_repeat, free))
     assert not any(map(has_repeat, new))
@@ -328,7 +329,7 @@ def test_density_bias_is_what_the_hits_of_a_line_add_up_to(tokenizer, grammar):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ({"bars_min": 0}, "`bars_min` must be at least 1; got 0"),
         ({"bars_min": 3, "bars_max": 2}, r"`bars_max` must be at least `bars_min` \(3\); got 2"),
@@ -364,7 +365,7 @@ def test_refuses_a_prompt_that_ends_within_an_excluded_line(words):
 
 
 @pytest.mark.parametrize(
-    "kind, message",
+    ("kind", "message"),
     [
         ("across", "must not join characters across a line end"),
         ("lower", "must be able to write '------.n'"),

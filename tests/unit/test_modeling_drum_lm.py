@@ -129,7 +129,7 @@ def test_cached_generation_equals_the_whole_pass(restricted):
         assert set(cached[0, 4:].tolist()) <= set(GRAMMAR)
 
 
-@pytest.mark.parametrize("num_beams, num_return_sequences", [(1, 3), (3, 2)])
+@pytest.mark.parametrize(("num_beams", "num_return_sequences"), [(1, 3), (3, 2)])
 def test_several_sequences(num_beams, num_return_sequences):
     model = build_model()
 
@@ -165,7 +165,8 @@ def test_a_saved_model_is_loaded_bit_for_bit(tmp_path):
 
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
 
-    assert type(loaded) is DrumLmForCausalLM and loaded.config.bars == 8
+    assert type(loaded) is DrumLmForCausalLM
+    assert loaded.config.bars == 8
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
 
@@ -180,7 +181,8 @@ def test_any_causal_language_model_is_a_backbone():
 
     with torch.inference_mode():
         assert torch.equal(model(ids).logits, backbone(ids).logits)
-    assert model.config.tokenization == "text" and not model.config.tie_word_embeddings
+    assert model.config.tokenization == "text"
+    assert not model.config.tie_word_embeddings
 
 
 def test_reinit_keeps_the_architecture_alone():
@@ -217,7 +219,8 @@ def test_autocast_computes_in_bfloat16_and_the_loss_in_float32():
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = model(ids, labels=ids)
 
-    assert outputs.logits.dtype == torch.bfloat16 and outputs.loss.dtype == torch.float32
+    assert outputs.logits.dtype == torch.bfloat16
+    assert outputs.loss.dtype == torch.float32
     assert torch.isfinite(outputs.loss)
 
 

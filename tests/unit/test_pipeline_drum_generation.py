@@ -268,9 +268,7 @@ def test_a_stream_gives_the_bars_of_a_call_one_after_the_other(pipe, compose):
 def test_a_stream_computes_no_more_than_is_asked_for(pipe, monkeypatch):
     calls = []
     generate = pipe.model.generate
-    monkeypatch.setattr(
-        pipe.model, "generate", lambda *args, **kwargs: calls.append(1) or generate(*args, **kwargs)
-    )
+    monkeypatch.setattr(pipe.model, "generate", lambda *args, **kwargs: calls.append(1) or generate(*args, **kwargs))
 
     stream = pipe.stream(None, bars=4, seed=0)
 

@@ -64,7 +64,7 @@ def test_auto_tokenizer_loads_what_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ({"columns": 0}, "`columns` must be at least 1; got 0"),
         ({"separator": "END"}, "`separator` and `end` must be two different words; got 'END' and 'END'"),

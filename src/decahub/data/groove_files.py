@@ -72,7 +72,9 @@ def _read_table(table: Path) -> datasets.DatasetDict:
     needed = {"drummer", "session", "beat_type", "time_signature", "midi_filename", "style", "bpm", "split"}
     missing = sorted(needed - set(records[0] if records else ()))
     if missing:
-        raise ValueError(f"{table} must have the columns {', '.join(sorted(needed))}; {', '.join(missing)} are missing.")
+        raise ValueError(
+            f"{table} must have the columns {', '.join(sorted(needed))}; {', '.join(missing)} are missing."
+        )
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     skipped = []
     for record in _find_beats(records):

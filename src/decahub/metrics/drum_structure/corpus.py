@@ -56,7 +56,8 @@ def compute_divergence(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Jensen-Shannon divergence of distributions in bits: 0 for equal ones, 1 for those without common values.
 
     Args:
-        first, second (`np.ndarray` of shape `(num_sets, num_values)`): Distributions, one in each row.
+        first (`np.ndarray` of shape `(num_sets, num_values)`): Distributions, one in each row.
+        second (`np.ndarray` of the same shape): Those that they are compared with.
 
     Returns:
         `np.ndarray` of shape `(num_sets,)`.

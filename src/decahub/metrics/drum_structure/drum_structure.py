@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import Any
 
 import datasets
 import evaluate
@@ -37,8 +38,8 @@ The paper's figures, on the text as it is, silent bars included:
 
 Additions, silent bars at the end of a text left out:
 
-- "num_bars"; "hamming_stability" and "zero_share": as stability, in cells that differ, and the share of bars that equal
-  a neighbor; "fill_rate": share of bars in the upper cluster, where the clusters are 4 cells apart;
+- "num_bars"; "hamming_stability" and "zero_share": as stability, in cells that differ, and the share of bars that
+  equal a neighbor; "fill_rate": share of bars in the upper cluster, where the clusters are 4 cells apart;
   "groove_consistency": 1 minus the share of steps in which one of two successive bars has a hit and the other has not.
 - Of bars after the prompt: "copy_rate", the share that equals a bar of the prompt; "repeat_rate", any earlier bar;
   "train_copy_rate", a bar of the training texts that is not silent; "hits_per_bar", in all and by column;
@@ -169,8 +170,10 @@ def _find_intervals(figures: dict[str, np.ndarray]) -> dict[str, list[float]]:
 def _report(corpora: list[Corpus], reference: Corpus | None, num_resamples: int, seed: int) -> dict:
     """Figures, intervals and counts; each of `corpora` is a set of its own, with figures of its own."""
     generator = np.random.default_rng(seed)
-    figures, resampled = {}, {}
-    theirs = resampled_theirs = None
+    figures: dict[str, np.ndarray] = {}
+    resampled: dict[str, np.ndarray] = {}
+    theirs: Any = None
+    resampled_theirs: Any = None
     if reference is not None:
         theirs = np.ones((1, reference.num_texts))
         resampled_theirs = draw_weights(reference.num_texts, num_resamples, generator)

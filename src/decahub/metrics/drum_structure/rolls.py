@@ -74,8 +74,8 @@ def sum_steadiness(bars: np.ndarray) -> Sums:
     stabilities = np.array(take_nearer(differences), dtype=np.float64)
     gap, _ = split_two_means(stabilities)
     num_fills = int(divide_exactly(stabilities).sum()) if gap >= MIN_FILL_GAP else 0  # NaN is not
-    onsets = bars.any(2)
-    moved = [float((first != second).mean()) for first, second in pairwise(onsets)]
+    onsets = np.any(bars, axis=2)
+    moved = [float(share) for share in (onsets[1:] != onsets[:-1]).mean(1)]
     return {
         "num_bars": (len(bars), 1),
         "hamming_stability": (float(stabilities.sum()), len(stabilities)),

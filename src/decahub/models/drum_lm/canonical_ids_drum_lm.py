@@ -55,7 +55,8 @@ def _encode(tokenizer: Any, texts: list[str], symbols: Sequence[str]) -> list[li
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
     except Exception as error:  # the tokenizers library has no class of its own for a word it does not know
         raise ValueError(
-            f"`tokenizer` must be able to write {symbols[0]!r}, {symbols[-2]!r} and {symbols[-1]!r}; it failed: {error}"
+            f"`tokenizer` must be able to write {symbols[0]!r}, {symbols[-2]!r} and {symbols[-1]!r}; it "
+            f"failed: {error}"
         ) from error
     return [list(ids) for ids in encoded]
 

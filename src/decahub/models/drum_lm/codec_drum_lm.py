@@ -1,7 +1,7 @@
 """Drum performances to rolls, rolls to text, and back: six characters a line, a line for each sixteenth note."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from transformers.utils import logging
@@ -177,7 +177,9 @@ class DrumCodec:
             self._refuse_changes(performance, changes, meter, steps_per_bar)
         return meter, steps_per_bar
 
-    def _refuse_changes(self, performance: DrumPerformance, changes, meter, steps_per_bar: int) -> None:
+    def _refuse_changes(
+        self, performance: DrumPerformance, changes: Any, meter: tuple[int, int], steps_per_bar: int
+    ) -> None:
         ticks_per_bar = performance.ticks_per_quarter * steps_per_bar / STEPS_PER_QUARTER
         for tick, (numerator, denominator) in changes:
             if (numerator, denominator) != meter and tick < self.bars * ticks_per_bar:

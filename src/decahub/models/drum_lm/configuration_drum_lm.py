@@ -240,7 +240,8 @@ class DrumLmConfig(PreTrainedConfig):
         unknown = sorted(set(self.adapter_base) - {"repo_id", "file", "sha256"})
         if unknown or not self.adapter_base.get("repo_id"):
             raise ValueError(
-                f"`adapter_base` must have `repo_id`, and may have `file` and `sha256`; got {sorted(self.adapter_base)}."
+                f"`adapter_base` must have `repo_id`, and may have `file` and `sha256`; got "
+                f"{sorted(self.adapter_base)}."
             )
         if bool(self.adapter_base.get("file")) != bool(self.adapter_base.get("sha256")):
             raise ValueError("`adapter_base` must name `file` and `sha256` together; got one of them.")

@@ -64,13 +64,13 @@ class LineControls:
         return mask
 
     def _find_forced(self, hits: torch.Tensor, force: object) -> torch.Tensor:
-        """Lines that are allowed at each step, `(1 or batch_size, num_steps + 1, num_lines)`; the last step is free."""
+        """Lines allowed at each step, `(1 or batch_size, num_steps + 1, num_lines)`; the last step is free."""
         cells = torch.as_tensor(force, device=hits.device).to(torch.long)
         cells = cells[None] if cells.dim() == 2 else cells
         if cells.dim() != 3 or cells.shape[2] != hits.shape[1]:
             raise ValueError(
-                f"`force` must have the shape (num_steps, {hits.shape[1]}) or (batch_size, num_steps, {hits.shape[1]}); "
-                f"got {tuple(cells.shape)}."
+                f"`force` must have the shape (num_steps, {hits.shape[1]}) or (batch_size, num_steps, "
+                f"{hits.shape[1]}); got {tuple(cells.shape)}."
             )
         if ((cells < FREE) | (cells > 1)).any():
             raise ValueError(
@@ -88,7 +88,7 @@ class LineControls:
         return torch.cat([masks, self.line_mask.expand(len(masks), 1, -1)], dim=1)
 
     def _compute_bias(self, grammar: "DrumGrammar", density_bias: float | Sequence[float]) -> torch.Tensor:
-        """What each token earns at each place: the bias of the hits that it settles, `(num_places, len(token_ids))`."""
+        """What each token earns at each place, the bias of the hits that it settles, `(num_places, num_ids)`."""
         bias = torch.as_tensor(density_bias, dtype=torch.float, device=grammar.hits.device)
         if bias.dim() > 1 or (bias.dim() == 1 and len(bias) != grammar.columns):
             raise ValueError(f"`density_bias` must be one number or {grammar.columns}; got shape {tuple(bias.shape)}.")

@@ -59,7 +59,7 @@ class GrammarState:
 
 
 class DrumGrammar:
-    """What may be written where, for one tokenizer.
+    r"""What may be written where, for one tokenizer.
 
     Args:
         tokenizer: Tokenizer of transformers, of a language model or of
@@ -71,8 +71,8 @@ class DrumGrammar:
 
     Attributes:
         token_ids (`list[int]`): The ids that occur in grooves, in ascending order.
-        stop_id (`int` or `None`): The id that completes the end mark, if it stands nowhere else: generation may stop at
-            it.
+        stop_id (`int` or `None`): The id that completes the end mark, if it stands nowhere else: generation may stop
+            at it.
         closing_ids (`list[int]`): The ids that may follow the end mark: end of sequence and padding.
 
     Raises:
@@ -183,8 +183,8 @@ class DrumGrammar:
         text = line if line in self._canonical else line + "\n"
         if text not in self._canonical:
             raise ValueError(
-                f"`line` must be {self.columns} characters out of '-' and 'o', {self.separator!r} or {self.end!r}; got "
-                f"{line!r}."
+                f"`line` must be {self.columns} characters out of '-' and 'o', {self.separator!r} or {self.end!r}; "
+                f"got {line!r}."
             )
         return list(self._canonical[text])
 
@@ -252,8 +252,8 @@ class DrumGrammar:
 
         Args:
             state ([`GrammarState`]): Where the rows are.
-            tokens (`torch.LongTensor` of shape `(batch_size,)`): Any ids; a row with a wrong one is `outside` from then
-                on.
+            tokens (`torch.LongTensor` of shape `(batch_size,)`): Any ids; a row with a wrong one is `outside` from
+                then on.
         """
         columns = self.columns_of_ids[tokens.clamp(0, len(self.columns_of_ids) - 1)]
         targets = self.targets[state.place, columns]
@@ -343,8 +343,8 @@ class DrumGrammar:
         place = f"bar {int(before.bars) + int(before.step < self.steps_per_bar)}, line {int(before.step) + 1}"
         return ValueError(
             f"`input_ids` must be grooves in canonical tokens; row {row} is not from column {column} on ({place}): "
-            f"after {written!r} stands {self._decode([token])!r} (id {token}) instead of {options}. Write prompts with "
-            "the processor, with fewer bars than `bars_max`."
+            f"after {written!r} stands {self._decode([token])!r} (id {token}) instead of {options}. Write prompts "
+            "with the processor, with fewer bars than `bars_max`."
         )
 
     def _decode(self, ids: list[int]) -> str:
@@ -369,7 +369,7 @@ class DrumGrammar:
 
 
 class DrumGrammarLogitsProcessor(LogitsProcessor):
-    """Lets a causal language model write valid grooves only, whatever its weights and the temperature.
+    r"""Lets a causal language model write valid grooves only, whatever its weights and the temperature.
 
     Give it to `generate(logits_processor=[...])`; transformers puts temperature, top-k and top-p after it. Rows may
     stand at different places, be padded on the left, be reordered by a beam search, or come back shorter from assisted
@@ -457,7 +457,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             )
         return self._mask(scores, allowed, is_over)
 
-    def _mask(self, scores: torch.Tensor, allowed: torch.Tensor, is_over: torch.Tensor) -> torch.Tensor:
+    def _mask(self, scores: torch.FloatTensor, allowed: torch.Tensor, is_over: torch.Tensor) -> Any:
         ids = self.grammar.ids
         kept = scores[:, ids]
         if self.controls.bias is not None:

@@ -52,7 +52,9 @@ def find_completion(
     return scored & (positions >= starts + prompt_lengths.to(targets.device)[:, None])
 
 
-def compute_weighted_mean(losses: torch.Tensor, is_scored: torch.Tensor, is_completion: torch.Tensor, weight: float):
+def compute_weighted_mean(
+    losses: torch.Tensor, is_scored: torch.Tensor, is_completion: torch.Tensor, weight: float
+) -> torch.Tensor:
     """Mean over all scored tokens, those of the prompt with a weight of their own."""
     weights = torch.where(is_completion, 1.0, weight) * is_scored
     return (losses * weights).sum() / weights.sum().clamp_min(torch.finfo(losses.dtype).tiny)

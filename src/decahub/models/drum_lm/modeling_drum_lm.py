@@ -141,7 +141,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         return cls(cls.config_class(backbone_config=backbone.config, **config_fields), backbone)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, base_model: Any = None, **kwargs: Any
     ) -> "DrumLmForCausalLM":
         """Load a model, or an adapter and the base that it names.
@@ -207,7 +207,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         """The tensors of the adapters by name; changing one in place changes the model."""
         return {name: tensor for name, tensor in self.state_dict().items() if is_adapter_name(name)}
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the model; adapters on a base that has a name without the base.
 
         Args:

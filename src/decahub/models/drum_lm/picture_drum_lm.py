@@ -1,7 +1,7 @@
 """A drum roll as a picture: a row for each group of drums, a cell for each step, four bars beside each other."""
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def draw_roll(roll: "DrumRoll", drum_map: DrumMap, prompt_bars: int = 0, cell: i
     lines = paint_lines(roll, prompt_bars, cell)
     labels = measure_labels(drum_map, cell)
     pixels = np.full((sum(len(line) + 2 * cell for line in lines) + cell, labels + lines[0].shape[1] + cell), PAPER)
-    tops = []
+    tops: list[int] = []
     for line in lines:
         tops.append(2 * cell if not tops else tops[-1] + len(line) + 2 * cell)
         pixels[tops[-1] : tops[-1] + len(line), labels : labels + line.shape[1]] = line
@@ -116,7 +116,7 @@ def paint_grid(cells: np.ndarray, steps_per_bar: int, steps_per_beat: int, cell:
     return pixels
 
 
-def load_font(cell: int):
+def load_font(cell: int) -> Any:
     from PIL import ImageFont
 
     return ImageFont.load_default(size=max(cell - 2, MINIMUM_FONT_SIZE))
@@ -130,7 +130,7 @@ def measure_labels(drum_map: DrumMap, cell: int) -> int:
 
 
 def write_labels(
-    image, drum_map: DrumMap, steps_per_bar: int, tops: list[int], left: int, cell: int, num_bars: int
+    image: Any, drum_map: DrumMap, steps_per_bar: int, tops: list[int], left: int, cell: int, num_bars: int
 ) -> None:
     """Names of the columns beside each line, and the number of each bar above it."""
     from PIL import ImageDraw

@@ -90,8 +90,8 @@ class DrumLmProcessor(ProcessorMixin):
             raise ValueError(f"`tokenization` must be one of {', '.join(TOKENIZATIONS)}; got {tokenization!r}.")
         if encoding_version != ENCODING_VERSION:
             raise ValueError(
-                f"`encoding_version` must be {ENCODING_VERSION}; got {encoding_version!r}. Install a version of decahub "
-                "that knows it."
+                f"`encoding_version` must be {ENCODING_VERSION}; got {encoding_version!r}. Install a version of "
+                "decahub that knows it."
             )
         if not 0 <= prompt_bars < bars:
             raise ValueError(f"`prompt_bars` must be in [0, `bars` ({bars})); got {prompt_bars}.")
@@ -220,8 +220,9 @@ class DrumLmProcessor(ProcessorMixin):
             prompt_bars (`int`, *optional*): Bars of the prompt; by default `prompt_bars` of the processor.
 
         Returns:
-            `dict` with `input_ids` and `labels`, lists of the same ids; `is_mark`, for each of them whether it belongs to
-            a separator or the end mark; `prompt_length`, the tokens of the prompt; and `num_steps`, the lines after it.
+            `dict` with `input_ids` and `labels`, lists of the same ids; `is_mark`, for each of them whether it belongs
+            to a separator or the end mark; `prompt_length`, the tokens of the prompt; and `num_steps`, the lines after
+            it.
 
         Raises:
             ValueError: If no bar follows the prompt.

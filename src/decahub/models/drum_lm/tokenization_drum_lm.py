@@ -15,7 +15,7 @@ PAD_TOKEN, BOS_TOKEN = "<pad>", "<bos>"
 
 
 def build_line_tokenizer(columns: int = 6, separator: str = "SEP", end: str = "END") -> PreTrainedTokenizerFast:
-    """A tokenizer whose tokens are whole lines; decoding gives the text back to the character.
+    r"""A tokenizer whose tokens are whole lines; decoding gives the text back to the character.
 
     It writes complete lines only: the last one, too, needs its line end, save the end mark.
 
