@@ -214,6 +214,8 @@ class DrumStructure(evaluate.Metric):
     def compute(self, *, predictions=None, references=None, **kwargs):
         """The figures of what was added, and of what is given; see the description."""
         inputs = {name: kwargs.pop(name, None) for name in INPUTS[2:]}
+        if self.writer is None and not predictions and not inputs["nll"]:
+            raise ValueError("`predictions` or `nll` must be given; got neither.")
         return super().compute(predictions=predictions, references=references, **inputs, **kwargs)
 
     def add_batch(self, *, predictions=None, references=None, nll=None, separator_nll=None, num_steps=None):

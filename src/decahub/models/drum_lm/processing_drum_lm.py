@@ -231,9 +231,7 @@ class DrumLmProcessor(ProcessorMixin):
         prompt_bars = self.prompt_bars if prompt_bars is None else prompt_bars
         roll = self.read(groove)
         per_bar = roll.steps_per_bar
-        lines = self._find_lines(roll)
-        if self.trim_empty:
-            lines = trim_silence(lines, per_bar, min_lines=min(len(lines), (prompt_bars + 1) * per_bar))
+        lines = self._find_learned_lines(roll, prompt_bars)
         excerpt = lines[first_bar * per_bar : (first_bar + bars) * per_bar]
         prompt, completion = excerpt[: prompt_bars * per_bar], excerpt[prompt_bars * per_bar :]
         if first_bar < 0 or prompt_bars < 0 or not completion:
@@ -256,6 +254,25 @@ class DrumLmProcessor(ProcessorMixin):
             "prompt_length": sum(map(len, ids_by_line[: len(prompt_lines)])),
             "num_steps": len(completion),
         }
+
+    def count_bars(self, groove: Any, prompt_bars: int | None = None) -> int:
+        """Bars of a groove that [`~DrumLmProcessor.encode_pair`] can choose from.
+
+        Args:
+            groove: Whatever [`~DrumLmProcessor.read`] takes.
+            prompt_bars (`int`, *optional*): Bars of the prompt; by default `prompt_bars` of the processor.
+        """
+        roll = self.read(groove)
+        prompt_bars = self.prompt_bars if prompt_bars is None else prompt_bars
+        return len(self._find_learned_lines(roll, prompt_bars)) // roll.steps_per_bar
+
+    def _find_learned_lines(self, roll: DrumRoll, prompt_bars: int) -> list[str]:
+        """Lines without silence at both ends, but for what leaves a bar after the prompt."""
+        lines = self._find_lines(roll)
+        if not self.trim_empty:
+            return lines
+        least = min(len(lines), (prompt_bars + 1) * roll.steps_per_bar)
+        return trim_silence(lines, roll.steps_per_bar, min_lines=least)
 
     def _find_lines(self, roll: DrumRoll) -> list[str]:
         """Lines of a roll, from its first bar that is not silent on; all if none is."""
