@@ -102,7 +102,7 @@ def test_excerpts_begin_anywhere_and_repeat_with_the_seed():
     examples = SeededTransform(rows, build_train_transform(PROCESSOR, bars=4), seed=3)
 
     drawn = []
-    for epoch in range(12):
+    for epoch in range(40):
         examples.set_epoch(epoch)
         drawn.append(tuple(examples[0]["input_ids"]))
     examples.set_epoch(5)

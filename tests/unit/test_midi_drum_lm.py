@@ -464,15 +464,13 @@ def test_writer_refuses(options, message):
 
 
 @pytest.mark.parametrize("columns", list(DRUM_MAPS))
-def test_maps_know_the_same_22_pitches(columns):
+def test_maps_know_the_same_pitches(columns):
     table = DRUM_MAPS[columns].build_table()
 
     known = np.flatnonzero(table != UNKNOWN_PITCH).tolist()
 
-    expected = [
-        36, 38, 40, 37, 48, 50, 45, 47, 43, 58, 46, 26, 42, 22, 44, 49, 55, 57, 52, 51, 59, 53, 54, 56, 39,
-    ]  # fmt: skip
-    assert known == sorted(expected)
+    cymbals, skins = [49, 51, 52, 53, 55, 57, 59], [36, 37, 38, 40, 43, 45, 47, 48, 50, 58]
+    assert known == sorted([*cymbals, *skins, 22, 26, 42, 44, 46, 39, 54, 56])
 
 
 @pytest.mark.parametrize(("pedal_hat", "column"), [("drop", DROPPED_PITCH), ("hihat", 4)])

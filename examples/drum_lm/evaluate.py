@@ -1,0 +1,70 @@
+"""Measures a model on grooves: bits for each sixteenth note, and the structure of what it writes.
+
+    python examples/drum_lm/evaluate.py --model model_cards/drum-lm-small-groove [--split test] [--compose true]
+
+With `--compose true` the model continues the first bars of every groove, and its texts are compared with the human
+ones.
+"""
+
+from dataclasses import dataclass
+
+from transformers import AutoModelForCausalLM, AutoProcessor, pipeline
+
+import decahub  # noqa: F401  (registers the models)
+from decahub import load_metric
+from decahub.data import load_dataset
+from decahub.evaluation import evaluate_model
+from decahub.training import argument, load_recipe
+
+
+TASK = "drum-generation"
+
+
+@dataclass
+class Arguments:
+    model: str = argument("model_cards/drum-lm-small-groove", "Model folder or Hub id.")
+    base_model: str | None = argument(None, "Base of an adapter: folder, Hub id, or GGUF file.")
+    dataset: str = argument("groove", "Name of a data set, or a folder of your own.")
+    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    split: str = argument("test", "Split to measure on.")
+    limit: int | None = argument(None, "Measure only so many grooves.")
+    batch_size: int = argument(8, "Grooves of one forward pass.")
+    compose: bool = argument(False, "Continue the grooves, too.")
+    temperature: float = argument(0.9, "Of what is written.")
+    seed: int = argument(0, "Of what is written.")
+
+
+def write_text(processor, groove) -> str:
+    """The human groove as the model's own texts are written."""
+    return processor.build_codec().to_text(processor.read(groove))
+
+
+def main():
+    arguments = load_recipe(Arguments)
+    splits = load_dataset(arguments.dataset, arguments.data_dir, family=TASK)
+    rows = splits[arguments.split]
+    if arguments.limit is not None:
+        rows = rows.select(range(min(arguments.limit, len(rows))))
+    processor = AutoProcessor.from_pretrained(arguments.model)
+    options = {} if arguments.base_model is None else {"base_model": arguments.base_model}
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, **options)
+    figures = evaluate_model(model, processor, rows, TASK, batch_size=arguments.batch_size)
+    if arguments.compose:
+        compose = pipeline(TASK, model=model, processor=processor)
+        grooves = list(rows["midi"])
+        answers = compose(
+            grooves, bars=processor.bars, temperature=arguments.temperature, seed=arguments.seed, outputs=[]
+        )
+        structure = load_metric("drum_structure", keep_in_memory=True).compute(
+            predictions=[answer[0]["text"] for answer in answers],
+            references=[write_text(processor, groove) for groove in grooves],
+            train_texts=[write_text(processor, groove) for groove in splits["train"]["midi"]],
+            num_resamples=0,
+        )
+        figures |= {name: value for name, value in structure.items() if isinstance(value, float)}
+    for name, value in figures.items():
+        print(f"{name:24} {value:.4f}")
+
+
+if __name__ == "__main__":
+    main()

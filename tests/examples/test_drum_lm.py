@@ -1,0 +1,163 @@
+"""Each script of Drum LM runs from end to end on a few made-up grooves, and what it writes loads and composes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM, pipeline
+
+import decahub  # noqa: F401  (registers the pipeline)
+from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
+from tests.unit.drum_lm_tiny import build_bpe_tokenizer
+from tests.unit.drum_lm_tiny_model import BACKBONE
+
+
+PROJECT = Path(__file__).resolve().parents[2]
+EXAMPLES = PROJECT / "examples" / "drum_lm"
+STEPS = 16
+TINY_MODEL = json.dumps(
+    {
+        "backbone_config": {
+            "model_type": "llama",
+            "vocab_size": 68,
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+        }
+    }
+)
+LAUNCHERS = {
+    "python": ([sys.executable], 1),
+    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
+}
+
+
+def run(*words: str | Path) -> str:
+    finished = subprocess.run(
+        [str(word) for word in words],
+        cwd=PROJECT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished.stdout
+
+
+@pytest.fixture(scope="module")
+def grooves(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("grooves")
+    for split, count in (("train", 8), ("validation", 2), ("test", 2)):
+        (folder / split).mkdir()
+        for number in range(count):
+            hits = np.random.default_rng(number).random((5 * STEPS, 6)) < 0.2
+            hits[::STEPS, 3] = True
+            data = DrumCodec().to_midi(DrumRoll(hits, STEPS, (4, 4), 100.0))
+            (folder / split / f"{number}.mid").write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("language_model")
+    tokenizer = build_bpe_tokenizer()
+    LlamaForCausalLM(LlamaConfig(**{**BACKBONE, "vocab_size": len(tokenizer) + 3})).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def train(*words: str | Path, command: tuple = (sys.executable,), recipe: str = "small.yaml") -> str:
+    return run(*command, EXAMPLES / "train.py", EXAMPLES / recipe, "--per_device_train_batch_size", "2",
+               "--logging_steps", "1", "--card_license", "cc-by-4.0", *words)  # fmt: skip
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_small_model_is_trained_and_composes(launcher, grooves, tmp_path):
+    command, num_processes = LAUNCHERS[launcher]
+
+    train("--dataset", grooves, "--config", TINY_MODEL, "--max_steps", "2", "--output_dir", tmp_path, command=command)
+
+    settings = json.loads((tmp_path / "checkpoint-2" / "progress.json").read_text())["settings"]
+    assert settings["num_processes"] == num_processes
+    compose = pipeline("drum-generation", model=str(tmp_path / "model"))
+    (answer,) = compose((grooves / "test" / "0.mid").read_bytes(), bars=4, seed=0)
+    assert answer["valid"]
+    assert answer["bars"] == 4
+    assert answer["midi"].startswith(b"MThd")
+    assert answer["png"].startswith(b"\x89PNG")
+    assert answer["wav"].startswith(b"RIFF")
+
+
+def test_an_adapter_is_trained_and_saved_alone(language_model, grooves, tmp_path):
+    pytest.importorskip("peft")
+
+    train("--dataset", grooves, "--backbone", language_model, "--repo_id", language_model, "--adapter", "{r: 2}",
+          "--max_steps", "2", "--output_dir", tmp_path, recipe="adapter.yaml")  # fmt: skip
+
+    assert all("lora_" in name for name in load_file(tmp_path / "model" / "model.safetensors"))
+    compose = pipeline("drum-generation", model=str(tmp_path / "model"))
+    assert compose(None, bars=2, seed=0, outputs=[])[0]["valid"]
+
+
+def test_training_resumes_bit_exactly(grooves, tmp_path):
+    def go(name: str, *words: str) -> None:
+        train("--dataset", grooves, "--config", TINY_MODEL, "--lr_scheduler_type", "constant",
+              "--output_dir", tmp_path / name, *words)  # fmt: skip
+
+    go("whole", "--max_steps", "4")
+    go("broken", "--max_steps", "2")
+    go("broken", "--max_steps", "4")
+
+    whole, broken = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(value, broken[name]) for name, value in whole.items())
+
+
+def test_evaluate_measures_bits_and_structure(grooves, tmp_path):
+    train("--dataset", grooves, "--config", TINY_MODEL, "--max_steps", "1", "--output_dir", tmp_path)
+
+    output = run(sys.executable, EXAMPLES / "evaluate.py", "--model", tmp_path / "model", "--dataset", grooves,
+                 "--compose", "true")  # fmt: skip
+
+    assert all(name in output for name in ("bits_per_step", "stability", "repeat_rate"))
+    assert "valid_line_rate          1.0000" in output
+
+
+def test_reproduce_compares_pretrained_and_random(language_model, grooves, tmp_path):
+    shared = json.dumps(
+        {
+            "dataset": str(grooves),
+            "tokenization": "text",
+            "augmentation": {"bars": 4},
+            "max_steps": 2,
+            "eval_steps": 1,
+            "per_device_train_batch_size": 2,
+            "processor": {"bars": 5},
+        }
+    )
+    words = (EXAMPLES / "reproduce.yaml", "--backbone", language_model, "--shared", shared, "--seeds", "[29, 30]",
+             "--learning_rates", "[1e-4, 1e-3]", "--sweep_steps", "1", "--num_curve_grooves", "2",
+             "--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results")  # fmt: skip
+
+    run(sys.executable, EXAMPLES / "reproduce.py", *words)
+
+    comparison = json.loads((tmp_path / "results" / "drum_lm.json").read_text())
+    assert "here: " in comparison["verdict"]
+    assert {row["model"].split(":")[0] for row in comparison["rows"]} == {
+        "pre-trained on text", "the same architecture, random weights", "counting",
+    }  # fmt: skip
+    structure = json.loads((tmp_path / "results" / "drum_lm_structure.json").read_text())
+    assert any(row["model"] == "pre-trained on text, seed 29" for row in structure["rows"])
+    output = run(sys.executable, EXAMPLES / "reproduce.py", *words)
+    assert output.count("bits per step") == 8, "finished runs are read, not repeated"
