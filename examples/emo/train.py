@@ -16,9 +16,9 @@ from accelerate.utils import set_seed
 
 from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation, EmoImageProcessor
 from decahub.data import (
-    DATASETS,
     InMemoryDataset,
     SeededTransform,
+    get_label_names,
     image_classification,
     load_dataset,
     semantic_segmentation,
@@ -66,14 +66,6 @@ def check_splits(arguments: Arguments, splits) -> None:
             raise ValueError(f"`{name}` must be one of {', '.join(splits)}; got {split!r}.")
 
 
-def get_label_names(arguments: Arguments, rows) -> list[str]:
-    if arguments.label_names:
-        return arguments.label_names
-    if arguments.dataset in DATASETS:
-        return list(DATASETS[arguments.dataset].label_names)
-    return rows.features["label"].names
-
-
 def build_model(arguments: Arguments, model_class: type, label_names: list[str]):
     fields = {
         "id2label": dict(enumerate(label_names)),
@@ -95,7 +87,7 @@ def main():
     # To use your own data: `dataset: path/to/folder` in the recipe, or build two data sets with the same columns here.
     splits = load_dataset(arguments.dataset, arguments.data_dir, family=arguments.task)
     check_splits(arguments, splits)
-    label_names = get_label_names(arguments, splits["train"])
+    label_names = get_label_names(arguments.dataset, splits["train"], arguments.label_names)
     rows = splits["train"]
     if arguments.max_train_samples is not None:
         rows = rows.select(range(min(arguments.max_train_samples, len(rows))))

@@ -27,9 +27,9 @@ from decahub import (
     TinyMimTeacher,
 )
 from decahub.data import (
-    DATASETS,
     InMemoryDataset,
     SeededTransform,
+    get_label_names,
     image_classification,
     image_mixing,
     image_views,
@@ -204,14 +204,6 @@ def get_stage(name: str) -> Stage:
     return STAGES[name]
 
 
-def get_label_names(arguments: StageArguments, rows: Any) -> list[str]:
-    if arguments.label_names:
-        return arguments.label_names
-    if arguments.dataset in DATASETS:
-        return list(DATASETS[arguments.dataset].label_names)
-    return rows.features["label"].names
-
-
 def select_rows(arguments: StageArguments, rows: Any) -> Any:
     """The training rows of a run."""
     if arguments.num_labelled_per_class is not None:
@@ -240,7 +232,7 @@ def measure(arguments: StageArguments, model: PreTrainedModel, processor: Any, s
         get_stage(arguments.stage).task,
         batch_size=arguments.per_device_eval_batch_size,
         limit=arguments.max_eval_samples,
-        label_names=get_label_names(arguments, splits["train"]),
+        label_names=get_label_names(arguments.dataset, splits["train"], arguments.label_names),
         train_dataset=splits["train"],
         num_fit_rows=arguments.num_fit_rows,
     )
@@ -258,7 +250,7 @@ def run_stage(
             arguments name.
     """
     stage = get_stage(arguments.stage)
-    label_names = get_label_names(arguments, splits["train"])
+    label_names = get_label_names(arguments.dataset, splits["train"], arguments.label_names)
     processor = TinyMimImageProcessor(**arguments.processor)
     if train_dataset is None:
         pictures = decode_rows(select_rows(arguments, splits["train"]), stage.decode_row)

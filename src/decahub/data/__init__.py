@@ -10,6 +10,7 @@ from decahub.lazy import attach
 
 if TYPE_CHECKING:
     from .catalog import DATASETS, IGNORE_INDEX, DatasetEntry
+    from .label_names import get_label_names
     from .loading import load_dataset
     from .node_classification import check_leakage, describe_graph, select_split
     from .seeded import InMemoryDataset, SeededTransform, seeded_random_state
@@ -25,6 +26,7 @@ _HOMES = {
     "build_similarity_graph": "similarity_graph",
     "check_leakage": "node_classification",
     "describe_graph": "node_classification",
+    "get_label_names": "label_names",
     "load_dataset": "loading",
     "seeded_random_state": "seeded",
     "select_split": "node_classification",
@@ -44,6 +46,7 @@ __all__ = [
     "build_similarity_graph",
     "check_leakage",
     "describe_graph",
+    "get_label_names",
     "load_dataset",
     "seeded_random_state",
     "select_split",

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from decahub.data import SeededTransform
+from decahub.data.label_names import read_label_names
 from decahub.metrics import load_metric
 
 from .tasks import EvaluationTask, Figures, Measurement, get_task, move_to_model
@@ -72,13 +73,6 @@ def _select_rows(dataset: Any, limit: int | None) -> Any:
     return dataset.select(range(min(limit, len(dataset))))
 
 
-def _get_label_names(dataset: Any) -> Sequence[str] | None:
-    """The names that a column of class ids carries; annotations of segmentation carry none."""
-    features = getattr(dataset, "features", {})
-    feature = features.get("label", features.get("labels"))
-    return getattr(getattr(feature, "feature", feature), "names", None)
-
-
 @cache
 def get_metric_class(name: str) -> Any:
     """The class of a metric: loading it copies its file, which would take longer than to measure a small graph."""
@@ -113,7 +107,7 @@ def measure_model(
         raise ValueError(f"`limit` must be at least 1, or None for all {record.unit}s; got {limit}.")
     per_node = record.unit == "node"
     rows = _select_rows(dataset, None if per_node else limit)
-    names = label_names if label_names is not None else _get_label_names(dataset)
+    names = label_names if label_names is not None else read_label_names(dataset)
     fit_rows = None
     if record.num_fit_rows:  # a model without a head knows no classes
         fit_rows = select_fit_rows(train_dataset, record.num_fit_rows if num_fit_rows is None else num_fit_rows)
