@@ -10,7 +10,6 @@ was.
 import dataclasses
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from accelerate.utils import set_seed
 from transformers import AutoTokenizer
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
-from decahub.data import InMemoryDataset, SeededTransform, drum_generation, load_dataset
+from decahub.data import SeededTransform, drum_generation, load_dataset
 from decahub.evaluation import Measurement, build_evaluation, measure_model
 from decahub.hub import CardArguments, save_model_folder
 from decahub.models.drum_lm.backbone_drum_lm import split_gguf_path
@@ -100,7 +99,7 @@ def run_training(
     rows = splits["train"]
     if arguments.max_train_samples is not None:
         rows = rows.select(range(min(arguments.max_train_samples, len(rows))))
-    grooves = InMemoryDataset(rows, partial(drum_generation.decode_row, processor=processor))
+    grooves = drum_generation.read_grooves(rows, processor)
     transform = drum_generation.build_train_transform(processor, **arguments.augmentation)
     optimizer = torch.optim.AdamW(
         build_parameter_groups(model, arguments.weight_decay),

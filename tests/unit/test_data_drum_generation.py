@@ -97,6 +97,16 @@ def test_real_data_has_the_published_splits(data_dir):
     assert {name: len(rows) for name, rows in splits.items()} == {"train": 373, "validation": 47, "test": 37}
 
 
+def test_grooves_without_a_lesson_are_left_out_and_named(caplog):
+    rows = [{"name": "long", "midi": build_midi()}, {"name": "short", "midi": build_midi(bars=2)}]
+    rows.append({"name": "broken", "midi": b"MThd"})
+
+    kept = drum_generation.read_grooves(rows, DrumLmProcessor(build_line_tokenizer(), tokenization="line", bars=3))
+
+    assert [row["name"] for row in kept] == ["long", "short"]  # two bars and silence to the third are a lesson
+    assert "Left out broken" in caplog.text
+
+
 def test_excerpts_begin_anywhere_and_repeat_with_the_seed():
     rows = [{"midi": build_midi(seed=1)}]
     examples = SeededTransform(rows, build_train_transform(PROCESSOR, bars=4), seed=3)

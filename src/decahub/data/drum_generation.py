@@ -1,7 +1,8 @@
 """Drum grooves: MIDI files as rows, excerpts of them as training examples, whole ones for evaluation."""
 
+import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -10,6 +11,8 @@ import torch
 
 from .groove_files import find_groove_files, read_groove_files
 
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = {"midi": datasets.Value}
 IGNORED = -100
@@ -96,9 +99,28 @@ def build_eval_transform(processor: Any) -> Callable[[Mapping[str, Any]], dict[s
     return ExcerptTransform(processor, processor.bars, processor.prompt_bars, rotate=False, swap_prob=0.0)
 
 
-def decode_row(row: Mapping[str, Any], processor: Any) -> dict[str, Any]:
-    """A row whose MIDI file has been read, for `InMemoryDataset`."""
-    return {**row, "roll": processor.read(row["midi"])}
+def read_grooves(rows: Iterable[Mapping[str, Any]], processor: Any) -> list[dict[str, Any]]:
+    """Rows whose MIDI files have been read, without those that there is nothing to learn from.
+
+    Args:
+        rows (iterable of `Mapping`): Rows with `midi`.
+        processor (`DrumLmProcessor`): Reads them.
+
+    Returns:
+        `list[dict]`: the rows, each with its `roll`. A groove that cannot be read or has no bar after the prompt is
+        left out, with a warning that names it.
+    """
+    kept = []
+    for number, row in enumerate(rows):
+        name = row.get("name") or f"row {number}"
+        try:
+            roll = processor.read(row["midi"])
+            processor.encode_pair(roll)
+        except ValueError as error:
+            logger.warning(f"Left out {name}: {error}")
+            continue
+        kept.append({**row, "roll": roll})
+    return kept
 
 
 def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
@@ -134,4 +156,11 @@ def collate_training(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.T
     return batch
 
 
-__all__ = ["build_eval_transform", "build_train_transform", "collate", "collate_training", "decode_row", "rotate_bars"]
+__all__ = [
+    "build_eval_transform",
+    "build_train_transform",
+    "collate",
+    "collate_training",
+    "read_grooves",
+    "rotate_bars",
+]
