@@ -15,6 +15,7 @@ from decahub.evaluation import write_comparison
 
 
 ACCURACY, PROBE, NEIGHBORS = "top-1 accuracy (%)", "linear probe accuracy (%)", "k-NN accuracy (%)"
+MIN_SEEDS = 2  # one run does not tell a difference from chance
 MIN_TEACHER_LEAD = 5.0  # points of the probe by which a teacher should be ahead of the student's other pre-training
 # What the table calls an arm, and the paper's figure of ViT-T on ImageNet-1k with its source.
 ARMS = {
@@ -126,8 +127,8 @@ def build_accuracy_row(arm: str, outcomes: dict[int, dict]) -> dict:
 
 
 def judge(claim: Claim, runs: Runs) -> str:
-    """Whether each pair has its order in every seed, with the mean gap in points."""
-    parts, holds = [], True
+    """Whether each pair has its order in every seed, with the mean gap in points; one seed decides nothing."""
+    parts, holds, num_seeds = [], True, []
     for first, second in claim.pairs:
         seeds = sorted(runs[first].keys() & runs[second].keys())
         gaps = [
@@ -137,12 +138,14 @@ def judge(claim: Claim, runs: Runs) -> str:
         if not gaps:
             return f"undecided here: no seed has both {ARMS[first][0]} and {ARMS[second][0]}"
         holds &= min(gaps) > 0
+        num_seeds.append(len(gaps))
         num_right = sum(gap > 0 for gap in gaps)
         parts.append(
             f"{ARMS[first][0]} against {ARMS[second][0]} {statistics.mean(gaps):+.1f} points, ahead in {num_right} of "
             f"{len(gaps)} seeds"
         )
-    return f"{'holds' if holds else 'does not hold'} here: {'; '.join(parts)}"
+    word = "undecided" if min(num_seeds) < MIN_SEEDS else "holds" if holds else "does not hold"
+    return f"{word} here: {'; '.join(parts)}"
 
 
 def judge_teacher(folder: Path, runs: Runs) -> str:
