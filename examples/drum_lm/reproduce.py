@@ -38,7 +38,9 @@ class Arguments:
     shared: dict = argument({}, "Arguments of all runs (`train.py`).")
     settings: dict = argument({}, "For each arm its own arguments.")
     num_curve_grooves: int = argument(12, "Validation grooves of the learning curve and of the choice of a rate.")
-    sampled_seeds: list[int] = argument([29], "Seeds whose models continue the prompts of the test split.")
+    test_seeds: list[int] = argument(
+        [29], "Seeds whose models are measured on the test split and continue its prompts."
+    )
     num_sampled: int | None = argument(None, "Continue only so many of them.")
     output_dir: str = argument("runs/drum_lm-reproduce", "Folder of the runs.")
     results_dir: str = argument("docs/results", "Folder of the results.")
@@ -71,16 +73,18 @@ def run_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial: b
     processor = build_processor(run)
     model = build_model(run, processor)
     outcome: dict[str, Any] = {"learning_rate": run.learning_rate, "seed": run.seed}
-    before = measure(run, model, processor, splits["validation"]).figures["bits_per_step"]
+    if not is_trial:
+        before = measure(run, model, processor, splits["validation"]).figures["bits_per_step"]
+        outcome["curve"] = [{"step": 0, "bits_per_step": before}]
     result = run_training(run, splits, processor, model)
-    curve = [{"step": 0, "bits_per_step": before}, *read_curve(result.train_log)]
-    outcome |= {"steps": result.step, "minutes": result.minutes, "curve": curve}
+    outcome["curve"] = outcome.get("curve", []) + read_curve(result.train_log)
+    outcome |= {"steps": result.step, "minutes": result.minutes}
     outcome["num_parameters"] = result.model.num_parameters()
     if not is_trial:
         whole = dataclasses.replace(run, max_eval_samples=None)
-        for split in ("validation", "test"):
-            outcome[split] = measure(whole, result.model, processor, splits[split]).figures
-        if run.seed in arguments.sampled_seeds:
+        outcome["validation"] = measure(whole, result.model, processor, splits["validation"]).figures
+        if run.seed in arguments.test_seeds:
+            outcome["test"] = measure(whole, result.model, processor, splits["test"]).figures
             outcome["texts"] = continue_prompts(result.model, processor, splits["test"], arguments)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
@@ -119,7 +123,7 @@ def main():
             run = build_arguments(arguments, arm, rates[arm], seed, None)
             outcome = run_once(run, splits, arguments, is_trial=False)
             write_json(Path(arguments.output_dir) / f"{arm}-seed{seed}.json", {"arm": arm, **outcome})
-            print(f"{arm:12} seed {seed} bits per step {outcome['test']['bits_per_step']:.3f}", flush=True)
+            print(f"{arm:12} seed {seed} bits per step {outcome['validation']['bits_per_step']:.3f}", flush=True)
     write_results(Path(arguments.output_dir), Path(arguments.results_dir), splits)
 
 

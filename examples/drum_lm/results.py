@@ -69,10 +69,13 @@ def build_bit_rows(outcomes: dict[str, list[dict]], counted: dict[str, dict[str,
             "num_parameters": runs[0]["num_parameters"],
             "minutes": sum(run["minutes"] for run in runs),
         }
-        seeds = [run["seed"] for run in runs]
         for split in ("validation", "test"):
+            measured = [run for run in runs if split in run]
+            seeds = [run["seed"] for run in measured]
             for metric, key in ((BITS, "bits_per_step"), (LINE_BITS, "bits_per_step_of_lines")):
-                values = [run[split][key] for run in runs]
+                values = [run[split][key] for run in measured]
+                if not values:
+                    continue
                 rows.append(build_row(ARMS[arm], split, metric, values, seeds, **facts))
     for name, bits in counted.items():
         rows += [build_row(f"counting: {name}", split, LINE_BITS, [value], [0]) for split, value in bits.items()]
