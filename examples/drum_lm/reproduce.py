@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
-from results import write_results
+from results import name_run, write_results
 from train import TASK, TrainArguments, build_model, build_processor, measure, run_training
 from transformers import pipeline
 
@@ -52,7 +52,7 @@ def build_arguments(arguments: Arguments, arm: str, rate: float, seed: int, step
     fields |= {**arguments.settings[arm], "learning_rate": rate, "seed": seed}
     if steps is not None:
         fields |= {"max_steps": steps, "eval_steps": steps}
-    folder = Path(arguments.output_dir) / f"{arm}-rate{rate:g}-seed{seed}"
+    folder = Path(arguments.output_dir) / name_run(arm, fields)
     return TrainArguments(**fields, max_eval_samples=arguments.num_curve_grooves, output_dir=str(folder))
 
 

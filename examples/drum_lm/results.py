@@ -1,7 +1,7 @@
 """Finished runs of `reproduce.py` to the files that the documentation is made of.
 
 `drum_lm.json` compares bits for each step, of both arms and of counting; `drum_lm_structure.json` the structure of
-what was written, beside human grooves and grooves without a model. Learning curves go beside the runs.
+what was written, beside human grooves and grooves without a model; `drum_lm_curves.png` shows how the arms learn.
 """
 
 import json
@@ -13,9 +13,10 @@ from typing import Any
 
 from baselines import alternate_bars, draw_lines, repeat_bar
 from counting import measure_contexts, read_lines
+from curves import draw_curves, read_training_bits
 
 from decahub import load_metric
-from decahub.evaluation import write_comparison, write_json
+from decahub.evaluation import write_comparison
 
 
 BITS, LINE_BITS = "bits per step", "bits per step, separators left out"
@@ -30,6 +31,11 @@ STRUCTURE = {
     "train_copy_rate": "share of bars of the training set",
 }
 RANDOM_SEED = 29
+
+
+def name_run(arm: str, run: dict) -> str:
+    """Name of the folder of a run."""
+    return f"{arm}-rate{run['learning_rate']:g}-seed{run['seed']}"
 
 
 def read_outcomes(folder: Path) -> dict[str, list[dict]]:
@@ -120,6 +126,17 @@ def collect_texts(outcomes: dict[str, list[dict]], humans: list[list[str]]) -> d
     return texts
 
 
+def collect_curves(folder: Path, outcomes: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """By title of the arm, what its runs needed while they learned."""
+    return {
+        ARMS[arm]: [
+            {"curve": run["curve"], "training": read_training_bits(folder / name_run(arm, run) / "train_log.jsonl")}
+            for run in runs
+        ]
+        for arm, runs in outcomes.items()
+    }
+
+
 def write_results(folder: Path, results_dir: Path, splits: Any) -> None:
     """Write what the finished runs allow."""
     outcomes = read_outcomes(folder)
@@ -134,12 +151,8 @@ def write_results(folder: Path, results_dir: Path, splits: Any) -> None:
         verdict=judge(outcomes, counted),
         rows=build_bit_rows(outcomes, counted),
     )
-    curves = {
-        f"{arm} seed {run['seed']}": {"learning_rate": run["learning_rate"], "curve": run["curve"]}
-        for arm, runs in outcomes.items()
-        for run in runs
-    }
-    write_json(folder / "curves.json", curves)
+    best_counting = min(bits["validation"] for bits in counted.values())
+    draw_curves(results_dir / "drum_lm_curves.png", collect_curves(folder, outcomes), best_counting)
     train_texts = ["".join(f"{line}\n" for line in lines) for lines in read_lines(splits["train"])]
     humans = read_lines(splits["test"])
     rows = []

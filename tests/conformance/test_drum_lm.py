@@ -26,7 +26,7 @@ class DrumLmModelTest(ModelConformance, unittest.TestCase):
     }
     common_properties = []
     test_resize_embeddings = True
-    # The suite of `generate` is not part of the source distribution; ours is tests/unit/test_generation_drum_lm.py.
+    # The suite of `generate` is not part of the source distribution; ours are in tests/unit/test_modeling_drum_lm.py.
     all_generative_model_classes = ()
 
     def build_config(self):

@@ -142,6 +142,7 @@ def test_reproduce_compares_pretrained_and_random(language_model, grooves, tmp_p
             "augmentation": {"bars": 4},
             "max_steps": 2,
             "eval_steps": 1,
+            "logging_steps": 1,
             "per_device_train_batch_size": 2,
             "processor": {"bars": 5},
         }
@@ -159,5 +160,6 @@ def test_reproduce_compares_pretrained_and_random(language_model, grooves, tmp_p
     }  # fmt: skip
     structure = json.loads((tmp_path / "results" / "drum_lm_structure.json").read_text())
     assert any(row["model"] == "pre-trained on text, seed 29" for row in structure["rows"])
+    assert (tmp_path / "results" / "drum_lm_curves.png").read_bytes().startswith(b"\x89PNG")
     output = run(sys.executable, EXAMPLES / "reproduce.py", *words)
     assert output.count("bits per step") == 8, "finished runs are read, not repeated"
