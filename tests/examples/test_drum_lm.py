@@ -1,9 +1,6 @@
 """Each script of Drum LM runs from end to end on a few made-up grooves, and what it writes loads and composes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +14,10 @@ from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
 from tests.unit.drum_lm_tiny import build_bpe_tokenizer
 from tests.unit.drum_lm_tiny_model import BACKBONE
 
+from .scripts import EXAMPLES, LAUNCHERS, run
 
-PROJECT = Path(__file__).resolve().parents[2]
-EXAMPLES = PROJECT / "examples" / "drum_lm"
+
+SCRIPTS = EXAMPLES / "drum_lm"
 STEPS = 16
 TINY_MODEL = json.dumps(
     {
@@ -37,22 +35,6 @@ TINY_MODEL = json.dumps(
         }
     }
 )
-LAUNCHERS = {
-    "python": ([sys.executable], 1),
-    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
-}
-
-
-def run(*words: str | Path) -> str:
-    finished = subprocess.run(
-        [str(word) for word in words],
-        cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return finished.stdout
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +60,20 @@ def language_model(tmp_path_factory) -> Path:
     return folder
 
 
-def train(*words: str | Path, command: tuple = (sys.executable,), recipe: str = "small.yaml") -> str:
-    return run(*command, EXAMPLES / "train.py", EXAMPLES / recipe, "--per_device_train_batch_size", "2",
-               "--logging_steps", "1", "--card_license", "cc-by-4.0", *words)  # fmt: skip
+def train(*words: str | Path, launcher: str = "python", recipe: str = "small.yaml") -> str:
+    return run(SCRIPTS / "train.py", SCRIPTS / recipe, "--per_device_train_batch_size", "2",
+               "--logging_steps", "1", "--card_license", "cc-by-4.0", *words, launcher=launcher)  # fmt: skip
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["python", "torchrun"])
 def test_a_small_model_is_trained_and_composes(launcher, grooves, tmp_path):
-    command, num_processes = LAUNCHERS[launcher]
 
-    train("--dataset", grooves, "--config", TINY_MODEL, "--max_steps", "2", "--output_dir", tmp_path, command=command)
+    train(
+        "--dataset", grooves, "--config", TINY_MODEL, "--max_steps", "2", "--output_dir", tmp_path, launcher=launcher
+    )
 
     settings = json.loads((tmp_path / "checkpoint-2" / "progress.json").read_text())["settings"]
-    assert settings["num_processes"] == num_processes
+    assert settings["num_processes"] == LAUNCHERS[launcher][1]
     compose = pipeline("drum-generation", model=str(tmp_path / "model"))
     (answer,) = compose((grooves / "test" / "0.mid").read_bytes(), bars=4, seed=0)
     assert answer["valid"]
@@ -127,7 +110,7 @@ def test_training_resumes_bit_exactly(grooves, tmp_path):
 def test_evaluate_measures_bits_and_structure(grooves, tmp_path):
     train("--dataset", grooves, "--config", TINY_MODEL, "--max_steps", "1", "--output_dir", tmp_path)
 
-    output = run(sys.executable, EXAMPLES / "evaluate.py", "--model", tmp_path / "model", "--dataset", grooves,
+    output = run(SCRIPTS / "evaluate.py", "--model", tmp_path / "model", "--dataset", grooves,
                  "--compose", "true")  # fmt: skip
 
     assert all(name in output for name in ("bits_per_step", "stability", "repeat_rate"))
@@ -135,7 +118,7 @@ def test_evaluate_measures_bits_and_structure(grooves, tmp_path):
 
 
 def test_quickstart_needs_no_data_and_no_large_model(tmp_path):
-    output = run(sys.executable, EXAMPLES / "quickstart.py", "--max_steps", "4", "--output_dir", tmp_path)
+    output = run(SCRIPTS / "quickstart.py", "--max_steps", "4", "--output_dir", tmp_path)
 
     assert output.count("valid: True") == 2
     assert (tmp_path / "composed.mid").read_bytes().startswith(b"MThd")
@@ -157,11 +140,11 @@ def test_reproduce_compares_pretrained_and_random(language_model, grooves, tmp_p
             "processor": {"bars": 5},
         }
     )
-    words = (EXAMPLES / "reproduce.yaml", "--backbone", language_model, "--shared", shared, "--seeds", "[29, 30]",
+    words = (SCRIPTS / "reproduce.yaml", "--backbone", language_model, "--shared", shared, "--seeds", "[29, 30]",
              "--learning_rates", "[1e-4, 1e-3]", "--sweep_steps", "1", "--num_curve_grooves", "2",
              "--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results")  # fmt: skip
 
-    run(sys.executable, EXAMPLES / "reproduce.py", *words)
+    run(SCRIPTS / "reproduce.py", *words)
 
     comparison = json.loads((tmp_path / "results" / "drum_lm.json").read_text())
     assert "here: " in comparison["verdict"]
@@ -171,5 +154,5 @@ def test_reproduce_compares_pretrained_and_random(language_model, grooves, tmp_p
     structure = json.loads((tmp_path / "results" / "drum_lm_structure.json").read_text())
     assert any(row["model"] == "pre-trained on text, seed 29" for row in structure["rows"])
     assert (tmp_path / "results" / "drum_lm_curves.png").read_bytes().startswith(b"\x89PNG")
-    output = run(sys.executable, EXAMPLES / "reproduce.py", *words)
+    output = run(SCRIPTS / "reproduce.py", *words)
     assert output.count("bits per step") == 8, "finished runs are read, not repeated"

@@ -4,11 +4,7 @@ scikit-learn's digits stand in for the recipes' data sets, since they need no do
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +12,10 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 
 import decahub  # noqa: F401  (registers the models)
 
+from .scripts import EXAMPLES, LAUNCHERS, PROJECT, run
 
-PROJECT = Path(__file__).resolve().parents[2]
-EXAMPLES = PROJECT / "examples" / "emo"
+
+SCRIPTS = EXAMPLES / "emo"
 RELOADED_ATOL = 1e-5  # equal weights, but loaded ones lie otherwise aligned in memory, which changes the kernels' sums
 TINY = [
     "--dataset", "sklearn_digits",
@@ -27,46 +24,26 @@ TINY = [
     "--per_device_train_batch_size", "8",
     "--logging_steps", "1",
 ]  # fmt: skip
-LAUNCHERS = {
-    "accelerate": ([sys.executable, "-m", "accelerate.commands.launch", "--cpu"], 1),
-    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
-}
 
 
-def run(*words: str | Path) -> str:
-    finished = subprocess.run(
-        [str(word) for word in words],
-        cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return finished.stdout
-
-
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["accelerate", "torchrun"])
 def test_train_writes_a_folder_that_loads(launcher, tmp_path):
-    command, num_processes = LAUNCHERS[launcher]
+    words = (*TINY, "--max_steps", "3", "--output_dir", tmp_path)
 
-    run(
-        *command, EXAMPLES / "train.py", EXAMPLES / "cifar10.yaml", *TINY, "--max_steps", "3", "--output_dir", tmp_path
-    )
+    run(SCRIPTS / "train.py", SCRIPTS / "cifar10.yaml", *words, launcher=launcher)
 
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "model").eval()
     processor = AutoImageProcessor.from_pretrained(tmp_path / "model")
     inputs = processor(torch.zeros(3, 9, 7, dtype=torch.uint8), return_tensors="pt")
     assert model(**inputs).logits.shape == (1, 10)
     settings = json.loads((tmp_path / "checkpoint-3" / "progress.json").read_text())["settings"]
-    assert settings["num_processes"] == num_processes
+    assert settings["num_processes"] == LAUNCHERS[launcher][1]
 
 
 def test_evaluate_prints_figures():
     model = PROJECT / "model_cards" / "emo-1m-sign-digits"
 
-    output = run(
-        sys.executable, EXAMPLES / "evaluate.py", "--model", model, "--dataset", "sklearn_digits", "--limit", "9"
-    )
+    output = run(SCRIPTS / "evaluate.py", "--model", model, "--dataset", "sklearn_digits", "--limit", "9")
 
     assert "accuracy" in output
 
@@ -74,8 +51,7 @@ def test_evaluate_prints_figures():
 def test_reproduce_compares_two_networks(tmp_path):
     results = tmp_path / "emo.json"
 
-    run(
-        sys.executable, EXAMPLES / "reproduce.py", EXAMPLES / "reproduce.yaml", *TINY, "--max_steps", "2",
+    run(SCRIPTS / "reproduce.py", SCRIPTS / "reproduce.yaml", *TINY, "--max_steps", "2",
         "--seeds", "0", "1", "--output_dir", tmp_path, "--results", results,
     )  # fmt: skip
 
@@ -85,7 +61,7 @@ def test_reproduce_compares_two_networks(tmp_path):
 
 
 def test_quickstart_reloads_what_it_wrote(tmp_path):
-    output = run(sys.executable, PROJECT / "examples" / "quickstart.py", "--output_dir", tmp_path, "--max_steps", "2")
+    output = run(EXAMPLES / "quickstart.py", "--output_dir", tmp_path, "--max_steps", "2")
 
     difference = float(re.search(r"largest difference of a logit (\S+)", output)[1])
     assert difference <= RELOADED_ATOL

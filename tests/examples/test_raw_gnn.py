@@ -1,10 +1,6 @@
 """Each script of RAW-GNN runs from end to end on a made-up graph, and what it writes loads."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,31 +9,16 @@ from transformers import AutoFeatureExtractor
 from decahub import AutoModelForNodeClassification
 from tests.graph_toy import NUM_FEATURES, NUM_NODES, write_toy_graph
 
+from .scripts import EXAMPLES, LAUNCHERS, run
 
-PROJECT = Path(__file__).resolve().parents[2]
-EXAMPLES = PROJECT / "examples" / "raw_gnn"
+
+SCRIPTS = EXAMPLES / "raw_gnn"
 TINY = ["--max_steps", "4", "--logging_steps", "1", "--card_license", "cc0-1.0"]
-LAUNCHERS = {
-    "accelerate": ([sys.executable, "-m", "accelerate.commands.launch", "--cpu"], 1),
-    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
-}
 
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
     return write_toy_graph(tmp_path_factory.mktemp("data") / "toy")
-
-
-def run(*words: str | Path) -> str:
-    finished = subprocess.run(
-        [str(word) for word in words],
-        cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return finished.stdout
 
 
 def assert_loads(folder):
@@ -48,16 +29,11 @@ def assert_loads(folder):
     assert model(**inputs).logits.shape == (3, 2)
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["python", "torchrun"])
 def test_train_and_evaluate(launcher, graph, tmp_path):
-    command, num_processes = LAUNCHERS[launcher]
-
-    run(*command, EXAMPLES / "train.py", EXAMPLES / "texas.yaml", "--dataset", graph, "--split", "1", *TINY,
-        "--output_dir", tmp_path)  # fmt: skip
-    output = run(
-        sys.executable, EXAMPLES / "evaluate.py", "--model", tmp_path / "model", "--dataset", graph,
-        "--split", "test/1",
-    )  # fmt: skip
+    run(SCRIPTS / "train.py", SCRIPTS / "texas.yaml", "--dataset", graph, "--split", "1", *TINY,
+        "--output_dir", tmp_path, launcher=launcher)  # fmt: skip
+    output = run(SCRIPTS / "evaluate.py", "--model", tmp_path / "model", "--dataset", graph, "--split", "test/1")
 
     assert_loads(tmp_path / "model")
     evaluation = json.loads((tmp_path / "model" / "evaluation.json").read_text())
@@ -66,11 +42,11 @@ def test_train_and_evaluate(launcher, graph, tmp_path):
     assert figures["accuracy"]["n"] == NUM_NODES // 3
     assert f"{figures['accuracy']['value']:.4f}" in output
     settings = json.loads((tmp_path / "checkpoint-4" / "progress.json").read_text())["settings"]
-    assert settings["num_processes"] == num_processes
+    assert settings["num_processes"] == LAUNCHERS[launcher][1]
 
 
 def test_trains_in_mini_batches_of_nodes(graph, tmp_path):
-    run(sys.executable, EXAMPLES / "train.py", EXAMPLES / "texas.yaml", "--dataset", graph, *TINY,
+    run(SCRIPTS / "train.py", SCRIPTS / "texas.yaml", "--dataset", graph, *TINY,
         "--split", "0", "--nodes_per_batch", "6", "--output_dir", tmp_path)  # fmt: skip
 
     progress = json.loads((tmp_path / "checkpoint-4" / "progress.json").read_text())
@@ -80,7 +56,7 @@ def test_trains_in_mini_batches_of_nodes(graph, tmp_path):
 
 def test_reproduce_compares_networks_and_goes_on_where_it_was(graph, tmp_path):
     words = (
-        sys.executable, EXAMPLES / "reproduce.py", EXAMPLES / "reproduce.yaml", "--datasets", f"[{graph}]",
+        SCRIPTS / "reproduce.py", SCRIPTS / "reproduce.yaml", "--datasets", f"[{graph}]",
         "--max_steps", "2", "--splits", "[0, 1]", "--seeds", "[0]", "--tuning_splits", "[0]",
         "--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results",
     )  # fmt: skip

@@ -1,9 +1,6 @@
 """Each script of RELIANT runs from end to end on a made-up graph, and what it writes loads."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,33 +11,17 @@ from transformers import AutoFeatureExtractor
 from decahub import AutoModelForNodeClassification
 from tests.graph_toy import NUM_FEATURES, NUM_NODES, write_toy_graph
 
+from .scripts import EXAMPLES, LAUNCHERS, run
 
-PROJECT = Path(__file__).resolve().parents[2]
-EXAMPLES = PROJECT / "examples" / "reliant"
+
+SCRIPTS = EXAMPLES / "reliant"
 TINY = ["--split", "1", "--logging_steps", "1", "--eval_epochs", "2", "--card_license", "cc0-1.0"]
-LAUNCHERS = {
-    "accelerate": ([sys.executable, "-m", "accelerate.commands.launch", "--cpu"], 1),
-    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
-}
 PNG_SIGNATURE = b"\x89PNG"
 
 
-def run(*words: str | Path) -> str:
-    finished = subprocess.run(
-        [str(word) for word in words],
-        cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return finished.stdout
-
-
-def train(recipe: str, graph: Path, folder: Path, *words: str | Path, launcher: str = "accelerate") -> Path:
-    command = LAUNCHERS[launcher][0]
-    recipe_words = (EXAMPLES / "train.py", EXAMPLES / recipe, "--dataset", graph, *TINY)
-    run(*command, *recipe_words, "--output_dir", folder, *words)
+def train(recipe: str, graph: Path, folder: Path, *words: str | Path, launcher: str = "python") -> Path:
+    recipe_words = (SCRIPTS / "train.py", SCRIPTS / recipe, "--dataset", graph, *TINY)
+    run(*recipe_words, "--output_dir", folder, *words, launcher=launcher)
     return folder / "model"
 
 
@@ -73,13 +54,11 @@ def test_teacher_is_measured_with_its_fairness(graph, teacher):
     assert figures["accuracy"]["n"] == NUM_NODES // 3
     assert {"roc_auc", "f1", "accuracy_group_1"} <= set(figures)
     assert_loads(teacher)
-    output = run(sys.executable, EXAMPLES / "evaluate.py", "--model", teacher, "--dataset", graph, "--split", "test/1")
+    output = run(SCRIPTS / "evaluate.py", "--model", teacher, "--dataset", graph, "--split", "test/1")
     assert f"{figures['statistical_parity_difference']['value']:.4f}" in output
 
 
-@pytest.mark.parametrize(
-    ("recipe", "launcher"), [("distill_cpf.yaml", "accelerate"), ("distill_akd.yaml", "torchrun")]
-)
+@pytest.mark.parametrize(("recipe", "launcher"), [("distill_cpf.yaml", "python"), ("distill_akd.yaml", "torchrun")])
 def test_distils_a_student(recipe, launcher, graph, teacher, tmp_path):
     words = ("--teacher", teacher, "--max_steps", "3", "--config", "{fairness_weight: 5.0}")
     model = train(recipe, graph, tmp_path, *words, launcher=launcher)
@@ -116,7 +95,7 @@ def test_reproduce_compares_students_and_goes_on_where_it_was(graph, tmp_path):
         {"datasets": [str(graph)], "teachers": ["GCN"], "students": ["AKD"], "seeds": [0], "fairness_weights": [3]},
     ]
     words = (
-        sys.executable, EXAMPLES / "reproduce.py", EXAMPLES / "reproduce.yaml", "--datasets", f"[{graph}]",
+        SCRIPTS / "reproduce.py", SCRIPTS / "reproduce.yaml", "--datasets", f"[{graph}]",
         "--plan", json.dumps(plan), "--split", "1", "--max_steps", "2",
         "--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results",
     )  # fmt: skip

@@ -4,9 +4,6 @@ scikit-learn's digits stand in for the recipes' data sets, since they need no do
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,9 +13,10 @@ from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassif
 
 from decahub import TinyMimConfig, TinyMimImageProcessor, TinyMimModel
 
+from .scripts import EXAMPLES, LAUNCHERS, run
 
-PROJECT = Path(__file__).resolve().parents[2]
-EXAMPLES = PROJECT / "examples" / "tinymim"
+
+SCRIPTS = EXAMPLES / "tinymim"
 SIZES = {"image_size": 32, "patch_size": 8, "hidden_size": 16, "intermediate_size": 32}
 TINY = [
     "--dataset", "sklearn_digits",
@@ -28,22 +26,6 @@ TINY = [
     "--per_device_train_batch_size", "8",
     "--logging_steps", "1",
 ]  # fmt: skip
-LAUNCHERS = {
-    "python": ([sys.executable], 1),
-    "torchrun": ([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"], 2),
-}
-
-
-def run(*words: str | Path) -> str:
-    finished = subprocess.run(
-        [str(word) for word in words],
-        cwd=PROJECT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    return finished.stdout
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +38,7 @@ def teacher(tmp_path_factory) -> Path:
 
 
 def test_reconstruct_writes_an_encoder(tmp_path):
-    run(sys.executable, EXAMPLES / "train.py", EXAMPLES / "pretrain_teacher.yaml", *TINY,
+    run(SCRIPTS / "train.py", SCRIPTS / "pretrain_teacher.yaml", *TINY,
         "--max_steps", "2", "--output_dir", tmp_path)  # fmt: skip
 
     model = AutoModel.from_pretrained(tmp_path / "model")
@@ -65,18 +47,16 @@ def test_reconstruct_writes_an_encoder(tmp_path):
     assert [row["metric"] for row in figures] == ["linear_probe_accuracy", "knn_accuracy"]
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["python", "torchrun"])
 def test_distill_writes_a_student_that_can_be_finetuned(launcher, teacher, tmp_path):
-    command, num_processes = LAUNCHERS[launcher]
-
-    run(*command, EXAMPLES / "train.py", EXAMPLES / "distill.yaml", *TINY,
-        "--max_steps", "2", "--teacher", teacher, "--output_dir", tmp_path / "student")  # fmt: skip
-    run(sys.executable, EXAMPLES / "train.py", EXAMPLES / "finetune.yaml", *TINY, "--num_labelled_per_class", "3",
+    run(SCRIPTS / "train.py", SCRIPTS / "distill.yaml", *TINY,
+        "--max_steps", "2", "--teacher", teacher, "--output_dir", tmp_path / "student", launcher=launcher)  # fmt: skip
+    run(SCRIPTS / "train.py", SCRIPTS / "finetune.yaml", *TINY, "--num_labelled_per_class", "3",
         "--max_steps", "2", "--pretrained", tmp_path / "student" / "model",
         "--output_dir", tmp_path / "out")  # fmt: skip
 
     settings = json.loads((tmp_path / "student" / "checkpoint-2" / "progress.json").read_text())["settings"]
-    assert settings["num_processes"] == num_processes
+    assert settings["num_processes"] == LAUNCHERS[launcher][1]
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out" / "model").eval()
     processor = AutoImageProcessor.from_pretrained(tmp_path / "out" / "model")
     inputs = processor(torch.zeros(3, 9, 7, dtype=torch.uint8), return_tensors="pt")
@@ -85,7 +65,7 @@ def test_distill_writes_a_student_that_can_be_finetuned(launcher, teacher, tmp_p
 
 def test_distill_resumes_bit_exactly(teacher, tmp_path):
     def distill(name: str, *words: str) -> None:
-        run(sys.executable, EXAMPLES / "train.py", EXAMPLES / "distill.yaml", *TINY, "--lr_scheduler_type", "constant",
+        run(SCRIPTS / "train.py", SCRIPTS / "distill.yaml", *TINY, "--lr_scheduler_type", "constant",
             "--teacher", teacher, "--output_dir", tmp_path / name, *words)  # fmt: skip
 
     distill("whole", "--max_steps", "4")
@@ -97,7 +77,7 @@ def test_distill_resumes_bit_exactly(teacher, tmp_path):
 
 
 def test_evaluate_prints_probes(teacher):
-    output = run(sys.executable, EXAMPLES / "evaluate.py", "--model", teacher, "--dataset", "sklearn_digits",
+    output = run(SCRIPTS / "evaluate.py", "--model", teacher, "--dataset", "sklearn_digits",
                  "--limit", "9", "--num_fit_rows", "20")  # fmt: skip
 
     assert "linear_probe_accuracy" in output
@@ -112,7 +92,7 @@ def test_reproduce_compares_arms(teacher, tmp_path):
         "{stage: finetune, num_labelled_per_class: 2, per_device_train_batch_size: 10, config: {feature_layer: -1}}"
     )
 
-    run(sys.executable, EXAMPLES / "reproduce.py", EXAMPLES / "reproduce.yaml", "--dataset", "sklearn_digits",
+    run(SCRIPTS / "reproduce.py", SCRIPTS / "reproduce.yaml", "--dataset", "sklearn_digits",
         "--arms", "[scratch, mae, tinymim, strong, relations, features, cls]", "--seeds", "[0]", "--epochs", "{}",
         "--max_train_samples", "32", "--num_test_rows", "20", "--num_probe_rows", "10", "--num_fit_rows", "20",
         "--teacher", teacher, "--strong_teacher", tmp_path / "strong", "--finetuning", finetuning,
