@@ -132,6 +132,46 @@ def build_cache(folder: Path, num_prompts: int) -> tuple[Sampler, Sampler]:
     return timed(ours), timed(reference)
 
 
+def build_adapter_step(folder: Path, num_tokens: int) -> tuple[Sampler, Sampler]:
+    """A step of low-rank adapters on SmolLM2-135M's architecture, and of the same adapters put on by peft alone."""
+    import copy
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from decahub import DrumLmConfig, DrumLmForCausalLM
+    from decahub.models.drum_lm.optimization_drum_lm import build_parameter_groups, training_step
+
+    torch.manual_seed(0)
+    config = DrumLmConfig.from_variant("smollm2-135m")
+    settings = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+    backbone = AutoModelForCausalLM.from_config(config.backbone_config)
+    plain = get_peft_model(copy.deepcopy(backbone), LoraConfig(task_type="CAUSAL_LM", **settings))
+    ids = torch.tensor(config.grammar_token_ids)
+    fields = {"restrict_vocab": True, "grammar_token_ids": config.grammar_token_ids}
+    model = DrumLmForCausalLM.from_backbone(backbone, adapter=settings, repo_id="backbone", **fields)
+    input_ids = ids[torch.randint(0, len(ids), (1, num_tokens))]
+    with torch.inference_mode():
+        torch.testing.assert_close(model(input_ids).logits[..., ids], plain(input_ids).logits[..., ids])
+
+    def build_step(model: Any, compute_loss: Callable[[], Any]) -> Sampler:
+        optimizer = torch.optim.AdamW(build_parameter_groups(model, weight_decay=0.0), lr=1e-4, fused=True)
+
+        def step():
+            compute_loss().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return timed(step)
+
+    batch = {"input_ids": input_ids, "labels": input_ids}
+    return (
+        build_step(model, lambda: training_step(model, batch)["loss"]),
+        build_step(plain, lambda: plain(**batch, use_cache=False).loss),
+    )
+
+
 CASES = [
     *(
         Case(
@@ -143,5 +183,6 @@ CASES = [
     ),
     Case("metric stability of 4 texts", partial(build_stability, num_files=4)),
     Case("inference grammar, 8 prompts, 64 tokens", partial(build_grammar, num_prompts=8, num_tokens=64)),
+    Case("training step adapter, 512 tokens", partial(build_adapter_step, num_tokens=512)),
     Case("inference small, 8 prompts, a bar, cached against not", partial(build_cache, num_prompts=8)),
 ]

@@ -38,9 +38,7 @@ class Arguments:
     shared: dict = argument({}, "Arguments of all runs (`train.py`).")
     settings: dict = argument({}, "For each arm its own arguments.")
     num_curve_grooves: int = argument(12, "Validation grooves of the learning curve and of the choice of a rate.")
-    test_seeds: list[int] = argument(
-        [29], "Seeds whose models are measured on the test split and continue its prompts."
-    )
+    sampled_seeds: list[int] = argument([29], "Seeds whose models continue the first bars of the test grooves.")
     num_sampled: int | None = argument(None, "Continue only so many of them.")
     output_dir: str = argument("runs/drum_lm-reproduce", "Folder of the runs.")
     results_dir: str = argument("docs/results", "Folder of the results.")
@@ -82,9 +80,9 @@ def run_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial: b
     outcome["num_parameters"] = result.model.num_parameters()
     if not is_trial:
         whole = dataclasses.replace(run, max_eval_samples=None)
-        outcome["validation"] = measure(whole, result.model, processor, splits["validation"]).figures
-        if run.seed in arguments.test_seeds:
-            outcome["test"] = measure(whole, result.model, processor, splits["test"]).figures
+        for split in ("validation", "test"):
+            outcome[split] = measure(whole, result.model, processor, splits[split]).figures
+        if run.seed in arguments.sampled_seeds:
             outcome["texts"] = continue_prompts(result.model, processor, splits["test"], arguments)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)

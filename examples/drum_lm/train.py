@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate.utils import set_seed
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, pipeline
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.data import SeededTransform, drum_generation, load_dataset
@@ -37,6 +37,7 @@ class TrainArguments(LoopArguments):
     dataset: str = argument("groove", "Name of a data set (`decahub list --datasets`), or a folder of your own.")
     data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
     eval_split: str = argument("test", "Split that the figures of the model card are measured on.")
+    monitor_split: str = argument("validation", "Split that is evaluated in training.")
     max_train_samples: int | None = argument(None, "Train on only so many grooves.")
     max_eval_samples: int | None = argument(None, "Evaluate only so many grooves.")
     backbone: str | None = argument(
@@ -109,7 +110,7 @@ def run_training(
     )
 
     def evaluate(model: DrumLmForCausalLM) -> dict[str, float]:
-        return measure(arguments, model, processor, splits["validation"]).figures
+        return measure(arguments, model, processor, splits[arguments.monitor_split]).figures
 
     return train(
         model,
@@ -121,14 +122,25 @@ def run_training(
     )
 
 
+def draw_groove(arguments: TrainArguments, model: DrumLmForCausalLM, processor: DrumLmProcessor, rows: Any) -> Path:
+    """Picture of a groove of the data, its first bars given and the rest written by the model."""
+    answer = pipeline(TASK, model=model, processor=processor)(
+        rows[0]["midi"], bars=processor.bars, seed=arguments.seed, outputs=["png"]
+    )[0]
+    path = Path(arguments.output_dir) / "continued_groove.png"
+    path.write_bytes(answer["png"])
+    return path
+
+
 def main():
     arguments = load_recipe(Arguments)
     set_seed(arguments.seed)
 
     # To use your own grooves: `dataset: path/to/folder` in the recipe, or build data sets with the same columns here.
     splits = load_dataset(arguments.dataset, arguments.data_dir, family=TASK)
-    if arguments.eval_split not in splits:
-        raise ValueError(f"`eval_split` must be one of {', '.join(splits)}; got {arguments.eval_split!r}.")
+    for name in ("eval_split", "monitor_split"):
+        if getattr(arguments, name) not in splits:
+            raise ValueError(f"`{name}` must be one of {', '.join(splits)}; got {getattr(arguments, name)!r}.")
     processor = build_processor(arguments)
     model = build_model(arguments, processor)
     result = run_training(arguments, splits, processor, model)
@@ -152,6 +164,7 @@ def main():
         recipe=dataclasses.asdict(arguments),
         train_log=result.train_log,
         training_minutes=result.minutes,
+        pictures=[draw_groove(arguments, result.model, processor, splits[arguments.eval_split])],
     )
     print({name: round(value, 4) for name, value in measurement.figures.items()})
     print(f"Saved to {folder}")

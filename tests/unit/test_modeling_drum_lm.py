@@ -1,12 +1,14 @@
 """Drum LM: what is around the language model - loss, restricted scores, generation - and what it leaves as it is."""
 
 import math
+import warnings
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from decahub import DrumLmConfig, DrumLmForCausalLM
+from decahub.models.drum_lm.modeling_drum_lm import CACHE_NAME
 
 from .drum_lm_tiny_model import BACKBONE, VOCAB_SIZE, build_model
 
@@ -96,6 +98,29 @@ def test_restricted_scores_are_those_of_the_grammar_alone():
     targets = torch.tensor([[GRAMMAR.index(token) for token in row] for row in ids.tolist()])
     loss = torch.nn.functional.cross_entropy(expected[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
     torch.testing.assert_close(outputs.loss, loss, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+def test_training_needs_no_logits(restricted):
+    model = build_model(restrict_vocab=restricted, grammar_token_ids=GRAMMAR)
+    ids = draw_ids(choices=GRAMMAR)
+
+    with torch.inference_mode():
+        with_logits, without = (model(ids, labels=ids, skip_logits=skipped) for skipped in (False, True))
+
+    assert without.logits is None
+    assert torch.equal(without.loss, with_logits.loss)
+    assert torch.equal(without.token_losses, with_logits.token_losses)
+
+
+def test_generation_asks_for_the_cache_by_the_name_of_the_installed_library():
+    model = build_model()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        outputs = model.generate(draw_ids(rows=1, length=4), max_new_tokens=2, return_dict_in_generate=True)
+
+    assert outputs[CACHE_NAME].get_seq_length() == 5
 
 
 def test_labels_outside_the_grammar_are_refused():

@@ -190,7 +190,7 @@ def _count_groups(result: Mapping[str, Any]) -> Counts:
 def _predict_costs(model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
     """Nats of what follows each prompt, when every token is predicted from those that truly stand before it."""
     inputs = {name: value for name, value in batch.items() if name != "is_mark"}
-    losses = model(**inputs, use_cache=False).token_losses.double()
+    losses = model(**inputs, use_cache=False, skip_logits=True).token_losses.double()
     positions = torch.arange(losses.shape[1], device=losses.device)
     # The loss at a position is that of the token after it.
     losses = losses * (positions >= batch["prompt_lengths"][:, None] - 1)

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessor, Pipeline, StoppingCriteria
+from transformers.generation import GenerateDecoderOnlyOutput
 
 
 STEPS_PER_WHOLE_NOTE = 16
 OUTPUTS = ("midi", "png", "wav")
 CONTROLS = ("forbid_columns", "force", "max_hits_per_step", "density_bias", "forbid_repeat")
+# transformers 5.24 gave the keys and values of earlier tokens a new name.
+CACHE_NAME = "cache" if "cache" in GenerateDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
 PARAMETERS = {
     "preprocess": ("bars", "prompt_bars", "tempo", "time_signature"),
     "forward": ("temperature", "top_k", "top_p", "do_sample", "num_return_sequences", "seed", "streamer", *CONTROLS),
@@ -275,12 +278,12 @@ class DrumGenerationPipeline(Pipeline):
                     ids,
                     attention_mask=torch.ones_like(ids),
                     generation_config=config,
-                    past_key_values=cache,
                     logits_processor=processors,
                     stopping_criteria=stops,
+                    **{CACHE_NAME: cache},
                 )
             text = self._decode(outputs.sequences[0, ids.shape[1] :])
-            ids, cache = outputs.sequences, outputs.past_key_values
+            ids, cache = outputs.sequences, outputs[CACHE_NAME]
             hits = self._parse(text, prompt)
             yield {"bar": bar, "text": self._write(hits, prompt), "roll": hits.astype(int).tolist()}
 

@@ -29,6 +29,9 @@ from .loss_drum_lm import (
 # Arguments that tell where a file of a repository is.
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
+# Keys and values of earlier tokens: transformers 5.24 gave them a new name, in arguments and outputs alike.
+CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+
 
 @dataclass
 class DrumLmOutput(CausalLMOutputWithPast):
@@ -36,8 +39,9 @@ class DrumLmOutput(CausalLMOutputWithPast):
 
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*): weighted mean of the negative log likelihood of `labels`.
-        logits (`torch.FloatTensor` of shape `(batch_size, num_tokens, vocab_size)`): scores of the next token.
-        past_key_values (`Cache`, *optional*): keys and values of the tokens so far.
+        logits (`torch.FloatTensor` of shape `(batch_size, num_tokens, vocab_size)`, *optional*): scores of the next
+            token, unless `skip_logits`.
+        cache (`Cache`, *optional*): keys and values of the tokens so far; `past_key_values` before transformers 5.24.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): embeddings and output of each layer.
         attentions (`tuple(torch.FloatTensor)`, *optional*): attention weights of each layer.
         token_losses (`torch.FloatTensor` of shape `(batch_size, num_tokens)`, *optional*): with `labels`, at each
@@ -59,7 +63,7 @@ class DrumLmPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("text",)
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = [CACHE_NAME]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -247,6 +251,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
         past_key_values: Any = None,
+        cache: Any = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         prompt_lengths: torch.LongTensor | None = None,
@@ -254,6 +259,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         shift_labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        skip_logits: bool = False,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> DrumLmOutput | tuple:
@@ -264,6 +270,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*): 0 for padding.
             position_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*): Positions of the tokens.
             past_key_values (`Cache`, *optional*): Keys and values of earlier tokens.
+            cache (`Cache`, *optional*): The same, by the name that transformers has given them in 5.24.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, num_tokens, hidden_size)`, *optional*): Embedded
                 tokens in place of `input_ids`.
             labels (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*): The tokens again, -100 where
@@ -274,9 +281,11 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
                 `bits_per_step`.
             shift_labels (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*): In place of `labels`,
                 the target of each position, as training on parts of a sequence needs them.
-            use_cache (`bool`, *optional*): Whether `past_key_values` are returned.
+            use_cache (`bool`, *optional*): Whether keys and values are returned.
             logits_to_keep (`int` or `torch.Tensor`, defaults to 0): Scores of so many last tokens only, or of these
                 positions; 0 for all.
+            skip_logits (`bool`, defaults to `False`): Return no `logits`, as training needs none: with `restrict_vocab`
+                this saves a tensor as wide as the vocabulary.
             return_dict (`bool`, *optional*): Whether a [`DrumLmOutput`] is returned or a tuple.
             kwargs: Further arguments of the backbone's `forward`.
 
@@ -289,7 +298,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "position_ids": position_ids,
-            "past_key_values": past_key_values,
+            CACHE_NAME: past_key_values if cache is None else cache,
             "inputs_embeds": inputs_embeds,
             "use_cache": use_cache,
             "return_dict": True,
@@ -297,20 +306,21 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         }
         if self.config.restrict_vocab:
             outputs, scores = self.compute_restricted_scores(inputs, logits_to_keep)
-            logits = self.spread_scores(scores)
         else:
             outputs = self.backbone(**inputs, logits_to_keep=logits_to_keep)
-            scores = logits = outputs.logits
+            scores = outputs.logits
         losses = {}
         targets = shift_labels if shift_labels is not None else shift(labels)
         if targets is not None:
             losses = self.compute_losses(scores, targets, prompt_lengths, num_steps, attention_mask)
+        logits = None
+        if not skip_logits:
+            logits = self.spread_scores(scores) if self.config.restrict_vocab else scores
         result = DrumLmOutput(
             logits=logits,
-            past_key_values=outputs.get("past_key_values"),
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
-            **losses,
+            **{CACHE_NAME: outputs.get(CACHE_NAME), **losses},
         )
         return result if return_dict else result.to_tuple()
 

@@ -29,7 +29,7 @@ def build_parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[s
 
 def training_step(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Loss of one batch of grooves, and what it costs to write them in bits for each sixteenth note."""
-    outputs = model(**batch, use_cache=False)
+    outputs = model(**batch, use_cache=False, skip_logits=True)
     terms = {"loss": outputs.loss}
     if outputs.bits_per_step is not None:
         terms["bits_per_step"] = outputs.bits_per_step.detach()
