@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import set_seed
 from results import name_run, write_results
 from train import TASK, TrainArguments, build_model, build_processor, measure, run_training
 from transformers import pipeline
 
-from decahub.data import load_dataset
-from decahub.evaluation import write_json
+from decahub import load_metric
+from decahub.data import SeededTransform, drum_generation, load_dataset
+from decahub.evaluation import TASKS, write_json
 from decahub.training import argument, load_recipe
 from decahub.training.train_log import EVALUATED
 
@@ -82,12 +84,26 @@ def run_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial: b
         whole = dataclasses.replace(run, max_eval_samples=None)
         for split in ("validation", "test"):
             outcome[split] = measure(whole, result.model, processor, splits[split]).figures
+        outcome["validation excerpts"] = measure_excerpts(run, result.model, processor, splits["validation"])
         if run.seed in arguments.sampled_seeds:
             outcome["texts"] = continue_prompts(result.model, processor, splits["test"], arguments)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
     write_json(record, outcome)
     return outcome
+
+
+@torch.inference_mode()
+def measure_excerpts(run: TrainArguments, model: Any, processor: Any, rows: Any) -> dict[str, float]:
+    """Figures of excerpts as they are trained on: a model from random weights knows no later positions."""
+    transform = drum_generation.build_train_transform(processor, **run.augmentation)
+    excerpts = SeededTransform(drum_generation.read_grooves(rows, processor), transform, seed=0)
+    metric = load_metric("drum_structure", keep_in_memory=True)
+    for first in range(0, len(excerpts), run.per_device_eval_batch_size):
+        numbers = range(first, min(first + run.per_device_eval_batch_size, len(excerpts)))
+        batch = drum_generation.collate([excerpts[number] for number in numbers])
+        metric.add_batch(**TASKS[TASK].predict(model, processor, batch))
+    return TASKS[TASK].summarize(metric.compute(num_resamples=0), ())
 
 
 def continue_prompts(model: Any, processor: Any, rows: Any, arguments: Arguments) -> list[str]:

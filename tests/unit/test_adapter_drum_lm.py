@@ -63,6 +63,15 @@ def test_only_the_adapter_is_saved_and_loaded_on_its_base(model, base, tmp_path)
         assert torch.equal(automatic(draw_ids()).logits, expected)
 
 
+def test_loading_tells_what_it_found(model, tmp_path):
+    model.save_pretrained(tmp_path / "adapter")
+
+    loaded, info = DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", output_loading_info=True)
+
+    assert isinstance(loaded, DrumLmForCausalLM)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
 def test_fields_and_types_can_be_changed_at_loading(model, base, tmp_path):
     model.save_pretrained(tmp_path / "adapter")
 

@@ -28,6 +28,7 @@ from .loss_drum_lm import (
 
 # Arguments that tell where a file of a repository is.
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+LOADING_FAULTS = ("missing", "unexpected", "mismatched")
 
 # Keys and values of earlier tokens: transformers 5.24 gave them a new name, in arguments and outputs alike.
 CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
@@ -146,8 +147,13 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, base_model: Any = None, **kwargs: Any
-    ) -> "DrumLmForCausalLM":
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike,
+        *model_args: Any,
+        base_model: Any = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """Load a model, or an adapter and the base that it names.
 
         Args:
@@ -155,6 +161,9 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             base_model (`str`, `os.PathLike` or `PreTrainedModel`, *optional*): The base of an adapter: a folder, the
                 path of a GGUF file, or a model. By default the file that the variable `DECAHUB_SMOLLM2_GGUF` names
                 where the base is a GGUF file, then the Hub.
+            output_loading_info (`bool`, defaults to `False`): Whether to return the model and a `dict` of the names
+                that were missing, unexpected or of another shape; of an adapter all are empty, since it is refused
+                otherwise.
             model_args: As in `PreTrainedModel.from_pretrained`.
             kwargs: As in `PreTrainedModel.from_pretrained`.
 
@@ -167,6 +176,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             pretrained_model_name_or_path, **hub_arguments
         )
         if config.adapter_base is None:
+            kwargs["output_loading_info"] = output_loading_info
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         kwargs = {name: value for name, value in kwargs.items() if name not in (*HUB_KEYWORDS, "config")}
         own_fields = {item.name for item in fields(config)} - {item.name for item in fields(PreTrainedConfig)}
@@ -184,7 +194,8 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             **hub_arguments,
         ):
             model.generation_config = GenerationConfig.from_pretrained(pretrained_model_name_or_path, **hub_arguments)
-        return model.eval()
+        model.eval()
+        return (model, {f"{kind}_keys": set() for kind in LOADING_FAULTS}) if output_loading_info else model
 
     def load_adapter_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Set the weights of the adapters, all of them.
@@ -284,8 +295,8 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             use_cache (`bool`, *optional*): Whether keys and values are returned.
             logits_to_keep (`int` or `torch.Tensor`, defaults to 0): Scores of so many last tokens only, or of these
                 positions; 0 for all.
-            skip_logits (`bool`, defaults to `False`): Return no `logits`, as training needs none: with `restrict_vocab`
-                this saves a tensor as wide as the vocabulary.
+            skip_logits (`bool`, defaults to `False`): Return no `logits`, which training does not need; with
+                `restrict_vocab` this saves a tensor as wide as the vocabulary.
             return_dict (`bool`, *optional*): Whether a [`DrumLmOutput`] is returned or a tuple.
             kwargs: Further arguments of the backbone's `forward`.
 
