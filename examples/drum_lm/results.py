@@ -110,9 +110,9 @@ def judge(outcomes: dict[str, list[dict]], counted: dict[str, dict[str, float]])
         leads.append(f"{min(values[split] for values in counted.values()) - pretrained:+.2f} on {split}")
     return (
         f"{'holds' if holds else 'does not hold'} here: pre-training saves {gaps['validation']:.2f} bits per step on "
-        f"whole validation grooves and {gaps['validation excerpts']:.2f} on excerpts as long as in training, and its worst "
-        f"run is {'better' if holds else 'not better'} than the best without; the best counting needs more bits than "
-        f"the pre-trained model by {', '.join(leads)}"
+        f"whole validation grooves and {gaps['validation excerpts']:.2f} on excerpts of the training length, and its "
+        f"worst run is {'better' if holds else 'not better'} than the best without; the best counting needs more bits "
+        f"than the pre-trained model by {', '.join(leads)}"
     )
 
 
