@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from accelerate.utils import set_seed
-from results import name_run, write_results
+from results import TEXTS_SUFFIX, name_run, write_results
 from train import TASK, TrainArguments, build_model, build_processor, measure, run_training
-from transformers import pipeline
+from transformers import AutoModelForCausalLM, AutoProcessor, pipeline
 
 from decahub import load_metric
 from decahub.data import SeededTransform, drum_generation, load_dataset
@@ -41,6 +41,7 @@ class Arguments:
     settings: dict = argument({}, "For each arm its own arguments.")
     num_curve_grooves: int = argument(12, "Validation grooves of the learning curve and of the choice of a rate.")
     sampled_seeds: list[int] = argument([29], "Seeds whose models continue the first bars of the test grooves.")
+    sampled_models: list[str] = argument([], "Model folders or Hub ids that continue them, too.")
     num_sampled: int | None = argument(None, "Continue only so many of them.")
     output_dir: str = argument("runs/drum_lm-reproduce", "Folder of the runs.")
     results_dir: str = argument("docs/results", "Folder of the results.")
@@ -115,6 +116,14 @@ def continue_prompts(model: Any, processor: Any, rows: Any, arguments: Arguments
     return [answer[0]["text"] for answer in answers]
 
 
+def sample_model(name: str, rows: Any, arguments: Arguments) -> None:
+    """Write what a published model makes of the prompts, unless that is done."""
+    path = Path(arguments.output_dir) / f"{Path(name).name}{TEXTS_SUFFIX}"
+    if not path.exists():
+        model, processor = AutoModelForCausalLM.from_pretrained(name), AutoProcessor.from_pretrained(name)
+        write_json(path, {"texts": continue_prompts(model, processor, rows, arguments)})
+
+
 def choose_rate(arm: str, splits: Any, arguments: Arguments) -> float:
     """The rate with the fewest bits per step at the end of its trial."""
     bits = {}
@@ -138,6 +147,8 @@ def main():
             outcome = run_once(run, splits, arguments, is_trial=False)
             write_json(Path(arguments.output_dir) / f"{arm}-seed{seed}.json", {"arm": arm, **outcome})
             print(f"{arm:12} seed {seed} bits per step {outcome['validation']['bits_per_step']:.3f}", flush=True)
+    for name in arguments.sampled_models:
+        sample_model(name, splits["test"], arguments)
     write_results(Path(arguments.output_dir), Path(arguments.results_dir), splits)
 
 

@@ -31,6 +31,7 @@ STRUCTURE = {
     "repeat_rate": "share of repeated bars",
     "train_copy_rate": "share of bars of the training set",
 }
+TEXTS_SUFFIX = ".texts.json"
 JUDGED = ("stability", "centre_gap", "centre_spread", "repeat_rate")
 # The paper's systems, measured on the authors' outputs for the same 37 test grooves.
 PUBLISHED = {
@@ -122,20 +123,23 @@ def measure_structure(texts: Sequence[str], train_texts: Sequence[str]) -> dict[
     return metric.compute(predictions=list(texts), train_texts=list(train_texts), cluster="sklearn", num_resamples=0)
 
 
-def collect_texts(outcomes: dict[str, list[dict]], humans: list[list[str]]) -> dict[str, list[str]]:
-    """Texts of each system for the test grooves."""
+def collect_texts(
+    folder: Path, outcomes: dict[str, list[dict]], humans: list[list[str]]
+) -> dict[str, dict[int, list[str]]]:
+    """Texts of each system for the test grooves, by seed."""
     generator = random.Random(RANDOM_SEED)
-    systems = {
+    grooves = {
         HUMAN: humans,
         REPETITION: [repeat_bar(lines) for lines in humans],
         ALTERNATION: [alternate_bars(lines) for lines in humans],
         COINS: [draw_lines(generator) for _ in humans],
     }
-    texts = {name: ["".join(f"{line}\n" for line in lines) for lines in grooves] for name, grooves in systems.items()}
+    texts = {name: {0: ["".join(f"{line}\n" for line in lines) for lines in rows]} for name, rows in grooves.items()}
     for arm, runs in outcomes.items():
-        for run in runs:
-            if "texts" in run:
-                texts[f"{ARMS[arm]}, seed {run['seed']}"] = run["texts"]
+        written = {run["seed"]: run["texts"] for run in runs if "texts" in run}
+        texts |= {ARMS[arm]: written} if written else {}
+    for path in sorted(folder.glob(f"*{TEXTS_SUFFIX}")):
+        texts[path.name.removesuffix(TEXTS_SUFFIX)] = {0: json.loads(path.read_text(encoding="utf-8"))["texts"]}
     return texts
 
 
@@ -169,12 +173,12 @@ def write_results(folder: Path, results_dir: Path, splits: Any) -> None:
     train_texts = ["".join(f"{line}\n" for line in lines) for lines in read_lines(splits["train"])]
     humans = read_lines(splits["test"])
     rows = []
-    for name, texts in collect_texts(outcomes, humans).items():
-        figures = measure_structure(texts, train_texts)
+    for name, texts_of_seeds in collect_texts(folder, outcomes, humans).items():
+        figures = [measure_structure(texts, train_texts) for texts in texts_of_seeds.values()]
         rows += [
-            build_row(name, "test", title, [figures[key]], [0])
+            build_row(name, "test", title, [one[key] for one in figures], list(texts_of_seeds))
             for key, title in STRUCTURE.items()
-            if figures.get(key) is not None
+            if all(one.get(key) is not None for one in figures)
         ]
     for name, figures in PUBLISHED.items():
         for key, value in figures.items():
@@ -192,14 +196,13 @@ def write_results(folder: Path, results_dir: Path, splits: Any) -> None:
 def judge_structure(rows: list[dict]) -> str:
     """Whether what the pre-trained model writes is nearer to human grooves than grooves without a model are."""
     values = {(row["model"], row["metric"]): row["value"] for row in rows}
-    written = [model for model in dict.fromkeys(row["model"] for row in rows) if model.startswith(ARMS["pretrained"])]
-    if not written:
+    model = ARMS["pretrained"]
+    if (model, STRUCTURE[JUDGED[0]]) not in values:
         return "undecided here: no pre-trained model has written anything yet"
 
     def miss(model: str, key: str) -> float:
         return abs(values[model, STRUCTURE[key]] - values[HUMAN, STRUCTURE[key]])
 
-    model = written[0]
     nearer = [key for key in JUDGED if miss(model, key) < min(miss(system, key) for system in BASELINES)]
     published = [f"{name} (the authors' outputs)" for name in PUBLISHED]
     ahead = [key for key in JUDGED if miss(model, key) < min(miss(system, key) for system in published)]
@@ -209,7 +212,7 @@ def judge_structure(rows: list[dict]) -> str:
         for key in JUDGED
     )
     return (
-        f"{'holds' if len(nearer) == len(JUDGED) else 'does not hold'} here: {model} is nearer to human grooves than "
-        f"repetition, alternation and coins are by {len(nearer)} of {len(JUDGED)} figures, and than the paper's two "
-        f"systems by {len(ahead)} ({details})"
+        f"{'holds' if len(nearer) == len(JUDGED) else 'does not hold'} here: the model {model} is nearer to human "
+        f"grooves than repetition, alternation and coins are by {len(nearer)} of {len(JUDGED)} figures, and than the "
+        f"paper's two systems by {len(ahead)} ({details})"
     )

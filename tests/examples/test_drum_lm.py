@@ -18,6 +18,7 @@ from .scripts import EXAMPLES, LAUNCHERS, run
 
 
 SCRIPTS = EXAMPLES / "drum_lm"
+SMALL_MODEL = EXAMPLES.parent / "model_cards" / "drum-lm-small-groove"
 STEPS = 16
 TINY_MODEL = json.dumps(
     {
@@ -142,6 +143,7 @@ def test_reproduce_compares_pretrained_and_random(language_model, grooves, tmp_p
     )
     words = (SCRIPTS / "reproduce.yaml", "--backbone", language_model, "--shared", shared, "--seeds", "[29, 30]",
              "--learning_rates", "[1e-4, 1e-3]", "--sweep_steps", "1", "--num_curve_grooves", "2",
+             "--sampled_models", f"[{SMALL_MODEL}]",
              "--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results")  # fmt: skip
 
     run(SCRIPTS / "reproduce.py", *words)
@@ -152,7 +154,9 @@ def test_reproduce_compares_pretrained_and_random(language_model, grooves, tmp_p
         "pre-trained on text", "the same architecture, random weights", "counting",
     }  # fmt: skip
     structure = json.loads((tmp_path / "results" / "drum_lm_structure.json").read_text())
-    assert any(row["model"] == "pre-trained on text, seed 29" for row in structure["rows"])
+    models = {row["model"]: row["seeds"] for row in structure["rows"]}
+    assert models["pre-trained on text"] == [29]
+    assert models["drum-lm-small-groove"] == [0]
     assert (tmp_path / "results" / "drum_lm_curves.png").read_bytes().startswith(b"\x89PNG")
     output = run(SCRIPTS / "reproduce.py", *words)
     assert output.count("bits per step") == 8, "finished runs are read, not repeated"
