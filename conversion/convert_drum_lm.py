@@ -23,7 +23,7 @@ from transformers import AutoTokenizer
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.models.drum_lm.adapter_drum_lm import ADAPTER_NAME, is_adapter_name
-from decahub.models.drum_lm.backbone_drum_lm import GGUF_SUFFIX, split_gguf_path
+from decahub.models.drum_lm.backbone_drum_lm import GGUF_SUFFIX, load_backbone, split_gguf_path
 
 
 if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
@@ -45,9 +45,14 @@ PREFIX = "backbone."
 PEFT_PREFIX = "base_model.model."
 # Settings of an adapter that change what it computes; the rest of its file is about how it was trained or loaded.
 LORA_SETTINGS = (
-    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save", "bias", "use_rslora",
+    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save", "use_rslora",
     "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern",
 )  # fmt: skip
+# What changes the base itself, or is kept elsewhere than in the adapters.
+UNKNOWN_SETTINGS = ("lora_bias", "trainable_token_indices", "layer_replication", "megatron_config")
+BASE_CHANGING_STARTS = ("pissa", "olora", "corda", "loftq")
+# Tensors of an adapter that are no weights of a layer, whose names in peft's files end without `weight`.
+BARE_TENSORS = {"lora_magnitude_vector": ".weight", "lora_embedding_A": "", "lora_embedding_B": ""}
 
 
 def convert_state_dict(official: Mapping[str, torch.Tensor], config: DrumLmConfig) -> dict[str, torch.Tensor]:
@@ -89,12 +94,16 @@ def revert_state_dict(ours: Mapping[str, torch.Tensor], config: DrumLmConfig) ->
 def _from_peft(name: str) -> str:
     """The files of peft lack the name of the adapter: `lora_A.weight` is `lora_A.default.weight`."""
     stem, _, leaf = name.removeprefix(PEFT_PREFIX).rpartition(".")
+    if leaf in BARE_TENSORS:
+        return f"{PREFIX}{stem}.{leaf}.{ADAPTER_NAME}{BARE_TENSORS[leaf]}"
     if not is_adapter_name(name):
         stem += ".modules_to_save"  # a module that was trained whole
     return f"{PREFIX}{stem}.{ADAPTER_NAME}.{leaf}"
 
 
 def _to_peft(name: str) -> str:
+    for leaf, ending in BARE_TENSORS.items():
+        name = name.replace(f".{leaf}.{ADAPTER_NAME}{ending}", f".{leaf}")
     return PEFT_PREFIX + name.removeprefix(PREFIX).replace(".modules_to_save", "").replace(f".{ADAPTER_NAME}.", ".")
 
 
@@ -139,7 +148,8 @@ def _load_tokenizer(source: str | Path) -> Any:
 
 def _convert_language_model(checkpoint: Path, output_dir: Path) -> dict[str, Any]:
     processor = DrumLmProcessor(_load_tokenizer(checkpoint), tokenization="text")
-    model = DrumLmForCausalLM.from_backbone(checkpoint, processor, restrict_vocab=True)
+    backbone = load_backbone(checkpoint, **({} if checkpoint.is_file() else {"dtype": "auto"}))
+    model = DrumLmForCausalLM.from_backbone(backbone, processor, restrict_vocab=True)
     official = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
     for tied in model.backbone.all_tied_weights_keys:
         official.pop(tied, None)
@@ -160,14 +170,20 @@ def _convert_peft(
     checkpoint: Path, output_dir: Path, base_model: str | None = None, repo_id: str | None = None
 ) -> dict[str, Any]:
     settings = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    if settings.get("peft_type") != "LORA":
-        raise CheckpointError(f"`peft_type` must be LORA; {checkpoint} has {settings.get('peft_type')!r}.")
+    _check_peft(checkpoint, settings)
     source = base_model or settings.get("base_model_name_or_path")
     if not source:
         raise CheckpointError(f"`base_model` must name the base of the adapter; {checkpoint} does not.")
     adapter = {name: settings[name] for name in LORA_SETTINGS if settings.get(name)}
-    processor = DrumLmProcessor(_load_tokenizer(source), tokenization="text")
-    model = DrumLmForCausalLM.from_backbone(source, processor, adapter=adapter, repo_id=repo_id, restrict_vocab=True)
+    try:
+        processor = DrumLmProcessor(_load_tokenizer(source), tokenization="text")
+        fields = {"repo_id": repo_id, "restrict_vocab": True}
+        model = DrumLmForCausalLM.from_backbone(source, processor, adapter=adapter, **fields)
+    except OSError as error:
+        raise CheckpointError(
+            f"`base_model` must be the base of the adapter; {str(source)!r} could not be loaded: {error}"
+        ) from error
+    _check_embeddings(checkpoint, model)
     official = load_file(checkpoint / ADAPTER_WEIGHTS)
     model.load_adapter_weights(convert_state_dict(official, model.config))
     report = {
@@ -183,6 +199,42 @@ def _convert_peft(
 
     write_model_folder(output_dir, write)
     return report
+
+
+def _check_peft(checkpoint: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse what cannot be carried over to the same scores."""
+    if settings.get("peft_type") != "LORA":
+        raise CheckpointError(f"`peft_type` must be LORA; {checkpoint} has {settings.get('peft_type')!r}.")
+    if not (checkpoint / ADAPTER_WEIGHTS).is_file():
+        raise CheckpointError(
+            f"`checkpoint` must hold {ADAPTER_WEIGHTS}; {checkpoint} does not. Save it again with "
+            "`safe_serialization=True`."
+        )
+    strange = [name for name in UNKNOWN_SETTINGS if settings.get(name)]
+    if settings.get("bias", "none") != "none":
+        strange.append("bias")
+    if str(settings.get("init_lora_weights")).startswith(BASE_CHANGING_STARTS):
+        strange.append("init_lora_weights")
+    if strange:
+        raise CheckpointError(
+            f"The adapter must leave its base as it is; {checkpoint} has {strange[0]!r}: {settings[strange[0]]!r}. "
+            "Merge it into its base with peft, and convert the whole model."
+        )
+
+
+def _check_embeddings(checkpoint: Path, model: DrumLmForCausalLM) -> None:
+    """Peft takes a trained embedding apart from a head that shares its weight; here both stay one."""
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in model.backbone.named_modules():
+        is_trained = isinstance(module, ModulesToSaveWrapper) and isinstance(
+            module.original_module, torch.nn.Embedding
+        )
+        if is_trained and model.config.tie_word_embeddings:
+            raise CheckpointError(
+                f"The adapter must not have trained {name!r} apart from the head of its base, which is the same "
+                f"weight there; {checkpoint} has. Merge it into its base with peft, and convert the whole model."
+            )
 
 
 def _revert_folder(checkpoint: Path, output_dir: Path) -> dict[str, Any]:

@@ -5,10 +5,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from decahub import DrumLmForCausalLM
+from decahub import DrumLmForCausalLM, DrumLmProcessor
 from decahub.models.drum_lm import backbone_drum_lm
-from decahub.models.drum_lm.backbone_drum_lm import GGUF_VARIABLE, check_sha256, compute_sha256, load_base
+from decahub.models.drum_lm.backbone_drum_lm import (
+    GGUF_VARIABLE,
+    check_sha256,
+    compute_sha256,
+    find_base_file,
+    load_base,
+)
+from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
 
+from .drum_lm_tiny import build_bpe_tokenizer
 from .drum_lm_tiny_model import BACKBONE, VOCAB_SIZE, build_model
 
 
@@ -158,7 +166,109 @@ def test_the_right_gguf_file_is_loaded(tmp_path, monkeypatch):
 
     load_base({"repo_id": "someone/model", "file": file.name, "sha256": compute_sha256(file)}, file)
 
-    assert calls == [((str(tmp_path),), {"gguf_file": "small.gguf"})]
+    assert calls == [((tmp_path,), {"gguf_file": "small.gguf"})]
+
+
+@pytest.mark.parametrize("given", [None, "folder"])
+def test_the_file_of_a_repository_is_checked_as_well(tmp_path, monkeypatch, given):
+    monkeypatch.delenv(GGUF_VARIABLE, raising=False)
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+
+    with pytest.raises(ValueError, match=f"with sha256 {'0' * 64}"):
+        load_base({"repo_id": str(tmp_path), "file": "small.gguf", "sha256": "0" * 64}, given and tmp_path)
+
+
+def test_weights_that_are_not_quantized_are_no_base_of_a_quantized_one(base, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    with pytest.raises(OSError, match="small.gguf could not be loaded from"):
+        load_base({"repo_id": "someone/model", "file": "small.gguf", "sha256": "0" * 64}, base)
+
+
+def test_the_variable_of_another_base_is_passed_over(tmp_path, monkeypatch):
+    other, file = tmp_path / "other.gguf", tmp_path / "small.gguf"
+    other.write_bytes(b"other")
+    file.write_bytes(b"GGUF")
+    monkeypatch.setenv(GGUF_VARIABLE, str(other))
+
+    found = find_base_file({"repo_id": str(tmp_path), "file": file.name, "sha256": compute_sha256(file)}, None)
+
+    assert found == file
+
+
+@pytest.mark.parametrize("fields", [{}, {"reinit": True}, {"adapter": {}}])
+def test_weights_are_trained_in_float32(base, tmp_path, fields):
+    AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+
+    model = DrumLmForCausalLM.from_backbone(tmp_path / "half", **fields)
+
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_given_model_is_the_base_of_several_adapters(base, model, tmp_path):
+    model.save_pretrained(tmp_path / "first")
+    expected = model(draw_ids()).logits
+    given = AutoModelForCausalLM.from_pretrained(base)
+    first = DrumLmForCausalLM.from_pretrained(tmp_path / "first", base_model=given)
+
+    DrumLmForCausalLM.from_backbone(given, adapter={"r": 2}, repo_id="base")
+
+    assert torch.equal(first(draw_ids()).logits, expected)
+    assert not any("lora" in name for name in given.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("adapter", "message"),
+    [
+        ({"bias": "all"}, "`adapter` must have `bias` 'none'"),
+        ({"modules_to_save": ["lm_head"]}, "`adapter` must not have 'lm_head' in `modules_to_save`"),
+        ({"target_modules": ["lm_head", "q_proj"]}, "`adapter` must not have 'lm_head' in `target_modules`"),
+        ({"target_modules": ["embed_tokens"]}, "`adapter` must not have 'model.embed_tokens' in `target_modules`"),
+        ({"target_modules": ".*(q_proj|lm_head)"}, "`adapter` must not have 'lm_head' in `target_modules`"),
+    ],
+)
+def test_settings_that_would_lose_or_split_weights_are_refused(base, adapter, message):
+    with pytest.raises(ValueError, match=message):
+        DrumLmForCausalLM.from_backbone(base, adapter=adapter)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_embeddings_of_lines_are_trained_beside_the_adapters(tmp_path, is_tied):
+    tokenizer = build_bpe_tokenizer()
+    fields = {**BACKBONE, "vocab_size": len(tokenizer), "tie_word_embeddings": is_tied}
+    LlamaForCausalLM(LlamaConfig(**fields)).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line")
+
+    model = DrumLmForCausalLM.from_backbone(tmp_path / "base", processor, adapter={"r": 2}).eval()
+    model.get_input_embeddings().weight.data.normal_()
+    model.save_pretrained(tmp_path / "model")
+    loaded = DrumLmForCausalLM.from_pretrained(tmp_path / "model")
+
+    assert model.get_input_embeddings().weight.requires_grad
+    assert model.get_output_embeddings().weight.requires_grad
+    ids = torch.tensor([[4, 9, 20, 3]])
+    with torch.inference_mode():
+        assert torch.equal(loaded(ids).logits, model(ids).logits)
+        merged = loaded.merge_adapter()
+        torch.testing.assert_close(merged(ids).logits, model(ids).logits, atol=ATOL_MERGED, rtol=0)
+
+
+def test_random_lines_are_drawn_as_wide_as_other_weights(base, tmp_path):
+    build_bpe_tokenizer().save_pretrained(base)
+    processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line")
+
+    model = DrumLmForCausalLM.from_backbone(base, processor, reinit=True)
+
+    assert float(model.get_input_embeddings().weight.std()) == pytest.approx(0.02, rel=0.1)
+
+
+def test_a_configuration_may_be_given_by_its_place(model, tmp_path):
+    model.save_pretrained(tmp_path / "adapter")
+
+    loaded = DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", config=str(tmp_path / "adapter"))
+
+    assert loaded.config.adapter_base == model.config.adapter_base
 
 
 def test_a_missing_gguf_file_is_named(tmp_path):

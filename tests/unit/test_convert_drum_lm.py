@@ -1,6 +1,7 @@
 """Converter of Drum LM: language models and adapters of peft, there and back, and what is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -98,6 +99,64 @@ def test_an_adapter_goes_there_and_back(language_model, peft_folder, tmp_path):
     torch.testing.assert_close(compute_scores(ours), expected, atol=1e-6, rtol=0)
     again = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(language_model), tmp_path / "theirs")
     torch.testing.assert_close(compute_scores(again), expected, atol=0, rtol=0)
+
+
+def test_an_adapter_with_magnitudes_goes_there_and_back(language_model, tmp_path):
+    peft = pytest.importorskip("peft")
+    base = AutoModelForCausalLM.from_pretrained(language_model)
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj"], use_dora=True, task_type="CAUSAL_LM")
+    model = peft.get_peft_model(base, settings)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.2)
+    model.save_pretrained(tmp_path / "peft")
+
+    convert_checkpoint(tmp_path / "peft", tmp_path / "ours", base_model=str(language_model))
+    convert_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+
+    before, after = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("peft", "theirs"))
+    assert_same(before, after)
+    ours = DrumLmForCausalLM.from_pretrained(tmp_path / "ours", base_model=language_model)
+    ours.config.restrict_vocab = False
+    torch.testing.assert_close(compute_scores(ours), compute_scores(model), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bias": "all"}, "must leave its base as it is; .* has 'bias': 'all'"),
+        ({"init_lora_weights": "pissa_niter_4"}, "has 'init_lora_weights': 'pissa_niter_4'"),
+        ({"layer_replication": [[0, 1], [0, 1]]}, "has 'layer_replication'"),
+        ({"modules_to_save": ["embed_tokens"]}, "must not have trained 'model.embed_tokens' apart from the head"),
+        ({"base_model_name_or_path": "nowhere/at-all"}, "`base_model` must be the base of the adapter; 'nowhere/at-"),
+    ],
+)
+def test_adapters_that_would_score_otherwise_are_refused(peft_folder, tmp_path, monkeypatch, settings, message):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shutil.copytree(peft_folder, tmp_path / "peft")
+    path = tmp_path / "peft" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+    with pytest.raises(CheckpointError, match=message):
+        convert_checkpoint(tmp_path / "peft", tmp_path / "ours")
+
+    assert not (tmp_path / "ours").exists()
+
+
+def test_an_adapter_without_safetensors_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+
+    with pytest.raises(CheckpointError, match="`checkpoint` must hold adapter_model.safetensors"):
+        convert_checkpoint(tmp_path, tmp_path / "ours")
+
+
+def test_a_language_model_keeps_its_type(language_model, tmp_path):
+    AutoModelForCausalLM.from_pretrained(language_model, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    AutoTokenizer.from_pretrained(language_model).save_pretrained(tmp_path / "half")
+
+    convert_checkpoint(tmp_path / "half", tmp_path / "ours")
+
+    assert {tensor.dtype for tensor in load_file(tmp_path / "ours" / "model.safetensors").values()} == {torch.bfloat16}
 
 
 def test_the_command_line_tells_what_was_made(language_model, tmp_path, capsys):

@@ -52,8 +52,17 @@ def groove_folder(tmp_path):
     return tmp_path
 
 
-def test_only_beats_of_the_sessions_in_quarters_are_read(groove_folder):
+def test_a_folder_without_splits_is_refused(tmp_path):
+    (tmp_path / "beat.mid").write_bytes(build_midi())
+
+    with pytest.raises(ValueError, match="must be a folder with a folder of MIDI files for each split"):
+        load_dataset(str(tmp_path), family="drum-generation")
+
+
+def test_only_beats_of_the_sessions_in_quarters_are_read(groove_folder, caplog):
     splits = load_dataset("groove", groove_folder)
+
+    assert "Left out 1 grooves whose beat is no quarter note: 2_funk_100_beat_6-8 (6-8)" in caplog.text
 
     assert {name: rows["name"][:] for name, rows in splits.items()} == {
         "train": ["3_0_funk_100_beat_4-4"],

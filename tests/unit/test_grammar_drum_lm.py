@@ -377,6 +377,25 @@ def test_refuses_tokenizers_that_cannot_write_line_by_line(kind, message):
         DrumGrammar(build_bpe_tokenizer(kind))
 
 
+def test_a_model_of_another_vocabulary_is_refused(words):
+    grammar = DrumGrammar(words, columns=9, steps_per_bar=STEPS)
+    processor = DrumGrammarLogitsProcessor(grammar, bars_min=1)
+
+    with pytest.raises(ValueError, match="`grammar` must be of the tokenizer and the columns of the model"):
+        processor(torch.tensor([grammar.canonical_ids("o--------")]), torch.zeros(1, grammar.token_ids[-1]))
+
+
+def test_padding_that_the_model_does_not_know_is_never_written(words):
+    grammar = DrumGrammar(words, steps_per_bar=STEPS)
+    vocab_size = max(grammar.token_ids + grammar.closing_ids) + 1
+    grammar.closing_ids = [*grammar.closing_ids, vocab_size]
+    processor = DrumGrammarLogitsProcessor(grammar, bars_min=1)
+
+    scores = processor(torch.tensor([grammar.canonical_ids("o-----")]), torch.zeros(1, vocab_size))
+
+    assert scores.shape == (1, vocab_size)
+
+
 def test_nine_columns():
     tokenizer = build_bpe_tokenizer("words", columns=9)
     grammar = DrumGrammar(tokenizer, columns=9, steps_per_bar=3)

@@ -190,6 +190,11 @@ def test_bad_input_is_refused(inputs, message):
         compute(**inputs)
 
 
+def test_a_name_of_columns_is_refused():
+    with pytest.raises(TypeError, match="`columns` must be a list of names, .*; got 'nine'"):
+        compute(predictions=TEXTS, columns="nine")
+
+
 def test_figures_of_human_grooves_are_those_of_the_authors_script(data_dir):
     codec = DrumCodec.official()
     texts = [codec.to_text(codec.encode(read_midi(midi))) for midi in load_dataset("groove", data_dir)["test"]["midi"]]

@@ -1,5 +1,6 @@
 """The pipeline "drum-generation": valid grooves of random weights, seeds, batches, meters, streams, clear faults."""
 
+import dataclasses
 import io
 import json
 import wave
@@ -13,6 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from decahub import DrumGenerationPipeline, DrumLmForCausalLM, DrumLmProcessor
 from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
+from decahub.models.drum_lm.midi_drum_lm import read_midi
 from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
 from tests.unit.drum_lm_tiny import build_bpe_tokenizer
 from tests.unit.drum_lm_tiny_model import BACKBONE, build_config
@@ -343,16 +345,25 @@ def test_refuses_more_bars_than_the_context_holds():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bars": 0}, "`bars` must be at least 1; got 0"),
+        ({"bars": 0}, "`bars` must be a whole number, at least 1; got 0"),
         ({"bars": 2}, "`bars` must be more than the 2 bars that are given, which it includes; got 2"),
-        ({"prompt_bars": -1}, "`prompt_bars` must be at least 0; got -1"),
-        ({"temperature": -0.5}, "`temperature` must be at least 0; got -0.5"),
-        ({"temperature": float("nan")}, "`temperature` must be at least 0; got nan"),
-        ({"top_p": 0}, r"`top_p` must be in \(0, 1\]; got 0"),
-        ({"top_k": 0}, "`top_k` must be at least 1; got 0"),
-        ({"num_return_sequences": 0}, "`num_return_sequences` must be at least 1; got 0"),
+        ({"prompt_bars": -1}, "`prompt_bars` must be a whole number, at least 0; got -1"),
+        ({"temperature": -0.5}, r"`temperature` must be a number from 0 to 1e\+06; got -0.5"),
+        ({"temperature": float("nan")}, r"`temperature` must be a number from 0 to 1e\+06; got nan"),
+        ({"top_p": 0}, "`top_p` must be above 0; got 0"),
+        ({"top_k": 0}, "`top_k` must be a whole number, at least 1; got 0"),
+        ({"num_return_sequences": 0}, "`num_return_sequences` must be a whole number, at least 1; got 0"),
         ({"num_return_sequences": 2, "temperature": 0}, "`num_return_sequences` must be 1 without sampling"),
-        ({"tempo": 0}, "`tempo` must be a positive number of quarter notes a minute; got 0"),
+        ({"tempo": 0}, r"`tempo` must be a number from 3.6 to 6e\+07 quarter notes a minute; got 0"),
+        ({"tempo": 1.0}, "`tempo` must be a number from 3.6"),
+        ({"tempo": "fast"}, "`tempo` must be a number from 3.6 .*; got 'fast'"),
+        ({"bars": 2.5}, "`bars` must be a whole number, at least 1; got 2.5"),
+        ({"bars": [2, 3]}, r"`bars` must be a whole number, at least 1; got \[2, 3\]"),
+        ({"time_signature": "3/4"}, r"`time_signature` must be two whole numbers, such as \(3, 4\), or 'last'; got"),
+        ({"time_signature": (3, 0)}, "a power of two up to 128 as denominator; got 3/0"),
+        ({"time_signature": (-3, 4)}, "`time_signature` must have a numerator from 1 to 255"),
+        ({"time_signature": (3, 3)}, "a power of two up to 128 as denominator; got 3/3"),
+        ({"force": np.full((3, 6), 0.5)}, "`force` must hold only 1, 0 and -1; got a fraction"),
         ({"outputs": ("mp3",)}, "`outputs` must be a sequence of midi, png, wav; got"),
         ({"outputs": "midi"}, "`outputs` must be a sequence of midi, png, wav; got 'midi'"),
         ({"time_signature": (3, 4)}, "`time_signature` must be that of the groove, 4/4; got 3/4"),
@@ -365,6 +376,47 @@ def test_refuses_more_bars_than_the_context_holds():
 def test_refuses(compose, options, message):
     with pytest.raises(ValueError, match=message):
         compose(build_roll(), **{"bars": 3, **options})
+
+
+def test_silence_at_the_beginning_is_no_prompt(compose):
+    silent = DrumRoll(np.concatenate([np.zeros((2 * 16, 6), dtype=bool), build_roll().hits]), 16, (4, 4), 97.0)
+
+    answer = compose(CODEC.to_midi(silent), bars=3, seed=1, outputs=())
+    given = compose(CODEC.to_midi(silent), bars=3, prompt_bars=2, seed=1, outputs=())
+
+    assert np.array_equal(read_hits(answer)[:32], build_roll().hits[:32])
+    assert not read_hits(given)[:32].any()
+
+
+def test_a_prompt_may_be_longer_than_a_groove_of_training(compose):
+    roll = build_roll(bars=19)
+
+    answer = compose(CODEC.to_midi(roll), bars=19, prompt_bars=18, seed=1, outputs=())
+
+    assert np.array_equal(read_hits(answer)[: 18 * 16], roll.hits[: 18 * 16])
+
+
+def test_options_of_reading_reach_the_reader(compose):
+    silence = ([(0, 44, 90)], 480)
+    text = CODEC.to_text(build_roll()).replace("o", "O").replace("\n", "\r\n")
+
+    with pytest.raises(ValueError, match="Pass `allow_empty=True`"):
+        compose(silence, bars=2, outputs=())
+    assert compose(silence, bars=2, allow_empty=True, outputs=())["valid"]
+    with pytest.raises(ValueError, match="`text` must have 6 characters in each line"):
+        compose(text, bars=3, outputs=())
+    assert np.array_equal(read_hits(compose(text, bars=3, strict=False, outputs=()))[:32], build_roll().hits[:32])
+
+
+def test_the_last_of_several_meters_can_be_asked_for(compose):
+    notes = build_roll()
+    performance = dataclasses.replace(read_midi(CODEC.to_midi(notes)), time_signatures=[(0, 3, 4), (1440, 4, 4)])
+
+    with pytest.raises(ValueError, match="`time_signature` must stay the same"):
+        compose(performance, bars=3, outputs=())
+    answer = compose(performance, bars=3, time_signature="last", outputs=())
+
+    assert answer["time_signature"] == [4, 4]
 
 
 def test_refuses_an_empty_list(pipe):

@@ -50,6 +50,42 @@ def test_prompts_of_a_batch_are_padded_on_the_left(processor):
     assert int(mask[2].sum()) == len(processor.build_grammar().canonical_ids("SEP"))
 
 
+def test_prompts_are_padded_without_a_padding_token():
+    tokenizer = build_bpe_tokenizer()
+    tokenizer.pad_token = None
+    processor = DrumLmProcessor(tokenizer)
+    rolls = [build_roll(bars=1), build_roll(bars=3)]
+
+    both = processor(rolls, return_tensors="pt")
+    alone = processor(rolls[0])["input_ids"][0]
+
+    assert both["input_ids"][0, both["attention_mask"][0].bool()].tolist() == alone
+    assert bool((both["attention_mask"].diff(dim=1) >= 0).all())
+
+
+def test_more_bars_are_read_than_those_of_training_if_asked_for(processor):
+    midi = processor.to_midi(build_roll(bars=20))
+
+    text = processor.decode_text(processor(midi, num_prompt_bars=18)["input_ids"][0])
+
+    assert text.splitlines()[:16] == processor.build_codec().to_text(build_roll(bars=20)).splitlines()[:16]
+    assert "o" in text.split("SEP")[17]
+
+
+def test_a_text_of_another_meter_is_refused(processor):
+    text = ("---o--\n" * 12 + "SEP\n") * 2
+
+    with pytest.raises(ValueError, match="after each bar of 16 lines; in line 13 it stands after 12"):
+        processor.read(text)
+
+    assert processor.read(text, steps_per_bar=12).num_bars == 2
+
+
+def test_a_map_of_ones_own_is_refused():
+    with pytest.raises(TypeError, match="`columns` must be the name of a drum map"):
+        DrumLmProcessor(build_line_tokenizer(), tokenization="line", columns=DrumCodec().drum_map)
+
+
 def test_a_pair_says_what_was_given_and_what_follows(processor):
     roll = build_roll(bars=5)
 

@@ -36,6 +36,13 @@ def test_a_hit_is_its_sound_at_the_time_of_its_step(column):
     np.testing.assert_allclose(waveform, expected, atol=ATOL_FLOAT32)
 
 
+@pytest.mark.parametrize(("steps_per_bar", "time_signature"), [(16, (3, 4)), (12, (4, 4)), (20, (5, 4))])
+def test_a_step_is_a_sixteenth_in_every_bar(steps_per_bar, time_signature):
+    roll = build_roll(steps=40, steps_per_bar=steps_per_bar, time_signature=time_signature)
+
+    assert len(synthesize(roll, SIX)) == round(40 * 60 / 100 / 4 * RATE)
+
+
 def test_sounds_that_overlap_add_up():
     cells = [(0, 0), (1, 0), (1, 3)]
     waveform = synthesize(build_roll(cells), SIX)

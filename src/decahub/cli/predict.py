@@ -19,7 +19,7 @@ EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*
   decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks
   decahub predict model_cards/raw-gnn-texas texas --nodes 0 7 12
   decahub predict model_cards/raw-gnn-texas my_graph.npz --top-k 2
-  decahub predict model_cards/drum-lm-small groove.mid --bars 16 --seed 29"""
+  decahub predict model_cards/drum-lm-small-groove groove.mid --bars 16 --seed 29"""
 GOLDEN_RATIO = 0.618034  # successive hues at this distance on the color circle stay far apart
 
 

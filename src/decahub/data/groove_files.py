@@ -28,13 +28,23 @@ DENOMINATOR = "4"
 
 
 def find_groove_files(folder: Path) -> dict[str, list[Path]]:
-    """MIDI files of a folder by the folder they lie in, which is their split; `{}` if there are none."""
+    """MIDI files of a folder by the folder they lie in, which is their split; `{}` if there are none.
+
+    Raises:
+        ValueError: If all of them lie in the folder itself.
+    """
     found = {
         part.name: sorted(path for path in part.rglob("*") if path.suffix.lower() in SUFFIXES)
         for part in sorted(folder.iterdir())
         if part.is_dir()
     }
-    return {split: files for split, files in found.items() if files}
+    splits = {split: files for split, files in found.items() if files}
+    if not splits and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
+        raise ValueError(
+            f"`name` must be a folder with a folder of MIDI files for each split, such as {', '.join(SPLITS)}; the "
+            f"files of {folder} lie in none."
+        )
+    return splits
 
 
 def read_groove_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:
@@ -94,7 +104,7 @@ def _read_table(table: Path) -> datasets.DatasetDict:
             }
         )
     if skipped:
-        logger.info(f"Left out {len(skipped)} grooves whose beat is no quarter note: {', '.join(skipped)}.")
+        logger.warning(f"Left out {len(skipped)} grooves whose beat is no quarter note: {', '.join(skipped)}.")
     return datasets.DatasetDict(
         {split: datasets.Dataset.from_list(part, features=FEATURES) for split, part in rows.items()}
     )

@@ -16,11 +16,18 @@ from transformers.generation import GenerateDecoderOnlyOutput
 
 STEPS_PER_WHOLE_NOTE = 16
 OUTPUTS = ("midi", "png", "wav")
+READING = ("track", "strict", "steps_per_bar", "allow_empty")
 CONTROLS = ("forbid_columns", "force", "max_hits_per_step", "density_bias", "forbid_repeat")
 # transformers 5.24 gave the keys and values of earlier tokens a new name.
 CACHE_NAME = "cache" if "cache" in GenerateDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
+# From, to, and of what; a tempo that a MIDI file can state, and a temperature that leaves numbers finite.
+RANGES = {
+    "tempo": (3.6, 60e6, " quarter notes a minute"),
+    "temperature": (0.0, 1e6, ""),
+    "top_p": (0.0, 1.0, ""),
+}
 PARAMETERS = {
-    "preprocess": ("bars", "prompt_bars", "tempo", "time_signature"),
+    "preprocess": ("bars", "prompt_bars", "tempo", "time_signature", *READING),
     "forward": ("temperature", "top_k", "top_p", "do_sample", "num_return_sequences", "seed", "streamer", *CONTROLS),
     "postprocess": ("outputs", "sampling_rate"),
 }
@@ -77,7 +84,8 @@ class DrumGenerationPipeline(Pipeline):
     Args of a call:
         bars (`int`, defaults to 16): Bars of the answer, those given included.
         prompt_bars (`int`, *optional*): First bars of the groove that are given, silence where it is shorter; by
-            default the number that the model was trained with, or all if the groove is shorter.
+            default the number that the model was trained with, or all if the groove is shorter. Then silent bars at
+            its beginning are dropped, as they were in training.
         temperature (`float`, defaults to 0.9): The lower, the more predictable; 0 always takes the most probable.
         top_k (`int`, *optional*): Choose among so many most probable tokens.
         top_p (`float`, *optional*): Choose among the most probable tokens that together have this probability.
@@ -86,14 +94,15 @@ class DrumGenerationPipeline(Pipeline):
         seed (`int`, *optional*): The same seed gives the same answers to the same call. The global random generators
             stay as they are.
         tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove.
-        time_signature (`tuple[int, int]`, *optional*): Meter of a groove that does not state one: a text, a roll, or
-            nothing. That of a MIDI file stays.
+        time_signature (`tuple[int, int]` or `"last"`, *optional*): Meter of a groove that does not state one: a text,
+            a roll, or nothing. That of a MIDI file stays; of one whose meter changes, `"last"` takes the last.
+        track, strict, steps_per_bar, allow_empty (*optional*): How a groove is read, as in `DrumLmProcessor.read`.
         outputs (`Sequence[str]`, defaults to `("midi", "png", "wav")`): Files to make.
         sampling_rate (`int`, defaults to 22050): Of the sound.
         streamer (`BaseStreamer`, *optional*): Gets the tokens as they are written; see also `stream`.
         forbid_columns (`Sequence[int | str]`, *optional*): Drums that stay silent, such as `"crash"`.
         force (array of shape `(num_steps, columns)`, *optional*): 1 for a hit, 0 for a rest, -1 for what the model
-            decides, from the first step of the groove on; or one such array for each groove.
+            decides, from the first step of the answer on; or one such array for each groove.
         max_hits_per_step (`int`, *optional*): Most drums at once.
         density_bias (`float` or `Sequence[float]`, *optional*): Added to the log odds of a hit, for each drum.
         forbid_repeat (`bool`, defaults to `False`): No bar is the same as the one before.
@@ -110,7 +119,7 @@ class DrumGenerationPipeline(Pipeline):
     Example:
     ```python
     >>> from transformers import pipeline
-    >>> compose = pipeline("drum-generation", model="model_cards/drum-lm-small")
+    >>> compose = pipeline("drum-generation", model="model_cards/drum-lm-small-groove")
     >>> groove = compose("groove.mid", bars=16, seed=29)[0]
     >>> open("continued.mid", "wb").write(groove["midi"])
     ```
@@ -190,9 +199,13 @@ class DrumGenerationPipeline(Pipeline):
         bars: int = 16,
         prompt_bars: int | None = None,
         tempo: float | None = None,
-        time_signature: Sequence[int] | None = None,
+        time_signature: Sequence[int] | str | None = None,
+        **reading: Any,
     ) -> Prompt:
-        roll = self.read_groove(groove, None if time_signature is None else tuple(time_signature))
+        num_read = max(bars, prompt_bars or 0, self.processor.bars)
+        roll = self.read_groove(groove, time_signature, bars=num_read, **reading)
+        if prompt_bars is None:
+            roll = self.processor.drop_leading_silence(roll)
         played = np.flatnonzero(roll.hits.any(1))
         num_bars = played[-1] // roll.steps_per_bar + 1 if len(played) else 0
         if prompt_bars is None:
@@ -207,24 +220,22 @@ class DrumGenerationPipeline(Pipeline):
         roll = dataclasses.replace(roll, hits=hits, tempo=roll.tempo if tempo is None else float(tempo))
         return Prompt(roll, bars)
 
-    def read_groove(self, groove: Any, time_signature: tuple[int, int] | None) -> Any:
+    def read_groove(self, groove: Any, time_signature: Sequence[int] | str | None, **options: Any) -> Any:
         """A groove as a `DrumRoll`, in a meter if it states none itself."""
-        roll = self.processor.read(None if isinstance(groove, str) and not groove.strip() else groove)
-        if time_signature is None or tuple(roll.time_signature) == time_signature:
+        is_blank = isinstance(groove, str) and not groove.strip()
+        has_no_meter = groove is None or is_blank or hasattr(groove, "shape")
+        has_no_meter = has_no_meter or (isinstance(groove, str) and "\n" in groove)
+        if isinstance(time_signature, str):
+            options["time_signature"], time_signature = time_signature, None
+        if time_signature is not None and has_no_meter:
+            options.setdefault("steps_per_bar", count_steps(time_signature))
+        roll = self.processor.read(None if is_blank else groove, **options)
+        if time_signature is None or tuple(roll.time_signature) == tuple(time_signature):
             return roll
-        numerator, denominator = time_signature
-        is_text = isinstance(groove, str) and (not groove.strip() or "\n" in groove)
-        if not (groove is None or is_text or hasattr(groove, "shape")):
-            own = "/".join(map(str, roll.time_signature))
-            raise ValueError(
-                f"`time_signature` must be that of the groove, {own}; got {numerator}/{denominator}. Leave it out."
-            )
-        steps, rest = divmod(STEPS_PER_WHOLE_NOTE * numerator, denominator)
-        if rest or not steps:
-            raise ValueError(
-                f"`time_signature` must make a bar of whole sixteenth notes; got {numerator}/{denominator}."
-            )
-        return dataclasses.replace(roll, steps_per_bar=steps, time_signature=time_signature)
+        if not has_no_meter:
+            own, wanted = ("/".join(map(str, meter)) for meter in (roll.time_signature, time_signature))
+            raise ValueError(f"`time_signature` must be that of the groove, {own}; got {wanted}. Leave it out.")
+        return dataclasses.replace(roll, time_signature=tuple(time_signature))
 
     def _forward(
         self,
@@ -433,22 +444,50 @@ def pad_left(rows: list[list[int]], value: int) -> torch.Tensor:
     return torch.tensor([[value] * (length - len(row)) + row for row in rows])
 
 
+def count_steps(time_signature: Sequence[int]) -> int:
+    """Sixteenth notes of a bar."""
+    numerator, denominator = time_signature
+    steps, rest = divmod(STEPS_PER_WHOLE_NOTE * numerator, denominator)
+    if rest or not steps:
+        raise ValueError(f"`time_signature` must make a bar of whole sixteenth notes; got {numerator}/{denominator}.")
+    return steps
+
+
 def check_parameters(given: dict[str, Any]) -> None:
-    """Refuses values out of range, each with its name."""
-    for name in ("bars", "top_k", "num_return_sequences"):
-        if name in given and given[name] < 1:
-            raise ValueError(f"`{name}` must be at least 1; got {given[name]}.")
-    for name in ("prompt_bars", "temperature"):
-        if name in given and not 0 <= given[name] < math.inf:
-            raise ValueError(f"`{name}` must be at least 0; got {given[name]}.")
-    if "top_p" in given and not 0 < given["top_p"] <= 1:
-        raise ValueError(f"`top_p` must be in (0, 1]; got {given['top_p']}.")
-    if "tempo" in given and not 0 < given["tempo"] < math.inf:
-        raise ValueError(f"`tempo` must be a positive number of quarter notes a minute; got {given['tempo']}.")
+    """Refuses values of another kind or out of range, each with its name, before anything is computed."""
+    for name in ("bars", "prompt_bars", "top_k", "num_return_sequences", "max_hits_per_step", "steps_per_bar"):
+        least = 0 if name in ("prompt_bars", "max_hits_per_step") else 1
+        if name in given and not (is_integer(given[name]) and given[name] >= least):
+            raise ValueError(f"`{name}` must be a whole number, at least {least}; got {given[name]!r}.")
+    for name, (low, high, unit) in RANGES.items():
+        value = given.get(name, low)
+        if not (is_integer(value) or isinstance(value, (float, np.floating))) or not low <= value <= high:
+            raise ValueError(f"`{name}` must be a number from {low:g} to {high:g}{unit}; got {value!r}.")
+    if given.get("top_p") == 0:
+        raise ValueError("`top_p` must be above 0; got 0.")
+    if "time_signature" in given:
+        check_meter(given["time_signature"])
     outputs = given.get("outputs", ())
     unknown = [name for name in ([outputs] if isinstance(outputs, str) else outputs) if name not in OUTPUTS]
     if unknown or isinstance(outputs, str):
         raise ValueError(f"`outputs` must be a sequence of {', '.join(OUTPUTS)}; got {outputs!r}.")
+
+
+def is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def check_meter(time_signature: Any) -> None:
+    """Refuses what is no meter that MIDI can state."""
+    from decahub.models.drum_lm.performance_drum_lm import check_time_signature
+
+    if isinstance(time_signature, str) and time_signature in ("last", "error"):
+        return
+    if isinstance(time_signature, str) or len(time_signature) != 2 or not all(map(is_integer, time_signature)):
+        raise ValueError(
+            f"`time_signature` must be two whole numbers, such as (3, 4), or 'last'; got {time_signature!r}."
+        )
+    check_time_signature(tuple(time_signature))
 
 
 def split_by_meter(prompts: list[Prompt], batch_size: int) -> Iterator[list[int]]:
@@ -462,6 +501,8 @@ def split_by_meter(prompts: list[Prompt], batch_size: int) -> Iterator[list[int]
 def shift_force(force: Any, dropped_bars: list[int], steps_per_bar: int) -> torch.Tensor:
     """Cells of each row without those of bars that the model does not see."""
     force = torch.as_tensor(force)
+    if force.is_floating_point() and not torch.equal(force, force.round()):
+        raise ValueError("`force` must hold only 1, 0 and -1; got a fraction.")
     if not any(dropped_bars):
         return force
     force = force.expand(len(dropped_bars), *force.shape[-2:])

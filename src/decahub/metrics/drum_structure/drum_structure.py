@@ -252,6 +252,8 @@ class DrumStructure(evaluate.Metric):
         batches = (predictions, references, nll, separator_nll, num_steps)
         joined = ([value for batch in column for value in batch] for column in batches)
         inputs = dict(zip(INPUTS, joined, strict=True))
+        if isinstance(columns, str):
+            raise TypeError(f"`columns` must be a list of names, one for each character of a line; got {columns!r}.")
         options = {"prompt_bars": prompt_bars, "bars": bars, "bar_lines": bar_lines}
         _check({**options, "num_resamples": num_resamples}, inputs)
         options |= {"columns": tuple(columns), "cluster": cluster}

@@ -1,6 +1,7 @@
 """Low-rank adapters on the backbone, by peft: added, told from the other weights, and merged into them."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -21,7 +22,9 @@ def add_adapter(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
 
     Raises:
         ImportError: If peft is not installed.
+        ValueError: If the settings ask for what would not be saved, or would change a weight that has two uses.
     """
+    check_settings(backbone, settings)
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -33,6 +36,53 @@ def add_adapter(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
     for module in set(backbone.modules()) - before:
         # An adapter starts as the identity; the initialization of the model must not touch it.
         module._is_hf_initialized = True
+
+
+def check_settings(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
+    """Refuse settings whose adapters could not be saved alone or merged.
+
+    Raises:
+        ValueError: If biases are to be trained, or an embedding that is the head as well is named in a way that would
+            tell the two apart.
+    """
+    if settings.get("bias", "none") != "none":
+        raise ValueError(
+            f"`adapter` must have `bias` 'none', since biases belong to the base and are not saved; got "
+            f"{settings['bias']!r}."
+        )
+    embedding, head = backbone.get_input_embeddings(), backbone.get_output_embeddings()
+    if head is None or head.weight is not embedding.weight:
+        return
+    (embedding_name,), (head_name,) = find_names(backbone, [embedding]), find_names(backbone, [head])
+    for key, name in (
+        ("target_modules", head_name), ("modules_to_save", head_name), ("target_modules", embedding_name)
+    ):  # fmt: skip
+        if _is_chosen(name, settings.get(key)):
+            raise ValueError(
+                f"`adapter` must not have {name!r} in `{key}`: the embedding and the head of this model are one "
+                f"weight. Train it whole, with {embedding_name.rpartition('.')[2]!r} in `modules_to_save`."
+            )
+
+
+def find_names(backbone: nn.Module, modules: Iterable[nn.Module]) -> list[str]:
+    """Names of modules of a language model."""
+    return [name for name, own in backbone.named_modules() if any(own is module for module in modules)]
+
+
+def find_vocabulary_names(backbone: nn.Module) -> list[str]:
+    """Names of what has a row for each token: the embedding, and the head unless both are one weight."""
+    embedding, head = backbone.get_input_embeddings(), backbone.get_output_embeddings()
+    modules = [embedding] if head is None or head.weight is embedding.weight else [embedding, head]
+    return [name.rpartition(".")[2] for name in find_names(backbone, modules)]
+
+
+def _is_chosen(name: str, choice: Any) -> bool:
+    """Whether peft would take a module for one of `choice`: a pattern, or names and ends of names."""
+    if choice is None or choice == "all-linear":  # which leaves out the head
+        return False
+    if isinstance(choice, str):
+        return re.fullmatch(choice, name) is not None
+    return any(name == end or name.endswith(f".{end}") for end in choice)
 
 
 def is_adapter_name(name: str) -> bool:
@@ -57,4 +107,4 @@ def merge_adapter(backbone: nn.Module) -> None:
         vars(backbone).pop(attribute, None)
 
 
-__all__ = ["DEFAULTS", "add_adapter", "is_adapter_name", "merge_adapter"]
+__all__ = ["DEFAULTS", "add_adapter", "find_vocabulary_names", "is_adapter_name", "merge_adapter"]

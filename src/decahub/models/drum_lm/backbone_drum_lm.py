@@ -1,5 +1,6 @@
 """Where the language model of Drum LM comes from: a folder, a GGUF file, the Hub, or the base of an adapter."""
 
+import copy
 import hashlib
 import os
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
+from transformers.utils import cached_file
 
 
 GGUF_VARIABLE = "DECAHUB_SMOLLM2_GGUF"
@@ -24,13 +26,14 @@ def split_gguf_path(source: str | os.PathLike, gguf_file: str | None = None) -> 
 
 
 def load_backbone(source: str | os.PathLike | PreTrainedModel, gguf_file: str | None = None, **kwargs: Any) -> Any:
-    """A causal language model with plain weights, ready to be trained and saved.
+    """A causal language model with plain float32 weights, ready to be trained and saved.
 
     Args:
         source (`str`, `os.PathLike` or `PreTrainedModel`): Folder or Hub id of a causal language model, path of a GGUF
             file, or a model, which is returned as it is.
         gguf_file (`str`, *optional*): Name of a GGUF file inside `source`.
-        kwargs: Further arguments of `AutoModelForCausalLM.from_pretrained`.
+        kwargs: Further arguments of `AutoModelForCausalLM.from_pretrained`; `dtype` replaces float32, in which small
+            steps of an optimizer are not lost as they are in the bfloat16 of most files.
 
     Raises:
         TypeError: If `source` is a model that cannot generate.
@@ -44,13 +47,16 @@ def load_backbone(source: str | os.PathLike | PreTrainedModel, gguf_file: str | 
             )
         return source
     folder, gguf_file = split_gguf_path(source, gguf_file)
+    kwargs = {"dtype": torch.float32, **kwargs}
     if gguf_file is None:
         return AutoModelForCausalLM.from_pretrained(folder, **kwargs)
     if Path(folder).is_dir() and not (Path(folder) / gguf_file).is_file():
         raise FileNotFoundError(f"`gguf_file` must be a file of {folder}; there is no {gguf_file}.")
     # Without `dequantize` the model keeps a quantizer that can be neither trained nor saved.
-    kwargs = {"dtype": torch.float32, **kwargs, "quantization_config": GgufConfig(dequantize=True)}
-    return AutoModelForCausalLM.from_pretrained(folder, gguf_file=gguf_file, **kwargs)
+    quantization = GgufConfig(dequantize=True)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=gguf_file, quantization_config=quantization, **kwargs
+    )
 
 
 def compute_sha256(path: str | os.PathLike) -> str:
@@ -86,7 +92,8 @@ def load_base(base: Mapping[str, str], given: Any = None, **kwargs: Any) -> PreT
 
     Args:
         base (`Mapping`): As in `DrumLmConfig.adapter_base`.
-        given (`str`, `os.PathLike` or `PreTrainedModel`, *optional*): Takes the place of what `base` names.
+        given (`str`, `os.PathLike` or `PreTrainedModel`, *optional*): Takes the place of what `base` names; of a model
+            a copy is returned, so that it can be the base of several adapters.
         kwargs: Further arguments of `from_pretrained`.
 
     Raises:
@@ -94,22 +101,37 @@ def load_base(base: Mapping[str, str], given: Any = None, **kwargs: Any) -> PreT
         OSError: If the base cannot be found; the message says how to get it.
     """
     if isinstance(given, PreTrainedModel):
-        return load_backbone(given)
+        return copy.deepcopy(load_backbone(given))
     file = base.get("file")
-    source: Any = given or (os.environ.get(GGUF_VARIABLE) if file else None)
-    if source is None:
-        try:
-            return load_backbone(base["repo_id"], gguf_file=file, **kwargs)
-        except OSError as error:
-            raise OSError(
-                f"`base_model` must say where the base of this adapter is: {file or base['repo_id']} could not be "
-                f"loaded from {base['repo_id']!r}. Give its path"
-                + (f", or set {GGUF_VARIABLE} to it; `make smollm2` fetches SmolLM2." if file else ".")
-            ) from error
-    folder, gguf_file = split_gguf_path(source, file if Path(source).is_dir() else None)
-    if gguf_file is not None and file:
-        check_sha256(Path(folder) / gguf_file, base["sha256"])
-    return load_backbone(folder, gguf_file=gguf_file, **kwargs)
+    try:
+        if file is None:
+            return load_backbone(given or base["repo_id"], **kwargs)
+        path = find_base_file(base, given)
+    except OSError as error:
+        raise OSError(
+            f"`base_model` must say where the base of this adapter is: {file or base['repo_id']} could not be loaded "
+            f"from {str(given or base['repo_id'])!r}. Give its path"
+            + (f", or set {GGUF_VARIABLE} to it; `make smollm2` fetches SmolLM2." if file else ".")
+        ) from error
+    check_sha256(path, base["sha256"])
+    return load_backbone(path.parent, gguf_file=path.name, **kwargs)
+
+
+def find_base_file(base: Mapping[str, str], given: str | os.PathLike | None) -> Path:
+    """Path of the GGUF file of an adapter's base, whatever it holds.
+
+    Raises:
+        OSError: If there is none.
+    """
+    variable = os.environ.get(GGUF_VARIABLE)
+    if given is None and variable:
+        path = Path(variable)
+        # The variable may name the base of another adapter.
+        if path.name == base["file"] or (path.is_file() and compute_sha256(path) == base["sha256"]):
+            return path
+    if given is not None and Path(given).suffix == GGUF_SUFFIX:
+        return Path(given)
+    return Path(str(cached_file(given or base["repo_id"], base["file"])))
 
 
 def check_sha256(path: Path, expected: str) -> None:

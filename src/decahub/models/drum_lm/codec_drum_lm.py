@@ -119,7 +119,10 @@ class DrumCodec:
 
     @classmethod
     def official(cls) -> "DrumCodec":
-        """The codec that gives the same text as the authors' code for every file."""
+        """The codec that gives the same text as the authors' code for every file.
+
+        The authors read all of track 0, whatever its channels: `read_midi(file, track=0)` where they differ.
+        """
         return cls(quantize="official", unknown_pitch="error", time_signature="last", allow_empty=True)
 
     @property

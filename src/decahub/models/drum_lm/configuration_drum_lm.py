@@ -221,14 +221,16 @@ class DrumLmConfig(PreTrainedConfig):
                 raise ValueError(
                     f"`grammar_token_ids` must be different ids in [0, {size}); got {list(self.grammar_token_ids)}."
                 )
-        for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
+        for name in (
+            "final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier", "output_multiplier"
+        ):  # fmt: skip
             if self.restrict_vocab and getattr(text_config, name, None) not in (None, 1, 1.0):
                 raise ValueError(
                     f"`restrict_vocab` must be false for a backbone with `{name}`, whose scores are more than a "
                     "product with the head."
                 )
-        if self.prompt_loss_weight < 0:
-            raise ValueError(f"`prompt_loss_weight` must not be negative; got {self.prompt_loss_weight}.")
+        if not 0 <= self.prompt_loss_weight <= 1:
+            raise ValueError(f"`prompt_loss_weight` must be in [0, 1]; got {self.prompt_loss_weight}.")
 
     def validate_adapter(self):
         if self.adapter_base is None:

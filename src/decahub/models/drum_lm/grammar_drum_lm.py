@@ -443,6 +443,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             self.controls.to(scores.device)
         is_new = self._prompt is None or not self._begins_with_prompt(input_ids)
         if is_new:
+            self._check_vocabulary(scores.shape[1])
             self._begin(input_ids)
         else:
             self._follow(input_ids)
@@ -457,6 +458,15 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             )
         return self._mask(scores, allowed, is_over)
 
+    def _check_vocabulary(self, vocab_size: int) -> None:
+        """Refuse a model of another vocabulary; padding that was added to the tokenizer alone cannot be written."""
+        if self.grammar.token_ids[-1] >= vocab_size:
+            raise ValueError(
+                f"`grammar` must be of the tokenizer and the columns of the model; its tokens go up to "
+                f"{self.grammar.token_ids[-1]}, and the model scores {vocab_size}."
+            )
+        self._closing_ids = [token for token in self.grammar.closing_ids if token < vocab_size]
+
     def _mask(self, scores: torch.FloatTensor, allowed: torch.Tensor, is_over: torch.Tensor) -> Any:
         ids = self.grammar.ids
         kept = scores[:, ids]
@@ -465,7 +475,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         masked = torch.full_like(scores, -torch.inf)
         masked[:, ids] = kept.masked_fill(~allowed, -torch.inf)
         # A constant, for a model whose scores are restricted to grooves gives the closing tokens none to speak of.
-        for token in self.grammar.closing_ids:
+        for token in self._closing_ids:
             masked[:, token] = torch.where(is_over, 0.0, masked[:, token])
         return masked
 

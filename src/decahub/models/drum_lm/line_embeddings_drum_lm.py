@@ -14,7 +14,7 @@ from .backbone_drum_lm import split_gguf_path
 def replace_vocabulary(
     backbone: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    source: str | os.PathLike | PreTrainedModel,
+    source: str | os.PathLike | PreTrainedModel | None,
     gguf_file: str | None = None,
 ) -> None:
     """Give a language model the vocabulary of another tokenizer, in place.
@@ -23,7 +23,7 @@ def replace_vocabulary(
         backbone (`PreTrainedModel`): The language model.
         tokenizer (`PreTrainedTokenizerBase`): Its new tokenizer, with one token for each line.
         source (`str`, `os.PathLike` or `PreTrainedModel`): Where the model and its old tokenizer were loaded from. A
-            model's own name is used; without one its embeddings are drawn anew.
+            model's own name is used; without one, or with `None`, its embeddings are drawn anew.
         gguf_file (`str`, *optional*): Name of a GGUF file inside `source`.
     """
     place: Any = source.name_or_path if isinstance(source, PreTrainedModel) else source

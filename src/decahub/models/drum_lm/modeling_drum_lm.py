@@ -1,5 +1,6 @@
 """Drum LM: a causal language model that continues drum grooves written as text (arXiv 2301.01162)."""
 
+import copy
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
-from .adapter_drum_lm import DEFAULTS, add_adapter, is_adapter_name, merge_adapter
+from .adapter_drum_lm import DEFAULTS, add_adapter, find_vocabulary_names, is_adapter_name, merge_adapter
 from .backbone_drum_lm import describe_base, load_backbone, load_base
 from .configuration_drum_lm import DrumLmConfig
 from .line_embeddings_drum_lm import replace_vocabulary
@@ -118,6 +119,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
 
         Args:
             source (`str`, `os.PathLike` or `PreTrainedModel`): Folder or Hub id, path of a GGUF file, or a model.
+                Files are loaded in float32. A model is used as it is; with adapters or another vocabulary, a copy.
             processor ([`DrumLmProcessor`], *optional*): Gives the fields of the writing and, for the tokenization
                 "line", the vocabulary that takes the place of the old one: the embedding of a line is then the mean of
                 those of its tokens.
@@ -129,18 +131,22 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
                 was loaded by.
             config_fields: Fields of [`DrumLmConfig`].
         """
-        backbone = load_backbone(source, gguf_file)
-        if reinit:
-            backbone = AutoModelForCausalLM.from_config(backbone.config)
         if processor is not None:
             config_fields = {**processor.to_config_fields(), **config_fields}
-            if config_fields.get("tokenization") == "line":
-                replace_vocabulary(backbone, processor.tokenizer, source, gguf_file)
         config_fields.setdefault("tokenization", "text")
+        has_new_vocabulary = processor is not None and config_fields["tokenization"] == "line"
+        backbone = load_backbone(source, gguf_file)
+        if reinit:
+            backbone = AutoModelForCausalLM.from_config(backbone.config).float()
+        elif backbone is source and (has_new_vocabulary or adapter is not None):
+            backbone = copy.deepcopy(backbone)
+        if has_new_vocabulary:
+            replace_vocabulary(backbone, processor.tokenizer, None if reinit else source, gguf_file)
         if adapter is not None:
-            is_new = reinit or config_fields["tokenization"] == "line"
+            is_new = reinit or has_new_vocabulary
+            saved_whole = {"modules_to_save": find_vocabulary_names(backbone)} if has_new_vocabulary else {}
             config_fields |= {
-                "adapter": {**DEFAULTS, **adapter},
+                "adapter": {**DEFAULTS, **saved_whole, **adapter},
                 "adapter_base": None if is_new else describe_base(source, gguf_file, repo_id),
             }
         return cls(cls.config_class(backbone_config=backbone.config, **config_fields), backbone)
@@ -172,9 +178,9 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             OSError: If the base cannot be found.
         """
         hub_arguments = {name: kwargs[name] for name in HUB_KEYWORDS if name in kwargs}
-        config = kwargs.get("config") or cls.config_class.from_pretrained(
-            pretrained_model_name_or_path, **hub_arguments
-        )
+        config = kwargs.get("config") or pretrained_model_name_or_path
+        if not isinstance(config, PreTrainedConfig):
+            config = cls.config_class.from_pretrained(config, **hub_arguments)
         if config.adapter_base is None:
             kwargs["output_loading_info"] = output_loading_info
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)

@@ -86,6 +86,11 @@ class DrumLmProcessor(ProcessorMixin):
         encoding_version: int = ENCODING_VERSION,
         **kwargs: Any,
     ):
+        if not isinstance(columns, str):
+            raise TypeError(
+                f"`columns` must be the name of a drum map, which is saved; got {type(columns).__name__}. A map of "
+                "your own is an argument of `DrumCodec`."
+            )
         if tokenization not in TOKENIZATIONS:
             raise ValueError(f"`tokenization` must be one of {', '.join(TOKENIZATIONS)}; got {tokenization!r}.")
         if encoding_version != ENCODING_VERSION:
@@ -195,11 +200,24 @@ class DrumLmProcessor(ProcessorMixin):
             "padding_side",
         )
         options = {name: merged[name] for name in names if merged.get(name) is not None}
-        padded = self.tokenizer.pad({"input_ids": rows}, **{"padding": True, "padding_side": "left"} | options)
-        return BatchFeature(dict(padded), tensor_type=None)
+        return self._pad(rows, **{"padding": True, "padding_side": "left"} | options)
+
+    def _pad(self, rows: list[list[int]], **options: Any) -> BatchFeature:
+        """Rows of one length; without a padding token the end of sequence, which the mask hides."""
+        if self.tokenizer.pad_token_id is not None:
+            return BatchFeature(dict(self.tokenizer.pad({"input_ids": rows}, **options)), tensor_type=None)
+        length, at_left = max(map(len, rows)), options["padding_side"] == "left"
+        padded: dict[str, list[list[int]]] = {}
+        for name, values, filling in (
+            ("input_ids", rows, self.tokenizer.eos_token_id or 0),
+            ("attention_mask", [[1] * len(row) for row in rows], 0),
+        ):
+            gaps = [[filling] * (length - len(row)) for row in values]
+            padded[name] = [gap + row if at_left else row + gap for gap, row in zip(gaps, values, strict=True)]
+        return BatchFeature(padded, tensor_type=options.get("return_tensors"))
 
     def _encode_prompt(self, groove: Any, prompt_bars: int, bars: int | None) -> list[int]:
-        roll = self.read(groove, bars=bars)
+        roll = self.read(groove, bars=max(bars or self.bars, prompt_bars))
         lines = self._find_lines(roll)[: prompt_bars * roll.steps_per_bar]
         if not lines:
             return self._get_grammar().canonical_ids(self.separator)
@@ -298,7 +316,16 @@ class DrumLmProcessor(ProcessorMixin):
             if built is not None:
                 self._grammar = built
 
-    def read(self, groove: Any, bars: int | None = None, tempo: float | None = None) -> DrumRoll:
+    def read(
+        self,
+        groove: Any,
+        bars: int | None = None,
+        tempo: float | None = None,
+        *,
+        track: int | None = None,
+        strict: bool = True,
+        **options: Any,
+    ) -> DrumRoll:
         """A groove of any kind as a roll.
 
         Args:
@@ -308,19 +335,27 @@ class DrumLmProcessor(ProcessorMixin):
                 a roll without steps.
             bars (`int`, *optional*): Bars that are read of MIDI; by default `bars` of the processor.
             tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove, or 120.
+            track (`int`, *optional*): Track of a MIDI file; by default the one with drums.
+            strict (`bool`, defaults to `True`): Whether a text must have the exact characters; `False` also takes `O`
+                and `x` for hits, and line ends and blank lines of any kind.
+            options: Settings of [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`] for this groove, in place of those
+                of the processor: `steps_per_bar`, `time_signature`, `allow_empty` and others.
 
         Raises:
             ValueError: If it cannot be read.
         """
-        roll = self._read(groove, self.build_codec(**({} if bars is None else {"bars": bars})))
+        codec = self.build_codec(**options, **({} if bars is None else {"bars": bars}))
+        roll = self._read(groove, codec, track, strict)
         return roll if tempo is None else dataclasses.replace(roll, tempo=float(tempo))
 
-    def _read(self, groove: Any, codec: DrumCodec) -> DrumRoll:
-        columns, steps_per_bar = codec.drum_map.num_columns, self.steps_per_bar or DEFAULT_STEPS_PER_BAR
+    def _read(self, groove: Any, codec: DrumCodec, track: int | None, strict: bool) -> DrumRoll:
+        columns, steps_per_bar = codec.drum_map.num_columns, codec.steps_per_bar or DEFAULT_STEPS_PER_BAR
         if groove is None:
             return DrumRoll(np.zeros((0, columns), dtype=bool), steps_per_bar)
         if isinstance(groove, str) and ("\n" in groove or not groove.strip("-o")):
-            return DrumRoll(codec.parse_text(groove, separator=self.separator, end=self.end), steps_per_bar)
+            self._check_separators(groove, steps_per_bar)
+            hits = codec.parse_text(groove, strict, separator=self.separator, end=self.end)
+            return DrumRoll(hits, steps_per_bar)
         if isinstance(groove, torch.Tensor):
             groove = groove.cpu().numpy()
         if isinstance(groove, np.ndarray):
@@ -329,7 +364,26 @@ class DrumLmProcessor(ProcessorMixin):
             if groove.hits.shape[1] != columns:
                 raise ValueError(f"`groove` must have {columns} columns; got a roll of shape {groove.hits.shape}.")
             return groove
-        return codec.encode(groove if isinstance(groove, DrumPerformance) else read_midi(groove))
+        return codec.encode(groove if isinstance(groove, DrumPerformance) else read_midi(groove, track=track))
+
+    def _check_separators(self, text: str, steps_per_bar: int) -> None:
+        """Refuse a text whose separators tell of bars of another length."""
+        count = 0
+        for number, line in enumerate(map(str.strip, text.split("\n")), start=1):
+            if line != self.separator:
+                count += bool(line)
+                continue
+            if count not in (0, steps_per_bar):
+                raise ValueError(
+                    f"`groove` must have {self.separator} after each bar of {steps_per_bar} lines; in line {number} "
+                    f"it stands after {count}. Pass `steps_per_bar`, or to the pipeline `time_signature`."
+                )
+            count = 0
+
+    def drop_leading_silence(self, roll: DrumRoll) -> DrumRoll:
+        """A roll without the silent bars at its beginning, by `strip_rule`; as it is if there is nothing else."""
+        dropped = len(roll.hits) - len(self._find_lines(roll))
+        return dataclasses.replace(roll, hits=roll.hits[dropped:]) if dropped else roll
 
     # --- Token ids to grooves
 

@@ -4,15 +4,11 @@ import io
 import wave
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .codec_drum_lm import STEPS_PER_QUARTER, DrumRoll
 from .drum_map_drum_lm import DrumMap
-
-
-if TYPE_CHECKING:
-    from .codec_drum_lm import DrumRoll
 
 
 MINIMUM_SAMPLING_RATE, MAXIMUM_SAMPLING_RATE = 8000, 192000
@@ -72,7 +68,7 @@ SOUNDS: dict[int, tuple[Sound, float, float]] = {
 
 
 def synthesize(
-    roll: "DrumRoll", drum_map: DrumMap, sampling_rate: int = 22050, velocities: np.ndarray | None = None
+    roll: DrumRoll, drum_map: DrumMap, sampling_rate: int = 22050, velocities: np.ndarray | None = None
 ) -> np.ndarray:
     """Sound of a drum roll at its own tempo; the same roll always gives the same samples.
 
@@ -92,8 +88,7 @@ def synthesize(
     """
     check_arguments(roll, drum_map, sampling_rate)
     gains = find_gains(roll, velocities)
-    numerator, denominator = roll.time_signature
-    seconds_per_step = 60 / roll.tempo * 4 * numerator / denominator / roll.steps_per_bar
+    seconds_per_step = 60 / roll.tempo / STEPS_PER_QUARTER
     starts = np.rint(np.arange(len(gains) + 1) * seconds_per_step * sampling_rate).astype(np.int64)
     sounds = [render_sound(pitch, sampling_rate) for pitch in drum_map.written]
     ends = [starts[-1]]
@@ -107,7 +102,7 @@ def synthesize(
     return (waveform * (PEAK / peak if peak else 1)).astype(np.float32)
 
 
-def check_arguments(roll: "DrumRoll", drum_map: DrumMap, sampling_rate: int) -> None:
+def check_arguments(roll: DrumRoll, drum_map: DrumMap, sampling_rate: int) -> None:
     if roll.hits.shape[1] != drum_map.num_columns:
         raise ValueError(
             f"`roll` must have the {drum_map.num_columns} columns of `drum_map`; got {roll.hits.shape[1]}. Give the "
@@ -121,7 +116,7 @@ def check_arguments(roll: "DrumRoll", drum_map: DrumMap, sampling_rate: int) -> 
         raise ValueError(f"`roll.tempo` must be a positive number of quarter notes a minute; got {roll.tempo}.")
 
 
-def find_gains(roll: "DrumRoll", velocities: np.ndarray | None) -> np.ndarray:
+def find_gains(roll: DrumRoll, velocities: np.ndarray | None) -> np.ndarray:
     """How loud each cell is played, from 0 to 1."""
     if velocities is None:
         return roll.hits.astype(np.float64)
