@@ -5,12 +5,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from decahub import DrumLmForCausalLM, DrumLmProcessor
+from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.models.drum_lm import backbone_drum_lm
 from decahub.models.drum_lm.backbone_drum_lm import (
     GGUF_VARIABLE,
     check_sha256,
     compute_sha256,
+    describe_base,
     find_base_file,
     load_base,
 )
@@ -196,6 +197,28 @@ def test_the_variable_of_another_base_is_passed_over(tmp_path, monkeypatch):
     assert found == file
 
 
+def test_the_variable_may_name_the_base_by_another_name(tmp_path, monkeypatch):
+    file = tmp_path / "renamed.gguf"
+    file.write_bytes(b"GGUF")
+    monkeypatch.setenv(GGUF_VARIABLE, str(file))
+
+    found = find_base_file({"repo_id": "someone/model", "file": "small.gguf", "sha256": compute_sha256(file)}, None)
+
+    assert found == file
+
+
+def test_a_gguf_file_of_a_repository_is_named_with_its_hash(tmp_path, monkeypatch):
+    file = tmp_path / "small.gguf"
+    file.write_bytes(b"GGUF")
+    monkeypatch.setattr(
+        backbone_drum_lm, "cached_file", lambda repo_id, name: {"someone/model": tmp_path}[repo_id] / name
+    )
+
+    base = describe_base("someone/model", "small.gguf", None)
+
+    assert base == {"repo_id": "someone/model", "file": "small.gguf", "sha256": compute_sha256(file)}
+
+
 @pytest.mark.parametrize("fields", [{}, {"reinit": True}, {"adapter": {}}])
 def test_weights_are_trained_in_float32(base, tmp_path, fields):
     AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
@@ -217,11 +240,33 @@ def test_a_given_model_is_the_base_of_several_adapters(base, model, tmp_path):
     assert not any("lora" in name for name in given.state_dict())
 
 
+@pytest.mark.parametrize("name", ["dtype", "torch_dtype"])
+def test_the_base_of_an_adapter_has_the_type_that_is_asked_for(model, tmp_path, name):
+    model.save_pretrained(tmp_path / "adapter")
+
+    loaded = DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", **{name: torch.bfloat16})
+
+    assert loaded.backbone.model.norm.weight.dtype == torch.bfloat16
+
+
+def test_a_given_configuration_stays_as_it_is(model, tmp_path):
+    model.save_pretrained(tmp_path / "adapter")
+    config = DrumLmConfig.from_pretrained(tmp_path / "adapter")
+    before = config.to_dict()
+
+    DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", config=config, prompt_loss_weight=0.5).merge_adapter()
+
+    assert config.to_dict() == before
+
+
 @pytest.mark.parametrize(
     ("adapter", "message"),
     [
-        ({"bias": "all"}, "`adapter` must have `bias` 'none'"),
+        ({"bias": "all"}, "`adapter` must have `bias` 'none'.*; got 'all'"),
+        ({"bias": "lora_only"}, "`adapter` must have `bias` 'none'.*; got 'lora_only'"),
+        ({"trainable_token_indices": [3]}, r"`adapter` must not have `trainable_token_indices`.*; got \[3\]"),
         ({"modules_to_save": ["lm_head"]}, "`adapter` must not have 'lm_head' in `modules_to_save`"),
+        ({"modules_to_save": ["head"]}, "`adapter` must not have 'lm_head' in `modules_to_save`"),
         ({"target_modules": ["lm_head", "q_proj"]}, "`adapter` must not have 'lm_head' in `target_modules`"),
         ({"target_modules": ["embed_tokens"]}, "`adapter` must not have 'model.embed_tokens' in `target_modules`"),
         ({"target_modules": ".*(q_proj|lm_head)"}, "`adapter` must not have 'lm_head' in `target_modules`"),
@@ -254,13 +299,29 @@ def test_embeddings_of_lines_are_trained_beside_the_adapters(tmp_path, is_tied):
         torch.testing.assert_close(merged(ids).logits, model(ids).logits, atol=ATOL_MERGED, rtol=0)
 
 
+@pytest.mark.parametrize("adapter", [{"modules_to_save": None}, {"modules_to_save": ["norm"]}])
+def test_modules_to_save_of_the_user_stay(base, adapter):
+    model = DrumLmForCausalLM.from_backbone(base, tokenization="line", adapter=adapter)
+
+    assert model.config.adapter["modules_to_save"] == adapter["modules_to_save"]
+
+
+def test_a_model_of_lines_needs_no_name_to_have_adapters():
+    backbone = LlamaForCausalLM(LlamaConfig(**BACKBONE))
+
+    model = DrumLmForCausalLM.from_backbone(backbone, tokenization="line", adapter={"r": 2})
+
+    assert model.config.adapter_base is None
+    assert model.config.adapter["modules_to_save"] == ["embed_tokens"]
+
+
 def test_random_lines_are_drawn_as_wide_as_other_weights(base, tmp_path):
     build_bpe_tokenizer().save_pretrained(base)
     processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line")
 
     model = DrumLmForCausalLM.from_backbone(base, processor, reinit=True)
 
-    assert float(model.get_input_embeddings().weight.std()) == pytest.approx(0.02, rel=0.1)
+    assert float(model.get_input_embeddings().weight.detach().std()) == pytest.approx(0.02, rel=0.1)
 
 
 def test_a_configuration_may_be_given_by_its_place(model, tmp_path):

@@ -75,6 +75,22 @@ def test_contradictions_are_refused(fields, message):
         build_config(**fields)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "multiplier"), [("falcon_h1", "lm_head_multiplier"), ("muse_spark", "output_multiplier")]
+)
+def test_scores_that_a_backbone_multiplies_are_not_restricted(model_type, multiplier):
+    fields = {"restrict_vocab": True, "grammar_token_ids": [3, 5], "tokenization": "text"}
+
+    with pytest.raises((ValueError, StrictDataclassError), match=f"`restrict_vocab` must be false .* `{multiplier}`"):
+        DrumLmConfig(backbone_config={"model_type": model_type, multiplier: 0.5}, **fields)
+    DrumLmConfig(backbone_config={"model_type": model_type, multiplier: 1.0}, **fields)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_prompts_may_count_for_nothing_or_fully(weight):
+    assert build_config(prompt_loss_weight=weight).prompt_loss_weight == weight
+
+
 def test_a_misspelled_field_of_a_variant_is_named():
     with pytest.raises(ValueError, match="`bar` must be a field of DrumLmConfig; it is not. Did you mean `bars`?"):
         DrumLmConfig.from_variant("small", bar=8)

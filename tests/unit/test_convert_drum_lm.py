@@ -124,9 +124,16 @@ def test_an_adapter_with_magnitudes_goes_there_and_back(language_model, tmp_path
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"bias": "all"}, "must leave its base as it is; .* has 'bias': 'all'"),
+        ({"bias": "all"}, "must leave its base as it is.* has 'bias': 'all'"),
         ({"init_lora_weights": "pissa_niter_4"}, "has 'init_lora_weights': 'pissa_niter_4'"),
+        ({"init_lora_weights": "OLoRA"}, "has 'init_lora_weights': 'OLoRA'"),
+        ({"init_lora_weights": "corda"}, "has 'init_lora_weights': 'corda'"),
+        ({"init_lora_weights": "loftq"}, "has 'init_lora_weights': 'loftq'"),
+        ({"init_lora_weights": "lora_ga"}, "has 'init_lora_weights': 'lora_ga'"),
+        ({"lora_bias": True}, "has 'lora_bias': True"),
+        ({"trainable_token_indices": [3]}, "has 'trainable_token_indices'"),
         ({"layer_replication": [[0, 1], [0, 1]]}, "has 'layer_replication'"),
+        ({"alora_invocation_tokens": [3]}, "has 'alora_invocation_tokens'"),
         ({"modules_to_save": ["embed_tokens"]}, "must not have trained 'model.embed_tokens' apart from the head"),
         ({"base_model_name_or_path": "nowhere/at-all"}, "`base_model` must be the base of the adapter; 'nowhere/at-"),
     ],
@@ -141,6 +148,53 @@ def test_adapters_that_would_score_otherwise_are_refused(peft_folder, tmp_path, 
         convert_checkpoint(tmp_path / "peft", tmp_path / "ours")
 
     assert not (tmp_path / "ours").exists()
+
+
+@pytest.fixture
+def embedding_adapter(language_model, tmp_path):
+    """A base whose embedding is not its head, and an adapter of peft on that embedding."""
+    peft = pytest.importorskip("peft")
+    tokenizer = AutoTokenizer.from_pretrained(language_model)
+    torch.manual_seed(2)
+    fields = {**BACKBONE, "vocab_size": len(tokenizer), "tie_word_embeddings": False}
+    LlamaForCausalLM(LlamaConfig(**fields)).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    settings = peft.LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"], task_type="CAUSAL_LM")
+    model = peft.get_peft_model(base, settings)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def test_an_adapter_of_embeddings_goes_there_and_back(embedding_adapter, tmp_path):
+    embedding_adapter.save_pretrained(tmp_path / "peft", save_embedding_layers=False)
+
+    convert_checkpoint(tmp_path / "peft", tmp_path / "ours")
+    convert_checkpoint(tmp_path / "ours", tmp_path / "theirs")
+
+    before, after = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("peft", "theirs"))
+    assert_same(before, after)
+    ours = DrumLmForCausalLM.from_pretrained(tmp_path / "ours")
+    ours.config.restrict_vocab = False
+    torch.testing.assert_close(compute_scores(ours), compute_scores(embedding_adapter), atol=0, rtol=0)
+
+
+def test_an_adapter_that_holds_weights_of_its_base_is_refused(embedding_adapter, tmp_path):
+    embedding_adapter.save_pretrained(tmp_path / "peft")
+
+    with pytest.raises(
+        CheckpointError, match="must not hold .*embed_tokens.base_layer.weight, .*save_embedding_layers"
+    ):
+        convert_checkpoint(tmp_path / "peft", tmp_path / "ours")
+
+
+def test_a_base_without_a_tokenizer_is_refused(peft_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(CheckpointError, match=r"must hold a tokenizer that transformers knows; .*empty"):
+        convert_checkpoint(peft_folder, tmp_path / "ours", base_model=str(tmp_path / "empty"))
 
 
 def test_an_adapter_without_safetensors_is_refused(tmp_path):

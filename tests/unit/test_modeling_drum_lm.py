@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from decahub import DrumLmConfig, DrumLmForCausalLM
+from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.models.drum_lm.modeling_drum_lm import CACHE_NAME
+from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
 
 from .drum_lm_tiny_model import BACKBONE, VOCAB_SIZE, build_model
 
@@ -217,6 +218,30 @@ def test_reinit_keeps_the_architecture_alone():
 
     assert model.backbone.config.to_dict() == backbone.config.to_dict()
     assert not torch.equal(model.get_input_embeddings().weight, backbone.get_input_embeddings().weight)
+
+
+def test_reinit_draws_in_float32():
+    backbone = LlamaForCausalLM(LlamaConfig(**BACKBONE, dtype="bfloat16")).to(torch.bfloat16)
+
+    model = DrumLmForCausalLM.from_backbone(backbone, reinit=True)
+
+    weight = model.get_input_embeddings().weight
+    assert weight.dtype == model.backbone.config.dtype == torch.float32
+    assert not torch.equal(weight, weight.to(torch.bfloat16).float())  # drawn in it, not only stored
+
+
+@pytest.mark.parametrize("reinit", [False, True])
+def test_a_given_model_keeps_its_vocabulary(reinit):
+    backbone = LlamaForCausalLM(LlamaConfig(**BACKBONE)).eval()
+    ids = draw_ids()
+    before, scores = backbone.config.to_dict(), backbone(ids).logits
+    processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line")
+
+    model = DrumLmForCausalLM.from_backbone(backbone, processor, reinit=reinit)
+
+    assert model.config.get_text_config().vocab_size == len(processor.tokenizer) != VOCAB_SIZE
+    assert backbone.config.to_dict() == before
+    assert torch.equal(backbone(ids).logits, scores)
 
 
 def test_a_model_that_cannot_generate_is_refused():
