@@ -48,9 +48,11 @@ LORA_SETTINGS = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "modules_to_save", "use_rslora",
     "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "layers_to_transform", "layers_pattern",
 )  # fmt: skip
-# What changes the base itself, or is kept elsewhere than in the adapters.
-UNKNOWN_SETTINGS = ("lora_bias", "trainable_token_indices", "layer_replication", "megatron_config")
-BASE_CHANGING_STARTS = ("pissa", "olora", "corda", "loftq")
+# What changes the base itself, is kept elsewhere than in the adapters, or turns them off for some tokens.
+UNKNOWN_SETTINGS = (
+    "lora_bias", "trainable_token_indices", "layer_replication", "megatron_config", "alora_invocation_tokens"
+)  # fmt: skip
+BASE_CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # Tensors of an adapter that are no weights of a layer, whose names in peft's files end without `weight`.
 BARE_TENSORS = {"lora_magnitude_vector": ".weight", "lora_embedding_A": "", "lora_embedding_B": ""}
 
@@ -63,13 +65,19 @@ def convert_state_dict(official: Mapping[str, torch.Tensor], config: DrumLmConfi
         config ([`DrumLmConfig`]): Tells with `adapter` which of both.
 
     Raises:
-        CheckpointError: If a name is of the other kind.
+        CheckpointError: If a name is of the other kind, or of the base of an adapter.
     """
     if config.adapter is None:
         return {PREFIX + name: tensor for name, tensor in official.items()}
     strange = [name for name in official if not name.startswith(PEFT_PREFIX)]
     if strange:
         raise CheckpointError(f"Names of an adapter must begin with {PEFT_PREFIX!r}; {strange[0]} does not.")
+    of_base = [name for name in official if ".base_layer." in name]
+    if of_base:
+        raise CheckpointError(
+            f"An adapter must not hold {of_base[0]}, a weight of its base. Save it again with "
+            "`save_embedding_layers=False`."
+        )
     return rename(official, _from_peft)
 
 
@@ -143,7 +151,12 @@ def convert_checkpoint(
 
 def _load_tokenizer(source: str | Path) -> Any:
     folder, gguf_file = split_gguf_path(source)
-    return AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
+    try:
+        return AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
+    except ValueError as error:
+        raise CheckpointError(
+            f"A language model must hold a tokenizer that transformers knows; {source} does not: {error}"
+        ) from error
 
 
 def _convert_language_model(checkpoint: Path, output_dir: Path) -> dict[str, Any]:
@@ -213,12 +226,13 @@ def _check_peft(checkpoint: Path, settings: Mapping[str, Any]) -> None:
     strange = [name for name in UNKNOWN_SETTINGS if settings.get(name)]
     if settings.get("bias", "none") != "none":
         strange.append("bias")
-    if str(settings.get("init_lora_weights")).startswith(BASE_CHANGING_STARTS):
+    if str(settings.get("init_lora_weights")).lower().startswith(BASE_CHANGING_STARTS):
         strange.append("init_lora_weights")
     if strange:
         raise CheckpointError(
-            f"The adapter must leave its base as it is; {checkpoint} has {strange[0]!r}: {settings[strange[0]]!r}. "
-            "Merge it into its base with peft, and convert the whole model."
+            "The adapter must leave its base as it is, and be added to it for every token; "
+            f"{checkpoint} has {strange[0]!r}: {settings[strange[0]]!r}. If peft can merge it into its base, "
+            "convert the whole model that this makes."
         )
 
 

@@ -42,13 +42,18 @@ def check_settings(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
     """Refuse settings whose adapters could not be saved alone or merged.
 
     Raises:
-        ValueError: If biases are to be trained, or an embedding that is the head as well is named in a way that would
-            tell the two apart.
+        ValueError: If biases or rows of the embedding are to be trained, or an embedding that is the head as well is
+            named in a way that would tell the two apart.
     """
     if settings.get("bias", "none") != "none":
         raise ValueError(
             f"`adapter` must have `bias` 'none', since biases belong to the base and are not saved; got "
             f"{settings['bias']!r}."
+        )
+    if settings.get("trainable_token_indices"):
+        raise ValueError(
+            f"`adapter` must not have `trainable_token_indices`, which are not saved; got "
+            f"{settings['trainable_token_indices']!r}. Train the whole embedding, by its name in `modules_to_save`."
         )
     embedding, head = backbone.get_input_embeddings(), backbone.get_output_embeddings()
     if head is None or head.weight is not embedding.weight:
@@ -57,7 +62,7 @@ def check_settings(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
     for key, name in (
         ("target_modules", head_name), ("modules_to_save", head_name), ("target_modules", embedding_name)
     ):  # fmt: skip
-        if _is_chosen(name, settings.get(key)):
+        if _is_chosen(name, settings.get(key), separator="." if key == "target_modules" else ""):
             raise ValueError(
                 f"`adapter` must not have {name!r} in `{key}`: the embedding and the head of this model are one "
                 f"weight. Train it whole, with {embedding_name.rpartition('.')[2]!r} in `modules_to_save`."
@@ -76,13 +81,16 @@ def find_vocabulary_names(backbone: nn.Module) -> list[str]:
     return [name.rpartition(".")[2] for name in find_names(backbone, modules)]
 
 
-def _is_chosen(name: str, choice: Any) -> bool:
-    """Whether peft would take a module for one of `choice`: a pattern, or names and ends of names."""
+def _is_chosen(name: str, choice: Any, separator: str) -> bool:
+    """Whether peft would take a module for one of `choice`: a pattern, or names and ends of names.
+
+    An end follows a `separator`, which is nothing in `modules_to_save`: `head` is there the end of `lm_head`.
+    """
     if choice is None or choice == "all-linear":  # which leaves out the head
         return False
     if isinstance(choice, str):
         return re.fullmatch(choice, name) is not None
-    return any(name == end or name.endswith(f".{end}") for end in choice)
+    return any(name == end or name.endswith(separator + end) for end in choice)
 
 
 def is_adapter_name(name: str) -> bool:

@@ -47,7 +47,8 @@ def load_backbone(source: str | os.PathLike | PreTrainedModel, gguf_file: str | 
             )
         return source
     folder, gguf_file = split_gguf_path(source, gguf_file)
-    kwargs = {"dtype": torch.float32, **kwargs}
+    if "torch_dtype" not in kwargs:  # the earlier name, which transformers still takes
+        kwargs = {"dtype": torch.float32, **kwargs}
     if gguf_file is None:
         return AutoModelForCausalLM.from_pretrained(folder, **kwargs)
     if Path(folder).is_dir() and not (Path(folder) / gguf_file).is_file():
@@ -81,9 +82,8 @@ def describe_base(source: str | os.PathLike | PreTrainedModel, gguf_file: str | 
         return {"repo_id": name}
     folder, gguf_file = split_gguf_path(source, gguf_file)
     base = {"repo_id": repo_id or folder}
-    path = Path(folder) / gguf_file if gguf_file else None
-    if path is not None and path.is_file():
-        base |= {"file": path.name, "sha256": compute_sha256(path)}
+    if gguf_file is not None:
+        base |= {"file": gguf_file, "sha256": compute_sha256(str(cached_file(folder, gguf_file)))}
     return base
 
 

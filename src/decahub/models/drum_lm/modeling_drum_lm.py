@@ -82,7 +82,8 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
 
     Args:
         config ([`DrumLmConfig`]): Configuration of the model.
-        backbone (`PreTrainedModel`, *optional*): The language model; by default one with random weights.
+        backbone (`PreTrainedModel`, *optional*): The language model, which adapters change in place; by default one
+            with random weights. `from_backbone` leaves a given model as it is.
 
     Example:
     ```python
@@ -126,7 +127,8 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             gguf_file (`str`, *optional*): Name of a GGUF file inside `source`.
             reinit (`bool`, defaults to `False`): Keep the architecture alone, with random weights.
             adapter (`Mapping`, *optional*): Train low-rank adapters with these arguments of `peft.LoraConfig`, and
-                save them without the backbone; `{}` for the usual ones.
+                save them without the backbone; `{}` for the usual ones, which with the tokenization "line" train the
+                embeddings as well.
             repo_id (`str`, *optional*): Name of the backbone that an adapter's configuration holds; by default that it
                 was loaded by.
             config_fields: Fields of [`DrumLmConfig`].
@@ -134,20 +136,20 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         if processor is not None:
             config_fields = {**processor.to_config_fields(), **config_fields}
         config_fields.setdefault("tokenization", "text")
-        has_new_vocabulary = processor is not None and config_fields["tokenization"] == "line"
+        is_line = config_fields["tokenization"] == "line"
+        has_new_vocabulary = processor is not None and is_line
         backbone = load_backbone(source, gguf_file)
         if reinit:
-            backbone = AutoModelForCausalLM.from_config(backbone.config).float()
+            backbone = AutoModelForCausalLM.from_config(copy.deepcopy(backbone.config), dtype=torch.float32)
         elif backbone is source and (has_new_vocabulary or adapter is not None):
             backbone = copy.deepcopy(backbone)
         if has_new_vocabulary:
             replace_vocabulary(backbone, processor.tokenizer, None if reinit else source, gguf_file)
         if adapter is not None:
-            is_new = reinit or has_new_vocabulary
-            saved_whole = {"modules_to_save": find_vocabulary_names(backbone)} if has_new_vocabulary else {}
+            saved_whole = {"modules_to_save": find_vocabulary_names(backbone)} if is_line else {}
             config_fields |= {
                 "adapter": {**DEFAULTS, **saved_whole, **adapter},
-                "adapter_base": None if is_new else describe_base(source, gguf_file, repo_id),
+                "adapter_base": None if reinit or is_line else describe_base(source, gguf_file, repo_id),
             }
         return cls(cls.config_class(backbone_config=backbone.config, **config_fields), backbone)
 
@@ -179,7 +181,9 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         """
         hub_arguments = {name: kwargs[name] for name in HUB_KEYWORDS if name in kwargs}
         config = kwargs.get("config") or pretrained_model_name_or_path
-        if not isinstance(config, PreTrainedConfig):
+        if isinstance(config, PreTrainedConfig):
+            config = copy.deepcopy(config)
+        else:
             config = cls.config_class.from_pretrained(config, **hub_arguments)
         if config.adapter_base is None:
             kwargs["output_loading_info"] = output_loading_info
@@ -311,11 +315,13 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
                 restricted to those.
         """
         return_dict = self.config.return_dict if return_dict is None else return_dict
+        # By its earlier name it stays under that, so that transformers can warn of it.
+        is_by_earlier_name = cache is None and past_key_values is not None
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "position_ids": position_ids,
-            CACHE_NAME: past_key_values if cache is None else cache,
+            "past_key_values" if is_by_earlier_name else CACHE_NAME: past_key_values if cache is None else cache,
             "inputs_embeds": inputs_embeds,
             "use_cache": use_cache,
             "return_dict": True,
