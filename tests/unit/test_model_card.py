@@ -204,6 +204,18 @@ def test_use_of_a_published_repository_shows_both_ways(folder):
     )
 
 
+@pytest.mark.parametrize("file", [{}, {"file": "base.gguf", "sha256": "0" * 64}])
+def test_a_folder_of_adapters_says_what_they_stand_on(folder, file):
+    before = str(render_model_card(folder))
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"adapter_base": {"repo_id": "a/b"} | file})
+
+    card = str(render_model_card(folder))
+
+    assert "adapters alone" not in before
+    assert "This folder holds adapters alone. They stand on a/b" in card
+    assert ("the file `base.gguf` with the sha256" in card) is bool(file)
+
+
 def test_the_lines_of_the_card_run(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder.parent)
     build_picture(seed=4).save("picture.png")
