@@ -10,6 +10,7 @@ was.
 import dataclasses
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,7 @@ class TrainArguments(LoopArguments):
     config: dict = argument({}, "Fields of DrumLmConfig to change.")
     processor: dict = argument({}, "Arguments of DrumLmProcessor.")
     augmentation: dict = argument({}, "Arguments of `build_train_transform`: length of the crop, rotation, swaps.")
+    pad_to_multiple_of: int = argument(1, "Pad batches to a multiple of so many tokens: fewer shapes, fewer kernels.")
     adam_betas: list[float] = argument([0.9, 0.999], "Betas of AdamW.")
 
 
@@ -117,7 +119,7 @@ def run_training(
         Update(optimizer, training_step, scheduler=arguments.build_scheduler),
         SeededTransform(grooves, transform, arguments.seed),
         arguments,
-        collate_fn=drum_generation.collate_training,
+        collate_fn=partial(drum_generation.collate_training, pad_to_multiple_of=arguments.pad_to_multiple_of),
         evaluate=evaluate if arguments.eval_epochs or arguments.eval_steps else None,
     )
 

@@ -123,15 +123,21 @@ def read_grooves(rows: Iterable[Mapping[str, Any]], processor: Any) -> list[dict
     return kept
 
 
-def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+def collate(examples: Sequence[Mapping[str, Any]], pad_to_multiple_of: int = 1) -> dict[str, torch.Tensor]:
     """Examples padded on the right to the longest.
+
+    Args:
+        examples (`Sequence[Mapping]`): What the transforms make of rows.
+        pad_to_multiple_of (`int`, defaults to 1): Pad on to a multiple of so many tokens. Kernels are then built for
+            few lengths and not for each batch anew.
 
     Returns:
         `dict` of `input_ids`, `attention_mask`, `labels` (-100 for padding) and `is_mark`, `(batch_size, num_tokens)`,
         and of `prompt_lengths` and `num_steps`, `(batch_size,)`. The padding of `input_ids` is the last token again,
         which the mask hides.
     """
-    length = max(len(example["input_ids"]) for example in examples)
+    longest = max(len(example["input_ids"]) for example in examples)
+    length = -(-longest // pad_to_multiple_of) * pad_to_multiple_of
 
     def pad(rows: Sequence[Sequence[int]], values: Sequence[int]) -> torch.Tensor:
         padded = [[*row, *[value] * (length - len(row))] for row, value in zip(rows, values, strict=True)]
@@ -149,9 +155,9 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     }
 
 
-def collate_training(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+def collate_training(examples: Sequence[Mapping[str, Any]], pad_to_multiple_of: int = 1) -> dict[str, torch.Tensor]:
     """What the model's `forward` takes of [`collate`]."""
-    batch = collate(examples)
+    batch = collate(examples, pad_to_multiple_of)
     del batch["is_mark"]
     return batch
 
