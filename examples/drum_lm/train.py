@@ -124,14 +124,19 @@ def run_training(
     )
 
 
-def draw_groove(arguments: TrainArguments, model: DrumLmForCausalLM, processor: DrumLmProcessor, rows: Any) -> Path:
-    """Picture of a groove of the data, its first bars given and the rest written by the model."""
-    answer = pipeline(TASK, model=model, processor=processor)(
-        rows[0]["midi"], bars=processor.bars, seed=arguments.seed, outputs=["png"]
-    )[0]
+def draw_groove(
+    arguments: TrainArguments, model: DrumLmForCausalLM, processor: DrumLmProcessor, rows: Any
+) -> list[Path]:
+    """Picture of a groove of the data, its first bars given and the rest written by the model, if that has room."""
+    compose = pipeline(TASK, model=model, processor=processor)
+    try:
+        answer = compose(rows[0]["midi"], bars=processor.bars, seed=arguments.seed, outputs=["png"])[0]
+    except ValueError as error:  # no reason to lose the run
+        print(f"No picture is drawn: {error}")
+        return []
     path = Path(arguments.output_dir) / "continued_groove.png"
     path.write_bytes(answer["png"])
-    return path
+    return [path]
 
 
 def main():
@@ -166,7 +171,7 @@ def main():
         recipe=dataclasses.asdict(arguments),
         train_log=result.train_log,
         training_minutes=result.minutes,
-        pictures=[draw_groove(arguments, result.model, processor, splits[arguments.eval_split])],
+        pictures=draw_groove(arguments, result.model, processor, splits[arguments.eval_split]),
     )
     print({name: round(value, 4) for name, value in measurement.figures.items()})
     print(f"Saved to {folder}")
