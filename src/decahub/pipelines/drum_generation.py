@@ -14,30 +14,11 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessor, Pipeli
 from transformers.generation import GenerateDecoderOnlyOutput
 
 
-STEPS_PER_WHOLE_NOTE = 16
 OUTPUTS = ("midi", "png", "wav")
 READING = ("track", "reader", "strict", "steps_per_bar", "allow_empty")
 CONTROLS = ("forbid_columns", "force", "max_hits_per_step", "density_bias", "forbid_repeat")
 # transformers 5.24 gave the keys and values of earlier tokens a new name.
 CACHE_NAME = "cache" if "cache" in GenerateDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
-# The least; None is the default of each.
-LEAST = {
-    "bars": 1,
-    "prompt_bars": 0,
-    "top_k": 1,
-    "num_return_sequences": 1,
-    "max_hits_per_step": 0,
-    "steps_per_bar": 1,
-    "track": 0,
-}
-SWITCHES = ("do_sample", "forbid_repeat", "strict", "allow_empty")
-LEAST_TEMPERATURE = 1e-6  # scores that are divided by less may be infinite
-# From, to, and of what; a tempo that a MIDI file can state, and a temperature that leaves numbers finite.
-RANGES = {
-    "tempo": (3.6, 60e6, " quarter notes a minute"),
-    "temperature": (0.0, 1e6, ""),
-    "top_p": (0.0, 1.0, ""),
-}
 PARAMETERS = {
     "preprocess": ("bars", "prompt_bars", "tempo", "time_signature", *READING),
     "forward": ("temperature", "top_k", "top_p", "do_sample", "num_return_sequences", "seed", "streamer", *CONTROLS),
@@ -201,6 +182,8 @@ class DrumGenerationPipeline(Pipeline):
         return [preprocess, forward, postprocess]
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        from decahub.models.drum_lm.arguments_drum_lm import check_arguments
+
         known = [name for names in PARAMETERS.values() for name in names]
         for name in parameters:
             if name not in known:
@@ -208,7 +191,7 @@ class DrumGenerationPipeline(Pipeline):
                 hint = f" Did you mean `{nearest[0]}`?" if nearest else f" Known are {', '.join(known)}."
                 raise TypeError(f"`{name}` must be an argument of this pipeline; it is not.{hint}")
         given = {name: value for name, value in parameters.items() if value is not None}
-        check_parameters(given)
+        check_arguments(given, OUTPUTS)
         preprocess, forward, postprocess = (
             {name: given[name] for name in names if name in given} for names in PARAMETERS.values()
         )
@@ -223,6 +206,8 @@ class DrumGenerationPipeline(Pipeline):
         time_signature: Sequence[int] | str | None = None,
         **reading: Any,
     ) -> Prompt:
+        from decahub.models.drum_lm.arguments_drum_lm import check_roll
+
         num_read = max(bars, prompt_bars or 0, self.processor.bars)
         roll = self.read_groove(groove, time_signature, bars=num_read, **reading)
         if prompt_bars is None:
@@ -244,6 +229,8 @@ class DrumGenerationPipeline(Pipeline):
 
     def read_groove(self, groove: Any, time_signature: Sequence[int] | str | None, **options: Any) -> Any:
         """A groove as a `DrumRoll`, in a meter if it states none itself."""
+        from decahub.models.drum_lm.arguments_drum_lm import count_steps
+
         is_blank = isinstance(groove, str) and not groove.strip()
         has_no_meter = groove is None or is_blank or hasattr(groove, "shape")
         has_no_meter = has_no_meter or (isinstance(groove, str) and "\n" in groove)
@@ -467,96 +454,6 @@ def pad_left(rows: list[list[int]], value: int) -> torch.Tensor:
     """Rows of one length, filled up at their beginnings."""
     length = max(map(len, rows))
     return torch.tensor([[value] * (length - len(row)) + row for row in rows])
-
-
-def count_steps(time_signature: Sequence[int]) -> int:
-    """Sixteenth notes of a bar."""
-    numerator, denominator = time_signature
-    steps, rest = divmod(STEPS_PER_WHOLE_NOTE * numerator, denominator)
-    if rest or not steps:
-        raise ValueError(f"`time_signature` must make a bar of whole sixteenth notes; got {numerator}/{denominator}.")
-    return steps
-
-
-def check_parameters(given: dict[str, Any]) -> None:
-    """Refuses values of another kind or out of range, each with its name, before anything is computed."""
-    for name, least in LEAST.items():
-        if name in given and not (is_integer(given[name]) and given[name] >= least):
-            raise ValueError(f"`{name}` must be a whole number, at least {least}; got {given[name]!r}.")
-    for name, (low, high, unit) in RANGES.items():
-        value = given.get(name, low)
-        if not (is_integer(value) or isinstance(value, (float, np.floating))) or not low <= value <= high:
-            raise ValueError(f"`{name}` must be a number from {low:g} to {high:g}{unit}; got {value!r}.")
-    if given.get("top_p") == 0:
-        raise ValueError("`top_p` must be above 0; got 0.")
-    if 0 < given.get("temperature", 0) < LEAST_TEMPERATURE:
-        raise ValueError(
-            f"`temperature` must be 0 or at least {LEAST_TEMPERATURE:g}; got {given['temperature']!r}. 0 always takes "
-            "the most probable."
-        )
-    for name in SWITCHES:
-        if name in given and given[name] not in (True, False):
-            raise ValueError(f"`{name}` must be True or False; got {given[name]!r}.")
-    seed = given.get("seed", 0)
-    if not is_integer(seed) or not -(2**63) <= seed < 2**64:
-        raise ValueError(f"`seed` must be a whole number of 64 bits; got {seed!r}.")
-    if "time_signature" in given:
-        check_meter(given["time_signature"])
-    outputs = given.get("outputs", ())
-    if not is_sequence(outputs) or any(name not in OUTPUTS for name in outputs):
-        raise ValueError(f"`outputs` must be a sequence of {', '.join(OUTPUTS)}; got {outputs!r}.")
-    if not is_sequence(given.get("forbid_columns", ())):
-        raise ValueError(
-            f"`forbid_columns` must be a sequence of columns, such as ['crash']; got {given['forbid_columns']!r}."
-        )
-    check_files(given)
-
-
-def check_files(given: dict[str, Any]) -> None:
-    """Refuses what the modules that read and write files would refuse later."""
-    from decahub.models.drum_lm.midi_drum_lm import READERS
-    from decahub.models.drum_lm.synthesis_drum_lm import MAXIMUM_SAMPLING_RATE, MINIMUM_SAMPLING_RATE
-
-    if given.get("reader", READERS[0]) not in READERS:
-        raise ValueError(f"`reader` must be one of {', '.join(READERS)}; got {given['reader']!r}.")
-    rate = given.get("sampling_rate", MINIMUM_SAMPLING_RATE)
-    if not is_integer(rate) or not MINIMUM_SAMPLING_RATE <= rate <= MAXIMUM_SAMPLING_RATE:
-        raise ValueError(
-            f"`sampling_rate` must be a whole number in [{MINIMUM_SAMPLING_RATE}, {MAXIMUM_SAMPLING_RATE}]; got "
-            f"{rate!r}."
-        )
-
-
-def is_integer(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def is_sequence(value: Any) -> bool:
-    """Whether it holds values, one after another, and is no text."""
-    return isinstance(value, Iterable) and not isinstance(value, (str, bytes))
-
-
-def check_meter(time_signature: Any) -> None:
-    """Refuses what is no meter that MIDI can state."""
-    from decahub.models.drum_lm.performance_drum_lm import check_time_signature
-
-    if isinstance(time_signature, str) and time_signature in ("last", "error"):
-        return
-    pair = tuple(time_signature) if is_sequence(time_signature) else ()
-    if len(pair) != 2 or not all(map(is_integer, pair)):
-        raise ValueError(
-            f"`time_signature` must be two whole numbers, such as (3, 4), or 'last'; got {time_signature!r}."
-        )
-    check_time_signature(pair)
-
-
-def check_roll(roll: Any) -> None:
-    """Refuses a groove whose own tempo or meter no MIDI file can state."""
-    from decahub.models.drum_lm.midi_writer_drum_lm import convert_tempo
-    from decahub.models.drum_lm.performance_drum_lm import check_time_signature
-
-    convert_tempo(roll.tempo)
-    check_time_signature(roll.time_signature)
 
 
 def split_by_meter(prompts: list[Prompt], batch_size: int) -> Iterator[list[int]]:
