@@ -246,9 +246,7 @@ class DrumCodec:
         return characters.tobytes().decode("ascii")
 
     def parse_text(self, text: str, strict: bool = True, *, separator: str = "SEP", end: str = "END") -> np.ndarray:
-        r"""Hits of a text; lines that are a separator or an end mark are left out.
-
-        Lines may end with `\r\n`, and blank lines may follow the last.
+        """Hits of a text; lines that are a separator or an end mark are left out.
 
         Args:
             text (`str`): Lines of `o` and `-`, one character for each column.
@@ -318,12 +316,9 @@ LENIENT_CHARACTERS = str.maketrans({"O": HIT, "x": HIT, "X": HIT})
 
 
 def _split_lines(text: str) -> list[str]:
-    """Lines without their line ends and without blank ones at the end; unlike `str.splitlines`, only a newline ends one.
-    """
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return lines
+    """Lines without their newline; unlike `str.splitlines`, nothing but a newline ends one."""
+    lines = text.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 __all__ = ["DRUM_MAPS", "DrumCodec", "DrumMap", "DrumRoll", "MeterError"]
