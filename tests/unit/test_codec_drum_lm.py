@@ -261,6 +261,14 @@ def test_lenient_reading():
     assert np.array_equal(hits, DrumCodec().parse_text("--o---\n---o--\n"))
 
 
+def test_line_ends_of_any_system_and_blank_lines_at_the_end_are_no_fault():
+    text = "--o---\r\nSEP\r\n---o--\r\nEND\r\n\r\n \n"
+
+    hits = DrumCodec().parse_text(text)
+
+    assert np.array_equal(hits, DrumCodec().parse_text("--o---\n---o--\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "strict", "message"),
     [
@@ -268,7 +276,7 @@ def test_lenient_reading():
         ("------\n--O---\n", True, "got 'O' in line 2, column 3"),
         ("------\n-----é\n", True, "got 'é' in line 2, column 6"),
         ("------\n--?---\n", False, "got '\\?' in line 2, column 3"),
-        ("------\r\n", True, "must have 6 characters in each line; line 1 has 7"),
+        ("-------\r\n", True, "must have 6 characters in each line; line 1 has 7"),
         ("------\n\n------\n", True, "line 2 has 0"),
         ("------\n-----\n", True, "line 2 has 5: '-----'"),
         ("------\n-------\n", False, "line 2 has 7: '-------'"),

@@ -159,6 +159,44 @@ def test_a_processor_serves_one_prompt_after_another(words):
         assert_valid(words.decode(ids[0]), 1)
 
 
+def test_a_second_prompt_that_extends_the_first_is_checked(words):
+    grammar, model = DrumGrammar(words, steps_per_bar=STEPS), build_random_llama(words)
+    processor = DrumGrammarLogitsProcessor(grammar, 3)
+    prompt = grammar.encode(draw_text(2, STEPS).removesuffix("END") + "SEP\n")
+    options = {"logits_processor": [processor], "max_new_tokens": 9, "eos_token_id": grammar.stop_id}
+    model.generate(torch.tensor([prompt]), **options)
+
+    for _ in range(2):  # what was refused is refused again
+        with pytest.raises(ValueError, match=r"row 0 is not from column \d+ on \(bar 3, line 1\).* stands 'E"):
+            model.generate(torch.tensor([[*prompt, *grammar.canonical_ids("END")]]), **options)
+    longer = torch.tensor([[*prompt, *grammar.encode("--o---\n")]])
+    written = model.generate(longer, **options)
+
+    expected = model.generate(longer, **options | {"logits_processor": [DrumGrammarLogitsProcessor(grammar, 3)]})
+    assert torch.equal(written, expected)
+
+
+def test_a_prompt_that_was_refused_is_refused_again(words):
+    grammar = DrumGrammar(words, steps_per_bar=STEPS)
+    scores = torch.zeros(1, len(words))
+    wrong, excluded = (torch.tensor([grammar.canonical_ids(line)]) for line in ("END", "oooooo"))
+    processor = DrumGrammarLogitsProcessor(grammar, 2, forbid_columns=[0])
+
+    for ids, message in ((wrong, "canonical"), (excluded[:, :1], "controls")) * 2:
+        for _ in range(2):
+            with pytest.raises(ValueError, match=message):
+                processor(ids, scores)
+
+
+def test_assisted_generation_is_let_through(words):
+    grammar, model = DrumGrammar(words, steps_per_bar=STEPS), build_random_llama(words)
+    prompt = grammar.encode(draw_text(1, STEPS).removesuffix("END") + "SEP\n")
+
+    for options in ({"prompt_lookup_num_tokens": 4}, {"assistant_model": build_random_llama(words, seed=1)}):
+        texts, _ = generate(model, grammar, words, [prompt], 3, do_sample=False, temperature=None, **options)
+        assert_valid(texts[0], 3)
+
+
 def test_bars_lie_between_both_bounds(words):
     grammar, model = DrumGrammar(words, steps_per_bar=1), build_random_llama(words)
     torch.manual_seed(4)
@@ -333,13 +371,19 @@ def test_density_bias_is_what_the_hits_of_a_line_add_up_to(tokenizer, grammar):
     [
         ({"bars_min": 0}, "`bars_min` must be at least 1; got 0"),
         ({"bars_min": 3, "bars_max": 2}, r"`bars_max` must be at least `bars_min` \(3\); got 2"),
-        ({"forbid_columns": [6]}, r"`forbid_columns` must be in \[0, 6\); got 6"),
+        ({"forbid_columns": [6]}, r"`forbid_columns` must be whole numbers in \[0, 6\); got 6"),
         ({"max_hits_per_step": -1}, "`max_hits_per_step` must not be negative; got -1"),
-        ({"force": torch.zeros(3, 5)}, r"`force` must have the shape .*got \(1, 3, 5\)"),
-        ({"force": torch.full((3, 6), 2)}, "`force` must hold 1 .*got 2 to 2"),
+        ({"force": torch.zeros(3, 5)}, r"`force` must have the shape .*got \(3, 5\)"),
+        ({"force": torch.full((3, 6), 2)}, "`force` must hold 1 .*got 2"),
         ({"force": torch.ones(3, 6), "max_hits_per_step": 2}, "`force` must leave a line at each step.*step 0"),
         ({"density_bias": [1.0, 2.0]}, r"`density_bias` must be one number or 6; got shape \(2,\)"),
         ({"density_bias": float("inf")}, "`density_bias` must be finite"),
+        ({"density_bias": "dense"}, "`density_bias` must be one number or 6; got 'dense'"),
+        ({"force": torch.full((3, 6), 0.5)}, "`force` must hold 1 .*; got 0.5"),
+        ({"force": [[float("nan")] * 6]}, "`force` must hold 1 .*; got nan"),
+        ({"force": [[1] * 6, [0] * 5]}, "`force` must be numbers in rows of 6 columns; expected sequence of length 6"),
+        ({"force": "crash"}, "`force` must be numbers in rows of 6 columns"),
+        ({"forbid_columns": [1.5]}, r"`forbid_columns` must be whole numbers in \[0, 6\); got 1.5"),
     ],
 )
 def test_refuses_controls_out_of_range(words, arguments, message):

@@ -363,7 +363,25 @@ def test_refuses_more_bars_than_the_context_holds():
         ({"time_signature": (3, 0)}, "a power of two up to 128 as denominator; got 3/0"),
         ({"time_signature": (-3, 4)}, "`time_signature` must have a numerator from 1 to 255"),
         ({"time_signature": (3, 3)}, "a power of two up to 128 as denominator; got 3/3"),
-        ({"force": np.full((3, 6), 0.5)}, "`force` must hold only 1, 0 and -1; got a fraction"),
+        ({"time_signature": 3}, "`time_signature` must be two whole numbers, .*; got 3"),
+        ({"time_signature": (3.0, 4)}, r"`time_signature` must be two whole numbers, .*; got \(3.0, 4\)"),
+        ({"temperature": 1e-42}, "`temperature` must be 0 or at least 1e-06; got 1e-42"),
+        ({"temperature": 1e30}, r"`temperature` must be a number from 0 to 1e\+06; got 1e\+30"),
+        ({"seed": 1.5}, "`seed` must be a whole number of 64 bits; got 1.5"),
+        ({"seed": 2**64}, "`seed` must be a whole number of 64 bits; got 18446744073709551616"),
+        ({"sampling_rate": 100}, r"`sampling_rate` must be a whole number in \[8000, 192000\]; got 100"),
+        ({"sampling_rate": 22050.5}, "`sampling_rate` must be a whole number in .*; got 22050.5"),
+        ({"track": "drums"}, "`track` must be a whole number, at least 0; got 'drums'"),
+        ({"reader": "mido"}, "`reader` must be one of events, symusic, auto; got 'mido'"),
+        ({"do_sample": "no"}, "`do_sample` must be True or False; got 'no'"),
+        ({"strict": "no"}, "`strict` must be True or False; got 'no'"),
+        ({"outputs": 5}, "`outputs` must be a sequence of midi, png, wav; got 5"),
+        ({"forbid_columns": "crash"}, r"`forbid_columns` must be a sequence of columns, such as \['crash'\]; got"),
+        ({"forbid_columns": 3}, "`forbid_columns` must be a sequence of columns, .*; got 3"),
+        ({"force": [[1] * 6, [0] * 5]}, "`force` must be numbers in rows of 6 columns; expected sequence of length 6"),
+        ({"force": "crash"}, "`force` must be numbers in rows of 6 columns"),
+        ({"force": np.full((3, 6), 0.5)}, "`force` must hold 1 .*; got 0.5"),
+        ({"force": 0.5}, r"`force` must have the shape \(num_steps, 6\) .*; got \(\)"),
         ({"outputs": ("mp3",)}, "`outputs` must be a sequence of midi, png, wav; got"),
         ({"outputs": "midi"}, "`outputs` must be a sequence of midi, png, wav; got 'midi'"),
         ({"time_signature": (3, 4)}, "`time_signature` must be that of the groove, 4/4; got 3/4"),
@@ -373,9 +391,50 @@ def test_refuses_more_bars_than_the_context_holds():
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_refuses(compose, options, message):
+def test_refuses(pipe, compose, monkeypatch, options, message):
+    monkeypatch.setattr(pipe.model, "generate", lambda *_, **__: pytest.fail("computed before it was checked"))
+
     with pytest.raises(ValueError, match=message):
         compose(build_roll(), **{"bars": 3, **options})
+
+
+@pytest.mark.parametrize(
+    ("groove", "message"),
+    [
+        (build_roll(tempo=1.0), "`tempo` must be from 3.6 to 60 million quarter notes a minute; got 1.0"),
+        (dataclasses.replace(build_roll(), time_signature=(3, 3)), "a power of two up to 128 as denominator; got 3/3"),
+    ],
+    ids=["tempo", "meter"],
+)
+def test_refuses_a_groove_that_no_file_can_hold_before_it_computes(pipe, monkeypatch, groove, message):
+    monkeypatch.setattr(pipe.model, "generate", lambda *_, **__: pytest.fail("computed before it was checked"))
+
+    with pytest.raises(ValueError, match=message):
+        pipe(groove, bars=3)
+
+
+def test_a_late_groove_of_a_batch_has_its_force_checked_first(pipe, monkeypatch):
+    monkeypatch.setattr(pipe.model, "generate", lambda *_, **__: pytest.fail("computed before it was checked"))
+    force = np.full((2, 16, 6), -1)
+    force[1] = 2
+
+    with pytest.raises(ValueError, match="`force` must hold 1 .*got 2"):
+        pipe([build_roll(), build_roll(time_signature=(3, 4))], bars=3, force=force)
+
+
+def test_padding_that_the_model_does_not_know_is_never_read(pipe):
+    tokenizer = build_line_tokenizer()
+    tokenizer.add_tokens([f"<{number}>" for number in range(10)])
+    tokenizer.add_special_tokens({"pad_token": "<unknown to the model>"})
+    processor = DrumLmProcessor(tokenizer=tokenizer, tokenization="line")
+    wider = DrumGenerationPipeline(model=pipe.model, processor=processor)
+    grooves = [None, build_roll()]
+
+    answers = wider(grooves, bars=3, temperature=0, outputs=())
+
+    assert tokenizer.pad_token_id >= BACKBONE["vocab_size"]
+    expected = pipe(grooves, bars=3, temperature=0, outputs=())
+    assert [answer["text"] for (answer,) in answers] == [answer["text"] for (answer,) in expected]
 
 
 def test_silence_at_the_beginning_is_no_prompt(compose):
@@ -398,12 +457,15 @@ def test_a_prompt_may_be_longer_than_a_groove_of_training(compose):
 
 def test_options_of_reading_reach_the_reader(compose):
     silence = ([(0, 44, 90)], 480)
-    text = CODEC.to_text(build_roll()).replace("o", "O").replace("\n", "\r\n")
+    text = CODEC.to_text(build_roll()).replace("o", "O") + "\n"
+    midi = CODEC.to_midi(build_roll())
 
     with pytest.raises(ValueError, match="Pass `allow_empty=True`"):
         compose(silence, bars=2, outputs=())
     assert compose(silence, bars=2, allow_empty=True, outputs=())["valid"]
-    with pytest.raises(ValueError, match="`text` must have 6 characters in each line"):
+    with pytest.raises(ValueError, match="and no track 7"):
+        compose(midi, bars=3, track=7, reader="auto", outputs=())
+    with pytest.raises(ValueError, match="`text` must hold only 'o' and '-'; got 'O'"):
         compose(text, bars=3, outputs=())
     assert np.array_equal(read_hits(compose(text, bars=3, strict=False, outputs=()))[:32], build_roll().hits[:32])
 

@@ -1,5 +1,7 @@
 """The processor of Drum LM: prompts, pairs to learn from, ids back to grooves, saving and loading."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from transformers import AutoProcessor
 
 from decahub import DrumLmConfig, DrumLmProcessor
 from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
+from decahub.models.drum_lm.midi_drum_lm import read_midi
 from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
 
 from .drum_lm_tiny import build_bpe_tokenizer
@@ -63,6 +66,38 @@ def test_prompts_are_padded_without_a_padding_token():
     assert bool((both["attention_mask"].diff(dim=1) >= 0).all())
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": "max_length", "max_length": 300},
+        {"pad_to_multiple_of": 64},
+        {"padding_side": "right"},
+        {"padding": False},
+        {"return_attention_mask": False},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_padding_by_hand_is_that_of_a_tokenizer_with_a_padding_token(options):
+    processor = DrumLmProcessor(build_bpe_tokenizer())  # whose padding token is the end of sequence
+    rolls = [build_roll(bars=1), build_roll(bars=3)]
+    expected = processor(rolls, **options)
+
+    processor.tokenizer.pad_token = None
+    padded = processor(rolls, **options)
+
+    assert dict(padded) == dict(expected)
+
+
+def test_padding_is_never_a_mark():
+    tokenizer = build_line_tokenizer()  # whose end of sequence is the end mark
+    tokenizer.pad_token = None
+    processor = DrumLmProcessor(tokenizer, tokenization="line")
+
+    inputs = processor([build_roll(bars=1), build_roll(bars=3)])
+
+    assert processor.decode_roll(inputs["input_ids"][0]).num_bars == 1
+
+
 def test_more_bars_are_read_than_those_of_training_if_asked_for(processor):
     midi = processor.to_midi(build_roll(bars=20))
 
@@ -79,6 +114,61 @@ def test_a_text_of_another_meter_is_refused(processor):
         processor.read(text)
 
     assert processor.read(text, steps_per_bar=12).num_bars == 2
+    with pytest.raises(ValueError, match="pass `steps_per_bar=12`"):
+        processor(text)
+
+
+def test_only_lenient_reading_lets_a_separator_be_missing(processor):
+    text = "---o--\n" * 32 + "SEP\n" + "---o--\n" * 16
+
+    with pytest.raises(ValueError, match="in line 33 it stands after 32"):
+        processor.read(text)
+
+    assert processor.read(text, strict=False).num_bars == 3
+
+
+@pytest.mark.parametrize("text", ["--O---", "x-----", "---X--"])
+def test_one_line_is_read_leniently_as_well(processor, text):
+    assert processor.read(text, strict=False).hits.sum() == 1
+
+
+def build_midi(notes, **options):
+    return read_midi((notes, 480)) if not options else dataclasses.replace(read_midi((notes, 480)), **options)
+
+
+KICKS = [(480 * beat, 36, 90) for beat in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("groove", "options", "message"),
+    [
+        (build_midi([(0, 44, 90)]), {"allow_empty": True}, "Pass `allow_empty=True`"),
+        (build_midi(KICKS, time_signatures=[(0, 6, 8)]), {"steps_per_bar": 12}, "Pass `steps_per_bar`"),
+        (
+            build_midi(KICKS, time_signatures=[(0, 3, 4), (1440, 4, 4)]),
+            {"time_signature": "last"},
+            'Pass `time_signature="last"`',
+        ),
+        ("--O---\n" * 16, {"strict": False}, "must hold only 'o' and '-'"),
+    ],
+    ids=["allow_empty", "steps_per_bar", "time_signature", "strict"],
+)
+def test_what_an_error_recommends_can_be_passed(processor, groove, options, message):
+    for read in (processor.read, processor):
+        with pytest.raises(ValueError, match=message):
+            read(groove)
+        read(groove, **options)
+
+
+def test_track_and_reader_reach_the_reader(processor):
+    midi = processor.to_midi(build_roll())
+
+    for read in (processor.read, processor):
+        read(midi, track=0, reader="events")
+        with pytest.raises(ValueError, match="and no track 7"):
+            read(midi, track=7)
+        with pytest.raises(ValueError, match="`reader` must be one of events, symusic, auto; got 'mido'"):
+            read(midi, reader="mido")
 
 
 def test_a_map_of_ones_own_is_refused():

@@ -14,18 +14,11 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessor, Pipeli
 from transformers.generation import GenerateDecoderOnlyOutput
 
 
-STEPS_PER_WHOLE_NOTE = 16
 OUTPUTS = ("midi", "png", "wav")
-READING = ("track", "strict", "steps_per_bar", "allow_empty")
+READING = ("track", "reader", "strict", "steps_per_bar", "allow_empty")
 CONTROLS = ("forbid_columns", "force", "max_hits_per_step", "density_bias", "forbid_repeat")
 # transformers 5.24 gave the keys and values of earlier tokens a new name.
 CACHE_NAME = "cache" if "cache" in GenerateDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
-# From, to, and of what; a tempo that a MIDI file can state, and a temperature that leaves numbers finite.
-RANGES = {
-    "tempo": (3.6, 60e6, " quarter notes a minute"),
-    "temperature": (0.0, 1e6, ""),
-    "top_p": (0.0, 1.0, ""),
-}
 PARAMETERS = {
     "preprocess": ("bars", "prompt_bars", "tempo", "time_signature", *READING),
     "forward": ("temperature", "top_k", "top_p", "do_sample", "num_return_sequences", "seed", "streamer", *CONTROLS),
@@ -84,9 +77,10 @@ class DrumGenerationPipeline(Pipeline):
     Args of a call:
         bars (`int`, defaults to 16): Bars of the answer, those given included.
         prompt_bars (`int`, *optional*): First bars of the groove that are given, silence where it is shorter; by
-            default the number that the model was trained with, or all if the groove is shorter. Then silent bars at
-            its beginning are dropped, as they were in training.
-        temperature (`float`, defaults to 0.9): The lower, the more predictable; 0 always takes the most probable.
+            default the number that the model was trained with, or all if the groove is shorter. By default, too,
+            silent bars at its beginning are dropped as they were in training, by the `strip_rule` of the processor.
+        temperature (`float`, defaults to 0.9): The lower, the more predictable; 0 always takes the most probable. From
+            1e-6 to 1e6 otherwise.
         top_k (`int`, *optional*): Choose among so many most probable tokens.
         top_p (`float`, *optional*): Choose among the most probable tokens that together have this probability.
         do_sample (`bool`, defaults to `True`): `False` is the temperature 0.
@@ -96,7 +90,8 @@ class DrumGenerationPipeline(Pipeline):
         tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove.
         time_signature (`tuple[int, int]` or `"last"`, *optional*): Meter of a groove that does not state one: a text,
             a roll, or nothing. That of a MIDI file stays; of one whose meter changes, `"last"` takes the last.
-        track, strict, steps_per_bar, allow_empty (*optional*): How a groove is read, as in `DrumLmProcessor.read`.
+        track, reader, strict, steps_per_bar, allow_empty (*optional*): How a groove is read, as in
+            `DrumLmProcessor.read`.
         outputs (`Sequence[str]`, defaults to `("midi", "png", "wav")`): Files to make.
         sampling_rate (`int`, defaults to 22050): Of the sound.
         streamer (`BaseStreamer`, *optional*): Gets the tokens as they are written; see also `stream`.
@@ -176,10 +171,19 @@ class DrumGenerationPipeline(Pipeline):
 
     def _merge_parameters(self, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
         """Those of the constructor, overridden by those of a call."""
+        from decahub.models.drum_lm.grammar_controls_drum_lm import read_force
+
         own = (self._preprocess_params, self._forward_params, self._postprocess_params)
-        return [{**fixed, **given} for fixed, given in zip(own, self._sanitize_parameters(**kwargs), strict=True)]
+        given = self._sanitize_parameters(**kwargs)
+        preprocess, forward, postprocess = ({**fixed, **new} for fixed, new in zip(own, given, strict=True))
+        if "force" in forward:
+            columns = self.processor.build_codec().drum_map.num_columns
+            forward["force"] = read_force(forward["force"], columns)
+        return [preprocess, forward, postprocess]
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        from decahub.models.drum_lm.arguments_drum_lm import check_arguments
+
         known = [name for names in PARAMETERS.values() for name in names]
         for name in parameters:
             if name not in known:
@@ -187,7 +191,7 @@ class DrumGenerationPipeline(Pipeline):
                 hint = f" Did you mean `{nearest[0]}`?" if nearest else f" Known are {', '.join(known)}."
                 raise TypeError(f"`{name}` must be an argument of this pipeline; it is not.{hint}")
         given = {name: value for name, value in parameters.items() if value is not None}
-        check_parameters(given)
+        check_arguments(given, OUTPUTS)
         preprocess, forward, postprocess = (
             {name: given[name] for name in names if name in given} for names in PARAMETERS.values()
         )
@@ -202,6 +206,8 @@ class DrumGenerationPipeline(Pipeline):
         time_signature: Sequence[int] | str | None = None,
         **reading: Any,
     ) -> Prompt:
+        from decahub.models.drum_lm.arguments_drum_lm import check_roll
+
         num_read = max(bars, prompt_bars or 0, self.processor.bars)
         roll = self.read_groove(groove, time_signature, bars=num_read, **reading)
         if prompt_bars is None:
@@ -218,10 +224,13 @@ class DrumGenerationPipeline(Pipeline):
         hits = roll.hits[:steps]
         hits = np.pad(hits, ((0, steps - len(hits)), (0, 0)))
         roll = dataclasses.replace(roll, hits=hits, tempo=roll.tempo if tempo is None else float(tempo))
+        check_roll(roll)
         return Prompt(roll, bars)
 
     def read_groove(self, groove: Any, time_signature: Sequence[int] | str | None, **options: Any) -> Any:
         """A groove as a `DrumRoll`, in a meter if it states none itself."""
+        from decahub.models.drum_lm.arguments_drum_lm import count_steps
+
         is_blank = isinstance(groove, str) and not groove.strip()
         has_no_meter = groove is None or is_blank or hasattr(groove, "shape")
         has_no_meter = has_no_meter or (isinstance(groove, str) and "\n" in groove)
@@ -357,7 +366,7 @@ class DrumGenerationPipeline(Pipeline):
                 f"the latest bars only, without the first {max(dropped)}, which the answer keeps.",
                 stacklevel=2,
             )
-        input_ids = pad_left(rows, self._get_pad_token_id())
+        input_ids = pad_left(rows, self._find_padding())
         return Batch(
             input_ids=input_ids.to(self.device),
             attention_mask=pad_left([[1] * len(row) for row in rows], 0).to(self.device),
@@ -383,7 +392,7 @@ class DrumGenerationPipeline(Pipeline):
             num_beams=1,
             repetition_penalty=1.0,
             eos_token_id=sorted(ends),
-            pad_token_id=self._get_pad_token_id(),
+            pad_token_id=self._find_padding(),
             use_cache=True,
         )
         if config.do_sample:
@@ -403,13 +412,14 @@ class DrumGenerationPipeline(Pipeline):
             ]
         if "force" in controls:
             controls["force"] = shift_force(controls["force"], batch.dropped_bars, grammar.steps_per_bar)
-        return DrumGrammarLogitsProcessor(grammar, batch.bars, batch.bars, **controls)
+        starts = (batch.attention_mask == 0).sum(1)  # whatever token pads
+        return DrumGrammarLogitsProcessor(grammar, batch.bars, batch.bars, starts=starts, **controls)
 
     def _select_force(self, forward: dict[str, Any], rows: list[int], num_prompts: int) -> dict[str, Any]:
         """The arguments for some of the prompts."""
         if "force" not in forward:
             return forward
-        force = torch.as_tensor(forward["force"])
+        force = forward["force"]
         if force.dim() == 3:
             if len(force) != num_prompts:
                 raise ValueError(f"`force` must have one array for each of {num_prompts} grooves; got {len(force)}.")
@@ -421,9 +431,11 @@ class DrumGenerationPipeline(Pipeline):
             self._grammars[steps_per_bar] = self.processor.build_grammar(steps_per_bar=steps_per_bar)
         return self._grammars[steps_per_bar]
 
-    def _get_pad_token_id(self) -> int:
-        tokenizer = self.processor.tokenizer
-        return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    def _find_padding(self) -> int:
+        """A token to pad with that the model knows; a tokenizer may have none, or have got one of its own."""
+        tokenizer, vocab_size = self.processor.tokenizer, self.model.config.get_text_config().vocab_size
+        candidates = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+        return next((token for token in candidates if token is not None and token < vocab_size), 0)
 
     def _decode(self, ids: torch.Tensor) -> str:
         """Text of new tokens up to the end mark."""
@@ -444,52 +456,6 @@ def pad_left(rows: list[list[int]], value: int) -> torch.Tensor:
     return torch.tensor([[value] * (length - len(row)) + row for row in rows])
 
 
-def count_steps(time_signature: Sequence[int]) -> int:
-    """Sixteenth notes of a bar."""
-    numerator, denominator = time_signature
-    steps, rest = divmod(STEPS_PER_WHOLE_NOTE * numerator, denominator)
-    if rest or not steps:
-        raise ValueError(f"`time_signature` must make a bar of whole sixteenth notes; got {numerator}/{denominator}.")
-    return steps
-
-
-def check_parameters(given: dict[str, Any]) -> None:
-    """Refuses values of another kind or out of range, each with its name, before anything is computed."""
-    for name in ("bars", "prompt_bars", "top_k", "num_return_sequences", "max_hits_per_step", "steps_per_bar"):
-        least = 0 if name in ("prompt_bars", "max_hits_per_step") else 1
-        if name in given and not (is_integer(given[name]) and given[name] >= least):
-            raise ValueError(f"`{name}` must be a whole number, at least {least}; got {given[name]!r}.")
-    for name, (low, high, unit) in RANGES.items():
-        value = given.get(name, low)
-        if not (is_integer(value) or isinstance(value, (float, np.floating))) or not low <= value <= high:
-            raise ValueError(f"`{name}` must be a number from {low:g} to {high:g}{unit}; got {value!r}.")
-    if given.get("top_p") == 0:
-        raise ValueError("`top_p` must be above 0; got 0.")
-    if "time_signature" in given:
-        check_meter(given["time_signature"])
-    outputs = given.get("outputs", ())
-    unknown = [name for name in ([outputs] if isinstance(outputs, str) else outputs) if name not in OUTPUTS]
-    if unknown or isinstance(outputs, str):
-        raise ValueError(f"`outputs` must be a sequence of {', '.join(OUTPUTS)}; got {outputs!r}.")
-
-
-def is_integer(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def check_meter(time_signature: Any) -> None:
-    """Refuses what is no meter that MIDI can state."""
-    from decahub.models.drum_lm.performance_drum_lm import check_time_signature
-
-    if isinstance(time_signature, str) and time_signature in ("last", "error"):
-        return
-    if isinstance(time_signature, str) or len(time_signature) != 2 or not all(map(is_integer, time_signature)):
-        raise ValueError(
-            f"`time_signature` must be two whole numbers, such as (3, 4), or 'last'; got {time_signature!r}."
-        )
-    check_time_signature(tuple(time_signature))
-
-
 def split_by_meter(prompts: list[Prompt], batch_size: int) -> Iterator[list[int]]:
     """Rows of batches in which all bars have the same number of steps, since one grammar serves a batch."""
     for steps_per_bar in dict.fromkeys(prompt.roll.steps_per_bar for prompt in prompts):
@@ -498,11 +464,8 @@ def split_by_meter(prompts: list[Prompt], batch_size: int) -> Iterator[list[int]
             yield rows[first : first + batch_size]
 
 
-def shift_force(force: Any, dropped_bars: list[int], steps_per_bar: int) -> torch.Tensor:
+def shift_force(force: torch.Tensor, dropped_bars: list[int], steps_per_bar: int) -> torch.Tensor:
     """Cells of each row without those of bars that the model does not see."""
-    force = torch.as_tensor(force)
-    if force.is_floating_point() and not torch.equal(force, force.round()):
-        raise ValueError("`force` must hold only 1, 0 and -1; got a fraction.")
     if not any(dropped_bars):
         return force
     force = force.expand(len(dropped_bars), *force.shape[-2:])

@@ -246,7 +246,9 @@ class DrumCodec:
         return characters.tobytes().decode("ascii")
 
     def parse_text(self, text: str, strict: bool = True, *, separator: str = "SEP", end: str = "END") -> np.ndarray:
-        """Hits of a text; lines that are a separator or an end mark are left out.
+        r"""Hits of a text; lines that are a separator or an end mark are left out.
+
+        Lines may end with `\r\n`, and blank lines may follow the last.
 
         Args:
             text (`str`): Lines of `o` and `-`, one character for each column.
@@ -316,9 +318,11 @@ LENIENT_CHARACTERS = str.maketrans({"O": HIT, "x": HIT, "X": HIT})
 
 
 def _split_lines(text: str) -> list[str]:
-    """Lines without their newline; unlike `str.splitlines`, nothing but a newline ends one."""
-    lines = text.split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    """Lines up to the last that is not blank; unlike for `str.splitlines`, only a newline ends one."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
 
 
 __all__ = ["DRUM_MAPS", "DrumCodec", "DrumMap", "DrumRoll", "MeterError"]

@@ -1,7 +1,8 @@
 """What else may be asked of the lines that a grammar lets through: fixed hits, silent columns, sparse or new bars."""
 
+import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -54,8 +55,12 @@ class LineControls:
         columns = hits.shape[1]
         mask = torch.ones(len(hits), dtype=torch.bool, device=hits.device)
         for column in forbid_columns:
-            if not 0 <= column < columns:
-                raise ValueError(f"`forbid_columns` must be in [0, {columns}); got {column}.")
+            try:
+                is_column = 0 <= operator.index(column) < columns
+            except TypeError:
+                is_column = False
+            if not is_column:
+                raise ValueError(f"`forbid_columns` must be whole numbers in [0, {columns}); got {column!r}.")
             mask &= ~hits[:, column]
         if max_hits_per_step is not None:
             if max_hits_per_step < 0:
@@ -65,17 +70,8 @@ class LineControls:
 
     def _find_forced(self, hits: torch.Tensor, force: object) -> torch.Tensor:
         """Lines allowed at each step, `(1 or batch_size, num_steps + 1, num_lines)`; the last step is free."""
-        cells = torch.as_tensor(force, device=hits.device).to(torch.long)
+        cells = read_force(force, hits.shape[1]).to(hits.device)
         cells = cells[None] if cells.dim() == 2 else cells
-        if cells.dim() != 3 or cells.shape[2] != hits.shape[1]:
-            raise ValueError(
-                f"`force` must have the shape (num_steps, {hits.shape[1]}) or (batch_size, num_steps, "
-                f"{hits.shape[1]}); got {tuple(cells.shape)}."
-            )
-        if ((cells < FREE) | (cells > 1)).any():
-            raise ValueError(
-                f"`force` must hold 1 (hit), 0 (rest) and {FREE} (free); got {int(cells.min())} to {int(cells.max())}."
-            )
         wrong_rest = (cells == 1).float() @ (~hits).float().T
         wrong_hit = (cells == 0).float() @ hits.float().T
         masks = (wrong_rest + wrong_hit == 0) & self.line_mask
@@ -89,7 +85,12 @@ class LineControls:
 
     def _compute_bias(self, grammar: "DrumGrammar", density_bias: float | Sequence[float]) -> torch.Tensor:
         """What each token earns at each place, the bias of the hits that it settles, `(num_places, num_ids)`."""
-        bias = torch.as_tensor(density_bias, dtype=torch.float, device=grammar.hits.device)
+        try:
+            bias = torch.as_tensor(density_bias, dtype=torch.float, device=grammar.hits.device)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`density_bias` must be one number or {grammar.columns}; got {density_bias!r}."
+            ) from error
         if bias.dim() > 1 or (bias.dim() == 1 and len(bias) != grammar.columns):
             raise ValueError(f"`density_bias` must be one number or {grammar.columns}; got shape {tuple(bias.shape)}.")
         if not bias.isfinite().all():
@@ -126,4 +127,29 @@ class LineControls:
         return torch.where((would_repeat & different.any(1))[:, None], different, mask)
 
 
-__all__ = ["LineControls"]
+def read_force(force: Any, columns: int) -> torch.Tensor:
+    """Cells that are fixed or free, as whole numbers.
+
+    Args:
+        force (array of shape `(num_steps, columns)` or `(batch_size, num_steps, columns)`): As in [`LineControls`].
+        columns (`int`): Columns of a roll.
+
+    Raises:
+        ValueError: If it is ragged, of another shape, or holds anything but 1, 0 and -1.
+    """
+    try:
+        cells = torch.as_tensor(force)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"`force` must be numbers in rows of {columns} columns; {error}.") from error
+    if cells.dim() not in (2, 3) or cells.shape[-1] != columns:
+        raise ValueError(
+            f"`force` must have the shape (num_steps, {columns}) or (batch_size, num_steps, {columns}); got "
+            f"{tuple(cells.shape)}."
+        )
+    wrong = cells[(cells != 1) & (cells != 0) & (cells != FREE)]
+    if len(wrong):
+        raise ValueError(f"`force` must hold 1 (hit), 0 (rest) and {FREE} (free); got {wrong[0].item()}.")
+    return cells.to(torch.long)
+
+
+__all__ = ["LineControls", "read_force"]

@@ -328,11 +328,16 @@ class DrumGrammar:
         state, left_at = self.read(ids, first, starts)
         wrong = (state.place == self.outside).nonzero()
         if len(wrong):
-            row = wrong[0]
-            raise self._describe_fault(ids[row], first.select(row), starts[row], int(left_at[row]), int(row))
+            raise self.describe_fault(ids, first, starts, left_at, wrong[0])
         return state
 
-    def _describe_fault(
+    def describe_fault(
+        self, ids: torch.Tensor, first: GrammarState, starts: torch.Tensor, left_at: torch.Tensor, row: torch.Tensor
+    ) -> ValueError:
+        """What is wrong in a row that left the grammar; the arguments are those of [`~DrumGrammar.read`] and `row`."""
+        return self._describe_row(ids[row], first.select(row), starts[row], int(left_at[row]), int(row))
+
+    def _describe_row(
         self, ids: torch.Tensor, first: GrammarState, starts: torch.Tensor, column: int, row: int
     ) -> ValueError:
         before, _ = self.read(ids[:, :column], first, starts)
@@ -388,7 +393,8 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
 
     Raises:
         ValueError: If an argument is outside its range; at the first token, if a prompt is not the beginning of a
-            groove in canonical tokens, with the place.
+            groove in canonical tokens, with the place. A prompt that is the latest one and a single token more cannot
+            be told from a token that was written; take another processor for it.
 
     Example:
     ```python
@@ -443,6 +449,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             self.controls.to(scores.device)
         is_new = self._prompt is None or not self._begins_with_prompt(input_ids)
         if is_new:
+            self._prompt = None  # a prompt that is refused is none to continue
             self._check_vocabulary(scores.shape[1])
             self._begin(input_ids)
         else:
@@ -451,6 +458,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         allowed = grammar.find_allowed(state, self.controls.find_lines(state))
         is_over = state.place >= grammar.done
         if is_new and not (allowed.any(1) | is_over).all():
+            self._prompt = None
             row = int((~allowed.any(1) & ~is_over).nonzero()[0])
             raise ValueError(
                 f"`input_ids` must end where the controls leave a token; row {row} ends within a line that "
@@ -490,7 +498,6 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
     def _begin(self, input_ids: torch.Tensor) -> None:
         """State after the prompts, each of which must be the beginning of a groove."""
         rows = len(input_ids)
-        self._prompt = self._history = input_ids.clone()
         self._bounds = [self._spread(name, getattr(self, name), rows) for name in ("bars_min", "bars_max")]
         self._starts = self.grammar.find_starts(input_ids)
         if self.starts is not None:
@@ -498,6 +505,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         if self.controls.forced_masks is not None:
             self._check_samples("force", len(self.controls.forced_masks), rows)
         self._state = self.grammar.walk(input_ids, *self._bounds, starts=self._starts)
+        self._prompt = self._history = input_ids.clone()
 
     def _spread(self, name: str, values: torch.Tensor, rows: int) -> torch.Tensor:
         """One value for each row from one for all or one for each sample, whose rows stand together."""
@@ -511,7 +519,10 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             raise ValueError(f"`{name}` must have one entry for each sample; got {count} for {rows} rows.")
 
     def _follow(self, input_ids: torch.Tensor) -> None:
-        """State after a later token: from that one step before where it is known, else read again."""
+        """State after a later token: from that one step before where it is known, else read again.
+
+        What is read again is a history that was cropped, or a new prompt that begins with the last one.
+        """
         length = input_ids.shape[1]
         if length == self._history.shape[1] + 1 and torch.equal(input_ids[:, :-1], self._history):
             self._state = self.grammar.advance(self._state, input_ids[:, -1])
@@ -519,7 +530,12 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             self._state = self.grammar.advance(self._state.select(order), input_ids[:, -1])
         elif not torch.equal(input_ids, self._history):
             first = self.grammar.start(len(input_ids), *self._bounds)
-            self._state, _ = self.grammar.read(input_ids, first, self._starts)
+            state, left_at = self.grammar.read(input_ids, first, self._starts)
+            outside = self.grammar.outside
+            wrong = ((state.place == outside) & (self._state.place != outside)).nonzero()
+            if len(wrong):
+                raise self.grammar.describe_fault(input_ids, first, self._starts, left_at, wrong[0])
+            self._state = state
         self._history = input_ids.clone()
 
     def _find_order(self, histories: torch.Tensor) -> torch.Tensor | None:

@@ -157,6 +157,13 @@ class DrumLmProcessor(ProcessorMixin):
         text: str | list[str] | None = None,
         num_prompt_bars: int | None = None,
         num_bars: int | None = None,
+        *,
+        track: int | None = None,
+        reader: str = "events",
+        strict: bool = True,
+        allow_empty: bool = False,
+        steps_per_bar: int | None = None,
+        time_signature: str | None = None,
         **kwargs: Unpack[DrumLmProcessorKwargs],
     ) -> BatchFeature:
         """Prompts for generation.
@@ -167,7 +174,14 @@ class DrumLmProcessor(ProcessorMixin):
             text (`str` or `list[str]`, *optional*): In place of grooves, prompts that go to the tokenizer as they are.
             num_prompt_bars (`int`, *optional*): Bars of each groove that are taken; by default `prompt_bars` of the
                 processor. Grooves that are shorter are taken whole.
-            num_bars (`int`, *optional*): Bars that are read of a MIDI file; by default `bars` of the processor.
+            num_bars (`int`, *optional*): Bars that are read of a MIDI file; by default `bars` of the processor, or
+                `num_prompt_bars` if that is more.
+            track (`int`, *optional*): As all that follow, how grooves are read: see [`~DrumLmProcessor.read`].
+            reader (`str`, defaults to `"events"`): Of MIDI files.
+            strict (`bool`, defaults to `True`): Whether a text must have the exact characters.
+            allow_empty (`bool`, defaults to `False`): Whether a MIDI file without a hit is silence.
+            steps_per_bar (`int`, *optional*): Lines of a bar, for meters such as 6/8.
+            time_signature (`str`, *optional*): `"last"` for a MIDI file whose meter changes.
             kwargs: Keywords of the tokenizer, such as `return_tensors`, `padding` (grooves are padded on the left
                 unless told otherwise) and `max_length`.
 
@@ -187,8 +201,17 @@ class DrumLmProcessor(ProcessorMixin):
         num_prompt_bars = self.prompt_bars if num_prompt_bars is None else num_prompt_bars
         if num_prompt_bars < 0:
             raise ValueError(f"`num_prompt_bars` must not be negative; got {num_prompt_bars}.")
+        reading = {
+            "bars": max(num_bars or self.bars, num_prompt_bars),
+            "track": track,
+            "reader": reader,
+            "strict": strict,
+            "allow_empty": allow_empty,
+            "steps_per_bar": steps_per_bar,
+            "time_signature": time_signature,
+        }
         rows = [
-            self._encode_prompt(groove, num_prompt_bars, num_bars)
+            self._encode_prompt(self.read(groove, **reading), num_prompt_bars)
             for groove in (grooves if isinstance(grooves, list) else [grooves])
         ]
         names = (
@@ -203,21 +226,39 @@ class DrumLmProcessor(ProcessorMixin):
         return self._pad(rows, **{"padding": True, "padding_side": "left"} | options)
 
     def _pad(self, rows: list[list[int]], **options: Any) -> BatchFeature:
-        """Rows of one length; without a padding token the end of sequence, which the mask hides."""
-        if self.tokenizer.pad_token_id is not None:
-            return BatchFeature(dict(self.tokenizer.pad({"input_ids": rows}, **options)), tensor_type=None)
-        length, at_left = max(map(len, rows)), options["padding_side"] == "left"
-        padded: dict[str, list[list[int]]] = {}
-        for name, values, filling in (
-            ("input_ids", rows, self.tokenizer.eos_token_id or 0),
-            ("attention_mask", [[1] * len(row) for row in rows], 0),
-        ):
-            gaps = [[filling] * (length - len(row)) for row in values]
-            padded[name] = [gap + row if at_left else row + gap for gap, row in zip(gaps, values, strict=True)]
-        return BatchFeature(padded, tensor_type=options.get("return_tensors"))
+        """Rows of one length, as the tokenizer pads them, or by hand where it has no padding token."""
+        if self.tokenizer.pad_token_id is None:
+            return self._pad_by_hand(rows, **options)
+        return BatchFeature(dict(self.tokenizer.pad({"input_ids": rows}, **options)), tensor_type=None)
 
-    def _encode_prompt(self, groove: Any, prompt_bars: int, bars: int | None) -> list[int]:
-        roll = self.read(groove, bars=max(bars or self.bars, prompt_bars))
+    def _pad_by_hand(
+        self,
+        rows: list[list[int]],
+        padding: Any,
+        padding_side: str,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool = True,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Rows filled up with the end of sequence, or another token that stands in no groove; the mask hides it."""
+        leading, end = self._get_grammar().leading_ids, self.tokenizer.eos_token_id
+        filling = end if end in leading else next(iter(leading), 0)
+        length = max(map(len, rows)) if padding and padding != "do_not_pad" else 0
+        if padding == "max_length":
+            length = max_length or 0
+        length = -(-length // (pad_to_multiple_of or 1)) * (pad_to_multiple_of or 1)
+
+        def fill(row: list[int], value: int) -> list[int]:
+            gap = [value] * (length - len(row))
+            return gap + row if padding_side == "left" else row + gap
+
+        padded = {"input_ids": [fill(row, filling) for row in rows]}
+        if return_attention_mask:
+            padded["attention_mask"] = [fill([1] * len(row), 0) for row in rows]
+        return BatchFeature(padded, tensor_type=return_tensors)
+
+    def _encode_prompt(self, roll: DrumRoll, prompt_bars: int) -> list[int]:
         lines = self._find_lines(roll)[: prompt_bars * roll.steps_per_bar]
         if not lines:
             return self._get_grammar().canonical_ids(self.separator)
@@ -323,6 +364,7 @@ class DrumLmProcessor(ProcessorMixin):
         tempo: float | None = None,
         *,
         track: int | None = None,
+        reader: str = "events",
         strict: bool = True,
         **options: Any,
     ) -> DrumRoll:
@@ -335,25 +377,28 @@ class DrumLmProcessor(ProcessorMixin):
                 a roll without steps.
             bars (`int`, *optional*): Bars that are read of MIDI; by default `bars` of the processor.
             tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove, or 120.
-            track (`int`, *optional*): Track of a MIDI file; by default the one with drums.
+            track (`int`, *optional*): Track of a MIDI file, with all its channels; by default the drums of all tracks.
+            reader (`str`, defaults to `"events"`): How MIDI files are read: see
+                [`~decahub.models.drum_lm.midi_drum_lm.read_midi`].
             strict (`bool`, defaults to `True`): Whether a text must have the exact characters; `False` also takes `O`
-                and `x` for hits, and line ends and blank lines of any kind.
+                and `x` for hits, blanks and blank lines anywhere, and bars without the separator after them.
             options: Settings of [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`] for this groove, in place of those
-                of the processor: `steps_per_bar`, `time_signature`, `allow_empty` and others.
+                of the processor: `steps_per_bar` (for meters such as 6/8), `time_signature` (`"last"` for one that
+                changes), `allow_empty` (for silence) and others. What is `None` stays that of the processor.
 
         Raises:
             ValueError: If it cannot be read.
         """
-        codec = self.build_codec(**options, **({} if bars is None else {"bars": bars}))
-        roll = self._read(groove, codec, track, strict)
+        given = {name: value for name, value in {**options, "bars": bars}.items() if value is not None}
+        roll = self._read(groove, self.build_codec(**given), strict, track=track, reader=reader)
         return roll if tempo is None else dataclasses.replace(roll, tempo=float(tempo))
 
-    def _read(self, groove: Any, codec: DrumCodec, track: int | None, strict: bool) -> DrumRoll:
+    def _read(self, groove: Any, codec: DrumCodec, strict: bool, **options: Any) -> DrumRoll:
         columns, steps_per_bar = codec.drum_map.num_columns, codec.steps_per_bar or DEFAULT_STEPS_PER_BAR
         if groove is None:
             return DrumRoll(np.zeros((0, columns), dtype=bool), steps_per_bar)
-        if isinstance(groove, str) and ("\n" in groove or not groove.strip("-o")):
-            self._check_separators(groove, steps_per_bar)
+        if isinstance(groove, str) and ("\n" in groove or not groove.strip("-o" if strict else "-oOxX")):
+            self._check_separators(groove, steps_per_bar, strict)
             hits = codec.parse_text(groove, strict, separator=self.separator, end=self.end)
             return DrumRoll(hits, steps_per_bar)
         if isinstance(groove, torch.Tensor):
@@ -364,19 +409,20 @@ class DrumLmProcessor(ProcessorMixin):
             if groove.hits.shape[1] != columns:
                 raise ValueError(f"`groove` must have {columns} columns; got a roll of shape {groove.hits.shape}.")
             return groove
-        return codec.encode(groove if isinstance(groove, DrumPerformance) else read_midi(groove, track=track))
+        return codec.encode(groove if isinstance(groove, DrumPerformance) else read_midi(groove, **options))
 
-    def _check_separators(self, text: str, steps_per_bar: int) -> None:
-        """Refuse a text whose separators tell of bars of another length."""
+    def _check_separators(self, text: str, steps_per_bar: int, strict: bool) -> None:
+        """Refuse a text whose separators tell of bars of another length; some may be missing unless `strict`."""
         count = 0
         for number, line in enumerate(map(str.strip, text.split("\n")), start=1):
             if line != self.separator:
                 count += bool(line)
                 continue
-            if count not in (0, steps_per_bar):
+            if count not in (0, steps_per_bar) and (strict or count % steps_per_bar):
                 raise ValueError(
                     f"`groove` must have {self.separator} after each bar of {steps_per_bar} lines; in line {number} "
-                    f"it stands after {count}. Pass `steps_per_bar`, or to the pipeline `time_signature`."
+                    f"it stands after {count}. If that is a bar, pass `steps_per_bar={count}`, or to the pipeline "
+                    "`time_signature`."
                 )
             count = 0
 
