@@ -157,18 +157,18 @@ def test_what_an_error_recommends_can_be_passed(processor, groove, options, mess
     for read in (processor.read, processor):
         with pytest.raises(ValueError, match=message):
             read(groove)
-        read(groove, **options)
+    processor.read(groove, **options)
+    processor(groove, reading=options)
 
 
 def test_track_and_reader_reach_the_reader(processor):
     midi = processor.to_midi(build_roll())
 
-    for read in (processor.read, processor):
-        read(midi, track=0, reader="events")
-        with pytest.raises(ValueError, match="and no track 7"):
-            read(midi, track=7)
-        with pytest.raises(ValueError, match="`reader` must be one of events, symusic, auto; got 'mido'"):
-            read(midi, reader="mido")
+    processor(midi, reading={"track": 0, "reader": "events"})
+    with pytest.raises(ValueError, match="and no track 7"):
+        processor(midi, reading={"track": 7})
+    with pytest.raises(ValueError, match="`reader` must be one of events, symusic, auto; got 'mido'"):
+        processor.read(midi, reader="mido")
 
 
 def test_a_map_of_ones_own_is_refused():

@@ -157,13 +157,7 @@ class DrumLmProcessor(ProcessorMixin):
         text: str | list[str] | None = None,
         num_prompt_bars: int | None = None,
         num_bars: int | None = None,
-        *,
-        track: int | None = None,
-        reader: str = "events",
-        strict: bool = True,
-        allow_empty: bool = False,
-        steps_per_bar: int | None = None,
-        time_signature: str | None = None,
+        reading: dict[str, Any] | None = None,
         **kwargs: Unpack[DrumLmProcessorKwargs],
     ) -> BatchFeature:
         """Prompts for generation.
@@ -176,12 +170,8 @@ class DrumLmProcessor(ProcessorMixin):
                 processor. Grooves that are shorter are taken whole.
             num_bars (`int`, *optional*): Bars that are read of a MIDI file; by default `bars` of the processor, or
                 `num_prompt_bars` if that is more.
-            track (`int`, *optional*): As all that follow, how grooves are read: see [`~DrumLmProcessor.read`].
-            reader (`str`, defaults to `"events"`): Of MIDI files.
-            strict (`bool`, defaults to `True`): Whether a text must have the exact characters.
-            allow_empty (`bool`, defaults to `False`): Whether a MIDI file without a hit is silence.
-            steps_per_bar (`int`, *optional*): Lines of a bar, for meters such as 6/8.
-            time_signature (`str`, *optional*): `"last"` for a MIDI file whose meter changes.
+            reading (`dict`, *optional*): How grooves are read, such as `{"strict": False}`: the keywords of
+                [`~DrumLmProcessor.read`].
             kwargs: Keywords of the tokenizer, such as `return_tensors`, `padding` (grooves are padded on the left
                 unless told otherwise) and `max_length`.
 
@@ -201,15 +191,7 @@ class DrumLmProcessor(ProcessorMixin):
         num_prompt_bars = self.prompt_bars if num_prompt_bars is None else num_prompt_bars
         if num_prompt_bars < 0:
             raise ValueError(f"`num_prompt_bars` must not be negative; got {num_prompt_bars}.")
-        reading = {
-            "bars": max(num_bars or self.bars, num_prompt_bars),
-            "track": track,
-            "reader": reader,
-            "strict": strict,
-            "allow_empty": allow_empty,
-            "steps_per_bar": steps_per_bar,
-            "time_signature": time_signature,
-        }
+        reading = {"bars": max(num_bars or self.bars, num_prompt_bars), **(reading or {})}
         rows = [
             self._encode_prompt(self.read(groove, **reading), num_prompt_bars)
             for groove in (grooves if isinstance(grooves, list) else [grooves])
