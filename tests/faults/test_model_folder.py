@@ -14,11 +14,20 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
-from decahub import EmoForImageClassification
+from decahub import DrumLmForCausalLM, EmoForImageClassification
 from decahub.hub import folder as module
+from decahub.hub import verify
 from decahub.hub.folder import find_checksum_faults, read_checksums, read_train_log, thin_log
-from tests.hub.builders import RECIPE, build_model_folder, build_picture, tiny_model
+from tests.hub.builders import (
+    RECIPE,
+    build_drum_adapter_folder,
+    build_drum_base,
+    build_model_folder,
+    build_picture,
+    tiny_model,
+)
 
 
 KILLED_SAVE = """
@@ -172,6 +181,32 @@ def test_truncated_weights_are_refused(folder):
 
     with pytest.raises((OSError, SafetensorError), match="incomplete metadata"):
         EmoForImageClassification.from_pretrained(folder)
+
+
+def drop_a_tensor(weights: Path) -> None:
+    tensors = load_file(weights)
+    tensors.popitem()
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda weights: weights.write_bytes(weights.read_bytes()[:-1]), "incomplete metadata"),
+        (drop_a_tensor, "`weights` must hold the 14 tensors of this model's adapters; 1 differ, such as backbone"),
+    ],
+    ids=["truncated", "without a tensor"],
+)
+def test_damaged_adapters_are_refused(tmp_path, spoil, message):
+    pytest.importorskip("peft")
+    folder = build_drum_adapter_folder(tmp_path / "adapter", build_drum_base(tmp_path / "base"))
+    spoil(folder / "model.safetensors")
+
+    with pytest.raises((ValueError, SafetensorError), match=message):
+        DrumLmForCausalLM.from_pretrained(folder)
+
+    report = verify(folder)
+    assert {check.name for check in report.checks if check.outcome == "failed"} == {"files", "weights"}
 
 
 # What a save leaves behind

@@ -1,14 +1,19 @@
 """Tiny trained-looking models and their folders, for tests of folders, cards, publishing and commands."""
 
+import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import torch
 from PIL import Image
+from transformers import AutoTokenizer
 
 from decahub import (
+    DrumLmForCausalLM,
+    DrumLmProcessor,
     EmoConfig,
     EmoForImageClassification,
     EmoForSemanticSegmentation,
@@ -20,10 +25,15 @@ from decahub import (
 from decahub.data import DATASETS, load_dataset, select_split
 from decahub.evaluation import build_evaluation, measure_model
 from decahub.hub import save_model_folder
+from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
+from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from tests.unit.drum_lm_tiny import build_bpe_tokenizer, build_random_llama
+from tests.unit.drum_lm_tiny_model import BACKBONE, build_model
 
 
 IMAGE_SIZE = 32
 GRAPH_NODES, GRAPH_FEATURES = 60, 6
+STEPS_PER_BAR = 16
 LABELS = ("cat", "dog", "fox")
 LOG_LINES = [
     {"step": 10, "epoch": 0.5, "loss": 1.5},
@@ -161,6 +171,66 @@ def build_graph_folder(folder: Path, **overrides) -> Path:
     recipe = {**RECIPE, "dataset": "texas", "card_title": "raw-gnn-tiny", "card_summary": "A tiny RAW-GNN."}
     arguments = {"evaluation": evaluation, "recipe": recipe, **overrides}
     return save_model_folder(folder, model, extractor, **arguments)
+
+
+def build_groove(seed: int, bars: int = 4) -> bytes:
+    """A MIDI file without sense, whose first and last step are hits."""
+    hits = np.random.default_rng(seed).random((bars * STEPS_PER_BAR, 6)) < 0.2
+    hits[[0, -1], 3] = True
+    return DrumCodec().to_midi(DrumRoll(hits, STEPS_PER_BAR, (4, 4), 97.0))
+
+
+def build_grooves(data_dir: Path) -> Path:
+    """A data directory of the form of the Groove data set, with three grooves for testing."""
+    (data_dir / "groove").mkdir(parents=True)
+    shared = {"drummer": "drummer1", "session": "session1", "style": "funk", "bpm": "97", "beat_type": "beat"}
+    splits = ("train", "validation", "test", "test", "test")
+    rows = [
+        {**shared, "time_signature": "4-4", "split": split, "midi_filename": f"{number}.mid"}
+        for number, split in enumerate(splits)
+    ]
+    with (data_dir / "groove" / "info.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    for number, row in enumerate(rows):
+        (data_dir / "groove" / row["midi_filename"]).write_bytes(build_groove(number, bars=4 + number))
+    return data_dir
+
+
+def build_drum_folder(folder: Path, model: Any = None, processor: Any = None, **overrides) -> Path:
+    """A complete folder of a drum model, with the figures that it has on the grooves of `build_grooves`."""
+    if model is None:
+        processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line")
+        torch.manual_seed(11)
+        sizes = {"vocab_size": len(processor.tokenizer), "initializer_range": 0.5}
+        model = build_model(backbone_config={**BACKBONE, **sizes})
+    data_dir = folder.parent / "data_of_builder"
+    rows = load_dataset("groove", data_dir if data_dir.exists() else build_grooves(data_dir))["test"]
+    facts = {"task": "drum-generation", "dataset": "groove", "split": "test", "minutes": 0.1}
+    evaluation = build_evaluation(measure_model(model, processor, rows, facts["task"], show_progress=False), **facts)
+    recipe = {**RECIPE, "dataset": "groove", "card_title": folder.name, "card_summary": "A tiny Drum LM."}
+    arguments = {"evaluation": evaluation, "recipe": recipe, **overrides}
+    return save_model_folder(folder, model, processor, **arguments)
+
+
+def build_drum_base(folder: Path) -> Path:
+    """A language model on disk, with a tokenizer that has a chat template as those of chat models do."""
+    tokenizer = build_bpe_tokenizer()
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    build_random_llama(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def build_drum_adapter_folder(folder: Path, base: Path) -> Path:
+    """A complete folder of adapters on `build_drum_base`, without the weights they stand on."""
+    processor = DrumLmProcessor(AutoTokenizer.from_pretrained(base))
+    model = DrumLmForCausalLM.from_backbone(base, processor, adapter={"r": 3, "lora_alpha": 6}).eval()
+    generator = torch.Generator().manual_seed(11)
+    for weights in model.get_adapter_weights().values():
+        weights.normal_(std=0.3, generator=generator)  # new adapters change nothing
+    return build_drum_folder(folder, model, processor)
 
 
 def label_maps(names) -> dict[str, dict]:

@@ -32,7 +32,7 @@ from .model_card import check_card, write_model_card
 
 
 # Anything else, above all pickles (.bin, .pt, .pkl, .npy) and compiled Python, has no place in a repository of ours.
-PUBLISHED_SUFFIXES = (".json", ".jsonl", ".md", ".png", ".py", ".safetensors", ".yaml")
+PUBLISHED_SUFFIXES = (".jinja", ".json", ".jsonl", ".md", ".png", ".py", ".safetensors", ".yaml")
 KEPT_ON_THE_HUB = (".gitattributes",)
 
 

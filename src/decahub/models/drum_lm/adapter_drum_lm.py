@@ -9,6 +9,7 @@ from torch import nn
 
 LORA_MARK = "lora_"  # in the names that peft gives its parameters
 ADAPTER_NAME = "default"
+NO_PEFT = "peft must be installed for `adapter`; it is not. Run `pip install 'decahub[drum_lm]'`."
 DEFAULTS = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "lora_dropout": 0.0}
 """Settings that `add_adapter` starts from; the arguments of `peft.LoraConfig`."""
 
@@ -28,9 +29,7 @@ def add_adapter(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ImportError(
-            "peft must be installed for `adapter`; it is not. Run `pip install 'decahub[drum_lm]'`."
-        ) from error
+        raise ImportError(NO_PEFT) from error
     before = set(backbone.modules())
     inject_adapter_in_model(LoraConfig(task_type="CAUSAL_LM", **settings), backbone, ADAPTER_NAME)
     for module in set(backbone.modules()) - before:
@@ -100,8 +99,11 @@ def is_adapter_name(name: str) -> bool:
 
 def merge_adapter(backbone: nn.Module) -> None:
     """Add the adapters to the weights they stand beside, and remove them, in place."""
-    from peft.tuners.lora import LoraLayer
-    from peft.utils import ModulesToSaveWrapper
+    try:  # As remote code, a room must not import outside of `try` what most of its models do without.
+        from peft.tuners.lora import LoraLayer
+        from peft.utils import ModulesToSaveWrapper
+    except ImportError as error:
+        raise ImportError(NO_PEFT) from error
 
     for name, module in list(backbone.named_modules()):
         if isinstance(module, LoraLayer):

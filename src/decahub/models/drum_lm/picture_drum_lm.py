@@ -1,6 +1,8 @@
 """A drum roll as a picture: a row for each group of drums, a cell for each step, four bars beside each other."""
 
+import importlib
 import io
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,8 +51,6 @@ def draw_roll(roll: "DrumRoll", drum_map: DrumMap, prompt_bars: int = 0, cell: i
     Raises:
         ValueError: If the roll is empty or has other columns than the map, or a number is out of range.
     """
-    from PIL import Image
-
     check_roll(roll, drum_map)
     if cell < MINIMUM_CELL:
         raise ValueError(f"`cell` must be at least {MINIMUM_CELL} pixels; got {cell}.")
@@ -63,11 +63,19 @@ def draw_roll(roll: "DrumRoll", drum_map: DrumMap, prompt_bars: int = 0, cell: i
     for line in lines:
         tops.append(2 * cell if not tops else tops[-1] + len(line) + 2 * cell)
         pixels[tops[-1] : tops[-1] + len(line), labels : labels + line.shape[1]] = line
-    image = Image.fromarray(COLORS[pixels])
+    image = import_pillow("Image").fromarray(COLORS[pixels])
     write_labels(image, drum_map, roll.steps_per_bar, tops, labels, cell, count_bars(roll))
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def import_pillow(name: str) -> ModuleType:
+    """A module of Pillow, by its name alone: remote code with an import statement would not load without Pillow."""
+    try:
+        return importlib.import_module(f"PIL.{name}")
+    except ImportError as error:
+        raise ImportError("Pillow must be installed for pictures; it is not. Run `pip install pillow`.") from error
 
 
 def check_roll(roll: "DrumRoll", drum_map: DrumMap) -> None:
@@ -117,9 +125,7 @@ def paint_grid(cells: np.ndarray, steps_per_bar: int, steps_per_beat: int, cell:
 
 
 def load_font(cell: int) -> Any:
-    from PIL import ImageFont
-
-    return ImageFont.load_default(size=max(cell - 2, MINIMUM_FONT_SIZE))
+    return import_pillow("ImageFont").load_default(size=max(cell - 2, MINIMUM_FONT_SIZE))
 
 
 def measure_labels(drum_map: DrumMap, cell: int) -> int:
@@ -133,9 +139,7 @@ def write_labels(
     image: Any, drum_map: DrumMap, steps_per_bar: int, tops: list[int], left: int, cell: int, num_bars: int
 ) -> None:
     """Names of the columns beside each line, and the number of each bar above it."""
-    from PIL import ImageDraw
-
-    draw, font = ImageDraw.Draw(image), load_font(cell)
+    draw, font = import_pillow("ImageDraw").Draw(image), load_font(cell)
     for line, top in enumerate(tops):
         for row, name in enumerate(drum_map.columns):
             place = (left - cell // 2, top + row * cell + cell // 2)
