@@ -120,7 +120,8 @@ def sample_model(name: str, rows: Any, arguments: Arguments) -> None:
     """Write what a published model makes of the prompts, unless that is done."""
     path = Path(arguments.output_dir) / f"{Path(name).name}{TEXTS_SUFFIX}"
     if not path.exists():
-        model, processor = AutoModelForCausalLM.from_pretrained(name), AutoProcessor.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(name, base_model=arguments.backbone)  # if it is of adapters
+        processor = AutoProcessor.from_pretrained(name)
         write_json(path, {"texts": continue_prompts(model, processor, rows, arguments)})
 
 
