@@ -14,6 +14,7 @@ from .timing import Case, Sampler, timed
 
 
 BARS = 16
+TEXT_TOKENIZER = Path(__file__).parents[1] / "model_cards" / "drum-lm-smollm2-groove"
 HIT_RATE = 0.18  # 17 hits in a bar of 96 cells, as people play
 
 
@@ -67,9 +68,10 @@ def build_stability(folder: Path, num_files: int) -> tuple[Sampler, Sampler]:
     return timed(ours), timed(reference)
 
 
-def build_prompts(num_prompts: int):
-    """A model with a token for each line, its grammar, and prompts of two bars."""
+def build_prompts(num_prompts: int, variant: str = "small"):
+    """A model, its grammar, and prompts of two bars: one for all where lines differ in their numbers of tokens."""
     import torch
+    from transformers import AutoTokenizer
 
     from decahub import DrumLmConfig, DrumLmForCausalLM
     from decahub.models.drum_lm.codec_drum_lm import DrumCodec
@@ -77,11 +79,13 @@ def build_prompts(num_prompts: int):
     from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
 
     torch.manual_seed(0)
-    model = DrumLmForCausalLM(DrumLmConfig.from_variant("small")).eval()
-    grammar, codec = DrumGrammar(build_line_tokenizer()), DrumCodec()
+    model = DrumLmForCausalLM(DrumLmConfig.from_variant(variant)).eval()
+    is_text = model.config.tokenization == "text"
+    grammar = DrumGrammar(AutoTokenizer.from_pretrained(TEXT_TOKENIZER) if is_text else build_line_tokenizer())
+    codec = DrumCodec()
     separator = grammar.canonical_ids(grammar.separator)
     prompts = []
-    for roll in build_hits(num_prompts):
+    for roll in build_hits(1).repeat(num_prompts, 0) if is_text else build_hits(num_prompts):
         bars = [grammar.encode(codec.to_text(roll[first : first + 16])) + separator for first in (0, 16)]
         prompts.append(bars[0] + bars[1])
     return model, grammar, torch.tensor(prompts)
@@ -96,11 +100,11 @@ def generate(model: Any, input_ids: Any, num_tokens: int, **options: Any):
     return model.generate(input_ids, generation_config=config, **options)
 
 
-def build_grammar(folder: Path, num_prompts: int, num_tokens: int) -> tuple[Sampler, Sampler]:
+def build_grammar(folder: Path, variant: str, num_prompts: int, num_tokens: int) -> tuple[Sampler, Sampler]:
     """Decoding with the grammar, and without: the ratio is below 1 by what the grammar costs."""
     from decahub.models.drum_lm.grammar_drum_lm import DrumGrammarLogitsProcessor
 
-    model, grammar, input_ids = build_prompts(num_prompts)
+    model, grammar, input_ids = build_prompts(num_prompts, variant)
 
     def constrain():
         return generate(
@@ -182,7 +186,13 @@ CASES = [
         if find_spec(other if other == "mido" else reader)
     ),
     Case("metric stability of 4 texts", partial(build_stability, num_files=4)),
-    Case("inference grammar, 8 prompts, 64 tokens", partial(build_grammar, num_prompts=8, num_tokens=64)),
+    *(
+        Case(
+            f"inference grammar on {variant}, 8 prompts, {num_tokens} tokens",
+            partial(build_grammar, variant=variant, num_prompts=8, num_tokens=num_tokens),
+        )
+        for variant, num_tokens in (("small", 64), ("smollm2-135m", 16))
+    ),
     Case("training step adapter, 512 tokens", partial(build_adapter_step, num_tokens=512)),
     Case("inference small, 8 prompts, a bar, cached against not", partial(build_cache, num_prompts=8)),
 ]

@@ -2,10 +2,11 @@
 
     python examples/drum_lm/evaluate.py --model model_cards/drum-lm-small-groove [--split test] [--compose true]
 
-With `--compose true` the model continues the first bars of every groove, and its texts are compared with the human
-ones.
+With `--compose true` the model continues the first bars of every groove at once, and its texts are compared with the
+human ones.
 """
 
+import time
 from dataclasses import dataclass
 
 from transformers import AutoModelForCausalLM, AutoProcessor, pipeline
@@ -52,9 +53,11 @@ def main():
     if arguments.compose:
         compose = pipeline(TASK, model=model, processor=processor)
         grooves = list(rows["midi"])
+        started = time.monotonic()
         answers = compose(
             grooves, bars=processor.bars, temperature=arguments.temperature, seed=arguments.seed, outputs=[]
         )
+        figures["composing_minutes"] = (time.monotonic() - started) / 60
         structure = load_metric("drum_structure", keep_in_memory=True).compute(
             predictions=[answer[0]["text"] for answer in answers],
             references=[write_text(processor, groove) for groove in grooves],

@@ -37,6 +37,15 @@ def get_failed(report) -> dict[str, str]:
     return {check.name: check.detail for check in report.checks if check.outcome == "failed"}
 
 
+@pytest.mark.parametrize("names", [{"0": "cat", "1": "dog"}, {}, None])
+def test_the_classes_of_a_model_that_has_some_are_counted(tmp_path, names):
+    """Language models, say, have none, and their configurations do not name any."""
+    config = {"model_type": "llama"} | ({} if names is None else {"id2label": names})
+    write_json(tmp_path / "config.json", config)
+
+    assert module.check_configuration(tmp_path) == "LlamaConfig" + (", 2 labels" if names else "")
+
+
 # Without the data
 
 

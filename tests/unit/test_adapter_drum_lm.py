@@ -136,6 +136,15 @@ def test_an_adapter_of_a_deeper_model_is_refused(model, tmp_path):
         DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", base_model=tmp_path / "other")
 
 
+def test_a_damaged_file_is_named(model, tmp_path):
+    model.save_pretrained(tmp_path / "adapter")
+    file = tmp_path / "adapter" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-8])
+
+    with pytest.raises(OSError, match=r"adapter/model.safetensors` must be a complete safetensors file"):
+        DrumLmForCausalLM.from_pretrained(tmp_path / "adapter")
+
+
 def test_a_base_that_is_nowhere_is_asked_for(model, tmp_path, monkeypatch):
     model.config.adapter_base = {"repo_id": "nobody/nothing", "file": "nothing.gguf", "sha256": "0" * 64}
     model.save_pretrained(tmp_path / "adapter")

@@ -89,6 +89,28 @@ def test_a_table_without_a_column_is_refused(groove_folder):
         load_dataset("groove", groove_folder)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (".mid,validation", ".mid,dev", "as splits; drummer3/session3/4_funk_100_beat_4-4.mid has 'dev'"),
+        ("funk,100,beat,4-4", "funk,fast,beat,4-4", "numbers as bpm; .*0_funk_100_beat_4-4.mid has 'fast'"),
+    ],
+)
+def test_a_row_of_the_table_that_makes_no_sense_is_named(groove_folder, old, new, message):
+    table = groove_folder / "groove" / "info.csv"
+    table.write_text(table.read_text().replace(old, new))
+
+    with pytest.raises(ValueError, match=message):
+        load_dataset("groove", groove_folder)
+
+
+def test_a_split_without_a_row_is_none(groove_folder):
+    table = groove_folder / "groove" / "info.csv"
+    table.write_text(table.read_text().replace(".mid,validation", ".mid,train"))
+
+    assert set(load_dataset("groove", groove_folder)) == {"train", "test"}
+
+
 def test_a_folder_of_ones_own_has_a_split_in_each_folder(tmp_path):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()

@@ -57,7 +57,7 @@ def read_groove_files(files: Mapping[str, Sequence[Path]], entry: Any = None) ->
 
     Raises:
         FileNotFoundError: If a file of the table is missing.
-        ValueError: If the table lacks a column.
+        ValueError: If the table lacks a column, or has a row of another split or without a tempo.
     """
     if entry is not None:
         return _read_table(next(iter(files.values()))[0])
@@ -94,11 +94,15 @@ def _read_table(table: Path) -> datasets.DatasetDict:
         path = table.parent / record["midi_filename"]
         if not path.is_file():
             raise FileNotFoundError(f"{table} names {record['midi_filename']}; there is no {path}.")
+        if record["split"] not in rows:
+            raise ValueError(
+                f"{table} must have {', '.join(SPLITS)} as splits; {record['midi_filename']} has {record['split']!r}."
+            )
         rows[record["split"]].append(
             {
                 "name": f"{record['drummer'].removeprefix('drummer')}_{path.stem}",
                 "style": record["style"],
-                "bpm": float(record["bpm"]),
+                "bpm": _read_tempo(record, table),
                 "time_signature": record["time_signature"].replace("-", "/"),
                 "midi": path.read_bytes(),
             }
@@ -106,8 +110,17 @@ def _read_table(table: Path) -> datasets.DatasetDict:
     if skipped:
         logger.warning(f"Left out {len(skipped)} grooves whose beat is no quarter note: {', '.join(skipped)}.")
     return datasets.DatasetDict(
-        {split: datasets.Dataset.from_list(part, features=FEATURES) for split, part in rows.items()}
+        {split: datasets.Dataset.from_list(part, features=FEATURES) for split, part in rows.items() if part}
     )
+
+
+def _read_tempo(record: Mapping[str, str], table: Path) -> float:
+    try:
+        return float(record["bpm"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{table} must have numbers as bpm; {record['midi_filename']} has {record['bpm']!r}."
+        ) from error
 
 
 def _find_beats(records: Sequence[Mapping[str, str]]) -> Iterator[Mapping[str, str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
@@ -177,7 +178,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
 
         Raises:
             ValueError: If a GGUF file is another than the one that the adapter was trained on.
-            OSError: If the base cannot be found.
+            OSError: If the base cannot be found, or the file of the adapters is damaged.
         """
         hub_arguments = {name: kwargs[name] for name in HUB_KEYWORDS if name in kwargs}
         config = kwargs.get("config") or pretrained_model_name_or_path
@@ -196,7 +197,11 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         model = cls(config, backbone)
         model.name_or_path = str(pretrained_model_name_or_path)
         file = cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **hub_arguments)
-        model.load_adapter_weights(load_file(str(file)))
+        try:
+            weights = load_file(str(file))
+        except SafetensorError as error:
+            raise OSError(f"`{file}` must be a complete safetensors file; got {error}. Fetch it again.") from error
+        model.load_adapter_weights(weights)
         if cached_file(
             pretrained_model_name_or_path,
             "generation_config.json",
