@@ -4,10 +4,12 @@
     python conversion/convert_drum_lm.py --checkpoint some-causal-lm/ --output_dir drum-base/
     python conversion/convert_drum_lm.py --checkpoint peft-adapter/ --base_model some-causal-lm/ --output_dir adapter/
     python conversion/convert_drum_lm.py --checkpoint drum-base/ --output_dir some-causal-lm/
+    python conversion/convert_drum_lm.py --checkpoint adapter/ --merge --output_dir drum-whole/
 
-What the folder or file holds decides the way. The method's authors published no weights: they fine-tuned GPT-3 behind
-a service. A GGUF file is dequantized to float32 by transformers; that cannot be undone, so the way back leads to a
-folder of transformers. Only safetensors and GGUF files are read.
+What the folder or file holds decides the way; with `--merge`, an adapter of peft or of ours becomes a complete model.
+The method's authors published no weights: they fine-tuned GPT-3 behind a service. A GGUF file is dequantized to
+float32 by transformers; that cannot be undone, so the way back leads to a folder of transformers. Only safetensors and
+GGUF files are read.
 """
 
 import argparse
@@ -30,10 +32,12 @@ if not __package__:  # run as a script or loaded by path: the folder that holds 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conversion.checkpoint import (
+    PARITY_REPORT,
     CheckpointError,
     rename,
     run_converter,
     sha256_of,
+    write_json,
     write_model_folder,
     write_parity_report,
 )
@@ -116,25 +120,32 @@ def _to_peft(name: str) -> str:
 
 
 def convert_checkpoint(
-    checkpoint: Path, output_dir: Path, base_model: str | None = None, repo_id: str | None = None
+    checkpoint: Path,
+    output_dir: Path,
+    base_model: str | None = None,
+    repo_id: str | None = None,
+    merge: bool = False,
 ) -> dict[str, Any]:
     """Convert what `checkpoint` holds, in the direction that it asks for.
 
     Args:
         checkpoint (`Path`): A GGUF file, a folder of a causal language model, of peft, or of a Drum LM.
         output_dir (`Path`): A new folder.
-        base_model (`str`, *optional*): For an adapter of peft: its base, a folder, Hub id or GGUF file; by default
-            what its configuration names.
+        base_model (`str`, *optional*): For an adapter: its base, a folder, Hub id or GGUF file; by default what its
+            configuration names. Ours needs it only to be merged.
         repo_id (`str`, *optional*): Name of the base that the configuration of an adapter is to hold.
+        merge (`bool`, defaults to `False`): Make a complete Drum LM of an adapter and its base.
 
     Returns:
         `dict`: Report, also written to `parity_report.json` on the way to us.
 
     Raises:
-        CheckpointError: If the folder is none of these.
+        CheckpointError: If the folder is none of these, or holds no adapter to be merged.
     """
     if not checkpoint.exists():
         raise FileNotFoundError(f"`checkpoint` must exist; there is no {checkpoint}.")
+    if merge:
+        return _merge_adapter(checkpoint, output_dir, base_model, repo_id)
     if checkpoint.suffix == GGUF_SUFFIX:
         return _convert_language_model(checkpoint, output_dir)
     if (checkpoint / ADAPTER_CONFIG).is_file():
@@ -144,9 +155,13 @@ def convert_checkpoint(
             f"`checkpoint` must be a {GGUF_SUFFIX} file, or a folder with config.json or {ADAPTER_CONFIG}; "
             f"{checkpoint} is not."
         )
-    if json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("model_type") == "drum_lm":
+    if _read_config(checkpoint).get("model_type") == "drum_lm":
         return _revert_folder(checkpoint, output_dir)
     return _convert_language_model(checkpoint, output_dir)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def _load_tokenizer(source: str | Path) -> Any:
@@ -182,6 +197,22 @@ def _convert_language_model(checkpoint: Path, output_dir: Path) -> dict[str, Any
 def _convert_peft(
     checkpoint: Path, output_dir: Path, base_model: str | None = None, repo_id: str | None = None
 ) -> dict[str, Any]:
+    model, processor, official = _load_peft(checkpoint, base_model, repo_id)
+    report = {"kind": "adapter", "source": _describe_weights(checkpoint / ADAPTER_WEIGHTS), "round_trip": {}}
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        write_parity_report(folder, report, official, lambda ours: revert_state_dict(ours, model.config))
+
+    write_model_folder(output_dir, write)
+    return report
+
+
+def _load_peft(
+    checkpoint: Path, base_model: str | None, repo_id: str | None
+) -> tuple[DrumLmForCausalLM, DrumLmProcessor, dict[str, torch.Tensor]]:
+    """An adapter of peft on its base, its processor, and its tensors as they stand in the file."""
     settings = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     _check_peft(checkpoint, settings)
     source = base_model or settings.get("base_model_name_or_path")
@@ -199,16 +230,38 @@ def _convert_peft(
     _check_embeddings(checkpoint, model)
     official = load_file(checkpoint / ADAPTER_WEIGHTS)
     model.load_adapter_weights(convert_state_dict(official, model.config))
-    report = {
-        "kind": "adapter",
-        "source": {"name": checkpoint.name, "sha256": sha256_of(checkpoint / ADAPTER_WEIGHTS)},
-        "round_trip": {},
-    }
+    return model, processor, official
+
+
+def _describe_weights(file: Path) -> dict[str, str]:
+    return {"name": file.parent.name, "sha256": sha256_of(file)}
+
+
+def _merge_adapter(
+    checkpoint: Path, output_dir: Path, base_model: str | None = None, repo_id: str | None = None
+) -> dict[str, Any]:
+    """A complete model, with a report that says of what; nothing can be taken back out of it."""
+    if (checkpoint / ADAPTER_CONFIG).is_file():
+        model, processor, _ = _load_peft(checkpoint, base_model, repo_id)
+        source = _describe_weights(checkpoint / ADAPTER_WEIGHTS)
+    elif (checkpoint / "config.json").is_file() and _read_config(checkpoint).get("adapter"):
+        model = DrumLmForCausalLM.from_pretrained(checkpoint, base_model=base_model)
+        processor = DrumLmProcessor.from_pretrained(checkpoint)
+        source = _describe_weights(checkpoint / WEIGHTS)
+    else:
+        raise CheckpointError(
+            f"`merge` needs an adapter; {checkpoint} holds none. Give a folder of peft, or of a Drum LM whose "
+            "`adapter` is set."
+        )
+    base = model.config.adapter_base
+    report = {"kind": "merged language model", "source": source, "base": base and dict(base)}
+    model.merge_adapter()
+    report["tensors"] = len(model.state_dict().keys() - model.all_tied_weights_keys.keys())
 
     def write(folder: Path) -> None:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        write_parity_report(folder, report, official, lambda ours: revert_state_dict(ours, model.config))
+        write_json(folder / PARITY_REPORT, report)
 
     write_model_folder(output_dir, write)
     return report
@@ -256,7 +309,7 @@ def _revert_folder(checkpoint: Path, output_dir: Path) -> dict[str, Any]:
     if config.adapter is not None and config.adapter_base is None:
         raise CheckpointError(
             f"`checkpoint` must be an adapter with a named base or a complete model; {checkpoint} is an adapter in a "
-            "model without a name. Merge it first with `merge_adapter`."
+            "model without a name. Merge it first with `--merge`."
         )
     official = revert_state_dict(load_file(checkpoint / WEIGHTS), config)
 
@@ -293,8 +346,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, help="a .gguf file, or a folder")
     parser.add_argument("--output_dir", type=Path, required=True, help="a new folder for the converted model")
-    parser.add_argument("--base_model", help="base of an adapter of peft")
+    parser.add_argument("--base_model", help="base of an adapter")
     parser.add_argument("--repo_id", help="name of that base, for the configuration of the adapter")
+    parser.add_argument("--merge", action="store_true", help="make a complete model of an adapter and its base")
     return parser
 
 

@@ -197,6 +197,7 @@ def install() -> None:
     if _FINDER in sys.meta_path:
         return
     sys.meta_path.insert(0, _FINDER)
-    for name, action in _get_actions().items():
-        if name in sys.modules:
-            action(import_module(name))  # waits, should another thread be in the middle of it
+    actions = _get_actions()
+    # Told before any of them acts: what an action imports is found by the finder.
+    for name in [name for name in actions if name in sys.modules]:
+        actions[name](import_module(name))  # waits, should another thread be in the middle of it

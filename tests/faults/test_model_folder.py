@@ -192,7 +192,10 @@ def drop_a_tensor(weights: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda weights: weights.write_bytes(weights.read_bytes()[:-1]), "incomplete metadata"),
+        (
+            lambda weights: weights.write_bytes(weights.read_bytes()[:-1]),
+            "complete safetensors file; got .*incomplete",
+        ),
         (drop_a_tensor, "`weights` must hold the 14 tensors of this model's adapters; 1 differ, such as backbone"),
     ],
     ids=["truncated", "without a tensor"],
@@ -202,7 +205,7 @@ def test_damaged_adapters_are_refused(tmp_path, spoil, message):
     folder = build_drum_adapter_folder(tmp_path / "adapter", build_drum_base(tmp_path / "base"))
     spoil(folder / "model.safetensors")
 
-    with pytest.raises((ValueError, SafetensorError), match=message):
+    with pytest.raises((ValueError, OSError), match=message):
         DrumLmForCausalLM.from_pretrained(folder)
 
     report = verify(folder)

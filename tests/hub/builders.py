@@ -173,11 +173,11 @@ def build_graph_folder(folder: Path, **overrides) -> Path:
     return save_model_folder(folder, model, extractor, **arguments)
 
 
-def build_groove(seed: int, bars: int = 4) -> bytes:
+def build_groove(seed: int, bars: int = 4, steps_per_bar: int = STEPS_PER_BAR, tempo: float = 97.0) -> bytes:
     """A MIDI file without sense, whose first and last step are hits."""
-    hits = np.random.default_rng(seed).random((bars * STEPS_PER_BAR, 6)) < 0.2
+    hits = np.random.default_rng(seed).random((bars * steps_per_bar, 6)) < 0.2
     hits[[0, -1], 3] = True
-    return DrumCodec().to_midi(DrumRoll(hits, STEPS_PER_BAR, (4, 4), 97.0))
+    return DrumCodec().to_midi(DrumRoll(hits, steps_per_bar, tempo=tempo))
 
 
 def build_grooves(data_dir: Path) -> Path:
@@ -224,8 +224,12 @@ def build_drum_base(folder: Path) -> Path:
 
 
 def build_drum_adapter_folder(folder: Path, base: Path) -> Path:
-    """A complete folder of adapters on `build_drum_base`, without the weights they stand on."""
-    processor = DrumLmProcessor(AutoTokenizer.from_pretrained(base))
+    """A complete folder of adapters on `build_drum_base`, without the weights they stand on.
+
+    Its end mark ends like a separator, so that no token alone tells where a groove is over.
+    """
+    processor = DrumLmProcessor(AutoTokenizer.from_pretrained(base), end="ESEP")
+    assert processor.build_grammar().stop_id is None
     model = DrumLmForCausalLM.from_backbone(base, processor, adapter={"r": 3, "lora_alpha": 6}).eval()
     generator = torch.Generator().manual_seed(11)
     for weights in model.get_adapter_weights().values():

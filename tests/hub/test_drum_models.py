@@ -15,7 +15,6 @@ from decahub import DrumLmForCausalLM, DrumLmProcessor
 from decahub.hub import verify
 from decahub.hub.folder import read_json
 from tests.hub.builders import (
-    STEPS_PER_BAR,
     build_drum_adapter_folder,
     build_drum_base,
     build_drum_folder,
@@ -31,6 +30,7 @@ LOCAL_CLASSES = {
     "AutoModelForCausalLM": "DrumLmForCausalLM",
 }
 BARS_OF_THE_CARD, PROMPT_BARS = 16, 2
+STEPS_PER_BAR, TEMPO = 12, 94.0  # neither is what a file without them has
 ROOM_FILES = {path.name for path in Path(room.__file__).parent.glob("*.py")} - {"__init__.py"}
 
 
@@ -54,7 +54,7 @@ def model(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def groove(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("grooves") / "groove.mid"
-    path.write_bytes(build_groove(seed=3))
+    path.write_bytes(build_groove(seed=3, steps_per_bar=STEPS_PER_BAR, tempo=TEMPO))
     return path
 
 
@@ -172,6 +172,13 @@ def test_lines_of_the_card_continue_a_groove_to_the_bars_asked_for(loaded, groov
     assert len(hits) == BARS_OF_THE_CARD * STEPS_PER_BAR
     assert np.array_equal(hits[:steps], given[:steps])
     assert not np.array_equal(hits[steps : len(given)], given[steps:])
+
+
+def test_lines_of_the_card_keep_meter_and_tempo(model, loaded):
+    roll = DrumLmProcessor.from_pretrained(model.folder).read(loaded.midi)
+
+    assert (roll.time_signature, roll.steps_per_bar) == ((3, 4), STEPS_PER_BAR)
+    assert roll.tempo == pytest.approx(TEMPO, abs=0.01)  # MIDI counts microseconds
 
 
 def test_both_ways_of_the_card_write_the_same_groove(load, read_hits):

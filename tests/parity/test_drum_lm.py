@@ -3,11 +3,13 @@
 What each key means, and how the files were made, stands in the README of the golden folder.
 """
 
+import json
 from collections import Counter
 
 import numpy as np
 import pytest
 
+from conversion.convert_drum_pairs import convert_pairs
 from decahub.metrics.drum_structure.structure import compute_stability, levenshtein, split_two_means
 from decahub.models.drum_lm.codec_drum_lm import DrumCodec, MeterError
 from decahub.models.drum_lm.midi_drum_lm import read_midi
@@ -110,6 +112,22 @@ def test_text_gives_the_authors_pair(golden, item):
 
     assert prompt == read_text(golden, f"{item}.prompt")
     assert completion == read_text(golden, f"{item}.completion")
+
+
+@items_of("codec_and_structure", "prompt")
+def test_the_authors_pair_survives_as_a_groove_up_to_silence_at_its_end(golden, item, tmp_path):
+    pair = {key: read_text(golden, f"{item}.{key}") for key in ("prompt", "completion")}
+    (tmp_path / "dev.jsonl").write_text(json.dumps({**pair, "name": golden.json("names")[item]}))
+
+    convert_pairs(tmp_path / "dev.jsonl", tmp_path / "grooves")
+    convert_pairs(tmp_path / "grooves", tmp_path / "pairs")
+
+    again = json.loads((tmp_path / "pairs" / "dev.jsonl").read_text())
+    assert again["prompt"] == pair["prompt"]
+    assert again["name"] == golden.json("names")[item]
+    lines, expected = (text.removesuffix("\nEND").split("\n") for text in (again["completion"], pair["completion"]))
+    assert lines[: len(expected)] == expected
+    assert set(lines[len(expected) :]) <= {"------", "SEP"}  # bars as many as were silent at the beginning
 
 
 @pytest.mark.parametrize("golden", golden_params("drum_lm", "codec_and_structure"))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.models.drum_lm import backbone_drum_lm
@@ -120,20 +120,48 @@ def test_merging_without_an_adapter_is_refused():
         build_model().merge_adapter()
 
 
-def test_an_adapter_of_another_shape_is_refused(model, base, tmp_path):
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model_type": "mistral"}, "with the `model_type` 'llama'; got one with 'mistral'"),
+        ({"vocab_size": VOCAB_SIZE + 2}, f"with the `vocab_size` {VOCAB_SIZE}; got one with {VOCAB_SIZE + 2}"),
+        ({"hidden_size": 30}, "with the `hidden_size` 24; got one with 30"),
+        ({"num_hidden_layers": 1}, "with the `num_hidden_layers` 2; got one with 1"),
+    ],
+    ids=["kind", "vocabulary", "width", "depth"],
+)
+@pytest.mark.parametrize("is_a_model", [False, True], ids=["folder", "model"])
+def test_an_adapter_of_another_base_is_refused(model, tmp_path, fields, message, is_a_model):
     model.save_pretrained(tmp_path / "adapter")
-    LlamaForCausalLM(LlamaConfig(**{**BACKBONE, "hidden_size": 30})).save_pretrained(tmp_path / "other")
+    other = AutoModelForCausalLM.from_config(AutoConfig.for_model(**{**BACKBONE, **fields}))
+    other.save_pretrained(tmp_path / "other")
+
+    with pytest.raises(ValueError, match=f"`base_model` must be the base that the adapter was trained on, {message}"):
+        DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", base_model=other if is_a_model else tmp_path / "other")
+
+
+def test_an_adapter_of_a_larger_vocabulary_is_loaded_on_that(base, tmp_path):
+    larger = AutoModelForCausalLM.from_pretrained(base)
+    larger.resize_token_embeddings(VOCAB_SIZE + 3)
+    DrumLmForCausalLM.from_backbone(larger, adapter={"r": 2}).save_pretrained(tmp_path / "adapter")
+
+    loaded = DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", base_model=larger)
+
+    assert loaded.get_input_embeddings().num_embeddings == VOCAB_SIZE + 3
+
+
+def test_weights_of_another_shape_are_refused(model):
+    weights = {name: tensor[..., :-1] for name, tensor in model.get_adapter_weights().items()}
 
     with pytest.raises(ValueError, match="`weights` must fit this model"):
-        DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", base_model=tmp_path / "other")
+        model.load_adapter_weights(weights)
 
 
-def test_an_adapter_of_a_deeper_model_is_refused(model, tmp_path):
-    model.save_pretrained(tmp_path / "adapter")
-    LlamaForCausalLM(LlamaConfig(**{**BACKBONE, "num_hidden_layers": 1})).save_pretrained(tmp_path / "other")
+def test_weights_of_a_deeper_model_are_refused(model):
+    weights = {name: tensor for name, tensor in model.get_adapter_weights().items() if ".layers.0." in name}
 
-    with pytest.raises(ValueError, match="`weights` must hold the 14 tensors of this model's adapters"):
-        DrumLmForCausalLM.from_pretrained(tmp_path / "adapter", base_model=tmp_path / "other")
+    with pytest.raises(ValueError, match="`weights` must hold the 28 tensors of this model's adapters; 14 differ"):
+        model.load_adapter_weights(weights)
 
 
 def test_a_damaged_file_is_named(model, tmp_path):
@@ -226,6 +254,42 @@ def test_a_gguf_file_of_a_repository_is_named_with_its_hash(tmp_path, monkeypatc
     base = describe_base("someone/model", "small.gguf", None)
 
     assert base == {"repo_id": "someone/model", "file": "small.gguf", "sha256": compute_sha256(file)}
+
+
+def test_a_gguf_file_on_a_disk_is_named_without_its_folder(tmp_path, monkeypatch):
+    file = tmp_path / "small.Q4_1.gguf"
+    file.write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path)
+
+    bases = [
+        describe_base(file, None, None),
+        describe_base(file.name, None, None),
+        describe_base(tmp_path, file.name, None),
+    ]
+
+    assert bases == [{"repo_id": "small.Q4_1", "file": file.name, "sha256": compute_sha256(file)}] * 3
+    assert describe_base(file, None, "someone/model") == {**bases[0], "repo_id": "someone/model"}
+
+
+def test_a_model_of_a_gguf_file_has_no_name(tmp_path):
+    given = LlamaForCausalLM(LlamaConfig(**BACKBONE))
+    given.config.name_or_path = str(tmp_path)
+
+    with pytest.raises(ValueError, match="`repo_id` must name the base of the adapter"):
+        describe_base(given, None, None)
+    assert describe_base(given, None, "someone/model") == {"repo_id": "someone/model"}
+
+
+def test_a_gguf_file_without_a_repository_is_asked_for(tmp_path, monkeypatch):
+    file = tmp_path / "small.gguf"
+    file.write_bytes(b"GGUF")
+    base = describe_base(file, None, None)
+    monkeypatch.delenv(GGUF_VARIABLE, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    with pytest.raises(OSError, match=f"Give its path, or set {GGUF_VARIABLE} to it"):
+        load_base(base)
+    assert find_base_file(base, file) == file
 
 
 @pytest.mark.parametrize("fields", [{}, {"reinit": True}, {"adapter": {}}])

@@ -201,8 +201,9 @@ def test_silence_is_refused_unless_allowed(notes):
         ({"unknown_pitch": "keep"}, "`unknown_pitch` must be one of ignore, error; got 'keep'"),
         ({"pedal_hat": "snare"}, "`pedal_hat` must be one of drop, hihat; got 'snare'"),
         ({"time_signature": "first"}, "`time_signature` must be one of error, last; got 'first'"),
-        ({"bars": 0}, "`bars` must be positive; got 0"),
-        ({"steps_per_bar": -4}, "`steps_per_bar` must be positive; got -4"),
+        ({"bars": 0}, "`bars` must be a whole number, at least 1; got 0"),
+        ({"steps_per_bar": -4}, "`steps_per_bar` must be a whole number, at least 1; got -4"),
+        ({"bars": 2.5}, "`bars` must be a whole number, at least 1; got 2.5"),
     ],
 )
 def test_codec_refuses(options, message):

@@ -121,6 +121,77 @@ def test_an_adapter_with_magnitudes_goes_there_and_back(language_model, tmp_path
     torch.testing.assert_close(compute_scores(ours), compute_scores(model), atol=1e-6, rtol=0)
 
 
+def merge_with_peft(language_model, peft_folder):
+    import peft
+
+    base = AutoModelForCausalLM.from_pretrained(language_model)
+    return peft.PeftModel.from_pretrained(base, peft_folder).merge_and_unload()
+
+
+@pytest.mark.parametrize("is_ours", [False, True], ids=["of peft", "ours"])
+def test_an_adapter_is_merged_into_a_complete_model(language_model, peft_folder, tmp_path, is_ours):
+    if is_ours:
+        convert_checkpoint(peft_folder, tmp_path / "adapter", repo_id="someone/model")
+    checkpoint = tmp_path / "adapter" if is_ours else peft_folder
+
+    report = convert_checkpoint(checkpoint, tmp_path / "whole", str(language_model), "someone/model", merge=True)
+
+    expected = merge_with_peft(language_model, peft_folder)
+    merged = DrumLmForCausalLM.from_pretrained(tmp_path / "whole")
+    assert merged.config.adapter is None
+    assert report["base"] == {"repo_id": "someone/model"}
+    assert report["tensors"] == len(load_file(tmp_path / "whole" / "model.safetensors"))
+    assert json.loads((tmp_path / "whole" / "parity_report.json").read_text()) == report
+    merged.config.restrict_vocab = False
+    torch.testing.assert_close(compute_scores(merged), compute_scores(expected), atol=1e-6, rtol=0)
+    assert DrumLmProcessor.from_pretrained(tmp_path / "whole").build_grammar().token_ids
+    convert_checkpoint(tmp_path / "whole", tmp_path / "theirs")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    torch.testing.assert_close(compute_scores(again), compute_scores(expected), atol=1e-6, rtol=0)
+
+
+def test_an_adapter_whose_base_has_no_name_is_merged(language_model, tmp_path):
+    pytest.importorskip("peft")
+    processor = DrumLmProcessor(AutoTokenizer.from_pretrained(language_model))
+    model = DrumLmForCausalLM.from_backbone(language_model, processor, adapter={"r": 2}, reinit=True)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+
+    report = convert_checkpoint(tmp_path / "model", tmp_path / "whole", merge=True)
+
+    assert report["base"] is None
+    merged = DrumLmForCausalLM.from_pretrained(tmp_path / "whole")
+    torch.testing.assert_close(compute_scores(merged), compute_scores(model), atol=1e-6, rtol=0)
+
+
+def test_the_command_line_merges(peft_folder, language_model, tmp_path, capsys):
+    main(["--checkpoint", str(peft_folder), "--output_dir", str(tmp_path / "whole"), "--merge",
+          "--base_model", str(language_model)])  # fmt: skip
+
+    assert "merged language model from" in capsys.readouterr().out
+
+
+def test_what_is_no_adapter_cannot_be_merged(language_model, tmp_path):
+    convert_checkpoint(language_model, tmp_path / "ours")
+
+    for checkpoint in (language_model, tmp_path / "ours"):
+        with pytest.raises(CheckpointError, match=f"`merge` needs an adapter; {checkpoint} holds none"):
+            convert_checkpoint(checkpoint, tmp_path / "whole", merge=True)
+
+    assert not (tmp_path / "whole").exists()
+
+
+def test_an_adapter_is_not_merged_into_another_base(peft_folder, language_model, tmp_path):
+    convert_checkpoint(peft_folder, tmp_path / "ours")
+    fields = {**BACKBONE, "vocab_size": len(build_bpe_tokenizer()), "num_hidden_layers": 1}
+    LlamaForCausalLM(LlamaConfig(**fields)).save_pretrained(tmp_path / "other")
+
+    with pytest.raises(ValueError, match="the `num_hidden_layers` 2; got one with 1"):
+        convert_checkpoint(tmp_path / "ours", tmp_path / "whole", str(tmp_path / "other"), merge=True)
+
+    assert not (tmp_path / "whole").exists()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

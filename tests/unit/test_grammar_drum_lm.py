@@ -285,14 +285,18 @@ def test_prompt_may_begin_with_a_separator(words):
     assert (int(state.step), int(state.bars)) == (1, 0)
 
 
-def test_forced_tokens_lead_to_the_next_choice(words):
+@pytest.mark.parametrize("name", ["bars_min", "bars_max"])
+@pytest.mark.parametrize("value", [2.5, "3", [1, 2.5], True])
+def test_bars_are_whole_numbers(words, name, value):
     grammar = DrumGrammar(words, steps_per_bar=STEPS)
-    bar = grammar.encode("--o---\n" * STEPS)
 
-    assert grammar.find_forced(grammar.walk(bar, bars_min=2)) == grammar.canonical_ids("SEP")
-    assert grammar.find_forced(grammar.walk(bar, bars_max=1)) == grammar.canonical_ids("END")
-    assert grammar.find_forced(grammar.walk(bar)) == []
-    assert grammar.find_forced(grammar.walk(bar[:-1])) == bar[-1:]
+    with pytest.raises(ValueError, match=f"`{name}` must be a whole number, or one for each sample; got"):
+        DrumGrammarLogitsProcessor(grammar, **{name: value})
+
+
+def test_a_tokenizer_is_no_grammar(words):
+    with pytest.raises(TypeError, match="`grammar` must be a DrumGrammar, which a tokenizer gives; got"):
+        DrumGrammarLogitsProcessor(words)
 
 
 def test_forbidden_columns_stay_silent(tokenizer, grammar, model):

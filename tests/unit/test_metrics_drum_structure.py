@@ -5,6 +5,7 @@ import math
 import random
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from decahub.data import load_dataset
@@ -121,15 +122,44 @@ def test_rates_agree_with_a_slow_count():
         assert result[name] == pytest.approx(value, abs=ATOL_FLOAT64), name
 
 
-def test_stability_pools_all_bars_and_clusters_are_of_each_text():
-    result = compute(predictions=TEXTS)
+SILENT_BAR = ("-" * COLUMNS + "\n") * LINES
+OFFICIAL = {"strip_silence": False, "trim_empty": False}
 
-    stabilities = [compute_stability(text) for text in TEXTS]
+
+@pytest.mark.parametrize(
+    ("options", "written"), [(OFFICIAL, lambda text: text), ({}, lambda text: text.removesuffix(SILENT_BAR))]
+)
+def test_stability_pools_all_bars_and_clusters_are_of_each_text(options, written):
+    result = compute(predictions=TEXTS, **options)
+
+    stabilities = [compute_stability(written(text)) for text in TEXTS]
     pooled = [value for values in stabilities for value in values]
     gaps = [split_two_means(values) for values in stabilities]
     assert result["stability"] == pytest.approx(sum(pooled) / len(pooled), abs=ATOL_FLOAT64)
     assert result["centre_gap"] == pytest.approx(sum(gap for gap, _ in gaps) / len(gaps), abs=ATOL_FLOAT64)
     assert result["centre_spread"] == pytest.approx(sum(spread for _, spread in gaps) / len(gaps), abs=ATOL_FLOAT64)
+
+
+@pytest.mark.parametrize("name", ["stability", "zero_share", "repeat_rate"])
+def test_silent_bars_at_both_ends_count_only_when_asked_for(name):
+    framed = [SILENT_BAR + text + SILENT_BAR * 2 for text in TEXTS]
+    options = {"train_texts": TRAIN, "bars": 9}
+
+    assert compute(predictions=framed, **options)[name] == compute(predictions=TEXTS, **options)[name]
+    with_silence = compute(predictions=framed, **options, **OFFICIAL)[name]
+    assert with_silence != compute(predictions=TEXTS, **options, **OFFICIAL)[name]
+
+
+def test_silent_bars_belong_to_a_text_of_the_wanted_length():
+    assert compute(predictions=[SILENT_BAR + TEXTS[0] + SILENT_BAR], bars=8)["exact_length_rate"] == 1
+
+
+def test_a_silent_text_has_no_stability():
+    assert compute(predictions=[SILENT_BAR * 16])["stability"] is None
+
+
+def test_arrays_of_texts_are_taken():
+    assert compute(predictions=np.array(TEXTS)) == compute(predictions=TEXTS)
 
 
 def test_bits_are_nats_for_each_step_of_all_texts():
@@ -182,7 +212,8 @@ def test_intervals_hold_the_figure_and_repeat_with_the_seed():
         ({"nll": [float("nan")], "num_steps": [3]}, "`nll` must be finite"),
         ({"nll": [1.0], "num_steps": []}, "must have one value for each text"),
         ({"nll": [1.0], "num_steps": [0]}, "`num_steps` must be at least 1; got 0"),
-        ({"predictions": TEXTS, "bars": 0}, "`bars` must be at least 1; got 0"),
+        ({"predictions": TEXTS, "bars": 0}, "`bars` must be a whole number, at least 1; got 0"),
+        ({"predictions": TEXTS, "prompt_bars": 2.5}, "`prompt_bars` must be a whole number, at least 0; got 2.5"),
     ],
 )
 def test_bad_input_is_refused(inputs, message):
@@ -200,7 +231,7 @@ def test_figures_of_human_grooves_are_those_of_the_authors_script(data_dir):
     texts = [codec.to_text(codec.encode(read_midi(midi))) for midi in load_dataset("groove", data_dir)["test"]["midi"]]
     repeated = ["".join(text.splitlines(keepends=True)[LINES : 2 * LINES]) * 16 for text in texts]
 
-    human = compute(predictions=texts, cluster="sklearn")
+    human = compute(predictions=texts, cluster="sklearn", **OFFICIAL)
 
     figures = (human["stability"], human["centre_gap"], human["centre_spread"])
     assert figures == pytest.approx((5.0792, 10.3452, 1.4452), abs=ATOL_TABLE)

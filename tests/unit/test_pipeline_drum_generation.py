@@ -5,12 +5,14 @@ import io
 import json
 import wave
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import pipeline
 from transformers.generation.streamers import BaseStreamer
+from transformers.pipelines.pt_utils import KeyDataset
 
 from decahub import DrumGenerationPipeline, DrumLmForCausalLM, DrumLmProcessor
 from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
@@ -99,7 +101,7 @@ def test_only_files_asked_for_are_made(compose, outputs):
     assert json.loads(json.dumps(values)) == values
 
 
-@pytest.mark.parametrize("form", ["path", "bytes", "file", "text", "array", "roll"])
+@pytest.mark.parametrize("form", ["path", "bytes", "file", "text", "array", "lists", "roll"])
 def test_grooves_come_in_every_form(compose, form, tmp_path):
     roll = build_roll()
     data = CODEC.to_midi(roll)
@@ -110,6 +112,7 @@ def test_grooves_come_in_every_form(compose, form, tmp_path):
         "file": io.BytesIO(data),
         "text": CODEC.to_text(roll),
         "array": roll.hits,
+        "lists": roll.hits.astype(int).tolist(),
         "roll": roll,
     }
 
@@ -207,6 +210,71 @@ def test_a_generator_is_answered_one_by_one(pipe):
     assert taken == [0]
 
 
+def test_a_generator_gets_other_draws_for_each_groove(pipe):
+    answers = list(pipe(iter([None] * 3), bars=1, seed=0, outputs=()))
+
+    assert len({answer[0]["text"] for answer in answers}) == 3
+    assert answers == list(pipe(iter([None] * 3), bars=1, seed=0, outputs=()))
+
+
+def test_a_generator_is_answered_in_batches(pipe):
+    grooves = [build_roll(seed=seed) for seed in range(3)]
+    options = {"bars": 3, "seed": 0, "outputs": (), "batch_size": 2}
+
+    answers = list(pipe(iter(grooves), **options))
+
+    assert [answer[0]["text"] for answer in answers] == [answer[0]["text"] for answer in pipe(grooves, **options)]
+
+
+def test_arguments_with_a_generator_are_checked_at_once(pipe):
+    with pytest.raises(ValueError, match="`bars` must be a whole number"):
+        pipe(iter([None]), bars=0)
+
+
+@pytest.mark.parametrize("form", ["tuple", "column", "rows of numbers", "data set"])
+def test_a_batch_comes_in_every_form(pipe, form):
+    rolls = [build_roll(seed=seed) for seed in range(2)]
+    files = [CODEC.to_midi(roll) for roll in rolls]
+    forms = {
+        "tuple": tuple(files),
+        "column": datasets.Dataset.from_dict({"midi": files})["midi"],
+        "rows of numbers": [roll.hits.astype(int).tolist() for roll in rolls],
+        "data set": KeyDataset(datasets.Dataset.from_dict({"midi": files}), "midi"),
+    }
+    options = {"bars": 3, "seed": 0, "outputs": ()}
+
+    answers = pipe(forms[form], **options)
+
+    assert [answer[0]["roll"] for answer in answers] == [answer[0]["roll"] for answer in pipe(files, **options)]
+
+
+def test_a_saved_pipeline_is_loaded_whole(folder, tmp_path):
+    processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line", prompt_bars=3, bars=8, pedal_hat="hihat")
+    saved = DrumGenerationPipeline(model=DrumLmForCausalLM.from_pretrained(folder), processor=processor)
+    saved.save_pretrained(tmp_path)
+
+    loaded = pipeline("drum-generation", model=str(tmp_path))
+
+    assert (loaded.processor.prompt_bars, loaded.processor.pedal_hat) == (3, "hihat")
+    options = {"bars": 5, "seed": 0, "outputs": ()}
+    assert loaded(build_roll(), **options) == saved(build_roll(), **options)
+
+
+@pytest.mark.parametrize(
+    ("groove", "time_signature"),
+    [
+        ("o-----", (3, 4)),
+        (DrumRoll(np.ones((12, 6)), 12), (6, 8)),
+        (np.ones((24, 6)).tolist(), (3, 4)),
+    ],
+    ids=["line", "roll", "lists"],
+)
+def test_a_groove_without_a_meter_gets_that_asked_for(compose, groove, time_signature):
+    answer = compose(groove, bars=3, prompt_bars=1, time_signature=time_signature, seed=0, outputs=())
+
+    assert (answer["time_signature"], len(answer["roll"])) == (list(time_signature), 36)
+
+
 @pytest.mark.parametrize("time_signature", [(3, 4), (5, 4)])
 def test_the_meter_is_that_of_the_groove(pipe, compose, time_signature):
     roll = build_roll(3, time_signature=time_signature)
@@ -224,6 +292,13 @@ def test_a_new_groove_has_the_meter_asked_for(compose):
     answer = compose(None, bars=2, time_signature=[3, 4], outputs=())
 
     assert (len(answer["roll"]), answer["time_signature"], answer["valid"]) == (24, [3, 4], True)
+
+
+def test_the_steps_of_a_bar_make_its_meter(pipe, compose):
+    answer = compose("o--o--\n" * 12, steps_per_bar=12, bars=3, seed=0)
+
+    assert answer["time_signature"] == [3, 4]
+    assert pipe.processor.read(answer["midi"]).steps_per_bar == 12
 
 
 def test_controls_reach_the_grammar(compose):
@@ -351,7 +426,7 @@ def test_refuses_more_bars_than_the_context_holds():
         ({"temperature": -0.5}, r"`temperature` must be a number from 0 to 1e\+06; got -0.5"),
         ({"temperature": float("nan")}, r"`temperature` must be a number from 0 to 1e\+06; got nan"),
         ({"top_p": 0}, "`top_p` must be above 0; got 0"),
-        ({"top_k": 0}, "`top_k` must be a whole number, at least 1; got 0"),
+        ({"top_k": -1}, "`top_k` must be a whole number, at least 0; got -1"),
         ({"num_return_sequences": 0}, "`num_return_sequences` must be a whole number, at least 1; got 0"),
         ({"num_return_sequences": 2, "temperature": 0}, "`num_return_sequences` must be 1 without sampling"),
         ({"tempo": 0}, r"`tempo` must be a number from 3.6 to 6e\+07 quarter notes a minute; got 0"),
@@ -387,7 +462,9 @@ def test_refuses_more_bars_than_the_context_holds():
         ({"time_signature": (3, 4)}, "`time_signature` must be that of the groove, 4/4; got 3/4"),
         ({"forbid_columns": ["cowbell"]}, "must be one of crash, ride, .*; got 'cowbell'"),
         ({"force": np.zeros((3, 4, 6), dtype=int)}, "`force` must have one array for each of 1 grooves; got 3"),
-        ({"batch_size": -1}, "`batch_size` must be at least 1; got -1"),
+        ({"batch_size": -1}, "`batch_size` must be a whole number, at least 1; got -1"),
+        ({"batch_size": 0}, "`batch_size` must be a whole number, at least 1; got 0"),
+        ({"batch_size": "2"}, "`batch_size` must be a whole number, at least 1; got '2'"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

@@ -241,7 +241,8 @@ def test_every_form_of_a_groove_is_read_alike(processor, tmp_path):
     data = processor.to_midi(roll)
     (tmp_path / "groove.mid").write_bytes(data)
 
-    forms = [data, tmp_path / "groove.mid", DrumCodec().to_text(roll), roll.hits, torch.tensor(roll.hits), roll]
+    forms = [data, tmp_path / "groove.mid", processor.to_text(roll), roll.hits, torch.tensor(roll.hits), roll]
+    forms.append(roll.hits.tolist())
 
     assert all(np.array_equal(processor.read(form).hits, roll.hits) for form in forms)
     assert processor.read(data).tempo == pytest.approx(97.0, abs=1e-3)
@@ -279,12 +280,72 @@ def test_fields_of_the_configuration_go_with_the_processor(processor):
         ({"tokenization": "word"}, "`tokenization` must be one of text, line; got 'word'"),
         ({"encoding_version": 9}, "`encoding_version` must be 1; got 9"),
         ({"prompt_bars": 16}, r"`prompt_bars` must be in \[0, `bars` \(16\)\); got 16"),
+        ({"prompt_bars": 1.5}, r"`prompt_bars` must be in \[0, `bars` \(16\)\); got 1.5"),
+        ({"bars": 4.5}, "`bars` must be a whole number, at least 1; got 4.5"),
         ({"columns": "seven"}, "`columns` must be"),
+        ({"strip_rule": "x"}, "`strip_rule` must be one of first_beat, bar, or None; got 'x'"),
+        ({"separator": "END"}, "`separator` and `end` must differ; both are 'END'"),
+        ({"end": ""}, "`end` must be a word without '-', 'o' and line ends; got ''"),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         DrumLmProcessor(build_line_tokenizer(), **arguments)
+
+
+@pytest.mark.parametrize(("tokenization", "right"), [("text", "line"), ("line", "text")])
+def test_a_tokenization_that_is_not_the_tokenizers_has_no_model(tokenization, right):
+    tokenizer = build_line_tokenizer() if right == "line" else build_bpe_tokenizer()
+    processor = DrumLmProcessor(tokenizer, tokenization=tokenization)
+
+    with pytest.raises(
+        ValueError, match=f"`tokenization` must be '{right}' with this tokenizer.*; got '{tokenization}'"
+    ):
+        processor.to_config_fields()
+
+
+def test_the_latest_bars_that_fit_are_kept(processor):
+    roll = build_roll()
+    whole = processor(roll)["input_ids"][0]
+    last = processor(DrumRoll(roll.hits[STEPS : 2 * STEPS]))["input_ids"][0]
+
+    assert processor(roll, truncation=True, max_length=len(whole))["input_ids"] == [whole]
+    assert processor(roll, truncation=True, max_length=len(whole) - 1)["input_ids"] == [last]
+    with pytest.raises(ValueError, match=f"`max_length` must hold a bar; got 9, and the last bar has {len(last)}"):
+        processor(roll, truncation=True, max_length=9)
+
+
+def test_an_unknown_way_of_reading_is_refused(processor):
+    with pytest.raises(TypeError, match="`foo` must be among columns, steps_per_bar, .*, which say how"):
+        processor.read(build_roll(), foo=1)
+
+
+@pytest.mark.parametrize("token", [-1, 10**6])
+def test_an_id_of_no_token_is_refused(processor, token):
+    with pytest.raises(ValueError, match=rf"`ids` must be in \[0, \d+\); got {token}"):
+        processor.decode_roll([token])
+
+
+@pytest.mark.parametrize(
+    ("steps_per_bar", "time_signature"), [(16, (4, 4)), (12, (3, 4)), (20, (5, 4)), (14, (14, 16)), (3, (3, 16))]
+)
+def test_the_steps_of_a_bar_make_its_meter(processor, steps_per_bar, time_signature):
+    ids = processor.build_grammar(steps_per_bar).encode("--o---\n" * steps_per_bar)
+
+    roll = processor.decode_roll(ids, steps_per_bar=steps_per_bar)
+
+    assert roll.time_signature == time_signature
+    assert read_midi(processor.to_midi(roll)).time_signatures == [(0, *time_signature)]
+
+
+def test_a_meter_may_be_given_with_the_ids_or_with_the_file(processor):
+    ids = processor.build_grammar(12).encode("--o---\n" * 12)
+
+    roll = processor.decode_roll(ids, steps_per_bar=12, time_signature=(6, 8))
+
+    assert roll.time_signature == (6, 8)
+    assert read_midi(processor.to_midi(roll)).time_signatures == [(0, 6, 8)]
+    assert read_midi(processor.to_midi(roll, time_signature=(3, 4))).time_signatures == [(0, 3, 4)]
 
 
 def test_exactly_one_kind_of_input_is_wanted(processor):

@@ -9,11 +9,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel, PreTrainedModel
 
 import decahub
 from decahub.registration import DeferredClasses, install
-from decahub.registry import METHODS, ModelEntry, find_modules
+from decahub.registry import METHODS, NEW_AUTO_CLASSES, PUBLIC_NAMES, ModelEntry, find_modules
 
 
 USE_AUTO_CLASSES = """
@@ -69,6 +69,17 @@ def test_classes_of_every_ready_method_load():
             assert config_class.model_type == entry.model_type
             for name in entry.auto_classes.values():
                 assert getattr(decahub, name).config_class is config_class
+
+
+def test_no_model_takes_the_number_of_items_of_a_step_for_its_loss():
+    """Their losses are means over a batch. Without the mark `Trainer` would not divide those that it accumulates."""
+    classes = [getattr(decahub, name) for name in PUBLIC_NAMES if name not in NEW_AUTO_CLASSES]
+    models = [value for value in classes if isinstance(value, type) and issubclass(value, PreTrainedModel)]
+
+    unmarked = [model.__name__ for model in models if getattr(model, "accepts_loss_kwargs", None) is not False]
+
+    assert models
+    assert not unmarked
 
 
 def test_method_may_have_several_model_types_in_files_of_their_own():

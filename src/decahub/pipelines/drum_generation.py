@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import difflib
+import itertools
 import math
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -70,9 +72,10 @@ class DrumGenerationPipeline(Pipeline):
     """Continues drum grooves, or writes new ones.
 
     Whatever the weights and the temperature, each answer has exactly the bars that were asked for: the writing is
-    constrained by its grammar. A groove is a MIDI file (path, bytes, file object), a `symusic.Score`, notes with their
-    ticks, a text, a roll, or `None` or `""` for a groove without a given beginning. A list of grooves is a batch,
-    which is computed together; `batch_size` splits it.
+    constrained by its grammar. A groove is a MIDI file (path, bytes, file object), a score of symusic or pretty_midi,
+    notes with their ticks, a text, a roll, or `None` or `""` for a groove without a given beginning. A list of grooves
+    or a column of a data set is a batch, which is computed together; `batch_size` splits it. Of an iterator so many
+    are taken at a time, by default one, and answered before the next.
 
     Args of a call:
         bars (`int`, defaults to 16): Bars of the answer, those given included.
@@ -81,7 +84,7 @@ class DrumGenerationPipeline(Pipeline):
             silent bars at its beginning are dropped as they were in training, by the `strip_rule` of the processor.
         temperature (`float`, defaults to 0.9): The lower, the more predictable; 0 always takes the most probable. From
             1e-6 to 1e6 otherwise.
-        top_k (`int`, *optional*): Choose among so many most probable tokens.
+        top_k (`int`, *optional*): Choose among so many most probable tokens; 0 for all.
         top_p (`float`, *optional*): Choose among the most probable tokens that together have this probability.
         do_sample (`bool`, defaults to `True`): `False` is the temperature 0.
         num_return_sequences (`int`, defaults to 1): Answers for each groove.
@@ -128,17 +131,32 @@ class DrumGenerationPipeline(Pipeline):
         self._grammars: dict[int, Any] = {}
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:
-        if isinstance(inputs, Iterator) and not hasattr(inputs, "read"):  # answered one by one, as they are asked for
-            return (self(groove, **kwargs) for groove in inputs)
-        grooves = inputs if isinstance(inputs, list) else [inputs]
-        if not grooves:
+        from decahub.models.drum_lm.arguments_drum_lm import check_batch_size
+        from decahub.models.drum_lm.processing_drum_lm import is_batch
+
+        batch_size = self._batch_size if batch_size is None else batch_size
+        check_batch_size(batch_size)
+        parameters = self._merge_parameters(kwargs)
+        draws = Draws(parameters[1].pop("seed", None), self.device)
+        if isinstance(inputs, Iterator) and not hasattr(inputs, "read"):
+            return self._answer_iterator(inputs, batch_size or 1, draws, parameters)
+        if not is_batch(inputs):
+            return self._answer([inputs], 1, draws, parameters)[0]
+        if not len(inputs):
             raise ValueError("`inputs` must hold at least one groove; got an empty list. Give `None` for a new one.")
-        batch_size = batch_size or self._batch_size or len(grooves)
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
-        preprocess, forward, postprocess = self._merge_parameters(kwargs)
+        return self._answer(list(inputs), batch_size or len(inputs), draws, parameters)
+
+    def _answer_iterator(
+        self, grooves: Iterator[Any], batch_size: int, draws: "Draws", parameters: list[dict[str, Any]]
+    ) -> Iterator[list[dict[str, Any]]]:
+        while batch := list(itertools.islice(grooves, batch_size)):
+            yield from self._answer(batch, batch_size, draws, parameters)
+
+    def _answer(
+        self, grooves: list[Any], batch_size: int, draws: "Draws", parameters: list[dict[str, Any]]
+    ) -> list[list[dict[str, Any]]]:
+        preprocess, forward, postprocess = parameters
         prompts = [self.preprocess(groove, **preprocess) for groove in grooves]
-        draws = Draws(forward.pop("seed", None), self.device)
         answers: list[Any] = [None] * len(prompts)
         for rows in split_by_meter(prompts, batch_size):
             arguments = self._select_force(forward, rows, len(prompts))
@@ -146,7 +164,18 @@ class DrumGenerationPipeline(Pipeline):
                 outputs = self.forward([prompts[row] for row in rows], **arguments)
             for row, output in zip(rows, outputs, strict=True):
                 answers[row] = self.postprocess(output, **postprocess)
-        return answers if isinstance(inputs, list) else answers[0]
+        return answers
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save the model and the processor: a folder that `pipeline` loads.
+
+        Args:
+            save_directory (`str` or `os.PathLike`): Folder.
+            kwargs: As in `PreTrainedModel.save_pretrained`.
+        """
+        # That of the base class knows of no processor, and has the folder ask for this module as remote code.
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
 
     def stream(self, groove: Any = None, **kwargs: Any) -> Iterator[dict[str, Any]]:
         """Continues one groove and hands out each new bar as soon as it is written.
@@ -230,10 +259,12 @@ class DrumGenerationPipeline(Pipeline):
     def read_groove(self, groove: Any, time_signature: Sequence[int] | str | None, **options: Any) -> Any:
         """A groove as a `DrumRoll`, in a meter if it states none itself."""
         from decahub.models.drum_lm.arguments_drum_lm import count_steps
+        from decahub.models.drum_lm.codec_drum_lm import DrumRoll
+        from decahub.models.drum_lm.processing_drum_lm import is_rows, is_text
 
         is_blank = isinstance(groove, str) and not groove.strip()
-        has_no_meter = groove is None or is_blank or hasattr(groove, "shape")
-        has_no_meter = has_no_meter or (isinstance(groove, str) and "\n" in groove)
+        is_bare = groove is None or is_blank or hasattr(groove, "shape") or is_rows(groove)
+        has_no_meter = is_bare or is_text(groove, options.get("strict", True)) or isinstance(groove, DrumRoll)
         if isinstance(time_signature, str):
             options["time_signature"], time_signature = time_signature, None
         if time_signature is not None and has_no_meter:
@@ -241,7 +272,7 @@ class DrumGenerationPipeline(Pipeline):
         roll = self.processor.read(None if is_blank else groove, **options)
         if time_signature is None or tuple(roll.time_signature) == tuple(time_signature):
             return roll
-        if not has_no_meter:
+        if not has_no_meter or roll.steps_per_bar != count_steps(time_signature):
             own, wanted = ("/".join(map(str, meter)) for meter in (roll.time_signature, time_signature))
             raise ValueError(f"`time_signature` must be that of the groove, {own}; got {wanted}. Leave it out.")
         return dataclasses.replace(roll, time_signature=tuple(time_signature))

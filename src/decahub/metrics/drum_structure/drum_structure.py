@@ -13,6 +13,7 @@ from .rolls import (
     count_lines,
     count_onsets,
     drop_marks,
+    drop_silence,
     pack_bars,
     parse_bars,
     sum_hits,
@@ -28,7 +29,10 @@ _DESCRIPTION = """
 How a set of drum texts is built, after Zhang and Callison-Burch (arXiv 2301.01162), with additions. Nearer to the
 figures of human texts is better, in either direction.
 
-The paper's figures, on the text as it is, silent bars included:
+Silent bars at the beginning and at the end of a text are left out, but for the shares of well-formed texts.
+
+The paper's figures; the authors' script measures silent bars, too, so compare with its figures by
+`strip_silence=False, trim_empty=False`:
 
 - "stability": Levenshtein distance of a bar to the neighbor that is nearer to it, mean over the inner bars of all
   texts. Low: bars repeat.
@@ -36,7 +40,7 @@ The paper's figures, on the text as it is, silent bars included:
   distance of the two means, and the mean distance of a value to its own. Mean over texts. The authors' script calls
   them "intra" and "inter".
 
-Additions, silent bars at the end of a text left out:
+Additions:
 
 - "num_bars"; "hamming_stability" and "zero_share": as stability, in cells that differ, and the share of bars that
   equal a neighbor; "fill_rate": share of bars in the upper cluster, where the clusters are 4 cells apart;
@@ -65,6 +69,9 @@ Args:
     columns (list of str, optional): names of the columns, by default the method's six.
     cluster (str, optional, defaults to "exact"): "sklearn" divides stabilities as the authors' script, whose result
         depends on a random start.
+    strip_silence (bool, optional, defaults to True): leave out silent bars at the beginning of each text.
+    trim_empty (bool, optional, defaults to True): leave out silent bars at the end in the paper's figures; from the
+        additions they always are.
     num_resamples (int, optional, defaults to 1000): sets that the intervals are drawn from; 0 for no intervals.
     seed (int, optional, defaults to 0): seed of the draws.
 
@@ -106,24 +113,31 @@ def sum_texts(
     bar_lines: int = BAR_LINES,
     columns: tuple[str, ...] = COLUMNS,
     cluster: str = "exact",
+    strip_silence: bool = True,
+    trim_empty: bool = True,
 ) -> Corpus:
     """Sums of the figures of each text; arguments are those of the metric."""
+
+    def read(text: str) -> str:
+        return drop_silence(drop_marks(text, MARKS), bar_lines, at_start=strip_silence, at_end=False)
+
     train_bars = None
     if train_texts is not None:
-        parsed = (parse_bars(drop_marks(text, MARKS), len(columns), bar_lines, bars) for text in train_texts)
+        parsed = (parse_bars(read(text), len(columns), bar_lines, bars) for text in train_texts)
         train_bars = {key for rolls in parsed for key in pack_bars(rolls)}
     rows, lines, onsets = [], [], []
     for text in texts:
-        text = drop_marks(text, MARKS)
-        roll = parse_bars(text, len(columns), bar_lines, bars)
+        stripped = read(text)
+        roll = parse_bars(stripped, len(columns), bar_lines, bars)
         written = roll[prompt_bars:]
+        judged = drop_silence(stripped, bar_lines, at_start=False, at_end=trim_empty)
         rows.append(
             {
-                **sum_paper(text, bar_lines, bars, cluster),
+                **sum_paper(judged, bar_lines, bars, cluster),
                 **sum_steadiness(roll),
                 **sum_novelty(roll, prompt_bars, train_bars),
                 **sum_hits(written, columns),
-                **sum_validity(text, len(columns), bars * bar_lines),
+                **sum_validity(drop_marks(text, MARKS), len(columns), bars * bar_lines),
             }
         )
         lines.append(count_lines(written))
@@ -143,8 +157,9 @@ def sum_bits(nll: list[float], separator_nll: list[float], num_steps: list[int])
 
 def _check(options: dict[str, int], inputs: dict[str, list]) -> None:
     for name, least in (("prompt_bars", 0), ("bars", 1), ("bar_lines", 1), ("num_resamples", 0)):
-        if options[name] < least:
-            raise ValueError(f"`{name}` must be at least {least}; got {options[name]}.")
+        value = options[name]
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"`{name}` must be a whole number, at least {least}; got {value!r}.")
     if not inputs["predictions"] and not inputs["nll"]:
         raise ValueError("`predictions` or `nll` must be given; got neither.")
     for name in ("nll", "separator_nll", "num_steps"):
@@ -214,7 +229,7 @@ class DrumStructure(evaluate.Metric):
     def compute(self, *, predictions=None, references=None, **kwargs):
         """The figures of what was added, and of what is given; see the description."""
         inputs = {name: kwargs.pop(name, None) for name in INPUTS[2:]}
-        if self.writer is None and not predictions and not inputs["nll"]:
+        if self.writer is None and all(values is None or not len(values) for values in (predictions, inputs["nll"])):
             raise ValueError("`predictions` or `nll` must be given; got neither.")
         return super().compute(predictions=predictions, references=references, **inputs, **kwargs)
 
@@ -246,6 +261,8 @@ class DrumStructure(evaluate.Metric):
         bar_lines=BAR_LINES,
         columns=COLUMNS,
         cluster="exact",
+        strip_silence=True,
+        trim_empty=True,
         num_resamples=1000,
         seed=0,
     ):
@@ -257,6 +274,7 @@ class DrumStructure(evaluate.Metric):
         options = {"prompt_bars": prompt_bars, "bars": bars, "bar_lines": bar_lines}
         _check({**options, "num_resamples": num_resamples}, inputs)
         options |= {"columns": tuple(columns), "cluster": cluster}
+        options |= {"strip_silence": strip_silence, "trim_empty": trim_empty}
         corpora = []
         if inputs["nll"]:
             corpora.append(sum_bits(inputs["nll"], inputs["separator_nll"], inputs["num_steps"]))

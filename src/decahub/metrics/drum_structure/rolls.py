@@ -13,11 +13,26 @@ MIN_FILL_GAP = 4  # cells by which fills must differ more than steady bars do
 Sums = dict[str, tuple[float, float]]
 
 
+def _split_lines(text: str) -> list[str]:
+    """Lines with their ends; unlike for `str.splitlines`, only a newline is one."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
 def drop_marks(text: str, marks: Iterable[str]) -> str:
     """The text without the lines that are a separator or an end mark."""
     if not any(mark in text for mark in marks):
         return text
-    return "".join(line for line in re.findall(r"[^\n]*\n|[^\n]+", text) if line.rstrip("\n") not in marks)
+    return "".join(line for line in _split_lines(text) if line.rstrip("\n") not in marks)
+
+
+def drop_silence(text: str, bar_lines: int, *, at_start: bool, at_end: bool) -> str:
+    """The text without the silent bars at its beginning or its end; an incomplete bar at the beginning stays."""
+    lines = _split_lines(text)
+    played = [number for number, line in enumerate(lines) if "o" in line]
+    first = played[0] if played else len(lines)
+    start = first // bar_lines * bar_lines if at_start else 0
+    stop = -(-(played[-1] + 1 if played else 0) // bar_lines) * bar_lines if at_end else len(lines)
+    return "".join(lines[start:stop])
 
 
 def parse_bars(text: str, num_columns: int, bar_lines: int, max_bars: int | None) -> np.ndarray:
@@ -43,7 +58,7 @@ def pack_bars(bars: np.ndarray) -> list[bytes]:
 
 
 def sum_paper(text: str, bar_lines: int, max_bars: int | None, cluster: str) -> Sums:
-    """Sums of the paper's figures: distances in characters, silent bars at the end included."""
+    """Sums of the paper's figures: distances in characters."""
     stabilities = compute_stability(text, bar_lines, max_bars)
     gap, spread = split_two_means(stabilities, cluster)
     return {

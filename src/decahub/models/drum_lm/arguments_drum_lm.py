@@ -15,7 +15,7 @@ from .synthesis_drum_lm import MAXIMUM_SAMPLING_RATE, MINIMUM_SAMPLING_RATE
 LEAST = {
     "bars": 1,
     "prompt_bars": 0,
-    "top_k": 1,
+    "top_k": 0,
     "num_return_sequences": 1,
     "max_hits_per_step": 0,
     "steps_per_bar": 1,
@@ -85,6 +85,12 @@ def check_numbers(given: dict[str, Any]) -> None:
         )
 
 
+def check_batch_size(batch_size: Any) -> None:
+    """Refuses what is no number of grooves; `None` is that of the inputs."""
+    if batch_size is not None and not (is_integer(batch_size) and batch_size >= 1):
+        raise ValueError(f"`batch_size` must be a whole number, at least 1; got {batch_size!r}.")
+
+
 def is_integer(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
@@ -121,4 +127,4 @@ def count_steps(time_signature: Sequence[int]) -> int:
     return steps
 
 
-__all__ = ["check_arguments", "check_roll", "count_steps"]
+__all__ = ["check_arguments", "check_batch_size", "check_roll", "count_steps"]

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
-from transformers.utils import cached_file
+from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedConfig, PreTrainedModel
+from transformers.utils import CONFIG_NAME, cached_file
 
 
 GGUF_VARIABLE = "DECAHUB_SMOLLM2_GGUF"
 GGUF_SUFFIX = ".gguf"
 BLOCK_SIZE = 1 << 20
+# What two bases differ in, if anything: an adapter may fit both and yet mean nothing on one of them.
+COMPARED_FIELDS = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 
 
 def split_gguf_path(source: str | os.PathLike, gguf_file: str | None = None) -> tuple[str, str | None]:
@@ -72,19 +74,28 @@ def compute_sha256(path: str | os.PathLike) -> str:
 def describe_base(source: str | os.PathLike | PreTrainedModel, gguf_file: str | None, repo_id: str | None) -> dict:
     """What an adapter's configuration says about its base: `repo_id`, and for a GGUF file its name and digest.
 
+    Without `repo_id` it is what the base was loaded by, save that a GGUF file on a disk is called as the file is: by
+    its digest it is known wherever it lies, and its folder is nobody else's.
+
     Raises:
         ValueError: If the base has no name.
     """
     if isinstance(source, PreTrainedModel):
         name = repo_id or source.config.name_or_path
-        if not name:
+        if not name or (repo_id is None and _is_folder_of_gguf_files(name)):
             raise ValueError("`repo_id` must name the base of the adapter; the given model has no name of its own.")
         return {"repo_id": name}
     folder, gguf_file = split_gguf_path(source, gguf_file)
-    base = {"repo_id": repo_id or folder}
-    if gguf_file is not None:
-        base |= {"file": gguf_file, "sha256": compute_sha256(str(cached_file(folder, gguf_file)))}
-    return base
+    if gguf_file is None:
+        return {"repo_id": repo_id or folder}
+    name = Path(gguf_file).stem if Path(folder).is_dir() else folder
+    digest = compute_sha256(str(cached_file(folder, gguf_file)))
+    return {"repo_id": repo_id or name, "file": gguf_file, "sha256": digest}
+
+
+def _is_folder_of_gguf_files(name: str) -> bool:
+    """Whether a model of that name came out of a GGUF file, of which it knows only the folder."""
+    return Path(name).is_dir() and not (Path(name) / CONFIG_NAME).is_file()
 
 
 def load_base(base: Mapping[str, str], given: Any = None, **kwargs: Any) -> PreTrainedModel:
@@ -117,6 +128,26 @@ def load_base(base: Mapping[str, str], given: Any = None, **kwargs: Any) -> PreT
     return load_backbone(path.parent, gguf_file=path.name, **kwargs)
 
 
+def check_base(found: PreTrainedConfig, expected: PreTrainedConfig) -> None:
+    """Refuse a base that cannot be the one that an adapter was trained on.
+
+    Args:
+        found (`PreTrainedConfig`): Configuration of the base.
+        expected (`PreTrainedConfig`): That of the base in training, as the adapter's configuration holds it.
+
+    Raises:
+        ValueError: If they differ in kind or size.
+    """
+    found, expected = found.get_text_config(), expected.get_text_config()
+    for name in COMPARED_FIELDS:
+        given, needed = getattr(found, name, None), getattr(expected, name, None)
+        if given != needed:
+            raise ValueError(
+                f"`base_model` must be the base that the adapter was trained on, with the `{name}` {needed!r}; got "
+                f"one with {given!r}. Give the path of that base, or the model itself if it was changed before."
+            )
+
+
 def find_base_file(base: Mapping[str, str], given: str | os.PathLike | None) -> Path:
     """Path of the GGUF file of an adapter's base, whatever it holds.
 
@@ -145,4 +176,4 @@ def check_sha256(path: Path, expected: str) -> None:
         )
 
 
-__all__ = ["GGUF_VARIABLE", "compute_sha256", "describe_base", "load_backbone", "load_base"]
+__all__ = ["GGUF_VARIABLE", "check_base", "compute_sha256", "describe_base", "load_backbone", "load_base"]

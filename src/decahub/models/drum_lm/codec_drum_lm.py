@@ -35,7 +35,8 @@ class DrumRoll:
     Args:
         hits (`np.ndarray` of shape `(steps, columns)`, bool): Whether a group of drums is struck in a step.
         steps_per_bar (`int`, defaults to 16): Steps of a bar.
-        time_signature (`tuple[int, int]`, defaults to `(4, 4)`): Numerator and denominator.
+        time_signature (`tuple[int, int]`, *optional*): Numerator and denominator; by default what makes a bar of so
+            many steps, in quarter notes if they are whole, else in sixteenth notes.
         tempo (`float`, defaults to 120.0): Quarter notes a minute.
 
     Raises:
@@ -44,7 +45,7 @@ class DrumRoll:
 
     hits: np.ndarray
     steps_per_bar: int = 16
-    time_signature: tuple[int, int] = (4, 4)
+    time_signature: tuple[int, int] | None = None
     tempo: float = 120.0
 
     def __post_init__(self):
@@ -54,6 +55,8 @@ class DrumRoll:
         self.hits = self.hits.astype(bool)
         if self.steps_per_bar < 1:
             raise ValueError(f"`steps_per_bar` must be positive; got {self.steps_per_bar!r}.")
+        if self.time_signature is None:
+            self.time_signature = find_time_signature(self.steps_per_bar)
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -62,6 +65,12 @@ class DrumRoll:
     def num_bars(self) -> int:
         """Bars, the last of which may be shorter."""
         return -(-len(self.hits) // self.steps_per_bar)
+
+
+def find_time_signature(steps_per_bar: int) -> tuple[int, int]:
+    """A meter whose bar has so many sixteenth notes."""
+    quarters, rest = divmod(steps_per_bar, STEPS_PER_QUARTER)
+    return (steps_per_bar, STEPS_PER_QUARTER * 4) if rest else (quarters, 4)
 
 
 @dataclass(frozen=True)
@@ -114,8 +123,8 @@ class DrumCodec:
                 raise ValueError(f"`{name}` must be one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
         for name in ("bars", "steps_per_bar"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be positive; got {value!r}.")
+            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+                raise ValueError(f"`{name}` must be a whole number, at least 1; got {value!r}.")
 
     @classmethod
     def official(cls) -> "DrumCodec":

@@ -65,6 +65,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Backbones to start from: the base of the published adapter, and the small stand-alone model."""
 
 
+def check_marks(separator: str, end: str) -> None:
+    """Refuses lines that could not be told from hits, or from each other."""
+    for name, value in (("separator", separator), ("end", end)):
+        if not value or any(character in value for character in "-o\n"):
+            raise ValueError(f"`{name}` must be a word without '-', 'o' and line ends; got {value!r}.")
+    if separator == end:
+        raise ValueError(f"`separator` and `end` must differ; both are {end!r}.")
+
+
 @strict
 class DrumLmConfig(PreTrainedConfig):
     r"""Configuration of [`DrumLmForCausalLM`].
@@ -196,12 +205,7 @@ class DrumLmConfig(PreTrainedConfig):
                 f"`encoding_version` must be {ENCODING_VERSION}; got {self.encoding_version}. Install a version of "
                 "decahub that knows it."
             )
-        for name in ("separator", "end"):
-            value = getattr(self, name)
-            if not value or any(character in value for character in "-o\n"):
-                raise ValueError(f"`{name}` must be a word without '-', 'o' and line ends; got {value!r}.")
-        if self.separator == self.end:
-            raise ValueError(f"`separator` and `end` must differ; both are {self.end!r}.")
+        check_marks(self.separator, self.end)
 
     def validate_vocabulary(self):
         text_config = self.get_text_config()

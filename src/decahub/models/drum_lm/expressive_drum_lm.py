@@ -12,12 +12,13 @@ The form, line by line:
 
 import numpy as np
 
-from .performance_drum_lm import DrumPerformance
+from .performance_drum_lm import MAX_TICK, DrumPerformance
 
 
 HEADER = "drums 1"
 NUM_FIELDS = {"ticks_per_quarter": 1, "time_signature": 3, "tempo": 2}
 FIELDS_OF_NOTE = 3
+MAX_DIGITS = len(str(MAX_TICK))
 
 
 def format_expressive_text(performance: DrumPerformance) -> str:
@@ -79,7 +80,8 @@ def parse_expressive_text(text: str) -> DrumPerformance:
 
 
 def _parse_integers(words: list[str], num_fields: int, number: int, line: str) -> tuple[int, ...]:
-    if len(words) != num_fields or not all(word.isascii() and word.isdigit() and len(word) < 10 for word in words):
+    are_numbers = all(word.isascii() and word.isdigit() and len(word) <= MAX_DIGITS for word in words)
+    if len(words) != num_fields or not are_numbers:
         raise ValueError(f"`text` must have {num_fields} whole numbers in line {number}; got {line[:40]!r}.")
     return tuple(map(int, words))
 

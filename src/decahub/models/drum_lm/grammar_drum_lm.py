@@ -355,23 +355,6 @@ class DrumGrammar:
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    def find_forced(self, state: GrammarState, row: int = 0) -> list[int]:
-        """The tokens that must come next in a row, as far as there is no choice: a model need not be asked for them.
-
-        Args:
-            state ([`GrammarState`]): Where the rows are.
-            row (`int`, defaults to 0): Row.
-
-        Returns:
-            `list[int]`, empty where more than one token may follow, and after the end mark.
-        """
-        state = state.select(torch.tensor([row], device=self.ids.device))
-        forced: list[int] = []
-        while (allowed := self.ids[self.find_allowed(state)[0]]).numel() == 1:
-            forced.append(int(allowed))
-            state = self.advance(state, allowed)
-        return forced
-
 
 class DrumGrammarLogitsProcessor(LogitsProcessor):
     r"""Lets a causal language model write valid grooves only, whatever its weights and the temperature.
@@ -392,6 +375,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             [`~decahub.models.drum_lm.grammar_controls_drum_lm.LineControls`].
 
     Raises:
+        TypeError: If `grammar` is none.
         ValueError: If an argument is outside its range; at the first token, if a prompt is not the beginning of a
             groove in canonical tokens, with the place. A prompt that is the latest one and a single token more cannot
             be told from a token that was written; take another processor for it.
@@ -425,9 +409,12 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         density_bias: float | Sequence[float] | None = None,
         forbid_repeat: bool = False,
     ):
+        # By what it can, not by its class, of which remote code may have made two.
+        if not hasattr(grammar, "find_allowed"):
+            raise TypeError(f"`grammar` must be a DrumGrammar, which a tokenizer gives; got {type(grammar).__name__}.")
         self.grammar = grammar
-        self.bars_min = torch.as_tensor(bars_min)
-        self.bars_max = self.bars_min if bars_max is None else torch.as_tensor(bars_max)
+        self.bars_min = _to_whole_numbers("bars_min", bars_min)
+        self.bars_max = self.bars_min if bars_max is None else _to_whole_numbers("bars_max", bars_max)
         if (self.bars_min < 1).any():
             raise ValueError(f"`bars_min` must be at least 1; got {int(self.bars_min.min())}.")
         if (self.bars_max < self.bars_min).any():
@@ -547,6 +534,16 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         same = (own[:, None] == earlier) & (bounds[:, None] == bounds).all(-1)
         order = same.int().argmax(1)
         return order if torch.equal(self._history[order], histories) and same.any(1).all() else None
+
+
+def _to_whole_numbers(name: str, values: Any) -> torch.Tensor:
+    try:
+        numbers = torch.as_tensor(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be a whole number, or one for each sample; got {values!r}.") from error
+    if numbers.is_floating_point() or numbers.dtype == torch.bool:
+        raise ValueError(f"`{name}` must be a whole number, or one for each sample; got {values!r}.")
+    return numbers
 
 
 __all__ = ["DrumGrammar", "DrumGrammarLogitsProcessor", "GrammarState"]

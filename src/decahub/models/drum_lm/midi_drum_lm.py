@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from .midi_writer_drum_lm import DRUM_CHANNEL, write_midi
-from .performance_drum_lm import DrumPerformance
+from .performance_drum_lm import MICROSECONDS_PER_MINUTE, DrumPerformance
 from .smf_drum_lm import MidiTrack, parse_header, scan_file
 
 
 READERS = ("events", "symusic", "auto")
+SCORE_LIBRARIES = ("symusic", "pretty_midi")  # whose objects are taken
 
 
 def read_midi(source: Any, *, reader: str = "events", track: int | None = None) -> DrumPerformance:
@@ -20,11 +21,11 @@ def read_midi(source: Any, *, reader: str = "events", track: int | None = None) 
     are none, the only track with notes, whatever its channels.
 
     Args:
-        source (`str`, `os.PathLike`, `bytes`, file object, `symusic.Score` or `tuple`): The file, its contents, or
-            `(notes, ticks_per_quarter)` with rows of tick, pitch and velocity. A [`DrumPerformance`] is returned as
-            it is.
+        source (`str`, `os.PathLike`, `bytes`, file object, `symusic.Score`, `pretty_midi.PrettyMIDI` or `tuple`): The
+            file, its contents, or `(notes, ticks_per_quarter)` with rows of tick, pitch and velocity. A
+            [`DrumPerformance`] is returned as it is.
         reader (`str`, defaults to `"events"`): How files are read. `"events"` counts every `note_on`; `"symusic"` is
-            several times faster, for large sets of files, but loses each hit that has no `note_off`; `"auto"` is the
+            a little faster, for large sets of files, but loses each hit that has no `note_off`; `"auto"` is the
             one that loses nothing. Objects are read alike by all.
         track (`int`, *optional*): Takes all channels of this track, counted from 0, instead.
 
@@ -42,8 +43,11 @@ def read_midi(source: Any, *, reader: str = "events", track: int | None = None) 
         return source
     if isinstance(source, tuple) and len(source) == 2:
         return _read_notes(*source)
-    if type(source).__module__.partition(".")[0] == "symusic":
+    library = type(source).__module__.partition(".")[0]
+    if library == "symusic":
         return _read_score(source.to("tick"), "the score", track)
+    if library == "pretty_midi":
+        return _read_pretty_midi(source, track)
     data, name = _read_bytes(source)
     try:
         if reader == "symusic":
@@ -62,8 +66,8 @@ def _read_bytes(source: Any) -> tuple[bytes, str]:
             return file.read(), f"{os.fspath(source)!r}"
     if not hasattr(source, "read"):
         raise TypeError(
-            "`source` must be a path, bytes, a file object, a `symusic.Score` or `(notes, ticks_per_quarter)`; got "
-            f"{type(source).__name__}."
+            "`source` must be a path, bytes, a file object, a score of symusic or pretty_midi, or `(notes, "
+            f"ticks_per_quarter)`; got {type(source).__name__}."
         )
     data = source.read()
     if not isinstance(data, bytes):
@@ -134,12 +138,7 @@ def _read_score(score: Any, name: str | None, track: int | None) -> DrumPerforma
         MidiTrack(part.name, _build_note_rows(part.notes.numpy(), DRUM_CHANNEL if part.is_drum else 0))
         for part in score.tracks
     ]
-    try:
-        notes = _choose_notes(tracks, track)
-    except ValueError as error:
-        if name is None:
-            raise
-        raise ValueError(f"`source` must hold one drum track; {name} {error}.") from error
+    notes = _choose_notes(tracks, track) if name is None else _choose_notes_of_score(tracks, track, name)
     return DrumPerformance(
         ticks=notes[:, 0],
         pitches=notes[:, 2],
@@ -147,6 +146,34 @@ def _read_score(score: Any, name: str | None, track: int | None) -> DrumPerforma
         ticks_per_quarter=score.ticks_per_quarter,
         time_signatures=[(event.time, event.numerator, event.denominator) for event in score.time_signatures],
         tempos=[(event.time, event.mspq) for event in score.tempos],
+    )
+
+
+def _choose_notes_of_score(tracks: list[MidiTrack], track: int | None, name: str) -> np.ndarray:
+    try:
+        return _choose_notes(tracks, track)
+    except ValueError as error:
+        raise ValueError(f"`source` must hold one drum track; {name} {error}.") from error
+
+
+def _read_pretty_midi(score: Any, track: int | None) -> DrumPerformance:
+    """Notes of a `pretty_midi.PrettyMIDI`, whose times are seconds."""
+    find_tick = score.time_to_tick
+    tracks = []
+    for part in score.instruments:
+        channel = DRUM_CHANNEL if part.is_drum else 0
+        rows = [(find_tick(note.start), channel, note.pitch, note.velocity) for note in part.notes]
+        tracks.append(MidiTrack(part.name, np.array(rows, dtype=np.int64).reshape(-1, 4)))
+    notes = _choose_notes_of_score(tracks, track, "the score")
+    meters = [(find_tick(event.time), event.numerator, event.denominator) for event in score.time_signature_changes]
+    tempos = zip(*score.get_tempo_changes(), strict=True)
+    return DrumPerformance(
+        ticks=notes[:, 0],
+        pitches=notes[:, 2],
+        velocities=notes[:, 3],
+        ticks_per_quarter=score.resolution,
+        time_signatures=meters,
+        tempos=[(find_tick(time), round(MICROSECONDS_PER_MINUTE / tempo)) for time, tempo in tempos],
     )
 
 

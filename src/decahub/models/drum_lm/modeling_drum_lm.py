@@ -15,7 +15,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
 from .adapter_drum_lm import DEFAULTS, add_adapter, find_vocabulary_names, is_adapter_name, merge_adapter
-from .backbone_drum_lm import describe_base, load_backbone, load_base
+from .backbone_drum_lm import check_base, describe_base, load_backbone, load_base
 from .configuration_drum_lm import DrumLmConfig
 from .line_embeddings_drum_lm import replace_vocabulary
 from .loss_drum_lm import (
@@ -66,6 +66,7 @@ class DrumLmPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("text",)
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a mean over one batch; `Trainer` divides it by the accumulated batches
     _skip_keys_device_placement = [CACHE_NAME]
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -131,7 +132,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
                 save them without the backbone; `{}` for the usual ones, which with the tokenization "line" train the
                 embeddings as well.
             repo_id (`str`, *optional*): Name of the backbone that an adapter's configuration holds; by default that it
-                was loaded by.
+                was loaded by, and of a GGUF file that of the file. One that others know is needed before publishing.
             config_fields: Fields of [`DrumLmConfig`].
         """
         if processor is not None:
@@ -177,7 +178,8 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             kwargs: As in `PreTrainedModel.from_pretrained`.
 
         Raises:
-            ValueError: If a GGUF file is another than the one that the adapter was trained on.
+            ValueError: If the base is of another kind or size than the one that the adapter was trained on, or another
+                GGUF file.
             OSError: If the base cannot be found, or the file of the adapters is damaged.
         """
         hub_arguments = {name: kwargs[name] for name in HUB_KEYWORDS if name in kwargs}
@@ -194,6 +196,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         for name in own_fields & kwargs.keys():
             setattr(config, name, kwargs.pop(name))
         backbone = load_base(config.adapter_base, base_model, **kwargs)
+        check_base(backbone.config, config.backbone_config)
         model = cls(config, backbone)
         model.name_or_path = str(pretrained_model_name_or_path)
         file = cached_file(pretrained_model_name_or_path, SAFE_WEIGHTS_NAME, **hub_arguments)

@@ -5,7 +5,7 @@ of the grammar, line by line.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,14 +14,36 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
 from .codec_drum_lm import DrumCodec, DrumRoll
+from .configuration_drum_lm import check_marks
 from .grammar_drum_lm import DrumGrammar
-from .midi_drum_lm import DrumPerformance, read_midi
-from .pairs_drum_lm import insert_separators, strip_silence, trim_silence
+from .midi_drum_lm import SCORE_LIBRARIES, DrumPerformance, read_midi
+from .pairs_drum_lm import STRIP_RULES, insert_separators, strip_silence, trim_silence
 
 
 ENCODING_VERSION = 1
 DEFAULT_STEPS_PER_BAR = 16
 TOKENIZATIONS = ("text", "line")
+
+
+def is_text(groove: Any, strict: bool = True) -> bool:
+    """Whether it is a text of lines and no path: it has a line end, or nothing but hits and rests."""
+    return isinstance(groove, str) and ("\n" in groove or not groove.strip("-o" if strict else "-oOxX"))
+
+
+def is_rows(groove: Any) -> bool:
+    """Whether it is a roll as lists, a row of numbers for each step."""
+    first = groove[0] if isinstance(groove, list) and groove else None
+    return isinstance(first, (list, tuple)) and bool(first) and all(isinstance(cell, (int, float)) for cell in first)
+
+
+def is_batch(grooves: Any) -> bool:
+    """Whether it is a sequence of grooves, such as a list or a column of a data set, and not one of them."""
+    single = (str, bytes, bytearray, memoryview, np.ndarray, torch.Tensor, DrumRoll, DrumPerformance, Mapping)
+    is_score = type(grooves).__module__.partition(".")[0] in SCORE_LIBRARIES
+    is_notes = isinstance(grooves, tuple) and len(grooves) == 2 and isinstance(grooves[1], (int, np.integer))
+    if isinstance(grooves, single) or is_score or is_notes or is_rows(grooves):
+        return False
+    return hasattr(grooves, "__len__") and hasattr(grooves, "__getitem__")
 
 
 class DrumLmProcessorKwargs(ProcessingKwargs, total=False):
@@ -98,7 +120,10 @@ class DrumLmProcessor(ProcessorMixin):
                 f"`encoding_version` must be {ENCODING_VERSION}; got {encoding_version!r}. Install a version of "
                 "decahub that knows it."
             )
-        if not 0 <= prompt_bars < bars:
+        check_marks(separator, end)
+        if strip_rule is not None and strip_rule not in STRIP_RULES:
+            raise ValueError(f"`strip_rule` must be one of {', '.join(STRIP_RULES)}, or None; got {strip_rule!r}.")
+        if not isinstance(prompt_bars, int) or not 0 <= prompt_bars < bars:
             raise ValueError(f"`prompt_bars` must be in [0, `bars` ({bars})); got {prompt_bars}.")
         self.columns, self.steps_per_bar, self.bars, self.prompt_bars = columns, steps_per_bar, bars, prompt_bars
         self.separator, self.end, self.tokenization = separator, end, tokenization
@@ -136,7 +161,18 @@ class DrumLmProcessor(ProcessorMixin):
         )
 
     def to_config_fields(self) -> dict[str, Any]:
-        """Fields of a [`DrumLmConfig`] that go with this processor."""
+        """Fields of a [`DrumLmConfig`] that go with this processor.
+
+        Raises:
+            ValueError: If `tokenization` is not that of the tokenizer.
+        """
+        grammar = self._get_grammar()
+        has_lines = all(len(grammar.canonical_ids(line)) == 1 for line in grammar.lines)
+        if has_lines != (self.tokenization == "line"):
+            raise ValueError(
+                f"`tokenization` must be {'line' if has_lines else 'text'!r} with this tokenizer, which writes a line "
+                f"with {'one token' if has_lines else 'several tokens'}; got {self.tokenization!r}."
+            )
         return {
             "columns": self.columns,
             "steps_per_bar": self.steps_per_bar or DEFAULT_STEPS_PER_BAR,
@@ -146,7 +182,7 @@ class DrumLmProcessor(ProcessorMixin):
             "end": self.end,
             "tokenization": self.tokenization,
             "encoding_version": self.encoding_version,
-            "grammar_token_ids": self._get_grammar().token_ids,
+            "grammar_token_ids": grammar.token_ids,
         }
 
     # --- Grooves to token ids
@@ -163,7 +199,7 @@ class DrumLmProcessor(ProcessorMixin):
         """Prompts for generation.
 
         Args:
-            grooves: One groove, or a list of them, whatever [`~DrumLmProcessor.read`] takes; `None` in a list is an
+            grooves: One groove, or a sequence of them, whatever [`~DrumLmProcessor.read`] takes; `None` in it is an
                 empty prompt, which begins with the separator. Silent bars at the beginning are dropped.
             text (`str` or `list[str]`, *optional*): In place of grooves, prompts that go to the tokenizer as they are.
             num_prompt_bars (`int`, *optional*): Bars of each groove that are taken; by default `prompt_bars` of the
@@ -173,13 +209,14 @@ class DrumLmProcessor(ProcessorMixin):
             reading (`dict`, *optional*): How grooves are read, such as `{"strict": False}`: the keywords of
                 [`~DrumLmProcessor.read`].
             kwargs: Keywords of the tokenizer, such as `return_tensors`, `padding` (grooves are padded on the left
-                unless told otherwise) and `max_length`.
+                unless told otherwise), and `max_length`, with `truncation=True` for the latest bars that fit into it.
 
         Returns:
             [`~transformers.BatchFeature`] with `input_ids` and `attention_mask` `(batch_size, num_tokens)`.
 
         Raises:
-            ValueError: If neither or both of `grooves` and `text` are given, or a groove cannot be read.
+            ValueError: If neither or both of `grooves` and `text` are given, a groove cannot be read, or not even its
+                last bar fits.
         """
         if (grooves is None) == (text is None):
             raise ValueError("One of `grooves` and `text` must be given; got " + ("both." if text else "neither."))
@@ -192,9 +229,12 @@ class DrumLmProcessor(ProcessorMixin):
         if num_prompt_bars < 0:
             raise ValueError(f"`num_prompt_bars` must not be negative; got {num_prompt_bars}.")
         reading = {"bars": max(num_bars or self.bars, num_prompt_bars), **(reading or {})}
+        max_length = None
+        if merged.get("truncation") not in (None, False, "do_not_truncate"):
+            max_length = merged.get("max_length") or self.tokenizer.model_max_length
         rows = [
-            self._encode_prompt(self.read(groove, **reading), num_prompt_bars)
-            for groove in (grooves if isinstance(grooves, list) else [grooves])
+            self._encode_prompt(self.read(groove, **reading), num_prompt_bars, max_length)
+            for groove in (grooves if is_batch(grooves) else [grooves])
         ]
         names = (
             "padding",
@@ -240,11 +280,21 @@ class DrumLmProcessor(ProcessorMixin):
             padded["attention_mask"] = [fill([1] * len(row), 0) for row in rows]
         return BatchFeature(padded, tensor_type=return_tensors)
 
-    def _encode_prompt(self, roll: DrumRoll, prompt_bars: int) -> list[int]:
-        lines = self._find_lines(roll)[: prompt_bars * roll.steps_per_bar]
+    def _encode_prompt(self, roll: DrumRoll, prompt_bars: int, max_length: int | None) -> list[int]:
+        """Ids of the first bars, or of those of them that are the latest and fit."""
+        per_bar = roll.steps_per_bar
+        lines = self._find_lines(roll)[: prompt_bars * per_bar]
         if not lines:
             return self._get_grammar().canonical_ids(self.separator)
-        return self._encode_lines(insert_separators(lines, roll.steps_per_bar, self.separator))
+        bars = [
+            self._encode_lines(insert_separators(lines[first : first + per_bar], per_bar, self.separator))
+            for first in range(0, len(lines), per_bar)
+        ]
+        while max_length is not None and bars and sum(map(len, bars)) > max_length:
+            last = bars.pop(0)
+            if not bars:
+                raise ValueError(f"`max_length` must hold a bar; got {max_length}, and the last bar has {len(last)}.")
+        return [token for bar in bars for token in bar]
 
     def encode_pair(
         self, groove: Any, first_bar: int = 0, bars: int | None = None, prompt_bars: int | None = None
@@ -353,10 +403,10 @@ class DrumLmProcessor(ProcessorMixin):
         """A groove of any kind as a roll.
 
         Args:
-            groove: [`~decahub.models.drum_lm.codec_drum_lm.DrumRoll`], array of hits `(steps, columns)`, text of lines
-                (what has a line end, or nothing but hits and rests), MIDI (path, bytes, file object, `symusic.Score`,
-                `(notes, ticks_per_quarter)`, [`~decahub.models.drum_lm.midi_drum_lm.DrumPerformance`]), or `None` for
-                a roll without steps.
+            groove: [`~decahub.models.drum_lm.codec_drum_lm.DrumRoll`], array or lists of hits `(steps, columns)`, text
+                of lines (what has a line end, or nothing but hits and rests), MIDI (path, bytes, file object,
+                `symusic.Score`, `pretty_midi.PrettyMIDI`, `(notes, ticks_per_quarter)`,
+                [`~decahub.models.drum_lm.midi_drum_lm.DrumPerformance`]), or `None` for a roll without steps.
             bars (`int`, *optional*): Bars that are read of MIDI; by default `bars` of the processor.
             tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove, or 120.
             track (`int`, *optional*): Track of a MIDI file, with all its channels; by default the drums of all tracks.
@@ -370,7 +420,12 @@ class DrumLmProcessor(ProcessorMixin):
 
         Raises:
             ValueError: If it cannot be read.
+            TypeError: If there is no such option, or `groove` is of another kind.
         """
+        known = [item.name for item in dataclasses.fields(DrumCodec)]
+        for name in options:
+            if name not in known:
+                raise TypeError(f"`{name}` must be among {', '.join(known)}, which say how a groove is read.")
         given = {name: value for name, value in {**options, "bars": bars}.items() if value is not None}
         roll = self._read(groove, self.build_codec(**given), strict, track=track, reader=reader)
         return roll if tempo is None else dataclasses.replace(roll, tempo=float(tempo))
@@ -379,12 +434,16 @@ class DrumLmProcessor(ProcessorMixin):
         columns, steps_per_bar = codec.drum_map.num_columns, codec.steps_per_bar or DEFAULT_STEPS_PER_BAR
         if groove is None:
             return DrumRoll(np.zeros((0, columns), dtype=bool), steps_per_bar)
-        if isinstance(groove, str) and ("\n" in groove or not groove.strip("-o" if strict else "-oOxX")):
+        if is_text(groove, strict):
             self._check_separators(groove, steps_per_bar, strict)
             hits = codec.parse_text(groove, strict, separator=self.separator, end=self.end)
             return DrumRoll(hits, steps_per_bar)
         if isinstance(groove, torch.Tensor):
             groove = groove.cpu().numpy()
+        if is_rows(groove):
+            if {len(row) for row in groove} != {columns}:
+                raise ValueError(f"`groove` must have rows of {columns} columns; got others, too.")
+            groove = np.array(groove)
         if isinstance(groove, np.ndarray):
             groove = DrumRoll(groove, steps_per_bar)
         if isinstance(groove, DrumRoll):
@@ -420,8 +479,14 @@ class DrumLmProcessor(ProcessorMixin):
 
         Args:
             ids (`Sequence[int]` or `torch.Tensor` of shape `(num_tokens,)`): Token ids.
+
+        Raises:
+            ValueError: If an id is none of the tokenizer.
         """
         ids = torch.as_tensor(ids).tolist()
+        outside = [token for token in ids if not 0 <= token < len(self.tokenizer)]
+        if outside:
+            raise ValueError(f"`ids` must be in [0, {len(self.tokenizer)}); got {outside[0]}.")
         skipped = set(self._get_grammar().leading_ids)
         text = self.tokenizer.decode(
             [token for token in ids if token not in skipped],
@@ -430,13 +495,20 @@ class DrumLmProcessor(ProcessorMixin):
         )
         return text.partition(self.end)[0]
 
-    def decode_roll(self, ids: Any, strict: bool = True, steps_per_bar: int | None = None) -> DrumRoll:
+    def decode_roll(
+        self,
+        ids: Any,
+        strict: bool = True,
+        steps_per_bar: int | None = None,
+        time_signature: tuple[int, int] | None = None,
+    ) -> DrumRoll:
         """The roll that a row of ids writes.
 
         Args:
             ids (`Sequence[int]` or `torch.Tensor` of shape `(num_tokens,)`): Token ids of complete lines.
             strict (`bool`, defaults to `True`): Whether a line that is none is refused.
             steps_per_bar (`int`, *optional*): Lines of a bar; by default those of the processor, or 16.
+            time_signature (`tuple[int, int]`, *optional*): Meter; by default one of so many lines.
 
         Raises:
             ValueError: If a line is not one of a groove.
@@ -444,17 +516,35 @@ class DrumLmProcessor(ProcessorMixin):
         hits = self.build_codec().parse_text(
             self.decode_text(ids), strict=strict, separator=self.separator, end=self.end
         )
-        return DrumRoll(hits, steps_per_bar or self.steps_per_bar or DEFAULT_STEPS_PER_BAR)
+        return DrumRoll(hits, steps_per_bar or self.steps_per_bar or DEFAULT_STEPS_PER_BAR, time_signature)
 
-    def to_midi(self, roll: Any, mode: str = "standard", tempo: float | None = None) -> bytes:
+    def to_text(self, roll: Any) -> str:
+        """The lines of a groove, without separators and end mark.
+
+        Args:
+            roll: Whatever [`~DrumLmProcessor.read`] takes.
+        """
+        return self.build_codec().to_text(self.read(roll))
+
+    def to_midi(
+        self,
+        roll: Any,
+        mode: str = "standard",
+        tempo: float | None = None,
+        time_signature: tuple[int, int] | None = None,
+    ) -> bytes:
         """A MIDI file of a groove.
 
         Args:
             roll: Whatever [`~DrumLmProcessor.read`] takes.
             mode (`str`, defaults to `"standard"`): `"standard"`, or `"official"` for the authors' bytes.
             tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove.
+            time_signature (`tuple[int, int]`, *optional*): Meter; by default that of the groove.
         """
-        return self.build_codec().to_midi(self.read(roll, tempo=tempo), mode=mode)
+        groove = self.read(roll, tempo=tempo)
+        if time_signature is not None:
+            groove = dataclasses.replace(groove, time_signature=tuple(time_signature))
+        return self.build_codec().to_midi(groove, mode=mode)
 
     def to_png(self, roll: Any, prompt_bars: int = 0) -> bytes:
         """A picture of a groove, its first `prompt_bars` bars tinted."""

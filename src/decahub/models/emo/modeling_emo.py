@@ -137,6 +137,7 @@ class EmoPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a mean over one batch; `Trainer` divides it by the accumulated batches
     _no_split_modules = ["EmoStem", "EmoInvertedResidualBlock"]
     _input_embed_layer = "stem"
     _supports_sdpa = True

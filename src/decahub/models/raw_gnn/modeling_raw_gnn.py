@@ -81,6 +81,7 @@ class RawGnnPreTrainedModel(PreTrainedModel):
     base_model_prefix = "raw_gnn"
     main_input_name = "node_features"
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a mean over one batch; `Trainer` divides it by the accumulated batches
     _no_split_modules = ["RawGnnInputProjection", "RawGnnPathAggregator"]
     # Strategies stand side by side, so there is no state before the first.
     _can_record_outputs = {"hidden_states": OutputRecorder(RawGnnPathAggregator, capture_initial_hidden_state=False)}

@@ -123,6 +123,7 @@ class ReliantPreTrainedModel(PreTrainedModel):
     base_model_prefix = "reliant"
     main_input_name = "node_features"
     supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # the loss is a mean over one batch; `Trainer` divides it by the accumulated batches
     _no_split_modules = [
         "ReliantAttentionConvolution",
         "ReliantConvolution",
