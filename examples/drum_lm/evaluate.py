@@ -35,11 +35,6 @@ class Arguments:
     seed: int = argument(0, "Of what is written.")
 
 
-def write_text(processor, groove) -> str:
-    """The human groove as the model's own texts are written."""
-    return processor.build_codec().to_text(processor.read(groove))
-
-
 def main():
     arguments = load_recipe(Arguments)
     splits = load_dataset(arguments.dataset, arguments.data_dir, family=TASK)
@@ -52,16 +47,19 @@ def main():
     figures = evaluate_model(model, processor, rows, TASK, batch_size=arguments.batch_size)
     if arguments.compose:
         compose = pipeline(TASK, model=model, processor=processor)
-        grooves = list(rows["midi"])
+
+        def write_text(groove: bytes) -> str:
+            return processor.to_text(processor.read(groove, allow_empty=True))
+
         started = time.monotonic()
         answers = compose(
-            grooves, bars=processor.bars, temperature=arguments.temperature, seed=arguments.seed, outputs=[]
+            rows["midi"], bars=processor.bars, temperature=arguments.temperature, seed=arguments.seed, outputs=[]
         )
         figures["composing_minutes"] = (time.monotonic() - started) / 60
         structure = load_metric("drum_structure", keep_in_memory=True).compute(
             predictions=[answer[0]["text"] for answer in answers],
-            references=[write_text(processor, groove) for groove in grooves],
-            train_texts=[write_text(processor, groove) for groove in splits["train"]["midi"]],
+            references=[write_text(groove) for groove in rows["midi"]],
+            train_texts=[write_text(groove) for groove in splits["train"]["midi"]],
             num_resamples=0,
         )
         figures |= {name: value for name, value in structure.items() if isinstance(value, float)}

@@ -112,7 +112,7 @@ def continue_prompts(model: Any, processor: Any, rows: Any, arguments: Arguments
     if arguments.num_sampled is not None:
         rows = rows.select(range(min(arguments.num_sampled, len(rows))))
     compose = pipeline(TASK, model=model, processor=processor)
-    answers = compose(list(rows["midi"]), bars=processor.bars, outputs=[], seed=0)
+    answers = compose(rows["midi"], bars=processor.bars, outputs=[], seed=0)
     return [answer[0]["text"] for answer in answers]
 
 

@@ -321,7 +321,7 @@ def test_rolls_come_back_from_their_file(columns, mode, reader, numerator):
 
 def build_expressive() -> DrumPerformance:
     return DrumPerformance(
-        ticks=[3, 3, 250, 10**7],
+        ticks=[3, 3, 250, 2**48],
         pitches=[36, 22, 99, 0],
         velocities=[1, 127, 64, 5],
         ticks_per_quarter=220,

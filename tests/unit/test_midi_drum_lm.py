@@ -322,6 +322,30 @@ def test_score_of_symusic():
         assert performance.tempo == pytest.approx(90.0, abs=1e-3)  # whole microseconds
 
 
+def test_score_of_pretty_midi():
+    pretty_midi = pytest.importorskip("pretty_midi")
+    roll = draw_roll(48, 6)
+    data = write_midi(roll, DRUM_MAPS["six"], tempo=90.0, time_signature=(3, 4))
+
+    performance = read_midi(pretty_midi.PrettyMIDI(io.BytesIO(data)))
+
+    expected = read_midi(data)
+    assert list_notes(performance) == list_notes(expected)
+    assert (performance.time_signatures, performance.tempos) == (expected.time_signatures, expected.tempos)
+    assert performance.ticks_per_quarter == expected.ticks_per_quarter
+
+
+def test_score_of_pretty_midi_without_drums_is_doubtful():
+    pretty_midi = pytest.importorskip("pretty_midi")
+    score = pretty_midi.PrettyMIDI()
+    for program in (1, 2):
+        score.instruments.append(pretty_midi.Instrument(program))
+        score.instruments[-1].notes.append(pretty_midi.Note(90, 60, 0.0, 0.5))
+
+    with pytest.raises(ValueError, match="`source` must hold one drum track; the score has no notes on the drum"):
+        read_midi(score)
+
+
 def test_doubtful_score_of_symusic():
     symusic = pytest.importorskip("symusic")
     ends = b"\x10\x80\x3c\x00" + END

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import subprocess
 import sys
 import tomllib
 from collections import OrderedDict
@@ -52,6 +53,15 @@ assert {row["label"] for row in answer} == {"LABEL_0", "LABEL_1"}
 @pytest.mark.parametrize("first", ["decahub", "transformers.models.auto.modeling_auto", "transformers.pipelines"])
 def test_auto_classes_know_the_models_whatever_is_imported_first(run_python, first):
     run_python(USE_AUTO_CLASSES, first)
+
+
+def test_nothing_is_registered_twice():
+    """The library would tell of it on the screen of every user."""
+    script = "from transformers import pipeline; import decahub"
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_ten_methods_have_an_extra_and_a_paper():
