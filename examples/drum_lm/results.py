@@ -221,11 +221,11 @@ def judge_structure(rows: list[dict]) -> str:
     ahead = [key for key in JUDGED_AS_PUBLISHED if miss(model, key) < min(miss(system, key) for system in published)]
     details = "; ".join(
         f"{STRUCTURE[key]} {values[model, STRUCTURE[key]]:.2f}, human {values[HUMAN, STRUCTURE[key]]:.2f}"
-        + "".join(f", {name} {figures[key]:.2f}" for name, figures in PUBLISHED.items() if key in figures)
-        for key in (*TRIMMED, *JUDGED_AS_PUBLISHED)
+        + "".join(f", {name} {figures[key]:.2f}" for name, figures in PUBLISHED.items())
+        for key in JUDGED_AS_PUBLISHED
     )
     return (
         f"{'holds' if len(nearer) == len(JUDGED) else 'does not hold'} here: the model {model} is nearer to human "
-        f"grooves than repetition, alternation and coins are by {len(nearer)} of {len(JUDGED)} figures, and than the "
-        f"paper's two systems by {len(ahead)} ({details})"
+        f"grooves than repetition, alternation and coins are by {len(nearer)} of {len(JUDGED)} figures without silent "
+        f"ends, and than the paper's two systems by {len(ahead)} as their script measures ({details})"
     )
