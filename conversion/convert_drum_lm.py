@@ -185,13 +185,28 @@ def _convert_language_model(checkpoint: Path, output_dir: Path) -> dict[str, Any
     if checkpoint.is_file():
         report["source"]["sha256"] = sha256_of(checkpoint)
 
+    _write_folder(output_dir, model, processor, report, official)
+    return report
+
+
+def _write_folder(
+    output_dir: Path,
+    model: DrumLmForCausalLM,
+    processor: DrumLmProcessor,
+    report: dict[str, Any],
+    official: dict[str, torch.Tensor] | None,
+) -> None:
+    """A model folder with its report, to which the way back is added where there are `official` tensors to compare."""
+
     def write(folder: Path) -> None:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        write_parity_report(folder, report, official, lambda ours: revert_state_dict(ours, model.config))
+        if official is None:
+            write_json(folder / PARITY_REPORT, report)
+        else:
+            write_parity_report(folder, report, official, lambda ours: revert_state_dict(ours, model.config))
 
     write_model_folder(output_dir, write)
-    return report
 
 
 def _convert_peft(
@@ -199,13 +214,7 @@ def _convert_peft(
 ) -> dict[str, Any]:
     model, processor, official = _load_peft(checkpoint, base_model, repo_id)
     report = {"kind": "adapter", "source": _describe_weights(checkpoint / ADAPTER_WEIGHTS), "round_trip": {}}
-
-    def write(folder: Path) -> None:
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        write_parity_report(folder, report, official, lambda ours: revert_state_dict(ours, model.config))
-
-    write_model_folder(output_dir, write)
+    _write_folder(output_dir, model, processor, report, official)
     return report
 
 
@@ -257,13 +266,7 @@ def _merge_adapter(
     report = {"kind": "merged language model", "source": source, "base": base and dict(base)}
     model.merge_adapter()
     report["tensors"] = len(model.state_dict().keys() - model.all_tied_weights_keys.keys())
-
-    def write(folder: Path) -> None:
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        write_json(folder / PARITY_REPORT, report)
-
-    write_model_folder(output_dir, write)
+    _write_folder(output_dir, model, processor, report, official=None)
     return report
 
 

@@ -171,11 +171,11 @@ class DrumGenerationPipeline(Pipeline):
 
         Args:
             save_directory (`str` or `os.PathLike`): Folder.
-            kwargs: As in `PreTrainedModel.save_pretrained`.
+            kwargs: For both, such as `push_to_hub` and `repo_id`.
         """
         # That of the base class knows of no processor, and has the folder ask for this module as remote code.
         self.model.save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory)
+        self.processor.save_pretrained(save_directory, **kwargs)
 
     def stream(self, groove: Any = None, **kwargs: Any) -> Iterator[dict[str, Any]]:
         """Continues one groove and hands out each new bar as soon as it is written.

@@ -484,9 +484,10 @@ class DrumLmProcessor(ProcessorMixin):
             ValueError: If an id is none of the tokenizer.
         """
         ids = torch.as_tensor(ids).tolist()
-        outside = [token for token in ids if not 0 <= token < len(self.tokenizer)]
+        size = len(self.tokenizer)
+        outside = [token for token in ids if not 0 <= token < size]
         if outside:
-            raise ValueError(f"`ids` must be in [0, {len(self.tokenizer)}); got {outside[0]}.")
+            raise ValueError(f"`ids` must be in [0, {size}); got {outside[0]}.")
         skipped = set(self._get_grammar().leading_ids)
         text = self.tokenizer.decode(
             [token for token in ids if token not in skipped],
