@@ -1,6 +1,6 @@
 """Drum LM's codec, metric and decoding against plain Python, other readers and decoding without what it adds.
 
-Grooves are made up with the rates of real ones, so that no data set is needed; models have random weights, since speed
+Grooves are made up with the rates of real ones, so that no dataset is needed; models have random weights, since speed
 does not depend on them. Each case first checks that both ways give the same.
 """
 

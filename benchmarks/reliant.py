@@ -1,8 +1,8 @@
-"""RELIANT against its reference in plain PyTorch, on made-up graphs with the widths of the credit data set.
+"""RELIANT against its reference in plain PyTorch, on made-up graphs with the widths of the credit dataset.
 
 Weights are those of the initialization, the same for both: speed does not depend on them. An epoch of the reference on
 2.8 million edges would take most of a minute's budget, so that epochs are compared on a tenth of them; there, rows fit
-into the processor's cache, which favors the reference. `tests/unit/test_optimization_reliant.py` limits ours.
+into the processor's cache, which favors the reference. `tests/unit/reliant/test_optimization.py` limits ours.
 """
 
 from functools import partial

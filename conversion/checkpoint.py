@@ -24,7 +24,7 @@ HARMLESS_CLASSES = (argparse.Namespace,)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be converted; the message says which tensors are at fault and what to do."""
+    """A checkpoint that cannot be converted; the message says which tensors are wrong and what to do."""
 
 
 def read_checkpoint(path: str | os.PathLike, harmless_classes: Iterable[type] = ()) -> Any:
@@ -106,7 +106,7 @@ def check_tensors(state_dict: Mapping[str, torch.Tensor], expected: Mapping[str,
     """Compares names and shapes with those that an architecture has.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape; one message tells all faults.
+        CheckpointError: If a tensor is missing, unexpected or of another shape; one message tells all errors.
     """
     missing = [name for name in expected if name not in state_dict]
     unexpected = [name for name in state_dict if name not in expected]
@@ -115,14 +115,14 @@ def check_tensors(state_dict: Mapping[str, torch.Tensor], expected: Mapping[str,
         for name, tensor in state_dict.items()
         if name in expected and tuple(tensor.shape) != tuple(expected[name])
     ]
-    faults = [
+    problems = [
         f"{kind}: {_shorten(names)}"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
         if names
     ]
-    if faults:
+    if problems:
         raise CheckpointError(
-            f"The state dict must hold exactly the {len(expected)} tensors of {architecture}; {'; '.join(faults)}. "
+            f"The state dict must hold exactly the {len(expected)} tensors of {architecture}; {'; '.join(problems)}. "
             "Is the configuration that of the checkpoint?"
         )
 

@@ -99,7 +99,7 @@ def _infer_encoder_fields(shapes: Shapes, image_size: int | list[int] | None) ->
     if grid is None and image_size is None:
         raise CheckpointError(
             f"`pos_embed` must belong to a square grid of patches; got {shapes['pos_embed'][1]} rows. Give the height "
-            "and width of its pictures as `--image_size`."
+            "and width of its images as `--image_size`."
         )
     fields = {
         "image_size": image_size if grid is None else grid[0] * patch_size,

@@ -1,4 +1,4 @@
-"""Turns the method's pairs of prompt and completion into a data set of grooves, and a data set into pairs.
+"""Turns the method's pairs of prompt and completion into a dataset of grooves, and a dataset into pairs.
 
     python conversion/convert_drum_pairs.py --source pairs/ --output_dir grooves/
     python conversion/convert_drum_pairs.py --source grooves/ --output_dir pairs/
@@ -7,7 +7,7 @@
 `prompt`, `completion` and, where it is known, `name`. `grooves/` holds a folder of MIDI files for each split, which
 `load_dataset("grooves/", family="drum-generation")` reads. What the source holds decides the way.
 
-The authors' pairs tell neither tempo nor meter. Both are read off names like those of the Groove data set
+The authors' pairs tell neither tempo nor meter. Both are read off names like those of the Groove dataset
 (`7_22_rock_118_beat_4-4`), else they are 120 and 4/4. On the way back every groove is written as the authors do, with
 16 lines for a bar in any meter and silence up to the 16th bar.
 """

@@ -3,7 +3,7 @@
     python conversion/convert_emo.py --checkpoint net.pth --output_dir emo-1m/
 
 The authors publish at github.com/zhangzjn/EMO: `net.pth` (a flat state dict), training checkpoints (of which the
-averaged weights `net_E` are preferred) and files of mmsegmentation and mmdetection. Their release states no licence:
+averaged weights `net_E` are preferred) and files of mmsegmentation and mmdetection. Their release states no license:
 keep converted weights to yourself unless you know that you may pass them on.
 """
 
@@ -141,7 +141,7 @@ def check_name_map(config: EmoConfig, layout: Layout) -> int:
         `int`: how many tensors came back bit-equal, which is all of them.
 
     Raises:
-        CheckpointError: If one did not; the converter itself is at fault then.
+        CheckpointError: If one did not; the converter itself is wrong then.
     """
     filled = fill_state_dict(build_official_shapes(config, layout))
     model = layout.architecture(config)

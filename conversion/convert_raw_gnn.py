@@ -2,7 +2,7 @@
 
     python conversion/convert_raw_gnn.py --checkpoint model.pt --output_dir raw-gnn/
 
-The authors published code, without a licence, and no weights: the file is what a run of their code saved, a bare
+The authors published code, without a license, and no weights: the file is what a run of their code saved, a bare
 state dict or one under `state_dict` or `model`. Sizes are read off the tensors; walks leave no trace in them and are
 those of the authors' runs, unless the command line says otherwise.
 """

@@ -3,7 +3,7 @@
     python conversion/convert_reliant.py --checkpoint student.pth --proxy proxy.pth --output_dir student/
 
 The authors' code (github.com/yushundong/RELIANT) saves no student, so these are state dicts that a user saved: label
-propagation (PLP), the SGC student, and GCN and GraphSAGE teachers. Their release states no licence: keep converted
+propagation (PLP), the SGC student, and GCN and GraphSAGE teachers. Their release states no license: keep converted
 weights to yourself unless you know that you may pass them on.
 """
 
@@ -196,7 +196,7 @@ def check_name_map(config: ReliantConfig) -> int:
     """Sends deterministic tensors through both name maps and a model between them; returns how many came back.
 
     Raises:
-        CheckpointError: If one did not come back bit-equal; the converter itself is at fault then.
+        CheckpointError: If one did not come back bit-equal; the converter itself is wrong then.
     """
     filled = fill_state_dict(build_official_shapes(config))
     model = ReliantForNodeClassification(config)

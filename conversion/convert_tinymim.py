@@ -5,7 +5,7 @@
 The authors publish pre-training and fine-tuned files at github.com/OliverRensu/TinyMIM, and segmentation models of
 mmsegmentation; teachers are the files of github.com/facebookresearch/mae. Training files store their command line, an
 `argparse.Namespace`; nothing else but tensors and plain containers is ever built from a file. The TinyMIM release
-states no licence, and MAE's is non-commercial: do not pass converted weights on under another.
+states no license, and MAE's is non-commercial: do not pass converted weights on under another.
 """
 
 import argparse
@@ -181,7 +181,7 @@ def build_image_processor(config: TinyMimConfig, layout: Layout) -> TinyMimImage
             do_reduce_labels=config.num_labels == ADE20K_LABELS,  # ADE20K counts from 1 and calls the rest 0
         )
     size = _to_size(config)
-    # The authors crop seven eighths of the picture: 224 of 256 pixels.
+    # The authors crop seven eighths of the image: 224 of 256 pixels.
     return TinyMimImageProcessor(size={"shortest_edge": round(min(size.values()) * 256 / 224)}, crop_size=size)
 
 
@@ -197,7 +197,7 @@ def check_name_map(config: TinyMimConfig, layout: Layout) -> int:
         `int`: how many tensors came back bit-equal, which is all of them.
 
     Raises:
-        CheckpointError: If one did not; the converter itself is at fault then.
+        CheckpointError: If one did not; the converter itself is wrong then.
     """
     filled = fill_state_dict(build_official_shapes(config, layout)) | build_indices(config, layout)
     model = layout.architecture(config)
@@ -310,7 +310,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image_size",
         type=parse_size,
-        help="side of the pictures, or height and width as 224x320; another than the file's resizes its positions",
+        help="side of the images, or height and width as 224x320; another than the file's resizes its positions",
     )
     parser.add_argument("--pool_scales", type=int, nargs="+", help="of a UPerNet head with others than 1 2 3 6")
     return parser

@@ -3,7 +3,7 @@
     python docs/generate_results.py            # write what has changed
     python docs/generate_results.py --check    # write nothing; exit with 1 if something would change
 
-Figures come from JSON that runs wrote and from nowhere else:
+Scores come from JSON that runs wrote and from nowhere else:
 
     model_cards/*/             evaluation.json, recipe.yaml, train_log.jsonl of published weights
     docs/results/*.json        comparisons: what `examples/<method>/reproduce.py` writes
@@ -32,11 +32,11 @@ from decahub.registry import METHODS, Method
 PROJECT = Path(__file__).resolve().parent.parent
 README, RESULTS = "README.md", "docs/results.md"
 NOTHING = "Nothing has been measured yet."
-MAX_FIGURES = 3  # of a model in docs/results.md; its card has all
-SIGNIFICANT_DIGITS = 3  # of a figure whose error is not known
+MAX_SCORES = 3  # of a model in docs/results.md; its card has all
+SIGNIFICANT_DIGITS = 3  # of a score whose error is not known
 # Shares of rows, whose error by the choice of rows follows from their number.
 SHARE_OF_ROWS = re.compile(r"(top_\d+_)?accuracy")
-REL_TOL = 1e-6  # figures pass through JSON, perhaps rounded to float32
+REL_TOL = 1e-6  # scores pass through JSON, perhaps rounded to float32
 
 ORIGIN_KEYS = ("command", "hardware", "versions")
 COMPARISON_KEYS = ("method", "claim", "verdict", "rows", *ORIGIN_KEYS)
@@ -44,10 +44,10 @@ ROW_KEYS = ("model", "dataset", "metric", "value", "spread", "n", "seeds", "runs
 SPEED_KEYS = ("method", "case", "ours_seconds", "reference_seconds", "ratio", "ratio_spread", "repetitions", "threads")
 
 ABOUT_RESULTS = """\
-`make docs` writes this page from JSON that runs wrote; edits are lost. Figures are rounded to their spread. The spread
-of several runs is their standard deviation. A figure of one run is rounded to its standard error by the choice of test
+`make docs` writes this page from JSON that runs wrote; edits are lost. Scores are rounded to their spread. The spread
+of several runs is their standard deviation. A score of one run is rounded to its standard error by the choice of test
 rows if it is a share of them, and to three significant digits otherwise."""
-ABOUT_MODELS = "One run each; the cards have all figures and the recipes. Which weights of a run were taken:"
+ABOUT_MODELS = "One run each; the cards have all scores and the recipes. Which weights of a run were taken:"
 ABOUT_CLAIMS = """\
 Compared at a scale that fits a small machine. The column *paper* shows what its source reports for its own data and
 training, which are not those of this table."""
@@ -108,7 +108,7 @@ def read_model(folder: Path) -> FolderFacts:
 
 
 def read_comparison(path: Path) -> Record:
-    """One claim, whose figures are checked against the runs they summarize."""
+    """One claim, whose scores are checked against the runs they summarize."""
     comparison = _read_json(path)
     _check_keys(comparison, COMPARISON_KEYS, str(path))
     _check_is_list(comparison["rows"], f"`rows` of {path}")
@@ -181,8 +181,8 @@ def round_to(value: float, error: float) -> str:
     return f"{round(value, -place):.{max(0, -place)}f}"
 
 
-def format_figure(value: float, error: float | None = None) -> str:
-    """A figure that claims no more digits than its error leaves; three significant ones where that is not known."""
+def format_score(value: float, error: float | None = None) -> str:
+    """A score that claims no more digits than its error leaves; three significant ones where that is not known."""
     if not error:
         place = int(f"{value:e}".partition("e")[2]) - SIGNIFICANT_DIGITS + 1
         error = 10.0**place
@@ -192,26 +192,26 @@ def format_figure(value: float, error: float | None = None) -> str:
 def format_with_spread(value: float, spread: float | None) -> str:
     """Mean and deviation of several runs, or one run by itself."""
     if spread is None:
-        return format_figure(value)
+        return format_score(value)
     if spread == 0:
-        return f"{format_figure(value)} ± 0"
+        return f"{format_score(value)} ± 0"
     return f"{round_to(value, spread)} ± {round_to(spread, spread)}"
 
 
-def format_share(figure: Record) -> str:
-    """A figure of one evaluation, to the standard error by the choice of rows where it is a share of them."""
-    value, n = figure["value"], figure["n"]
-    if not SHARE_OF_ROWS.fullmatch(figure["metric"]):
-        return format_figure(value)
+def format_share(score: Record) -> str:
+    """A score of one evaluation, to the standard error by the choice of rows where it is a share of them."""
+    value, n = score["value"], score["n"]
+    if not SHARE_OF_ROWS.fullmatch(score["metric"]):
+        return format_score(value)
     share = min(max(value, 1 / (n + 1)), n / (n + 1))  # a share of 0 or 1 has an error, too
-    return format_figure(value, math.sqrt(share * (1 - share) / n))
+    return format_score(value, math.sqrt(share * (1 - share) / n))
 
 
 def format_ratio(row: Record) -> str:
     """Ratio of medians and the quartiles of single repetitions, to half their distance."""
     low, high = row["ratio_spread"]
     error = (high - low) / 2
-    return f"{format_figure(row['ratio'], error)} ({format_figure(low, error)} to {format_figure(high, error)})"
+    return f"{format_score(row['ratio'], error)} ({format_score(low, error)} to {format_score(high, error)})"
 
 
 def _format_optional(record: Record, key: str) -> str:
@@ -243,10 +243,10 @@ def format_methods(methods: Iterable[Method]) -> str:
     return format_table(columns, list(methods))
 
 
-def format_models(models: Mapping[str, FolderFacts], link_prefix: str, max_figures: int) -> str:
-    """The table of published weights, with the first figures of each; the very first is the headline of its card."""
+def format_models(models: Mapping[str, FolderFacts], link_prefix: str, max_scores: int) -> str:
+    """The table of published weights, with the first scores of each; the very first is the headline of its card."""
     rows = [
-        (name, facts, figure) for name, facts in models.items() for figure in facts.evaluation["figures"][:max_figures]
+        (name, facts, score) for name, facts in models.items() for score in facts.evaluation["figures"][:max_scores]
     ]
     columns: Columns = {
         "model": lambda row: f"[{row[0]}]({link_prefix}model_cards/{row[0]}/README.md)",
@@ -284,7 +284,7 @@ def _format_paper(row: Record) -> str:
 
 
 def format_origin(record: Record) -> str:
-    """How a figure came about."""
+    """How a score came about."""
     return f"`{record['command']}` on {record['hardware']}, {join_versions(record['versions'])}."
 
 
@@ -298,7 +298,7 @@ def format_claims(comparisons: Sequence[Record]) -> str:
 
 def render_readme_blocks(sources: Sources) -> dict[str, str]:
     """The content of each marked block of README.md."""
-    results = (format_models(sources.models, "", max_figures=1), format_claims(sources.comparisons))
+    results = (format_models(sources.models, "", max_scores=1), format_claims(sources.comparisons))
     return {
         "methods": format_methods(sources.methods),
         "results": "\n\n".join(part for part in results if part) or NOTHING,
@@ -326,7 +326,7 @@ def _render_models(models: Mapping[str, FolderFacts]) -> list[str]:
     return [
         ABOUT_MODELS,
         "\n".join(f"- {name}: {facts.checkpoint}" for name, facts in models.items()),
-        format_models(models, "../", MAX_FIGURES),
+        format_models(models, "../", MAX_SCORES),
     ]
 
 

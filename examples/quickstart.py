@@ -2,7 +2,7 @@
 
     make quickstart
 
-Classifies real pictures with a pre-trained model, fine-tunes it on handwritten digits, evaluates, writes a folder in
+Classifies real images with a pre-trained model, fine-tunes it on handwritten digits, evaluates, writes a folder in
 the form of a Hub repository, loads it back with the Auto class, and shows that nothing changed on the way.
 """
 
@@ -32,7 +32,7 @@ from decahub.training import LoopArguments, Update, train
 
 PROJECT = Path(__file__).resolve().parent.parent
 PRETRAINED = PROJECT / "model_cards" / "emo-1m-sign-digits"
-PICTURES = PROJECT / "examples" / "assets"
+IMAGES = PROJECT / "examples" / "assets"
 TASK = "image-classification"
 IMAGE_SIZE = 48
 CELL = 120  # pixels of a cell of the contact sheet
@@ -54,12 +54,12 @@ def announce(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def classify_pictures(output_dir: Path) -> Path:
-    """Classifies the pictures, prints a table, and draws a contact sheet."""
+def classify_images(output_dir: Path) -> Path:
+    """Classifies the images, prints a table, and draws a contact sheet."""
     classify = pipeline(TASK, model=str(PRETRAINED))
-    paths = sorted(PICTURES.glob("*.jpg"))
+    paths = sorted(IMAGES.glob("*.jpg"))
     answers = [answer[0] for answer in classify([str(path) for path in paths], top_k=1)]
-    print(f"{'picture':28} {'shown':>5} {'seen':>5} {'probability':>12}")
+    print(f"{'image':28} {'shown':>5} {'seen':>5} {'probability':>12}")
     for path, answer in zip(paths, answers, strict=True):
         print(f"{path.name:28} {get_true_digit(path):>5} {answer['label']:>5} {answer['score']:>12.2f}")
     return draw_contact_sheet(paths, answers, output_dir / "contact_sheet.png")
@@ -89,7 +89,7 @@ def fine_tune(output_dir: Path, max_steps: int):
         card_title="emo-1m-handwritten-digits",
         card_summary="EMO-1M fine-tuned for a minute on small handwritten digits.",
         card_intended_use="Seeing what decahub writes.",
-        card_limits="Learnt from 1,437 pictures of 8 x 8 pixels; no use beyond them was tried.",
+        card_limits="Learnt from 1,437 images of 8 x 8 pixels; no use beyond them was tried.",
         output_dir=str(output_dir / "run"),
         resume_from_checkpoint="none",
         max_steps=max_steps,
@@ -118,11 +118,11 @@ def fine_tune(output_dir: Path, max_steps: int):
 
 
 def save_and_reload(output_dir: Path, result, processor, test_rows, arguments) -> tuple[Path, dict[str, float], float]:
-    """Evaluates, writes the folder, loads it again; returns folder, figures, and the largest change of a logit."""
+    """Evaluates, writes the folder, loads it again; returns folder, scores, and the largest change of a logit."""
     started = time.monotonic()
-    figures = evaluate_model(result.model, processor, test_rows, TASK)
+    scores = evaluate_model(result.model, processor, test_rows, TASK)
     evaluation = build_evaluation(
-        figures,
+        scores,
         task=TASK,
         dataset="sklearn_digits",
         split="test",
@@ -142,7 +142,7 @@ def save_and_reload(output_dir: Path, result, processor, test_rows, arguments) -
     inputs = AutoImageProcessor.from_pretrained(folder)(test_rows[:8]["image"], return_tensors="pt")
     with torch.inference_mode():
         change = (loaded(**inputs).logits - result.model.eval()(**inputs).logits).abs().max().item()
-    return folder, figures, change
+    return folder, scores, change
 
 
 def main():
@@ -151,20 +151,20 @@ def main():
     logging.set_verbosity_error()
     started = time.monotonic()
 
-    announce("Real pictures, classified by the pre-trained emo-1m-sign-digits")
-    sheet = classify_pictures(options.output_dir)
+    announce("Real images, classified by the pre-trained emo-1m-sign-digits")
+    sheet = classify_images(options.output_dir)
 
     announce("Fine-tuning on scikit-learn's handwritten digits")
     result, processor, test_rows, arguments = fine_tune(options.output_dir, options.max_steps)
 
     announce("Evaluating, writing a Hub folder, loading it back")
-    folder, figures, change = save_and_reload(options.output_dir, result, processor, test_rows, arguments)
+    folder, scores, change = save_and_reload(options.output_dir, result, processor, test_rows, arguments)
 
     announce(f"Done in {time.monotonic() - started:.0f} s")
     print(f"contact sheet    {sheet}")
     print(f"model folder     {folder}")
     print(f"model card       {folder / 'README.md'}")
-    print(f"test accuracy    {figures['accuracy']:.1%} of {len(test_rows)} handwritten digits")
+    print(f"test accuracy    {scores['accuracy']:.1%} of {len(test_rows)} handwritten digits")
     print(f"reloaded model   largest difference of a logit {change:.1e}")
 
 

@@ -37,10 +37,10 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder of the real data sets."""
+    """Folder of the real datasets."""
     folder = os.environ.get("DECAHUB_DATA_DIR")
     if not folder:
-        pytest.skip("needs real data: set DECAHUB_DATA_DIR to the folder that holds the data sets")
+        pytest.skip("needs real data: set DECAHUB_DATA_DIR to the folder that holds the datasets")
     if not Path(folder).is_dir():
         pytest.fail(f"DECAHUB_DATA_DIR must name a folder; got {folder!r}")
     return Path(folder)

@@ -105,16 +105,16 @@ def read_lines(rows: Any) -> list[list[str]]:
 def measure_contexts(splits: Any, names: Sequence[str] = ("validation", "test")) -> dict[str, dict[str, float]]:
     """Bits for each line of splits, by context."""
     texts = {name: read_lines(splits[name]) for name in ("train", *names)}
-    figures = {"uniform": dict.fromkeys(names, UNIFORM)}
+    scores = {"uniform": dict.fromkeys(names, UNIFORM)}
     for context in CONTEXTS:
         model = CountingModel(context).fit(texts["train"])
-        figures[context.name] = {name: model.compute_bits(texts[name]) for name in names}
-    return figures
+        scores[context.name] = {name: model.compute_bits(texts[name]) for name in names}
+    return scores
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", help="folder of the data sets; by default $DECAHUB_DATA_DIR")
+    parser.add_argument("--data_dir", help="folder of the datasets; by default $DECAHUB_DATA_DIR")
     splits = load_dataset("groove", parser.parse_args().data_dir)
     for name, bits in measure_contexts(splits).items():
         print(f"{name:34}" + "".join(f"{split} {value:.3f}  " for split, value in bits.items()))

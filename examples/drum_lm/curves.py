@@ -1,4 +1,4 @@
-"""Learning curves of `reproduce.py` as a picture."""
+"""Learning curves of `reproduce.py` as a plot."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def read_training_bits(log: Path) -> dict[int, float]:
 
 
 def draw_curves(path: Path, arms: dict[str, list[dict]], best_counting: float) -> None:
-    """Picture of bits per step while learning.
+    """Plot of bits per step while learning.
 
     Args:
         path (`Path`): PNG file to write.
@@ -32,7 +32,7 @@ def draw_curves(path: Path, arms: dict[str, list[dict]], best_counting: float) -
             step, and `curve`, those of validation grooves.
         best_counting (`float`): Bits of the best counting model on the whole validation split.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    score, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     for (title, runs), color in zip(arms.items(), COLORS, strict=False):
         for run in runs:
             panels[0].plot(
@@ -55,6 +55,6 @@ def draw_curves(path: Path, arms: dict[str, list[dict]], best_counting: float) -
     panels[0].legend(fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})
-    plt.close(figure)
+    score.savefig(partial, dpi=110, format="png", metadata={"Software": None})
+    plt.close(score)
     os.replace(partial, path)

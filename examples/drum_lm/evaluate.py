@@ -25,8 +25,8 @@ TASK = "drum-generation"
 class Arguments:
     model: str = argument("model_cards/drum-lm-small-groove", "Model folder or Hub id.")
     base_model: str | None = argument(None, "Base of an adapter: folder, Hub id, or GGUF file.")
-    dataset: str = argument("groove", "Name of a data set, or a folder of your own.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    dataset: str = argument("groove", "Name of a dataset, or a folder of your own.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     split: str = argument("test", "Split to measure on.")
     limit: int | None = argument(None, "Measure only so many grooves.")
     batch_size: int = argument(8, "Grooves of one forward pass.")
@@ -44,7 +44,7 @@ def main():
     processor = AutoProcessor.from_pretrained(arguments.model)
     options = {} if arguments.base_model is None else {"base_model": arguments.base_model}
     model = AutoModelForCausalLM.from_pretrained(arguments.model, **options)
-    figures = evaluate_model(model, processor, rows, TASK, batch_size=arguments.batch_size)
+    scores = evaluate_model(model, processor, rows, TASK, batch_size=arguments.batch_size)
     if arguments.compose:
         compose = pipeline(TASK, model=model, processor=processor)
 
@@ -55,15 +55,15 @@ def main():
         answers = compose(
             rows["midi"], bars=processor.bars, temperature=arguments.temperature, seed=arguments.seed, outputs=[]
         )
-        figures["composing_minutes"] = (time.monotonic() - started) / 60
+        scores["composing_minutes"] = (time.monotonic() - started) / 60
         structure = load_metric("drum_structure", keep_in_memory=True).compute(
             predictions=[answer[0]["text"] for answer in answers],
             references=[write_text(groove) for groove in rows["midi"]],
             train_texts=[write_text(groove) for groove in splits["train"]["midi"]],
             num_resamples=0,
         )
-        figures |= {name: value for name, value in structure.items() if isinstance(value, float)}
-    for name, value in figures.items():
+        scores |= {name: value for name, value in structure.items() if isinstance(value, float)}
+    for name, value in scores.items():
         print(f"{name:24} {value:.4f}")
 
 

@@ -60,7 +60,7 @@ def announce(text: str) -> None:
 
 
 def write_answer(answer: dict, stem: Path) -> None:
-    """MIDI, picture and sound of one answer."""
+    """MIDI, plot and sound of one answer."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     for kind in ("midi", "png", "wav"):
         stem.with_suffix({"midi": ".mid"}.get(kind, f".{kind}")).write_bytes(answer[kind])
@@ -68,7 +68,7 @@ def write_answer(answer: dict, stem: Path) -> None:
 
 
 def write_grooves(compose, folder: Path) -> None:
-    """A data set of the model's own grooves: a folder for each split."""
+    """A dataset of the model's own grooves: a folder for each split."""
     for split, count in (("train", 24), ("validation", 4), ("test", 4)):
         (folder / split).mkdir(parents=True, exist_ok=True)
         answers = compose(BEAT * 2, bars=BARS, num_return_sequences=count, seed=count, outputs=["midi"])
@@ -100,7 +100,7 @@ def train_and_resume(dataset: Path, output_dir: Path, max_steps: int) -> Path:
     started = time.monotonic()
     measurement = measure(arguments, result.model, processor, splits["test"])
     minutes = (time.monotonic() - started) / 60
-    print({name: round(value, 3) for name, value in measurement.figures.items()})
+    print({name: round(value, 3) for name, value in measurement.scores.items()})
     return save_model_folder(
         output_dir / "drum-lm-tiny",
         result.model,

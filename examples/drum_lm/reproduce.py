@@ -36,7 +36,7 @@ class Arguments:
     sweep_seed: int = argument(0, "Seed of the runs that try rates.")
     sweep_steps: int = argument(40, "Steps of those runs.")
     backbone: str | None = argument(None, "Causal language model: folder, Hub id, or GGUF file.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     shared: dict = argument({}, "Arguments of all runs (`train.py`).")
     settings: dict = argument({}, "For each arm its own arguments.")
     num_curve_grooves: int = argument(12, "Validation grooves of the learning curve and of the choice of a rate.")
@@ -75,7 +75,7 @@ def run_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial: b
     model = build_model(run, processor)
     outcome: dict[str, Any] = {"learning_rate": run.learning_rate, "seed": run.seed}
     if not is_trial:
-        before = measure(run, model, processor, splits["validation"]).figures["bits_per_step"]
+        before = measure(run, model, processor, splits["validation"]).scores["bits_per_step"]
         outcome["curve"] = [{"step": 0, "bits_per_step": before}]
     result = run_training(run, splits, processor, model)
     outcome["curve"] = outcome.get("curve", []) + read_curve(result.train_log)
@@ -84,7 +84,7 @@ def run_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial: b
     if not is_trial:
         whole = dataclasses.replace(run, max_eval_samples=None)
         for split in ("validation", "test"):
-            outcome[split] = measure(whole, result.model, processor, splits[split]).figures
+            outcome[split] = measure(whole, result.model, processor, splits[split]).scores
         outcome["validation excerpts"] = measure_excerpts(run, result.model, processor, splits["validation"])
         if run.seed in arguments.sampled_seeds:
             outcome["texts"] = continue_prompts(result.model, processor, splits["test"], arguments)
@@ -96,7 +96,7 @@ def run_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial: b
 
 @torch.inference_mode()
 def measure_excerpts(run: TrainArguments, model: Any, processor: Any, rows: Any) -> dict[str, float]:
-    """Figures of excerpts as they are trained on: a model from random weights knows no later positions."""
+    """Scores of excerpts as they are trained on: a model from random weights knows no later positions."""
     transform = drum_generation.build_train_transform(processor, **run.augmentation)
     excerpts = SeededTransform(drum_generation.read_grooves(rows, processor), transform, seed=0)
     metric = load_metric("drum_structure", keep_in_memory=True)

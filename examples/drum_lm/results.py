@@ -122,16 +122,16 @@ def judge(outcomes: dict[str, list[dict]], counted: dict[str, dict[str, float]])
 
 
 def measure_structure(texts: Sequence[str], train_texts: Sequence[str]) -> dict[str, float]:
-    """Figures of texts, those of the paper both without silent ends and as the authors' script measures them."""
+    """Scores of texts, those of the paper both without silent ends and as the authors' script measures them."""
     options: dict[str, Any] = {"train_texts": list(train_texts), "cluster": "sklearn", "num_resamples": 0}
-    figures, official = (
+    scores, official = (
         load_metric("drum_structure", keep_in_memory=True).compute(predictions=list(texts), **options, **silence)
         for silence in ({}, {"strip_silence": False, "trim_empty": False})
     )
     return {
         **{key: official[key] for key in PAPER},
-        **{key: figures[key] for key in RATES},
-        **{f"{key}_trimmed": figures[key] for key in PAPER},
+        **{key: scores[key] for key in RATES},
+        **{f"{key}_trimmed": scores[key] for key in PAPER},
     }
 
 
@@ -187,14 +187,14 @@ def write_results(folder: Path, results_dir: Path, splits: Any) -> None:
     humans = read_lines(splits["test"])
     rows = []
     for name, texts_of_seeds in collect_texts(folder, outcomes, humans).items():
-        figures = [measure_structure(texts, train_texts) for texts in texts_of_seeds.values()]
+        scores = [measure_structure(texts, train_texts) for texts in texts_of_seeds.values()]
         rows += [
-            build_row(name, "test", title, [one[key] for one in figures], list(texts_of_seeds))
+            build_row(name, "test", title, [one[key] for one in scores], list(texts_of_seeds))
             for key, title in STRUCTURE.items()
-            if all(one.get(key) is not None for one in figures)
+            if all(one.get(key) is not None for one in scores)
         ]
-    for name, figures in PUBLISHED.items():
-        for key, value in figures.items():
+    for name, scores in PUBLISHED.items():
+        for key, value in scores.items():
             source = {"paper": value, "paper_source": "authors' outputs"}
             rows.append(build_row(f"{name} (the authors' outputs)", "test", STRUCTURE[key], [value], [0], **source))
     write_comparison(
@@ -221,11 +221,11 @@ def judge_structure(rows: list[dict]) -> str:
     ahead = [key for key in JUDGED_AS_PUBLISHED if miss(model, key) < min(miss(system, key) for system in published)]
     details = "; ".join(
         f"{STRUCTURE[key]} {values[model, STRUCTURE[key]]:.2f}, human {values[HUMAN, STRUCTURE[key]]:.2f}"
-        + "".join(f", {name} {figures[key]:.2f}" for name, figures in PUBLISHED.items())
+        + "".join(f", {name} {scores[key]:.2f}" for name, scores in PUBLISHED.items())
         for key in JUDGED_AS_PUBLISHED
     )
     return (
         f"{'holds' if len(nearer) == len(JUDGED) else 'does not hold'} here: the model {model} is nearer to human "
-        f"grooves than repetition, alternation and coins are by {len(nearer)} of {len(JUDGED)} figures without silent "
+        f"grooves than repetition, alternation and coins are by {len(nearer)} of {len(JUDGED)} scores without silent "
         f"ends, and than the paper's two systems by {len(ahead)} as their script measures ({details})"
     )

@@ -2,7 +2,7 @@
 
     accelerate launch examples/drum_lm/train.py examples/drum_lm/small.yaml [--learning_rate 1e-3 ...]
 
-`output_dir` then holds `model/`, a folder that `from_pretrained` and `pipeline("drum-generation")` load, with figures
+`output_dir` then holds `model/`, a folder that `from_pretrained` and `pipeline("drum-generation")` load, with scores
 and a model card, beside the checkpoints and the log of the run. Killed and started again, the run goes on where it
 was.
 """
@@ -35,9 +35,9 @@ TASK = "drum-generation"
 class TrainArguments(LoopArguments):
     """Arguments of a run: of the loop, the data, the model and the optimizer."""
 
-    dataset: str = argument("groove", "Name of a data set (`decahub list --datasets`), or a folder of your own.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
-    eval_split: str = argument("test", "Split that the figures of the model card are measured on.")
+    dataset: str = argument("groove", "Name of a dataset (`decahub list --datasets`), or a folder of your own.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    eval_split: str = argument("test", "Split that the scores of the model card are measured on.")
     monitor_split: str = argument("validation", "Split that is evaluated in training.")
     max_train_samples: int | None = argument(None, "Train on only so many grooves.")
     max_eval_samples: int | None = argument(None, "Evaluate only so many grooves.")
@@ -85,7 +85,7 @@ def build_model(arguments: TrainArguments, processor: DrumLmProcessor) -> DrumLm
 
 
 def measure(arguments: TrainArguments, model: Any, processor: DrumLmProcessor, rows: Any) -> Measurement:
-    """Figures of a model on grooves."""
+    """Scores of a model on grooves."""
     return measure_model(
         model,
         processor,
@@ -112,7 +112,7 @@ def run_training(
     )
 
     def evaluate(model: DrumLmForCausalLM) -> dict[str, float]:
-        return measure(arguments, model, processor, splits[arguments.monitor_split]).figures
+        return measure(arguments, model, processor, splits[arguments.monitor_split]).scores
 
     return train(
         model,
@@ -127,12 +127,12 @@ def run_training(
 def draw_groove(
     arguments: TrainArguments, model: DrumLmForCausalLM, processor: DrumLmProcessor, rows: Any
 ) -> list[Path]:
-    """Picture of a groove of the data, its first bars given and the rest written by the model, if that has room."""
+    """Plot of a groove of the data, its first bars given and the rest written by the model, if that has room."""
     compose = pipeline(TASK, model=model, processor=processor)
     try:
         answer = compose(rows[0]["midi"], bars=processor.bars, seed=arguments.seed, outputs=["png"])[0]
     except ValueError as error:  # no reason to lose the run
-        print(f"No picture is drawn: {error}")
+        print(f"No plot is drawn: {error}")
         return []
     path = Path(arguments.output_dir) / "continued_groove.png"
     path.write_bytes(answer["png"])
@@ -143,7 +143,7 @@ def main():
     arguments = load_recipe(Arguments)
     set_seed(arguments.seed)
 
-    # To use your own grooves: `dataset: path/to/folder` in the recipe, or build data sets with the same columns here.
+    # To use your own grooves: `dataset: path/to/folder` in the recipe, or build datasets with the same columns here.
     splits = load_dataset(arguments.dataset, arguments.data_dir, family=TASK)
     for name in ("eval_split", "monitor_split"):
         if getattr(arguments, name) not in splits:
@@ -171,9 +171,9 @@ def main():
         recipe=dataclasses.asdict(arguments),
         train_log=result.train_log,
         training_minutes=result.minutes,
-        pictures=draw_groove(arguments, result.model, processor, splits[arguments.eval_split]),
+        images=draw_groove(arguments, result.model, processor, splits[arguments.eval_split]),
     )
-    print({name: round(value, 4) for name, value in measurement.figures.items()})
+    print({name: round(value, 4) for name, value in measurement.scores.items()})
     print(f"Saved to {folder}")
 
 

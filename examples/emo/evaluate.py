@@ -1,8 +1,8 @@
-"""Measures a model on a data set and prints the figures.
+"""Measures a model on a dataset and prints the scores.
 
     python examples/emo/evaluate.py --model model_cards/emo-1m-cifar10 --dataset cifar10 [--split test] [--limit 1000]
 
-`decahub evaluate` does the same for a folder that knows its own data set.
+`decahub evaluate` does the same for a folder that knows its own dataset.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ AUTO_CLASSES = {
 class Arguments:
     model: str = argument("model_cards/emo-1m-cifar10", "Model folder or Hub id.")
     task: str = argument("image-classification", f"What to measure: {', '.join(AUTO_CLASSES)}.")
-    dataset: str = argument("cifar10", "Name of a data set, or a folder of your own.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    dataset: str = argument("cifar10", "Name of a dataset, or a folder of your own.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     split: str = argument("test", "Split to measure on.")
     limit: int | None = argument(None, "Measure only so many rows.")
     batch_size: int = argument(64, "Rows of one forward pass.")
@@ -38,7 +38,7 @@ def main():
     processor = AutoImageProcessor.from_pretrained(arguments.model)
     model = AUTO_CLASSES[arguments.task].from_pretrained(arguments.model)
     label_names = list(DATASETS[arguments.dataset].label_names) if arguments.dataset in DATASETS else None
-    figures = evaluate_model(
+    scores = evaluate_model(
         model,
         processor,
         rows,
@@ -47,7 +47,7 @@ def main():
         limit=arguments.limit,
         label_names=label_names,
     )
-    for name, value in figures.items():
+    for name, value in scores.items():
         print(f"{name:24} {value:.4f}")
 
 

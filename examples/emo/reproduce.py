@@ -37,8 +37,8 @@ PAPER = {EMO: (71.5, "EMO, release table"), "mobilevit_xxs": (69.0, "MobileViT, 
 
 @dataclass
 class Arguments(LoopArguments):
-    dataset: str = argument("cifar10", "Name of the data set.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    dataset: str = argument("cifar10", "Name of the dataset.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     peer: str = argument("mobilevit_xxs", "Network of timm to compare with.")
     seeds: list[int] = argument([0, 1, 2], "One run of each network for each seed.")
     label_smoothing: float = argument(0.1, "Label smoothing of the loss.")
@@ -73,7 +73,7 @@ def run(name: str, seed: int, arguments: Arguments, splits) -> dict:
     )
     transform = image_classification.build_train_transform(processor, "crop_flip")
     dataset = SeededTransform(
-        InMemoryDataset(rows, image_classification.decode_row, "Decoding pictures"), transform, seed
+        InMemoryDataset(rows, image_classification.decode_row, "Decoding images"), transform, seed
     )
     model = build_model(name, rows.features["label"].names, arguments.config)
     optimizer = torch.optim.AdamW(build_parameter_groups(model, arguments.weight_decay), lr=arguments.learning_rate)
@@ -85,7 +85,7 @@ def run(name: str, seed: int, arguments: Arguments, splits) -> dict:
     run_arguments = type(arguments)(**{**vars(arguments), "seed": seed, "output_dir": str(folder)})
     update = Update(optimizer, step, scheduler=arguments.build_scheduler)
     result = train(model, update, dataset, run_arguments, collate_fn=image_classification.collate)
-    figures = evaluate_model(
+    scores = evaluate_model(
         result.model,
         processor,
         splits["test"],
@@ -94,7 +94,7 @@ def run(name: str, seed: int, arguments: Arguments, splits) -> dict:
         limit=arguments.max_eval_samples,
     )
     outcome = {
-        "accuracy": 100 * figures["accuracy"],
+        "accuracy": 100 * scores["accuracy"],
         "minutes": result.minutes,
         "steps": result.step,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),

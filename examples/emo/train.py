@@ -2,7 +2,7 @@
 
     accelerate launch examples/emo/train.py examples/emo/cifar10.yaml [--learning_rate 1e-3 ...]
 
-`output_dir` then holds `model/`, a folder that `from_pretrained` loads, with figures and a model card, beside the
+`output_dir` then holds `model/`, a folder that `from_pretrained` loads, with scores and a model card, beside the
 checkpoints and the log of the run. Killed and started again, the run goes on where it was.
 """
 
@@ -43,10 +43,10 @@ TASKS = {
 @dataclass
 class Arguments(CardArguments, LoopArguments):
     task: str = argument("image-classification", f"What to learn: {', '.join(TASKS)}.")
-    dataset: str = argument("cifar10", "Name of a data set (`decahub list --datasets`), or a folder of your own.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    dataset: str = argument("cifar10", "Name of a dataset (`decahub list --datasets`), or a folder of your own.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     label_names: list[str] = argument([], "Classes of your own data, where its files do not name them.")
-    eval_split: str = argument("test", "Split that the figures of the model card are measured on.")
+    eval_split: str = argument("test", "Split that the scores of the model card are measured on.")
     monitor_split: str | None = argument(None, "Split that is evaluated in training; by default `eval_split`.")
     max_eval_samples: int | None = argument(None, "Evaluate only so many rows.")
     max_train_samples: int | None = argument(None, "Train on only so many rows.")
@@ -84,7 +84,7 @@ def main():
     set_seed(arguments.seed)
     data_module, model_class, build_groups = TASKS[arguments.task]
 
-    # To use your own data: `dataset: path/to/folder` in the recipe, or build two data sets with the same columns here.
+    # To use your own data: `dataset: path/to/folder` in the recipe, or build two datasets with the same columns here.
     splits = load_dataset(arguments.dataset, arguments.data_dir, family=arguments.task)
     check_splits(arguments, splits)
     label_names = get_label_names(arguments.dataset, splits["train"], arguments.label_names)
@@ -94,7 +94,7 @@ def main():
     processor = EmoImageProcessor(**arguments.processor)
     transform = data_module.build_train_transform(processor, **arguments.augmentation)
     train_dataset = SeededTransform(
-        InMemoryDataset(rows, data_module.decode_row, "Decoding pictures"), transform, arguments.seed
+        InMemoryDataset(rows, data_module.decode_row, "Decoding images"), transform, arguments.seed
     )
 
     model = build_model(arguments, model_class, label_names)
@@ -118,10 +118,10 @@ def main():
         return
 
     started = time.monotonic()
-    figures = evaluate(result.model, arguments.eval_split)
+    scores = evaluate(result.model, arguments.eval_split)
     num_rows = len(splits[arguments.eval_split])
     evaluation = build_evaluation(
-        figures,
+        scores,
         task=arguments.task,
         dataset=arguments.dataset,
         split=arguments.eval_split,
@@ -137,7 +137,7 @@ def main():
         train_log=result.train_log,
         training_minutes=result.minutes,
     )
-    print({name: round(value, 4) for name, value in figures.items()})
+    print({name: round(value, 4) for name, value in scores.items()})
     print(f"Saved to {folder}")
 
 

@@ -1,8 +1,8 @@
-"""Measures a model on the nodes of a graph and prints the figures.
+"""Measures a model on the nodes of a graph and prints the scores.
 
     python examples/raw_gnn/evaluate.py --model model_cards/raw-gnn-texas --dataset texas [--split test/3] [--draws 8]
 
-`decahub evaluate` does the same for a folder that knows its own data set.
+`decahub evaluate` does the same for a folder that knows its own dataset.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from decahub.training import argument, load_recipe
 class Arguments:
     model: str = argument("model_cards/raw-gnn-texas", "Model folder or Hub id.")
     dataset: str = argument("texas", "Name of a graph, or a folder of your own.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     split: str = argument("test/0", "Part and number of the public split: train, validation or test.")
     draws: int | None = argument(None, "Average logits over so many draws of walks; by default as the model says.")
 
@@ -33,8 +33,8 @@ def main():
     changes = {} if arguments.draws is None else {"eval_walks": arguments.draws}
     model = AutoModelForNodeClassification.from_pretrained(arguments.model, **changes)
     label_names = list(DATASETS[arguments.dataset].label_names) if arguments.dataset in DATASETS else None
-    figures = evaluate_model(model, feature_extractor, rows, "node-classification", label_names=label_names)
-    for name, value in figures.items():
+    scores = evaluate_model(model, feature_extractor, rows, "node-classification", label_names=label_names)
+    for name, value in scores.items():
         print(f"{name:24} {value:.4f}")
 
 

@@ -40,7 +40,7 @@ MAX_SEED = 2**62
 @dataclass
 class Arguments(LoopArguments):
     datasets: list[str] = argument(["texas"], "Graphs to run now; results hold whatever has been run.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     models: list[str] = argument(list(MODELS), "Networks to run now.")
     splits: list[int] = argument(list(range(10)), "Numbers of the public splits.")
     seeds: list[int] = argument([0, 1, 2], "One run of each split for each seed.")

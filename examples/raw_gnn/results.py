@@ -31,7 +31,7 @@ REPLICATION_SPREADS = {"texas": 6.10, "cornell": 4.59, "wisconsin": 3.49}  # ove
 
 
 def read_runs(folder: Path) -> dict[tuple[str, str], list[dict]]:
-    """All finished runs by (model, data set), those of a seed together."""
+    """All finished runs by (model, dataset), those of a seed together."""
     runs: dict[tuple[str, str], list[dict]] = {}
     for path in sorted(folder.glob("*/*.summary.json")):
         summary = json.loads(path.read_text())
@@ -39,8 +39,8 @@ def read_runs(folder: Path) -> dict[tuple[str, str], list[dict]]:
     return runs
 
 
-def build_row(model: str, dataset: str, runs: list[dict], figure: str = "test") -> dict:
-    values = [run[figure] for run in runs]
+def build_row(model: str, dataset: str, runs: list[dict], score: str = "test") -> dict:
+    values = [run[score] for run in runs]
     paper, source = KNOWN.get((model, dataset), (None, None))
     return {
         "model": model,
@@ -60,11 +60,11 @@ def build_row(model: str, dataset: str, runs: list[dict], figure: str = "test") 
     }
 
 
-def compare(first: list[dict], second: list[dict], figures: tuple[str, str] = ("test", "test")) -> tuple[float, float]:
+def compare(first: list[dict], second: list[dict], scores: tuple[str, str] = ("test", "test")) -> tuple[float, float]:
     """Mean and two standard errors of the difference `first - second`, run by run of equal split and seed."""
-    others = {(run["split"], run["seed"]): run[figures[1]] for run in second}
+    others = {(run["split"], run["seed"]): run[scores[1]] for run in second}
     gaps = [
-        run[figures[0]] - others[run["split"], run["seed"]] for run in first if (run["split"], run["seed"]) in others
+        run[scores[0]] - others[run["split"], run["seed"]] for run in first if (run["split"], run["seed"]) in others
     ]
     error = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else float("inf")
     return statistics.mean(gaps), 2 * error
@@ -145,9 +145,9 @@ def write_results(folder: Path, results_dir: Path) -> None:
             "Averaged logits",
         ),
         [
-            build_row(model, dataset, runs[TUNED, dataset], figure)
+            build_row(model, dataset, runs[TUNED, dataset], score)
             for dataset in drawn
-            for model, figure in ((TUNED, "test"), (AVERAGED, "test_averaged"))
+            for model, score in ((TUNED, "test"), (AVERAGED, "test_averaged"))
         ],
     )
 

@@ -2,7 +2,7 @@
 
     accelerate launch examples/raw_gnn/train.py examples/raw_gnn/texas.yaml [--split 3 --learning_rate 1e-2 ...]
 
-`output_dir` then holds `model/`, a folder that `from_pretrained` loads, with figures and a model card, beside the
+`output_dir` then holds `model/`, a folder that `from_pretrained` loads, with scores and a model card, beside the
 checkpoints and the log of the run. Killed and started again, the run goes on where it was.
 """
 
@@ -25,7 +25,7 @@ from decahub.training import LoopArguments, Update, argument, load_recipe, train
 @dataclass
 class Arguments(CardArguments, LoopArguments):
     dataset: str = argument("texas", "Name of a graph (`decahub list --datasets`), or a folder of your own.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     label_names: list[str] = argument([], "Classes of your own data, where its files do not name them.")
     split: int = argument(0, "Number of the public split: which nodes train, validate and test.")
     pretrained: str | None = argument(None, "Model folder or Hub id to start from; by default random weights.")
@@ -119,7 +119,7 @@ def main():
         training_minutes=result.minutes,
         extra_files=extra_files,
     )
-    print({name: round(value, 4) for name, value in measurement.figures.items()})
+    print({name: round(value, 4) for name, value in measurement.scores.items()})
     print(f"Saved to {folder}")
 
 

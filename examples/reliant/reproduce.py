@@ -1,9 +1,9 @@
-"""Compares RELIANT with plain distillation and with the teacher, over several data sets, students and seeds.
+"""Compares RELIANT with plain distillation and with the teacher, over several datasets, students and seeds.
 
     accelerate launch examples/reliant/reproduce.py examples/reliant/reproduce.yaml [--datasets '[german]']
 
 A run is a teacher, or a student of the teacher of the same seed. Plain distillation is the same student without proxy
-and penalty. Every run is kept in `output_dir`; started again, the script goes on where it was. Results and pictures go
+and penalty. Every run is kept in `output_dir`; started again, the script goes on where it was. Results and images go
 to `docs/results` (see `results.py`).
 """
 
@@ -33,13 +33,13 @@ PLAIN_FIELDS = {"proxy_mode": "none", "fairness_weight": 0.0}
 @dataclass
 class Arguments(DistillationArguments):
     datasets: list[str] = argument(["german"], "Graphs to run now; results hold whatever has been run.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     split: str = argument("0", "Name or number of the split.")
     feature_extractor: dict = argument({}, "Arguments of ReliantFeatureExtractor.")
     teachers: dict = argument({}, "For each teacher: variant, config, loop.")
-    students: dict = argument({}, "For each student: variant, fairness_weight, config, loop; `changes` by data set.")
+    students: dict = argument({}, "For each student: variant, fairness_weight, config, loop; `changes` by dataset.")
     plan: list = argument(
-        [], "Which runs: data sets, teachers, students, seeds; fairness weights, if not 0 (plain) and the student's."
+        [], "Which runs: datasets, teachers, students, seeds; fairness weights, if not 0 (plain) and the student's."
     )
     results_dir: str = argument("docs/results", "Folder of the results.")
 
@@ -66,7 +66,7 @@ def describe_run(run: Run) -> dict:
 
 
 def list_runs(arguments: Arguments) -> list[Run]:
-    """All runs of the plan for the chosen data sets, each teacher before its students, seed by seed."""
+    """All runs of the plan for the chosen datasets, each teacher before its students, seed by seed."""
     runs: dict[Run, None] = {}
     for part in arguments.plan:
         for dataset in (name for name in part["datasets"] if name in arguments.datasets):
@@ -96,7 +96,7 @@ def merge_settings(run: Run, arguments: Arguments) -> tuple[str, dict, dict]:
 
 
 def train_once(run: Run, row: dict, arguments: Arguments) -> dict:
-    """Figures of one run; a finished run is not repeated."""
+    """Scores of one run; a finished run is not repeated."""
     folder = run.find_folder(arguments.output_dir)
     record = folder / "run.json"
     if record.exists():
@@ -138,16 +138,16 @@ def train_once(run: Run, row: dict, arguments: Arguments) -> dict:
 
 
 def measure_majority(dataset: str, row: dict, arguments: Arguments) -> None:
-    """Figures of a classifier that gives every node the most frequent class of the validation nodes."""
+    """Scores of a classifier that gives every node the most frequent class of the validation nodes."""
     inputs = build_inputs(row, arguments.split, {})[1]
     majority = inputs["labels"][inputs["validation_mask"]].mode().values
     constant = functional.one_hot(majority, int(inputs["labels"].max()) + 1).float().expand(len(inputs["labels"]), -1)
-    figures = {}
+    scores = {}
     for part in ("validation", "test"):
         columns = gather_nodes(constant, inputs, inputs[f"{part}_mask"], needs_groups=True)
         result = load_metric("group_fairness").compute(**columns)
-        figures |= {f"{part}_{name}": value for name, value in result.items() if isinstance(value, float)}
-    outcome = {**describe_run(Run(dataset, MAJORITY, seed=0)), "figures": figures, "checkpoint": "none"}
+        scores |= {f"{part}_{name}": value for name, value in result.items() if isinstance(value, float)}
+    outcome = {**describe_run(Run(dataset, MAJORITY, seed=0)), "figures": scores, "checkpoint": "none"}
     facts = {"steps": 0, "minutes": 0.0, "num_parameters": 0}
     write_json(Path(arguments.output_dir) / Path(dataset).name / "majority" / "run.json", {**outcome, **facts})
 
@@ -159,8 +159,8 @@ def main():
         if run.dataset not in rows:
             rows[run.dataset] = load_dataset(run.dataset, arguments.data_dir, family="node-classification")["graph"][0]
             measure_majority(run.dataset, rows[run.dataset], arguments)
-        figures = train_once(run, rows[run.dataset], arguments)["figures"]
-        shown = {name: round(value, 4) for name, value in figures.items() if "_group_" not in name}
+        scores = train_once(run, rows[run.dataset], arguments)["figures"]
+        shown = {name: round(value, 4) for name, value in scores.items() if "_group_" not in name}
         print(run.find_folder(""), shown, flush=True)
     chosen = {
         (Path(dataset).name, student): get_weight(arguments, dataset, student)

@@ -1,7 +1,7 @@
 """Finished runs of `reproduce.py` to the files that the documentation is made of.
 
 `reliant.json` compares students of a GCN, `reliant_<teacher>.json` those of another teacher, `reliant_tradeoff.json`
-and `reliant_tradeoff_<data set>_<student>.png` show what a larger fairness weight gains and costs.
+and `reliant_tradeoff_<dataset>_<student>.png` show what a larger fairness weight gains and costs.
 """
 
 import json
@@ -57,7 +57,7 @@ def read_runs(folder: Path) -> list[dict]:
 
 
 def group_runs(runs: list[dict]) -> dict[tuple, list[dict]]:
-    """Runs by (data set, teacher, student, fairness weight), seed by seed."""
+    """Runs by (dataset, teacher, student, fairness weight), seed by seed."""
     groups: dict[tuple, list[dict]] = {}
     for run in sorted(runs, key=lambda run: (run["dataset"], run["student"] or "", run["fairness_weight"] or 0.0)):
         key = (run["dataset"], run["teacher"], run["student"], run["fairness_weight"])
@@ -78,7 +78,7 @@ def build_row(key: tuple, runs: list[dict], metric: str, quotes_authors: bool = 
     dataset, teacher, student, weight = key
     values = [100 * run["figures"][f"test_{metric}"] for run in runs]
     known = KNOWN.get((teacher, student, dataset)) if quotes_authors and weight != PLAIN else None
-    figures = dict(zip(("accuracy", PARITY, OPPORTUNITY), known or (), strict=False))
+    scores = dict(zip(("accuracy", PARITY, OPPORTUNITY), known or (), strict=False))
     return {
         "model": name_model(teacher, student, weight),
         "dataset": dataset,
@@ -91,8 +91,8 @@ def build_row(key: tuple, runs: list[dict], metric: str, quotes_authors: bool = 
         "seeds": [run["seed"] for run in runs],
         "runs": values,
         "num_parameters": runs[0]["num_parameters"],
-        "paper": figures.get(metric),
-        "paper_source": SOURCE if metric in figures else None,
+        "paper": scores.get(metric),
+        "paper_source": SOURCE if metric in scores else None,
         "minutes": sum(run["minutes"] for run in runs),
     }
 
@@ -139,7 +139,7 @@ def write_results(folder: Path, results_dir: Path, chosen: dict[tuple[str, str],
     Args:
         folder (`Path`): of the runs.
         results_dir (`Path`): where the files go.
-        chosen (`dict`): the fairness weight that stands for RELIANT, by (data set, student).
+        chosen (`dict`): the fairness weight that stands for RELIANT, by (dataset, student).
     """
     groups = group_runs(read_runs(folder))
     compared = {key: runs for key, runs in groups.items() if key[2] is None or is_compared(key, chosen)}
@@ -172,7 +172,7 @@ def is_compared(key: tuple, chosen: dict[tuple[str, str], float]) -> bool:
 
 
 def find_curves(groups: dict[tuple, list[dict]]) -> dict[tuple, dict[tuple, list[dict]]]:
-    """Runs over several fairness weights by (data set, teacher, student), all of them with the same seeds."""
+    """Runs over several fairness weights by (dataset, teacher, student), all of them with the same seeds."""
     curves: dict[tuple, dict[tuple, list[dict]]] = {}
     for key, runs in groups.items():
         if key[2] is not None:
@@ -200,9 +200,9 @@ def judge_curve(name: tuple, curve: dict[tuple, list[dict]]) -> str:
 
 
 def draw_curve(path: Path, curve: dict[tuple, list[dict]], groups: dict[tuple, list[dict]]) -> None:
-    """Picture of accuracy and AUROC against the parity difference, with teacher and majority class."""
+    """Image of accuracy and AUROC against the parity difference, with teacher and majority class."""
     dataset, teacher, student, _ = next(iter(curve))
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    score, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     for panel, metric in zip(panels, ("accuracy", "roc_auc"), strict=True):
         fair = [runs for key, runs in curve.items() if key[3] != PLAIN]
         line = [[_summarize(runs, name)[0] for runs in fair] for name in (metric, PARITY)]
@@ -223,11 +223,11 @@ def draw_curve(path: Path, curve: dict[tuple, list[dict]], groups: dict[tuple, l
     title = DATASETS[dataset].title if dataset in DATASETS else dataset
     number = len(next(iter(curve.values())))
     what = "one run" if number == 1 else f"mean and deviation of {number} runs"
-    figure.suptitle(f"{title}: {STUDENTS[student]} of {teacher}, {what}, test nodes")
+    score.suptitle(f"{title}: {STUDENTS[student]} of {teacher}, {what}, test nodes")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=110, format="png", metadata={"Software": None})
-    plt.close(figure)
+    score.savefig(partial, dpi=110, format="png", metadata={"Software": None})
+    plt.close(score)
     os.replace(partial, path)
 
 

@@ -1,10 +1,10 @@
-"""Trains a teacher on one graph, or distils a fair student from a teacher, from a recipe.
+"""Trains a teacher on one graph, or distills a fair student from a teacher, from a recipe.
 
     accelerate launch examples/reliant/train.py examples/reliant/teacher_gcn.yaml [--dataset german ...]
     accelerate launch examples/reliant/train.py examples/reliant/distill_akd.yaml [--teacher FOLDER ...]
 
 Without `teacher` the labels alone are learned. `output_dir` then holds `model/`, a folder that `from_pretrained`
-loads, with figures and a model card, beside the checkpoints and the log of the run. Killed and started again, the run
+loads, with scores and a model card, beside the checkpoints and the log of the run. Killed and started again, the run
 goes on where it was.
 """
 
@@ -46,7 +46,7 @@ class DistillationArguments(LoopArguments):
 @dataclass
 class Arguments(CardArguments, DistillationArguments):
     dataset: str = argument("german", "Name of a graph (`decahub list --datasets`), or a folder of your own.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     label_names: list[str] = argument([], "Classes of your own data, where its files do not name them.")
     split: str = argument("0", "Name or number of the split: which nodes train, validate and test.")
     teacher: str | None = argument(None, "Model folder or Hub id, or a .safetensors or .npz file with its logits.")
@@ -54,7 +54,7 @@ class Arguments(CardArguments, DistillationArguments):
     variant: str = argument("akd-sgc", "Named student or teacher to start from (`VARIANTS`).")
     config: dict = argument({}, "Fields of ReliantConfig to change.")
     feature_extractor: dict = argument({}, "Arguments of ReliantFeatureExtractor.")
-    pictures: list[str] = argument([], "PNG files that the card shows.")
+    images: list[str] = argument([], "PNG files that the card shows.")
 
 
 def get_label_names(dataset: str, given: list[str], labels: torch.Tensor) -> list[str]:
@@ -180,9 +180,9 @@ def main():
         recipe=dataclasses.asdict(arguments),
         train_log=result.train_log,
         training_minutes=result.minutes,
-        pictures=arguments.pictures,
+        images=arguments.images,
     )
-    print({name: round(value, 4) for name, value in measurement.figures.items()})
+    print({name: round(value, 4) for name, value in measurement.scores.items()})
     print(f"Saved to {folder}")
 
 

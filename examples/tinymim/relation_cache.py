@@ -1,7 +1,7 @@
-"""Relations of a teacher computed once for all training pictures, for teachers that are slow beside their student.
+"""Relations of a teacher computed once for all training images, for teachers that are slow beside their student.
 
-A flipped picture has the relations of the picture with its tokens in another order, apart from what the teacher's
-position embeddings make of it. So pictures that are only flipped and recolored need no further call of the teacher.
+A flipped image has the relations of the image with its tokens in another order, apart from what the teacher's
+position embeddings make of it. So images that are only flipped and recolored need no further call of the teacher.
 """
 
 import os
@@ -28,7 +28,7 @@ ROWS_AT_ONCE = 250
 
 
 def get_pixels(row: Mapping[str, Any], processor: Any) -> torch.Tensor:
-    """Bytes of a picture in the student's size."""
+    """Bytes of an image in the student's size."""
     pixels, size = image_classification.image_to_tensor(row["image"]), image_classification.get_target_size(processor)
     return pixels if pixels.shape[-2:] == size else functional.resize(pixels, list(size), antialias=True)
 
@@ -43,7 +43,7 @@ def load_relations(
         path (`Path`): A safetensors file; it appears once it is complete.
         teacher (`TinyMimTeacher`): Gives the relations.
         config (`TinyMimConfig`): Of the student: its grid and pairs.
-        rows: Decoded pictures.
+        rows: Decoded images.
         processor: The student's.
 
     Returns:
@@ -66,7 +66,7 @@ def load_relations(
 
 
 class RelationRows(Dataset):
-    """Decoded pictures with the relations of their teacher."""
+    """Decoded images with the relations of their teacher."""
 
     def __init__(self, rows: Dataset, relations: torch.Tensor):
         self.rows = rows

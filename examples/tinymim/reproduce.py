@@ -41,8 +41,8 @@ class Arguments:
     finetuning_epochs: float | None = argument(None, "Epochs of fine-tuning; by default those of `finetuning`.")
     teacher: str = argument("model_cards/tinymim-mae-teacher-cifar10", "Model folder of the teacher.")
     strong_teacher: str | None = argument(None, "Model folder of a teacher that learned from more data, for 'strong'.")
-    dataset: str = argument("cifar10", "Name of the data set.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    dataset: str = argument("cifar10", "Name of the dataset.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     student: dict = argument({}, "Fields of TinyMimConfig of all students.")
     shared: dict = argument({}, "Arguments of all stages (`stages.py`).")
     pretraining: dict = argument({}, "Further arguments of pre-training.")
@@ -77,14 +77,14 @@ def find_folder(arguments: Arguments, arm: str, seed: int) -> Path:
 
 
 @dataclass
-class Pictures:
-    """Pictures as a processor gives them, made once for the models of all runs, and their classes."""
+class Images:
+    """Images as a processor gives them, made once for the models of all runs, and their classes."""
 
     pixel_values: torch.Tensor
     labels: torch.Tensor
 
     @classmethod
-    def from_rows(cls, rows: Any, processor: Any) -> "Pictures":
+    def from_rows(cls, rows: Any, processor: Any) -> "Images":
         parts = [
             processor(rows[start : start + ROWS_AT_ONCE]["image"], return_tensors="pt")["pixel_values"]
             for start in range(0, len(rows), ROWS_AT_ONCE)
@@ -92,51 +92,51 @@ class Pictures:
         return cls(torch.cat(parts), torch.tensor(rows["label"][:]))
 
     def apply(self, model: PreTrainedModel, output: str) -> torch.Tensor:
-        """One output of a model for all pictures."""
+        """One output of a model for all images."""
         with evaluation_mode(model):
             parts = [model(pixel_values=part)[output] for part in self.pixel_values.split(ROWS_AT_ONCE)]
         return torch.cat(parts).float()
 
 
 class Benchmark:
-    """What models are measured on: test pictures, and training pictures that probes are fitted on."""
+    """What models are measured on: test images, and training images that probes are fitted on."""
 
     def __init__(self, splits: Any, processor: Any, arguments: "Arguments"):
         test = splits["test"]
-        self.test = Pictures.from_rows(test.select(range(min(arguments.num_test_rows, len(test)))), processor)
-        self.train = Pictures.from_rows(select_fit_rows(splits["train"], arguments.num_fit_rows), processor)
+        self.test = Images.from_rows(test.select(range(min(arguments.num_test_rows, len(test)))), processor)
+        self.train = Images.from_rows(select_fit_rows(splits["train"], arguments.num_fit_rows), processor)
         self.num_probed = arguments.num_probe_rows
         labels = splits["train"]["label"][:]
-        self.training_pictures = decode_rows(splits["train"])  # once for all runs, in the order of the files
+        self.training_images = decode_rows(splits["train"])  # once for all runs, in the order of the files
         self.training_rows = datasets.Dataset.from_dict({"label": labels, "index": range(len(labels))})
 
     def resize(self, splits: Any, processor: Any) -> "Benchmark":
-        """The same pictures as another processor gives them."""
+        """The same images as another processor gives them."""
         resized = copy.copy(self)
-        resized.test = Pictures.from_rows(splits["test"].select(range(len(self.test.labels))), processor)
-        resized.train = Pictures.from_rows(select_fit_rows(splits["train"], len(self.train.labels)), processor)
+        resized.test = Images.from_rows(splits["test"].select(range(len(self.test.labels))), processor)
+        resized.train = Images.from_rows(select_fit_rows(splits["train"], len(self.train.labels)), processor)
         return resized
 
-    def choose_training_pictures(self, arguments: StageArguments) -> Dataset:
-        """The decoded pictures that a run learns from."""
-        return Subset(self.training_pictures, select_rows(arguments, self.training_rows)["index"][:])
+    def choose_training_images(self, arguments: StageArguments) -> Dataset:
+        """The decoded images that a run learns from."""
+        return Subset(self.training_images, select_rows(arguments, self.training_rows)["index"][:])
 
     def measure_accuracy(self, model: PreTrainedModel) -> float:
         return float((self.test.apply(model, "logits").argmax(1) == self.test.labels).double().mean())
 
     def measure_probes(self, model: PreTrainedModel) -> dict[str, float]:
         """Probes on the features of a model and, of ours, on those of its last two blocks."""
-        figures = self._probe(model)
+        scores = self._probe(model)
         if isinstance(model, TinyMimModel):
             usual = model.config.feature_layer
             for layer in (-1, -2):
                 model.config.feature_layer = layer
-                figures |= {f"{name}_of_block_{layer}": value for name, value in self._probe(model).items()}
+                scores |= {f"{name}_of_block_{layer}": value for name, value in self._probe(model).items()}
             model.config.feature_layer = usual
-        return figures
+        return scores
 
     def _probe(self, model: PreTrainedModel) -> dict[str, float]:
-        test = Pictures(self.test.pixel_values[: self.num_probed], self.test.labels[: self.num_probed])
+        test = Images(self.test.pixel_values[: self.num_probed], self.test.labels[: self.num_probed])
         return load_metric("feature_probe", keep_in_memory=True).compute(
             predictions=test.apply(model, "pooler_output"),
             references=test.labels,
@@ -148,17 +148,17 @@ class Benchmark:
 def run_once(
     folder: Path, arguments: StageArguments, splits: Any, benchmark: Benchmark, cache: Path | None = None
 ) -> dict:
-    """Figures of one stage, whose model is then in `folder / "model"`; a finished one is not repeated."""
+    """Scores of one stage, whose model is then in `folder / "model"`; a finished one is not repeated."""
     record = folder / "run.json"
     if record.exists():
         return json.loads(record.read_text())
     set_seed(arguments.seed)
-    pictures = benchmark.choose_training_pictures(arguments)
+    images = benchmark.choose_training_images(arguments)
     processor = TinyMimImageProcessor(**arguments.processor)
     if cache is None:
-        dataset = build_dataset(arguments, pictures, processor)
+        dataset = build_dataset(arguments, images, processor)
     else:
-        dataset = build_cached_dataset(arguments, pictures, processor, cache)
+        dataset = build_cached_dataset(arguments, images, processor, cache)
     result, _ = run_stage(dataclasses.replace(arguments, output_dir=str(folder)), splits, dataset)
     result.model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
@@ -179,13 +179,13 @@ def run_once(
 
 
 def build_cached_dataset(
-    arguments: StageArguments, pictures: Dataset, processor: TinyMimImageProcessor, cache: Path
+    arguments: StageArguments, images: Dataset, processor: TinyMimImageProcessor, cache: Path
 ) -> SeededTransform:
-    """Pictures that are flipped and recolored, with relations that the teacher gave once."""
+    """Images that are flipped and recolored, with relations that the teacher gave once."""
     student = build_student(arguments, [])
-    relations = load_relations(cache, student.teacher, student.config, pictures, processor)
+    relations = load_relations(cache, student.teacher, student.config, images, processor)
     transform = FlipTransform(processor, student.config, arguments.augmentation.get("color_jitter", 0.4))
-    return SeededTransform(RelationRows(pictures, relations), transform, arguments.seed)
+    return SeededTransform(RelationRows(images, relations), transform, arguments.seed)
 
 
 def run_arm(arm: str, seed: int, arguments: Arguments, splits: Any, benchmark: Benchmark) -> dict:
@@ -215,8 +215,8 @@ def measure_teacher(name: str, source: str | None, arguments: Arguments, benchma
     if record.exists():
         return
     model = AutoModel.from_pretrained(source).eval()
-    figures = benchmark.measure_probes(model)
-    write_json(record, {"model": Path(source).name, "num_parameters": model.num_parameters(), **figures})
+    scores = benchmark.measure_probes(model)
+    write_json(record, {"model": Path(source).name, "num_parameters": model.num_parameters(), **scores})
 
 
 def build_processor(arguments: Arguments, **attributes: Any) -> TinyMimImageProcessor:

@@ -17,7 +17,7 @@ from decahub.evaluation import write_comparison
 ACCURACY, PROBE, NEIGHBORS = "top-1 accuracy (%)", "linear probe accuracy (%)", "k-NN accuracy (%)"
 MIN_SEEDS = 2  # one run does not tell a difference from chance
 MIN_TEACHER_LEAD = 5.0  # points of the probe by which a teacher should be ahead of the student's other pre-training
-# What the table calls an arm, and the paper's figure of ViT-T on ImageNet-1k with its source.
+# What the table calls an arm, and the paper's score of ViT-T on ImageNet-1k with its source.
 ARMS = {
     "scratch": ("from scratch", 72.2, "TinyMIM, comparison with DeiT-T"),
     "mae": ("masked autoencoder", 71.6, "TinyMIM, README of the authors' code"),
@@ -171,10 +171,10 @@ def build_probe_rows(folder: Path, runs: Runs) -> list[dict]:
     for name in ("teacher", "strong_teacher"):
         record = folder / f"{name}.json"
         if record.exists() and dataset is not None:
-            figures = json.loads(record.read_text())
-            facts = {"dataset": dataset, "minutes": 0.0, "num_parameters": figures["num_parameters"]}
-            title = f"{name.replace('_', ' ')} ({figures['model']})"
-            rows += [build_row(title, metric, [100 * figures[key]], [0], **facts) for metric, key in metrics.items()]
+            scores = json.loads(record.read_text())
+            facts = {"dataset": dataset, "minutes": 0.0, "num_parameters": scores["num_parameters"]}
+            title = f"{name.replace('_', ' ')} ({scores['model']})"
+            rows += [build_row(title, metric, [100 * scores[key]], [0], **facts) for metric, key in metrics.items()]
     for arm in ("scratch", "mae", "tinymim", "strong"):
         for stage, when in (("pretraining", "pre-trained"), ("finetuning", "fine-tuned")):
             outcomes = {seed: run[stage] for seed, run in runs.get(arm, {}).items() if stage in run}

@@ -1,6 +1,6 @@
 """The stages of TinyMIM: what each trains, on which views, with which optimizer groups, and what it hands on.
 
-    reconstruct   a masked autoencoder learns from pictures alone; its encoder becomes a teacher
+    reconstruct   a masked autoencoder learns from images alone; its encoder becomes a teacher
     distill       a small student imitates a block of a frozen teacher, without labels
     finetune      a classifier, from a pre-trained folder or from random weights
     segment       the same with a class for each pixel
@@ -53,14 +53,14 @@ class StageArguments(LoopArguments):
     """Arguments of one stage: of the loop, the data, the model and the optimizer."""
 
     stage: str = argument("distill", "reconstruct, distill, finetune or segment.")
-    dataset: str = argument("cifar10", "Name of a data set (`decahub list --datasets`), or a folder of your own.")
-    data_dir: str | None = argument(None, "Folder of the data sets; by default $DECAHUB_DATA_DIR, then the Hub.")
+    dataset: str = argument("cifar10", "Name of a dataset (`decahub list --datasets`), or a folder of your own.")
+    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     label_names: list[str] = argument([], "Classes of your own data, where its files do not name them.")
-    eval_split: str = argument("test", "Split that the figures of the model card are measured on.")
+    eval_split: str = argument("test", "Split that the scores of the model card are measured on.")
     max_eval_samples: int | None = argument(None, "Evaluate only so many rows.")
     max_train_samples: int | None = argument(None, "Train on only so many rows.")
-    num_labelled_per_class: int | None = argument(None, "Train on only so many rows of each class.")
-    labelled_seed: int = argument(0, "Seed of the choice of those rows.")
+    num_labeled_per_class: int | None = argument(None, "Train on only so many rows of each class.")
+    labeled_seed: int = argument(0, "Seed of the choice of those rows.")
     num_fit_rows: int | None = argument(None, "Training rows that probes are fitted on; by default the task's 6000.")
     teacher: str | None = argument(None, "Model folder or Hub id of a vision transformer: the teacher of `distill`.")
     teacher_precision: Literal["no", "bf16"] = argument("no", "Precision of the teacher, beside that of the student.")
@@ -86,7 +86,7 @@ class Stage:
         build_groups: `build_groups(model, arguments)` gives the parameter groups of the optimizer.
         step: Step of the training loop.
         export: `export(model)` gives the model that is saved and measured.
-        family: Kind of its data sets.
+        family: Kind of its datasets.
         decode_row: `decode_row(row)` gives the pixels of a row.
     """
 
@@ -206,25 +206,25 @@ def get_stage(name: str) -> Stage:
 
 def select_rows(arguments: StageArguments, rows: Any) -> Any:
     """The training rows of a run."""
-    if arguments.num_labelled_per_class is not None:
-        rows = image_mixing.select_balanced(rows, arguments.num_labelled_per_class, arguments.labelled_seed)
+    if arguments.num_labeled_per_class is not None:
+        rows = image_mixing.select_balanced(rows, arguments.num_labeled_per_class, arguments.labeled_seed)
     if arguments.max_train_samples is not None:
         rows = rows.select(range(min(arguments.max_train_samples, len(rows))))
     return rows
 
 
 def decode_rows(rows: Any, decode_row: Callable = image_classification.decode_row) -> InMemoryDataset:
-    return InMemoryDataset(rows, decode_row, "Decoding pictures")
+    return InMemoryDataset(rows, decode_row, "Decoding images")
 
 
-def build_dataset(arguments: StageArguments, pictures: Dataset, processor: TinyMimImageProcessor) -> SeededTransform:
-    """Examples of a run from decoded pictures."""
+def build_dataset(arguments: StageArguments, images: Dataset, processor: TinyMimImageProcessor) -> SeededTransform:
+    """Examples of a run from decoded images."""
     transform = get_stage(arguments.stage).build_transform(processor, **arguments.augmentation)
-    return SeededTransform(pictures, transform, arguments.seed)
+    return SeededTransform(images, transform, arguments.seed)
 
 
 def measure(arguments: StageArguments, model: PreTrainedModel, processor: Any, splits: Any) -> Measurement:
-    """Figures of what a stage hands on."""
+    """Scores of what a stage hands on."""
     return measure_model(
         model,
         processor,
@@ -245,7 +245,7 @@ def run_stage(
 
     Args:
         arguments (`StageArguments`): Of the run.
-        splits: The data set by split.
+        splits: The dataset by split.
         train_dataset (*optional*): Examples to learn from instead of those that the
             arguments name.
     """
@@ -253,8 +253,8 @@ def run_stage(
     label_names = get_label_names(arguments.dataset, splits["train"], arguments.label_names)
     processor = TinyMimImageProcessor(**arguments.processor)
     if train_dataset is None:
-        pictures = decode_rows(select_rows(arguments, splits["train"]), stage.decode_row)
-        train_dataset = build_dataset(arguments, pictures, processor)
+        images = decode_rows(select_rows(arguments, splits["train"]), stage.decode_row)
+        train_dataset = build_dataset(arguments, images, processor)
     model = stage.build_model(arguments, label_names)
     optimizer = torch.optim.AdamW(
         stage.build_groups(model, arguments), lr=arguments.learning_rate, betas=tuple(arguments.adam_betas), fused=True
@@ -262,7 +262,7 @@ def run_stage(
     update = Update(optimizer, stage.step, scheduler=arguments.build_scheduler)
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:
-        return measure(arguments, stage.export(model), processor, splits).figures
+        return measure(arguments, stage.export(model), processor, splits).scores
 
     result = train(
         model,

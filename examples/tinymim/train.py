@@ -1,9 +1,9 @@
-"""Trains a teacher, distils a student, or fine-tunes a classifier or segmenter, from a recipe.
+"""Trains a teacher, distills a student, or fine-tunes a classifier or segmenter, from a recipe.
 
     accelerate launch examples/tinymim/train.py examples/tinymim/distill.yaml [--teacher FOLDER ...]
 
 The recipe's `stage` says which (see `stages.py`). `output_dir` then holds `model/`, a folder that `from_pretrained`
-loads, with figures and a model card, beside the checkpoints and the log of the run. Killed and started again, the run
+loads, with scores and a model card, beside the checkpoints and the log of the run. Killed and started again, the run
 goes on where it was.
 """
 
@@ -30,7 +30,7 @@ def main():
     set_seed(arguments.seed)
     stage = get_stage(arguments.stage)
 
-    # To use your own data: `dataset: path/to/folder` in the recipe, or build two data sets with the same columns here.
+    # To use your own data: `dataset: path/to/folder` in the recipe, or build two datasets with the same columns here.
     splits = load_dataset(arguments.dataset, arguments.data_dir, family=stage.family)
     if arguments.eval_split not in splits:
         raise ValueError(f"`eval_split` must be one of {', '.join(splits)}; got {arguments.eval_split!r}.")
@@ -56,7 +56,7 @@ def main():
         train_log=result.train_log,
         training_minutes=result.minutes,
     )
-    print({name: round(value, 4) for name, value in measurement.figures.items()})
+    print({name: round(value, 4) for name, value in measurement.scores.items()})
     print(f"Saved to {folder}")
 
 

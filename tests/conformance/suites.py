@@ -8,7 +8,7 @@ package registry:
 
     hf_suites/                           the suites, in a package whose name is not `tests`, and stand-ins for what the
                                          source distribution lacks
-    utils/fetch_hub_objects_for_ci.py    answers the suites' wish for pictures from the Hub with a drawn one
+    utils/fetch_hub_objects_for_ci.py    answers the suites' wish for images from the Hub with a drawn one
     DONE                                 written last, names this file's content: a folder without it is built anew
 """
 
@@ -37,13 +37,13 @@ DOWNLOAD_SECONDS = 900  # 5 on a quiet machine; pip itself gives a registry up l
 NOT_RUN = "transformers' test suites could not be had"  # begins the reason of every skip for that cause
 OUR_SKIP = "skipped by decahub: "  # begins the reason of every skip that is ours
 
-FETCH_STAND_IN = '''"""Instead of fetching a picture from the Hub, name the drawn one beside this file."""
+FETCH_STAND_IN = '''"""Instead of fetching an image from the Hub, name the drawn one beside this file."""
 
 from pathlib import Path
 
 
 def url_to_local_path(url, *args, **kwargs):
-    return str(Path(__file__).with_name("picture.png")) if url.endswith((".jpg", ".png")) else url
+    return str(Path(__file__).with_name("image.png")) if url.endswith((".jpg", ".png")) else url
 '''
 
 # What a config must take in common with all others; the values differ from the defaults.
@@ -119,13 +119,13 @@ def build_suites(folder: Path) -> None:
         for name, text in STAND_INS.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             (draft / name).write_text(text, encoding="utf-8")
-        draw_picture().save(draft / "utils" / "picture.png")
+        draw_image().save(draft / "utils" / "image.png")
         (draft / "DONE").write_text(_compute_mark(), encoding="utf-8")
         _move_into_place(draft, folder)
 
 
-def draw_picture() -> Image.Image:
-    """A smooth colored picture: like a photo, and unlike noise, any good resampling leaves it nearly the same."""
+def draw_image() -> Image.Image:
+    """A smooth colored image: like a photo, and unlike noise, any good resampling leaves it nearly the same."""
     rows, columns = np.mgrid[0:480, 0:640] / 480
     waves = [np.sin(9 * rows + 4 * columns), np.cos(7 * columns - 3 * rows), np.sin(5 * rows * columns + 1)]
     return Image.fromarray(np.uint8(128 + 100 * np.stack(waves, axis=-1)))

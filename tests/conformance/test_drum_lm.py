@@ -5,7 +5,7 @@ import unittest
 import torch
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
-from tests.unit.drum_lm_tiny import build_bpe_tokenizer
+from tests.tiny.drum_lm import build_bpe_tokenizer
 
 from .harness import ModelConformance, ProcessorConformance
 
@@ -26,7 +26,7 @@ class DrumLmModelTest(ModelConformance, unittest.TestCase):
     }
     common_properties = []
     test_resize_embeddings = True
-    # The suite of `generate` is not part of the source distribution; ours are in tests/unit/test_modeling_drum_lm.py.
+    # The suite of `generate` is not part of the source distribution; ours are in tests/unit/drum_lm/test_modeling.py.
     all_generative_model_classes = ()
 
     def build_config(self):

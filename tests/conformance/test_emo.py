@@ -62,8 +62,8 @@ class EmoModelTest(EmoInputs, ModelConformance, unittest.TestCase):
     common_properties = ["num_channels", "depths", "hidden_sizes", "num_hidden_layers"]
     skips = {
         "test_model_get_set_embeddings": OurSkip(
-            "It wants an nn.Embedding; pictures enter through a convolution.",
-            "tests/unit/test_modeling_emo.py::test_input_embeddings_are_the_stem",
+            "It wants an nn.Embedding; images enter through a convolution.",
+            "tests/unit/emo/test_modeling.py::test_input_embeddings_are_the_stem",
         ),
     }
 

@@ -49,7 +49,7 @@ def test_builds_only_the_suites_and_the_stand_ins(cache):
     found = suites.find_suites()
 
     assert found.folder == cache / "decahub" / f"transformers-{transformers.__version__}"
-    expected = {"DONE", "utils/picture.png", "hf_suites/test_modeling_common.py", *suites.STAND_INS}
+    expected = {"DONE", "utils/image.png", "hf_suites/test_modeling_common.py", *suites.STAND_INS}
     assert list_files(found.folder) == expected
     assert list_files(cache / "decahub") == {f"{found.folder.name}/{name}" for name in expected}  # no scratch is left
 
@@ -80,7 +80,7 @@ def test_a_build_that_breaks_leaves_nothing_and_gives_the_cause(cache, monkeypat
     def fail():
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(suites, "draw_picture", fail)
+    monkeypatch.setattr(suites, "draw_image", fail)
 
     found = suites.find_suites()
 
@@ -134,8 +134,8 @@ def test_without_the_suites_modules_skip_with_the_cause(cache, tmp_path, monkeyp
     assert skip.value.allow_module_level
 
 
-def test_picture_is_smooth_and_colored():
-    pixels = np.array(suites.draw_picture()).astype(float)
+def test_image_is_smooth_and_colored():
+    pixels = np.array(suites.draw_image()).astype(float)
 
     assert pixels.shape == (480, 640, 3)
     assert max(np.abs(np.diff(pixels, axis=axis)).max() for axis in (0, 1)) < 8

@@ -5,7 +5,7 @@ import unittest
 import torch
 
 from decahub import RawGnnFeatureExtractor, RawGnnForNodeClassification, RawGnnModel
-from tests.unit.raw_gnn_tiny import NUM_NODES, build_tiny_config, build_tiny_graph
+from tests.tiny.raw_gnn import NUM_NODES, build_tiny_config, build_tiny_graph
 
 from .harness import FeatureExtractorConformance, ModelConformance, OurSkip
 

@@ -11,7 +11,7 @@ from .harness import FeatureExtractorConformance, ModelConformance, OurSkip
 
 NUM_NODES, NUM_FEATURES, NUM_LABELS = 7, 6, 3
 HIDDEN_SIZE = 16
-OURS = "tests/unit/test_modeling_reliant.py"
+OURS = "tests/unit/reliant/test_modeling.py"
 
 
 class ReliantConformance(ModelConformance):

@@ -24,7 +24,7 @@ from .harness import (
 )
 
 
-OURS = "tests/unit/test_modeling_tinymim_suites.py"
+OURS = "tests/unit/tinymim/test_suites.py"
 BATCH_SIZE, IMAGE_SIZE, PATCH_SIZE = 3, 32, 8
 NUM_TOKENS = 1 + (IMAGE_SIZE // PATCH_SIZE) ** 2
 HIDDEN_SIZE, NUM_HEADS, TARGET_HEADS, DEPTH = 24, 2, 3, 2
@@ -62,7 +62,7 @@ class TinyMimConformance(TinyMimInputs, ModelConformance):
     common_properties = ["num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads"]
     skips = {
         "test_model_get_set_embeddings": OurSkip(
-            "It wants an nn.Embedding; pictures enter through a convolution.",
+            "It wants an nn.Embedding; images enter through a convolution.",
             f"{OURS}::test_input_embeddings_are_the_patches",
         ),
         "test_can_load_ignoring_mismatched_shapes": OurSkip(
@@ -103,7 +103,7 @@ class TinyMimPreTrainingTest(TinyMimConformance, unittest.TestCase):
         **TinyMimConformance.skips,
         "test_batching_equivalence": OurSkip(
             "It wants the outputs of a batch row by row; losses are means over the batch.",
-            f"{OURS}::test_loss_of_a_batch_is_the_mean_of_its_pictures",
+            f"{OURS}::test_loss_of_a_batch_is_the_mean_of_its_images",
         ),
         **dict.fromkeys(
             (

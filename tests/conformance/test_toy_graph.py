@@ -98,13 +98,13 @@ def test_disjoint_union_equals_its_parts():
 def test_processor_calls_both_parts():
     parts = {name: build() for name, build in ToyGraphProcessorTest.parts.items()}
     processor = ToyGraphProcessor(**parts)
-    picture = torch.randint(0, 255, (3, 10, 14), dtype=torch.uint8)
+    image = torch.randint(0, 255, (3, 10, 14), dtype=torch.uint8)
     graph = {"node_features": [[1.0, 2.0], [3.0, 4.0]], "edges": [[0, 1]]}
 
-    inputs = processor(images=picture, graph=graph, return_tensors="pt")
+    inputs = processor(images=image, graph=graph, return_tensors="pt")
 
     assert set(inputs) == set(processor.model_input_names) == {"pixel_values", "node_features", "edge_index"}
-    expected = parts["image_processor"](picture, return_tensors="pt").pixel_values
+    expected = parts["image_processor"](image, return_tensors="pt").pixel_values
     torch.testing.assert_close(inputs["pixel_values"], expected, atol=0, rtol=0)
     torch.testing.assert_close(inputs["node_features"], 2.5 * torch.tensor(graph["node_features"]))
     assert inputs["edge_index"].tolist() == [[0], [1]]

@@ -124,7 +124,7 @@ class ToyGraphFeatureExtractor(FeatureExtractionMixin):
 
 
 class ToyGraphProcessor(ProcessorMixin):
-    """Pictures and a graph together."""
+    """Images and a graph together."""
 
     def __init__(self, image_processor=None, feature_extractor=None, **kwargs):
         super().__init__(image_processor, feature_extractor, **kwargs)

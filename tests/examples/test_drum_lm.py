@@ -11,8 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, pipeline
 
 import decahub  # noqa: F401  (registers the pipeline)
 from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
-from tests.unit.drum_lm_tiny import build_bpe_tokenizer
-from tests.unit.drum_lm_tiny_model import BACKBONE
+from tests.tiny.drum_lm import build_bpe_tokenizer
+from tests.tiny.drum_lm_model import BACKBONE
 
 from .scripts import EXAMPLES, LAUNCHERS, run
 

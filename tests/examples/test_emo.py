@@ -1,6 +1,6 @@
 """Each script of EMO runs from end to end on a tiny slice, and what it writes loads.
 
-scikit-learn's digits stand in for the recipes' data sets, since they need no download.
+scikit-learn's digits stand in for the recipes' datasets, since they need no download.
 """
 
 import json
@@ -40,7 +40,7 @@ def test_train_writes_a_folder_that_loads(launcher, tmp_path):
     assert settings["num_processes"] == LAUNCHERS[launcher][1]
 
 
-def test_evaluate_prints_figures():
+def test_evaluate_prints_scores():
     model = PROJECT / "model_cards" / "emo-1m-sign-digits"
 
     output = run(SCRIPTS / "evaluate.py", "--model", model, "--dataset", "sklearn_digits", "--limit", "9")

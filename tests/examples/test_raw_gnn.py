@@ -7,7 +7,7 @@ import torch
 from transformers import AutoFeatureExtractor
 
 from decahub import AutoModelForNodeClassification
-from tests.graph_toy import NUM_FEATURES, NUM_NODES, write_toy_graph
+from tests.tiny.graph import NUM_FEATURES, NUM_NODES, write_toy_graph
 
 from .scripts import EXAMPLES, LAUNCHERS, run
 
@@ -37,10 +37,10 @@ def test_train_and_evaluate(launcher, graph, tmp_path):
 
     assert_loads(tmp_path / "model")
     evaluation = json.loads((tmp_path / "model" / "evaluation.json").read_text())
-    figures = {figure["metric"]: figure for figure in evaluation["figures"]}
+    scores = {score["metric"]: score for score in evaluation["figures"]}
     assert evaluation["dataset"]["split"] == "test/1"
-    assert figures["accuracy"]["n"] == NUM_NODES // 3
-    assert f"{figures['accuracy']['value']:.4f}" in output
+    assert scores["accuracy"]["n"] == NUM_NODES // 3
+    assert f"{scores['accuracy']['value']:.4f}" in output
     settings = json.loads((tmp_path / "checkpoint-4" / "progress.json").read_text())["settings"]
     assert settings["num_processes"] == LAUNCHERS[launcher][1]
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor
 
 from decahub import AutoModelForNodeClassification
-from tests.graph_toy import NUM_FEATURES, NUM_NODES, write_toy_graph
+from tests.tiny.graph import NUM_FEATURES, NUM_NODES, write_toy_graph
 
 from .scripts import EXAMPLES, LAUNCHERS, run
 
@@ -35,10 +35,10 @@ def teacher(graph, tmp_path_factory):
     return train("teacher_gcn.yaml", graph, tmp_path_factory.mktemp("teacher"), "--max_steps", "4")
 
 
-def read_figures(folder: Path) -> dict:
+def read_scores(folder: Path) -> dict:
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert evaluation["dataset"]["split"] == "test/1"
-    return {figure["metric"]: figure for figure in evaluation["figures"]}
+    return {score["metric"]: score for score in evaluation["figures"]}
 
 
 def assert_loads(folder: Path):
@@ -49,13 +49,13 @@ def assert_loads(folder: Path):
 
 
 def test_teacher_is_measured_with_its_fairness(graph, teacher):
-    figures = read_figures(teacher)
+    scores = read_scores(teacher)
 
-    assert figures["accuracy"]["n"] == NUM_NODES // 3
-    assert {"roc_auc", "f1", "accuracy_group_1"} <= set(figures)
+    assert scores["accuracy"]["n"] == NUM_NODES // 3
+    assert {"roc_auc", "f1", "accuracy_group_1"} <= set(scores)
     assert_loads(teacher)
     output = run(SCRIPTS / "evaluate.py", "--model", teacher, "--dataset", graph, "--split", "test/1")
-    assert f"{figures['statistical_parity_difference']['value']:.4f}" in output
+    assert f"{scores['statistical_parity_difference']['value']:.4f}" in output
 
 
 @pytest.mark.parametrize(("recipe", "launcher"), [("distill_cpf.yaml", "python"), ("distill_akd.yaml", "torchrun")])
@@ -106,8 +106,8 @@ def test_reproduce_compares_students_and_goes_on_where_it_was(graph, tmp_path):
 
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("knowledge.safetensors")}
     results = tmp_path / "results"
-    picture = results / "reliant_tradeoff_toy_sgc.png"
-    assert picture.read_bytes().startswith(PNG_SIGNATURE)
+    image = results / "reliant_tradeoff_toy_sgc.png"
+    assert image.read_bytes().startswith(PNG_SIGNATURE)
     comparison = json.loads((results / "reliant.json").read_text())
     models = {row["model"]: row for row in comparison["rows"]}
     assert len(models) == 6  # teacher, majority class, and two students in two ways

@@ -1,6 +1,6 @@
 """Each script of TinyMIM runs from end to end on a tiny slice, and what it writes loads.
 
-scikit-learn's digits stand in for the recipes' data sets, since they need no download.
+scikit-learn's digits stand in for the recipes' datasets, since they need no download.
 """
 
 import json
@@ -43,15 +43,15 @@ def test_reconstruct_writes_an_encoder(tmp_path):
 
     model = AutoModel.from_pretrained(tmp_path / "model")
     assert isinstance(model, TinyMimModel)
-    figures = json.loads((tmp_path / "model" / "evaluation.json").read_text())["figures"]
-    assert [row["metric"] for row in figures] == ["linear_probe_accuracy", "knn_accuracy"]
+    scores = json.loads((tmp_path / "model" / "evaluation.json").read_text())["figures"]
+    assert [row["metric"] for row in scores] == ["linear_probe_accuracy", "knn_accuracy"]
 
 
 @pytest.mark.parametrize("launcher", ["python", "torchrun"])
 def test_distill_writes_a_student_that_can_be_finetuned(launcher, teacher, tmp_path):
     run(SCRIPTS / "train.py", SCRIPTS / "distill.yaml", *TINY,
         "--max_steps", "2", "--teacher", teacher, "--output_dir", tmp_path / "student", launcher=launcher)  # fmt: skip
-    run(SCRIPTS / "train.py", SCRIPTS / "finetune.yaml", *TINY, "--num_labelled_per_class", "3",
+    run(SCRIPTS / "train.py", SCRIPTS / "finetune.yaml", *TINY, "--num_labeled_per_class", "3",
         "--max_steps", "2", "--pretrained", tmp_path / "student" / "model",
         "--output_dir", tmp_path / "out")  # fmt: skip
 
@@ -89,7 +89,7 @@ def test_reproduce_compares_arms(teacher, tmp_path):
     strong = Dinov2Config(hidden_size=48, num_hidden_layers=9, num_attention_heads=6, image_size=56, patch_size=14)
     Dinov2Model(strong).save_pretrained(tmp_path / "strong")
     finetuning = (
-        "{stage: finetune, num_labelled_per_class: 2, per_device_train_batch_size: 10, config: {feature_layer: -1}}"
+        "{stage: finetune, num_labeled_per_class: 2, per_device_train_batch_size: 10, config: {feature_layer: -1}}"
     )
 
     run(SCRIPTS / "reproduce.py", SCRIPTS / "reproduce.yaml", "--dataset", "sklearn_digits",

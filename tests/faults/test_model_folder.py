@@ -1,4 +1,4 @@
-"""Saving a model folder under faults: the older folder survives whole, and new weights are not lost to a bad card."""
+"""Saving a model folder under errors: the older folder survives whole, and new weights are not lost to a bad card."""
 
 import errno
 import json
@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from decahub import DrumLmForCausalLM, EmoForImageClassification
 from decahub.hub import folder as module
 from decahub.hub import verify
-from decahub.hub.folder import find_checksum_faults, read_checksums, read_train_log, thin_log
+from decahub.hub.folder import find_checksum_problems, read_checksums, read_train_log, thin_log
 from tests.hub.builders import (
     RECIPE,
     build_drum_adapter_folder,
     build_drum_base,
+    build_image,
     build_model_folder,
-    build_picture,
     tiny_model,
 )
 
@@ -117,7 +117,7 @@ def test_kill_leaves_the_older_folder_and_the_next_save_succeeds(folder):
 
     assert done.returncode == -signal.SIGKILL
     assert read_all(folder) == before
-    assert find_checksum_faults(folder) == []
+    assert find_checksum_problems(folder) == []
     build_model_folder(folder, tiny_model(stem_hidden_size=10))
     assert EmoForImageClassification.from_pretrained(folder).config.stem_hidden_size == 10
     assert not get_partial(folder).exists()
@@ -137,10 +137,10 @@ def test_kill_among_the_renames_is_seen_by_the_checksums(folder, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build_model_folder(folder, tiny_model(stem_hidden_size=10))
 
-    assert find_checksum_faults(folder) != []
+    assert find_checksum_problems(folder) != []
 
 
-# Faulty cards and inputs
+# Broken cards and inputs
 
 
 def test_failing_card_loses_neither_the_older_folder_nor_the_new_weights(folder):
@@ -156,11 +156,11 @@ def test_failing_card_loses_neither_the_older_folder_nor_the_new_weights(folder)
     assert str(get_partial(folder)) in caught.value.__notes__[0]
 
 
-def test_refuses_a_picture_that_is_no_png(folder, tmp_path):
+def test_refuses_a_image_that_is_no_png(folder, tmp_path):
     before = read_all(folder)
 
-    with pytest.raises(ValueError, match=r"`pictures` must be PNG files; got '.*curve\.svg'"):
-        build_model_folder(folder, pictures=[tmp_path / "curve.svg"])
+    with pytest.raises(ValueError, match=r"`images` must be PNG files; got '.*curve\.svg'"):
+        build_model_folder(folder, images=[tmp_path / "curve.svg"])
 
     assert read_all(folder) == before
 
@@ -229,13 +229,13 @@ def test_weights_can_be_read_by_whom_the_other_files_can(folder):
 
 
 def test_replaces_the_older_model_and_keeps_what_is_not_its_own(folder, tmp_path):
-    build_picture(seed=1).save(tmp_path / "old.png")
-    build_model_folder(folder, pictures=[tmp_path / "old.png"])
+    build_image(seed=1).save(tmp_path / "old.png")
+    build_model_folder(folder, images=[tmp_path / "old.png"])
     (folder / ".git").mkdir()
     (folder / "notes.txt").write_text("of the user")
-    build_picture(seed=2).save(tmp_path / "new.png")
+    build_image(seed=2).save(tmp_path / "new.png")
 
-    build_model_folder(folder, pictures=[tmp_path / "new.png"])
+    build_model_folder(folder, images=[tmp_path / "new.png"])
 
     assert (folder / ".git").is_dir()
     assert (folder / "notes.txt").exists()
@@ -254,7 +254,7 @@ def test_folder_of_a_model_that_came_with_code_has_no_trace_of_it(tmp_path):
 
 
 def test_evaluation_may_be_a_file(folder, tmp_path):
-    source = tmp_path / "figures.json"
+    source = tmp_path / "scores.json"
     shutil.copyfile(folder / "evaluation.json", source)
 
     saved = build_model_folder(tmp_path / "second", evaluation=source)
@@ -266,7 +266,7 @@ def test_weights_that_were_not_trained_here_need_no_log(tmp_path):
     saved = build_model_folder(tmp_path / "converted", train_log=None)
 
     assert not (saved / "train_log.jsonl").exists()
-    assert find_checksum_faults(saved) == []
+    assert find_checksum_problems(saved) == []
 
 
 def test_recipe_has_no_path_of_this_machine(folder):

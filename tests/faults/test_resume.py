@@ -23,7 +23,7 @@ from decahub.training import CheckpointError, LoopArguments
 from decahub.training import checkpoint as checkpoint_module
 from decahub.training.ema import ExponentialMovingAverage
 from decahub.training.train_log import TrainLog
-from tests.training_toy import WEIGHTS_FILE, kill_itself, run_toy
+from tests.tiny.training import WEIGHTS_FILE, kill_itself, run_toy
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -215,7 +215,7 @@ def test_resumes_from_the_checkpoint_that_is_named(tmp_path, undisturbed):
 # Early stopping
 
 STOPPING = {"eval_steps": 1, "metric_for_best_model": "nearness", "early_stopping_patience": 5}
-STOPPED_AT = 11  # the figure is at its highest after step 6, between two checkpoints
+STOPPED_AT = 11  # the score is at its highest after step 6, between two checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +302,7 @@ def test_runs_under_launcher(command, num_processes, tmp_path):
     options = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--output_dir", str(tmp_path)]
 
     finished = subprocess.run(
-        [*command, "tests/training_toy.py", *options],
+        [*command, "tests/tiny/training.py", *options],
         cwd=REPOSITORY,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
         capture_output=True,
@@ -316,7 +316,7 @@ def test_runs_under_launcher(command, num_processes, tmp_path):
     assert (tmp_path / "checkpoint-2").is_dir()
 
 
-# Faults of the disk
+# Errors of the disk
 
 
 def train_on_small_disk(arguments: LoopArguments, limit: int) -> None:

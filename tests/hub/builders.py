@@ -27,8 +27,8 @@ from decahub.evaluation import build_evaluation, measure_model
 from decahub.hub import save_model_folder
 from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
 from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
-from tests.unit.drum_lm_tiny import build_bpe_tokenizer, build_random_llama
-from tests.unit.drum_lm_tiny_model import BACKBONE, build_model
+from tests.tiny.drum_lm import build_bpe_tokenizer, build_random_llama
+from tests.tiny.drum_lm_model import BACKBONE, build_model
 
 
 IMAGE_SIZE = 32
@@ -121,8 +121,8 @@ def build_segmentation_folder(folder: Path) -> Path:
     return build_model_folder(folder, tiny_model(EmoForSemanticSegmentation), evaluation=evaluation)
 
 
-def build_picture(seed: int, width: int = 40, height: int = 33) -> Image.Image:
-    """A picture of noise."""
+def build_image(seed: int, width: int = 40, height: int = 33) -> Image.Image:
+    """An image of noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, size=(height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
 
@@ -132,7 +132,7 @@ def build_cifar10(data_dir: Path, num_rows: int = 7) -> Path:
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(DATASETS["cifar10"].label_names))}
     )
-    rows = {"image": [build_picture(seed, 32, 32) for seed in range(num_rows)], "label": list(range(num_rows))}
+    rows = {"image": [build_image(seed, 32, 32) for seed in range(num_rows)], "label": list(range(num_rows))}
     (data_dir / "cifar10").mkdir(parents=True)
     for split in ("train", "test"):
         datasets.Dataset.from_dict(rows, features=features).to_parquet(data_dir / "cifar10" / f"{split}.parquet")
@@ -160,7 +160,7 @@ def build_graphs(data_dir: Path) -> Path:
 
 
 def build_graph_folder(folder: Path, **overrides) -> Path:
-    """A complete folder of a node classifier, with the figures that it has on the graph of `build_graphs`."""
+    """A complete folder of a node classifier, with the scores that it has on the graph of `build_graphs`."""
     torch.manual_seed(11)
     config = RawGnnConfig(num_features=GRAPH_FEATURES, **label_maps(DATASETS["texas"].label_names))
     model, extractor = RawGnnForNodeClassification(config).eval(), RawGnnFeatureExtractor(num_features=GRAPH_FEATURES)
@@ -181,7 +181,7 @@ def build_groove(seed: int, bars: int = 4, steps_per_bar: int = STEPS_PER_BAR, t
 
 
 def build_grooves(data_dir: Path) -> Path:
-    """A data directory of the form of the Groove data set, with three grooves for testing."""
+    """A data directory of the form of the Groove dataset, with three grooves for testing."""
     (data_dir / "groove").mkdir(parents=True)
     shared = {"drummer": "drummer1", "session": "session1", "style": "funk", "bpm": "97", "beat_type": "beat"}
     splits = ("train", "validation", "test", "test", "test")
@@ -199,7 +199,7 @@ def build_grooves(data_dir: Path) -> Path:
 
 
 def build_drum_folder(folder: Path, model: Any = None, processor: Any = None, **overrides) -> Path:
-    """A complete folder of a drum model, with the figures that it has on the grooves of `build_grooves`."""
+    """A complete folder of a drum model, with the scores that it has on the grooves of `build_grooves`."""
     if model is None:
         processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line")
         torch.manual_seed(11)

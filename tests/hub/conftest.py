@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from safetensors.torch import load_file
 
-from tests.hub.builders import build_model_folder, build_picture, build_segmentation_folder
+from tests.hub.builders import build_image, build_model_folder, build_segmentation_folder
 from tests.hub.stand_in import HubStandIn
 
 
@@ -77,26 +77,26 @@ def published(hub, run_client, classifier_folder, segmenter_folder):
 
 
 @pytest.fixture(scope="session")
-def picture(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("pictures") / "noise.png"
-    build_picture(seed=3).save(path)
+def image(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "noise.png"
+    build_image(seed=3).save(path)
     return path
 
 
-def load_in_fresh_process(run_client, picture: Path, output_dir: Path, *flags: str) -> SimpleNamespace:
+def load_in_fresh_process(run_client, image: Path, output_dir: Path, *flags: str) -> SimpleNamespace:
     """What `load_published.py` saw: facts, and tensors."""
-    done = run_client(LOADER, CLASSIFIER, SEGMENTER, picture, output_dir, *flags)
+    done = run_client(LOADER, CLASSIFIER, SEGMENTER, image, output_dir, *flags)
     assert done.returncode == 0, done.stderr
     facts = json.loads((output_dir / "facts.json").read_text())
     return SimpleNamespace(facts=facts, tensors=load_file(output_dir / "tensors.safetensors"))
 
 
 @pytest.fixture(scope="session")
-def loaded_without_decahub(published, run_client, picture, tmp_path_factory) -> SimpleNamespace:
+def loaded_without_decahub(published, run_client, image, tmp_path_factory) -> SimpleNamespace:
     output_dir = tmp_path_factory.mktemp("without")
-    return load_in_fresh_process(run_client, picture, output_dir, "--without-decahub")
+    return load_in_fresh_process(run_client, image, output_dir, "--without-decahub")
 
 
 @pytest.fixture(scope="session")
-def loaded_with_decahub(published, run_client, picture, tmp_path_factory) -> SimpleNamespace:
-    return load_in_fresh_process(run_client, picture, tmp_path_factory.mktemp("with"))
+def loaded_with_decahub(published, run_client, image, tmp_path_factory) -> SimpleNamespace:
+    return load_in_fresh_process(run_client, image, tmp_path_factory.mktemp("with"))

@@ -1,6 +1,6 @@
 """Loads published models by their ids through every Auto class, and writes down what came.
 
-python load_published.py CLASSIFIER SEGMENTER PICTURE OUTPUT_DIR [--without-decahub]
+python load_published.py CLASSIFIER SEGMENTER IMAGE OUTPUT_DIR [--without-decahub]
 """
 
 import json
@@ -12,7 +12,7 @@ def describe(thing) -> dict[str, str]:
     return {"class": type(thing).__name__, "module": type(thing).__module__}
 
 
-def main(classifier_id: str, segmenter_id: str, picture: str, output_dir: Path, without_decahub: bool) -> None:
+def main(classifier_id: str, segmenter_id: str, image: str, output_dir: Path, without_decahub: bool) -> None:
     if without_decahub:
         sys.modules["decahub"] = None  # any import of it now fails, as if it were not installed
     else:
@@ -32,7 +32,7 @@ def main(classifier_id: str, segmenter_id: str, picture: str, output_dir: Path, 
     )
 
     trust = {"trust_remote_code": without_decahub}
-    image = Image.open(picture)
+    image = Image.open(image)
     loaded = {
         "AutoConfig": AutoConfig.from_pretrained(classifier_id, **trust),
         "AutoModel": AutoModel.from_pretrained(classifier_id, **trust),
@@ -52,11 +52,11 @@ def main(classifier_id: str, segmenter_id: str, picture: str, output_dir: Path, 
             "pixel logits": loaded["AutoModelForSemanticSegmentation"](**inputs).logits,
         }
     answers = {
-        "image-classification": pipeline("image-classification", model=classifier_id, **trust)(picture),
+        "image-classification": pipeline("image-classification", model=classifier_id, **trust)(image),
         # No task: the server's `pipeline_tag`, which comes from the card, decides.
         "task of the classifier": pipeline(model=classifier_id, **trust).task,
         "task of the segmenter": (segmenter := pipeline(model=segmenter_id, **trust)).task,
-        "image-segmentation": [(part["label"], part["mask"].size) for part in segmenter(picture)],
+        "image-segmentation": [(part["label"], part["mask"].size) for part in segmenter(image)],
     }
     facts = {"loaded": {name: describe(thing) for name, thing in loaded.items()}, "answers": answers}
     (output_dir / "facts.json").write_text(json.dumps(facts))

@@ -76,7 +76,7 @@ def download(published, run_client, tmp_path_factory):
 
 
 def test_a_download_verifies(download, monkeypatch):
-    monkeypatch.delenv("DECAHUB_DATA_DIR", raising=False)  # its figures are made up
+    monkeypatch.delenv("DECAHUB_DATA_DIR", raising=False)  # its scores are made up
 
     report = verify(download)
 
@@ -84,7 +84,7 @@ def test_a_download_verifies(download, monkeypatch):
         ("files", "passed"),
         ("configuration", "passed"),
         ("weights", "passed"),
-        ("card figures", "passed"),
+        ("card scores", "passed"),
         ("card text", "passed"),
         ("figures", "not done"),
     ]

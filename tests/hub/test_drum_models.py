@@ -198,7 +198,7 @@ def test_verify_measures_the_grooves_again(model, tmp_path, limit):
     ]
 
 
-def test_verify_notices_a_wrong_figure(tmp_path):
+def test_verify_notices_a_wrong_score(tmp_path):
     evaluation = read_json(build_drum_folder(tmp_path / "first") / "evaluation.json")
     evaluation["figures"][0]["value"] += 0.01
     folder = build_drum_folder(tmp_path / "second", evaluation=evaluation)

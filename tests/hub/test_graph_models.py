@@ -64,7 +64,7 @@ def test_verify_measures_the_nodes_again(classifier, tmp_path, limit):
     assert [check.name for check in report.checks][5:] == ["accuracy", "macro_f1"][: 1 if limit else 2]
 
 
-def test_verify_notices_a_wrong_figure(tmp_path):
+def test_verify_notices_a_wrong_score(tmp_path):
     evaluation = read_json(build_graph_folder(tmp_path / "first") / "evaluation.json")
     evaluation["figures"][0]["value"] += 0.01
     folder = build_graph_folder(tmp_path / "second", evaluation=evaluation)

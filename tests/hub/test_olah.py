@@ -32,10 +32,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-repo, picture, target = sys.argv[1:]
+repo, image, target = sys.argv[1:]
 folder = snapshot_download(repo)
 model = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=True)
-inputs = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)(Image.open(picture), return_tensors="pt")
+inputs = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)(Image.open(image), return_tensors="pt")
 with torch.inference_mode():
     save_file({"logits": model(**inputs).logits}, target)
 """
@@ -98,11 +98,11 @@ def olah(classifier_folder, tmp_path_factory):
         process.wait(timeout=30)
 
 
-def test_loads_with_the_same_bits_through_another_server(olah, run_client, classifier_folder, picture, tmp_path):
-    done = run_client("-c", LOAD, CLASSIFIER, picture, tmp_path / "logits.safetensors", endpoint=olah)
+def test_loads_with_the_same_bits_through_another_server(olah, run_client, classifier_folder, image, tmp_path):
+    done = run_client("-c", LOAD, CLASSIFIER, image, tmp_path / "logits.safetensors", endpoint=olah)
 
     assert done.returncode == 0, done.stderr
-    inputs = EmoImageProcessor.from_pretrained(classifier_folder)(Image.open(picture), return_tensors="pt")
+    inputs = EmoImageProcessor.from_pretrained(classifier_folder)(Image.open(image), return_tensors="pt")
     with torch.inference_mode():
         expected = EmoForImageClassification.from_pretrained(classifier_folder)(**inputs).logits
     assert torch.equal(load_file(tmp_path / "logits.safetensors")["logits"], expected)

@@ -154,12 +154,12 @@ def remove_limits(folder):
     ],
     ids=["tampered", "pickle", "compiled", "no limits in the card", "no card", "no checksums"],
 )
-def test_faulty_folder_is_refused_before_any_request(folder, spoil, message):
+def test_broken_folder_is_refused_before_any_request(folder, spoil, message):
     spoil(folder)
 
     # A request would raise OfflineModeIsEnabled here, which is no ValueError.
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        publish(folder, "someone/faulty")
+        publish(folder, "someone/broken")
 
 
 def test_refuses_a_repository_without_owner(classifier_folder, staging):

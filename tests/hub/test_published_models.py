@@ -25,9 +25,9 @@ def loaded(request):
 
 
 @pytest.fixture(scope="module")
-def expected(classifier_folder, segmenter_folder, picture):
+def expected(classifier_folder, segmenter_folder, image):
     """The same tensors from the folders that were published, in this process."""
-    inputs = EmoImageProcessor.from_pretrained(classifier_folder)(Image.open(picture), return_tensors="pt")
+    inputs = EmoImageProcessor.from_pretrained(classifier_folder)(Image.open(image), return_tensors="pt")
     with torch.inference_mode():
         backbone = EmoBackbone.from_pretrained(classifier_folder, out_indices=(1, 3))
         return {
@@ -64,11 +64,11 @@ def test_pipeline_classifies(loaded):
     assert answers[0]["label"] == LABELS[probabilities.argmax()]
 
 
-def test_pipeline_segments_at_the_size_of_the_picture(loaded, picture):
+def test_pipeline_segments_at_the_size_of_the_image(loaded, image):
     parts = loaded.facts["answers"]["image-segmentation"]
 
     assert parts
-    assert all(tuple(size) == Image.open(picture).size for _, size in parts)
+    assert all(tuple(size) == Image.open(image).size for _, size in parts)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`verify`: every kind of fault in a folder is found by the check that is there for it."""
+"""`verify`: every kind of error in a folder is found by the check that is there for it."""
 
 import json
 import re
@@ -26,10 +26,10 @@ def folder(classifier_folder, tmp_path):
 
 
 def measure(monkeypatch, value: float, num_rows: int = 400, other: float = 0.9):
-    """Makes the evaluation return figures."""
-    figures = [{"metric": "accuracy", "value": value, "n": num_rows}]
-    figures.append({"metric": "top_2_accuracy", "value": other, "n": num_rows})
-    evaluation = {**EVALUATION, "dataset": {**EVALUATION["dataset"], "num_rows": num_rows}, "figures": figures}
+    """Makes the evaluation return scores."""
+    scores = [{"metric": "accuracy", "value": value, "n": num_rows}]
+    scores.append({"metric": "top_2_accuracy", "value": other, "n": num_rows})
+    evaluation = {**EVALUATION, "dataset": {**EVALUATION["dataset"], "num_rows": num_rows}, "figures": scores}
     monkeypatch.setattr(module, "evaluate_folder", lambda folder, data_dir, limit: evaluation)
 
 
@@ -70,7 +70,7 @@ def test_refuses_what_is_no_folder(tmp_path):
         verify(tmp_path / "nothing")
 
 
-# Figures
+# Scores
 
 
 def test_measures_again_on_real_files(tmp_path):
@@ -101,13 +101,13 @@ def test_measures_on_the_rows_that_were_published(folder, tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize(("value", "exit_code"), [(0.7525, 0), (0.754, 0), (0.751, 0), (0.755, 1), (0.75, 1)])
-def test_compares_figures_within_the_tolerance(folder, tmp_path, monkeypatch, value, exit_code):
+def test_compares_scores_within_the_tolerance(folder, tmp_path, monkeypatch, value, exit_code):
     measure(monkeypatch, value)
 
     assert verify(folder, data_dir=tmp_path).exit_code == exit_code
 
 
-def test_a_figure_that_is_not_measured_fails(folder, tmp_path, monkeypatch):
+def test_a_score_that_is_not_measured_fails(folder, tmp_path, monkeypatch):
     measure(monkeypatch, 0.7525, other=float("nan"))
 
     assert list(get_failed(verify(folder, data_dir=tmp_path))) == ["top_2_accuracy"]
@@ -129,7 +129,7 @@ def test_a_limit_above_the_number_of_rows_widens_nothing(folder, tmp_path, monke
     assert verify(folder, data_dir=tmp_path, limit=10_000).exit_code == 1
 
 
-# Faults of the folder
+# Errors of the folder
 
 
 def flip_a_byte_of_the_weights(folder):
@@ -148,7 +148,7 @@ def edit_the_card(folder):
     card.write_text(card.read_text().replace("It never learnt anything.", "None."))
 
 
-def edit_a_figure_of_the_card(folder):
+def edit_a_score_of_the_card(folder):
     card = folder / "README.md"
     card.write_text(card.read_text().replace("value: 0.7525", "value: 0.9525"))
 
@@ -188,17 +188,17 @@ def truncate_the_evaluation(folder):
         (flip_a_byte_of_the_weights, "files", "model.safetensors has another hash"),
         (add_a_file, "files", "stray.md is not listed"),
         (edit_the_card, "card text", "`decahub card` renders it anew"),
-        (edit_a_figure_of_the_card, "card figures", "0.9525"),
+        (edit_a_score_of_the_card, "card scores", "0.9525"),
         (truncate_the_weights, "weights", "incomplete metadata"),
         (drop_a_tensor, "weights", "1 missing tensors, the first is classifier.bias"),
         (add_a_tensor, "weights", "1 unexpected tensors, the first is classifier.scale"),
         (contradict_the_config, "configuration", "depths"),
         (break_the_config, "configuration", "config.json"),
-        (truncate_the_evaluation, "card figures", "evaluation.json must hold"),
+        (truncate_the_evaluation, "card scores", "evaluation.json must hold"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_finds_the_fault_even_with_fresh_checksums(folder, spoil, check, detail):
+def test_finds_the_problem_even_with_fresh_checksums(folder, spoil, check, detail):
     spoil(folder)
     if check != "files":
         write_checksums(folder)

@@ -1,4 +1,4 @@
-"""Drum LM's texts, files, pairs and figures are those of the authors' scripts: every golden file, by its kind.
+"""Drum LM's texts, files, pairs and scores are those of the authors' scripts: every golden file, by its kind.
 
 What each key means, and how the files were made, stands in the README of the golden folder.
 """
@@ -19,14 +19,14 @@ from tests.parity.drum_lm_model import check_smollm2_reference
 from tests.parity.golden import golden_params
 
 
-FIGURE_ATOL = 1e-9  # float64 means of at most 14 whole numbers, summed in another order
+SCORE_ATOL = 1e-9  # float64 means of at most 14 whole numbers, summed in another order
 STRUCTURE_KEYS = r"(text|stability|centre_gap|centre_spread)"
 KNOWN_KEYS = {
     "codec_and_structure": [rf"\d+\.({STRUCTURE_KEYS}|midi|text_midi|prompt|completion|skipped)"],
     "distance_random": [rf"\d+\.{STRUCTURE_KEYS}", r"lev\.(pairs|dist)"],
     "smollm2_gguf_reference": list(MODEL_KEYS),
 }
-# What the whole data set gives.
+# What the whole dataset gives.
 NUM_SESSION_BEATS = 463
 NUM_TEXTS = {"train": 373, "validation": 47, "test": 37}
 NUM_PAIRS = {"train": 372, "validation": 47, "test": 37}
@@ -163,39 +163,39 @@ def find_least_inertia(values: np.ndarray) -> float:
     return min(compute_inertia(values, threshold) for threshold in values)
 
 
-FIGURE_ITEMS = [
+SCORE_ITEMS = [
     *golden_params("drum_lm", "codec_and_structure", list_items("centre_gap")),
     *golden_params("drum_lm", "distance_random", list_items("centre_gap")),
 ]
 
 
-@pytest.mark.parametrize(("golden", "item"), FIGURE_ITEMS)
-def test_figures_of_two_means_as_scikit_learn_finds_them(golden, item):
+@pytest.mark.parametrize(("golden", "item"), SCORE_ITEMS)
+def test_scores_of_two_means_as_scikit_learn_finds_them(golden, item):
     pytest.importorskip("sklearn")
 
-    figures = split_two_means(golden[f"{item}.stability"].numpy(), cluster="sklearn")
+    scores = split_two_means(golden[f"{item}.stability"].numpy(), cluster="sklearn")
 
     expected = (golden[f"{item}.centre_gap"].item(), golden[f"{item}.centre_spread"].item())
-    assert figures == pytest.approx(expected, abs=FIGURE_ATOL)
+    assert scores == pytest.approx(expected, abs=SCORE_ATOL)
 
 
-@pytest.mark.parametrize(("golden", "item"), FIGURE_ITEMS)
+@pytest.mark.parametrize(("golden", "item"), SCORE_ITEMS)
 def test_exact_two_means_differ_from_the_authors_only_where_these_are_not_the_best(golden, item):
     values = golden[f"{item}.stability"].numpy().astype(float)
     expected = (golden[f"{item}.centre_gap"].item(), golden[f"{item}.centre_spread"].item())
 
-    figures = split_two_means(values)
+    scores = split_two_means(values)
 
-    if figures != pytest.approx(expected, abs=FIGURE_ATOL):
+    if scores != pytest.approx(expected, abs=SCORE_ATOL):
         reached = [compute_inertia(values, threshold) for threshold in np.unique(values)]
         gaps = [
             values[values > threshold].mean() - values[values <= threshold].mean()
             for threshold in np.unique(values)[:-1]
         ]
         authors = reached[int(np.abs(np.array(gaps) - expected[0]).argmin())]
-        ours = reached[int(np.abs(np.array(gaps) - figures[0]).argmin())]
-        assert ours == pytest.approx(find_least_inertia(values), abs=FIGURE_ATOL)
-        assert ours <= authors + FIGURE_ATOL
+        ours = reached[int(np.abs(np.array(gaps) - scores[0]).argmin())]
+        assert ours == pytest.approx(find_least_inertia(values), abs=SCORE_ATOL)
+        assert ours <= authors + SCORE_ATOL
 
 
 @pytest.mark.parametrize("golden", golden_params("drum_lm", "distance_random"))
@@ -221,7 +221,7 @@ def test_language_model(golden):
     check_smollm2_reference(golden, texts)
 
 
-# --- The whole data set
+# --- The whole dataset
 
 
 @pytest.fixture(scope="module")

@@ -53,8 +53,8 @@ FULL_TRAIN_SIZE = (3, 96, 96)
 SUM_RTOL = 1e-12  # sums of the same numbers in another order
 SCHEDULE_RTOL = 1e-12
 PIL_ATOL = 1e-6  # the same resize, then one float32 rounding
-# torchvision's bicubic filter rounds otherwise than PIL's: measured, it differs in 1 % of the pixels by one grey level
-# (1 / 255 / 0.224), and in 2 of 100,000 by two. The golden README's 1e-4 on average holds for its small pictures only.
+# torchvision's bicubic filter rounds otherwise than PIL's: measured, it differs in 1 % of the pixels by one gray level
+# (1 / 255 / 0.224), and in 2 of 100,000 by two. The golden README's 1e-4 on average holds for its small images only.
 GREY_LEVEL = 0.0176
 TORCHVISION_MEAN_ATOL = 3e-4
 TORCHVISION_RARE = 5e-4

@@ -170,8 +170,8 @@ def compute_differences(predictions: torch.Tensor, labels: torch.Tensor, sensiti
     return [math.nan if result[name] is None else result[name] for name in names]
 
 
-def approximately(figures: torch.Tensor):
-    return pytest.approx(figures.tolist(), abs=METRIC_ATOL, nan_ok=True)
+def approximately(scores: torch.Tensor):
+    return pytest.approx(scores.tolist(), abs=METRIC_ATOL, nan_ok=True)
 
 
 @pytest.mark.parametrize("golden", golden_params("reliant"))
@@ -299,17 +299,17 @@ def assert_trained_state_near(case: Case) -> None:
 
 
 @pytest.mark.parametrize("golden", golden_params("reliant", "cpf"))
-def test_label_propagation_figures(golden):
+def test_label_propagation_scores(golden):
     case = build_cpf(golden)
     is_test = case.mask("test")
 
     predictions = case.call(**known(case)).logits.argmax(-1)
     accuracy = (predictions == case.batch["labels"])[is_test].double().mean().item()
     answers = [values[is_test] for values in (predictions, case.batch["labels"], case.batch["sensitive"])]
-    figures = [*compute_differences(*answers), accuracy]
+    scores = [*compute_differences(*answers), accuracy]
 
     assert torch.equal(predictions, golden["metric.pred"])
-    assert figures == approximately(golden["metric.test_sp_eo_acc"])
+    assert scores == approximately(golden["metric.test_sp_eo_acc"])
 
 
 # --- Adversarial distillation (GraphAKD)
@@ -417,7 +417,7 @@ def test_teacher(golden, architecture):
     assert_all_near(official_gradients(model), group(golden, f"{architecture}.grad."))
 
 
-# --- Figures and surrogates
+# --- Scores and surrogates
 
 
 def metric_cases(golden) -> list[str]:

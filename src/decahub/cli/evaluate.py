@@ -6,7 +6,7 @@ from pathlib import Path
 from .table import format_table
 
 
-HELP = "measure the figures of a model folder on its data set, or on another one"
+HELP = "measure the scores of a model folder on its dataset, or on another one"
 EXAMPLES = """  decahub evaluate model_cards/emo-1m-cifar10 --data-dir ~/data
   decahub evaluate model_cards/emo-1m-cifar10 --limit 500
   decahub evaluate model_cards/raw-gnn-texas --split validation/0"""
@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--split",
         help="split to measure, of graphs such as test/3; by default the one that the folder was measured on, or test",
     )
-    parser.add_argument("--task", help="task to measure; by default that of the folder or of the data set")
-    parser.add_argument("--data-dir", type=Path, help="directory of the data sets; by default $DECAHUB_DATA_DIR")
+    parser.add_argument("--task", help="task to measure; by default that of the folder or of the dataset")
+    parser.add_argument("--data-dir", type=Path, help="directory of the datasets; by default $DECAHUB_DATA_DIR")
     parser.add_argument("--limit", type=int, help="measure on the first LIMIT rows, or nodes, only")
 
 

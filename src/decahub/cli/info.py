@@ -10,7 +10,7 @@ from decahub.registry import METHODS, Method
 from .table import format_table
 
 
-HELP = "describe a method, or a model folder: classes, parameters, labels, figures"
+HELP = "describe a method, or a model folder: classes, parameters, labels, scores"
 EXAMPLES = """  decahub info emo
   decahub info model_cards/emo-1m-cifar10"""
 SHOWN_LABELS = 12
@@ -75,8 +75,8 @@ def describe_folder(folder: Path) -> str:
         return text
     evaluation = read_json(folder / EVALUATION)
     dataset = evaluation["dataset"]
-    figures = [(row["metric"], f"{row['value']:.4f}", row["n"]) for row in evaluation["figures"]]
-    return f"{text}\n\n{dataset['title']}, {dataset['split']} split\n{format_table(('metric', 'value', 'n'), figures)}"
+    scores = [(row["metric"], f"{row['value']:.4f}", row["n"]) for row in evaluation["figures"]]
+    return f"{text}\n\n{dataset['title']}, {dataset['split']} split\n{format_table(('metric', 'value', 'n'), scores)}"
 
 
 def count_parameters(folder: Path) -> int:

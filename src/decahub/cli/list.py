@@ -1,4 +1,4 @@
-"""`decahub list`: the methods, or the data sets."""
+"""`decahub list`: the methods, or the datasets."""
 
 import argparse
 
@@ -8,7 +8,7 @@ from decahub.registry import METHODS
 from .table import format_table
 
 
-HELP = "list the methods, what each is for, and whether it is ready; or the data sets known by name"
+HELP = "list the methods, what each is for, and whether it is ready; or the datasets known by name"
 EXAMPLES = """  decahub list
   decahub list --ready
   decahub list --datasets"""
@@ -17,13 +17,13 @@ EXAMPLES = """  decahub list
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--ready", action="store_true", help="leave out methods that are still to come")
-    choice.add_argument("--datasets", action="store_true", help="list the data sets instead")
+    choice.add_argument("--datasets", action="store_true", help="list the datasets instead")
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.datasets:
         entries = [(entry.name, entry.title, entry.family, entry.license) for entry in DATASETS.values()]
-        print(format_table(("data set", "title", "family", "licence"), entries))
+        print(format_table(("dataset", "title", "family", "license"), entries))
         return 0
     methods = [method for method in METHODS.values() if method.is_ready or not arguments.ready]
     rows = [

@@ -1,4 +1,4 @@
-"""Entry point of `decahub`: reads the command line, runs one command, turns faults into one clear line.
+"""Entry point of `decahub`: reads the command line, runs one command, turns errors into one clear line.
 
 Modules of commands import nothing heavy at their top, so that `decahub --help` answers at once.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 
 COMMANDS = ("list", "info", "predict", "evaluate", "verify", "card", "publish")
-EXIT_FAULT = 2
+EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 DESCRIPTION = "Ten published research methods as transformers models: look, predict, measure, publish."
@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(subparser)
-        subparser.add_argument("--debug", action="store_true", help="show the whole traceback of a fault")
+        subparser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
         subparser.set_defaults(run=module.run)
     return parser
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `decahub` with the given arguments, by default those of the process.
 
     Returns:
-        `int`: exit code; 0 for success, 1 for a failed verification, 2 for bad input, 3 for figures that were not
+        `int`: exit code; 0 for success, 1 for a failed verification, 2 for bad input, 3 for scores that were not
         measured again.
     """
     options = build_parser().parse_args(arguments)
@@ -56,13 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except Exception as error:
-        if options.debug or not is_users_fault(error):
+        if options.debug or not is_user_error(error):
             raise
         print(f"decahub {options.command}: {describe(error)}", file=sys.stderr)
-        return EXIT_FAULT
+        return EXIT_ERROR
 
 
-def is_users_fault(error: Exception) -> bool:
+def is_user_error(error: Exception) -> bool:
     """Whether an error comes from what was given (files, arguments, a missing extra) and not from a bug of ours."""
     # Only now, because these imports cost more than most commands.
     from huggingface_hub.errors import StrictDataclassError

@@ -1,4 +1,4 @@
-"""`decahub predict`: what a model sees in pictures, says of the nodes of graphs, or makes of drum grooves."""
+"""`decahub predict`: what a model sees in images, says of the nodes of graphs, or makes of drum grooves."""
 
 import argparse
 import colorsys
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy
 
 
-HELP = "classify pictures, segment them into a PNG beside each, classify the nodes of graphs, or continue drum grooves"
+HELP = "classify images, segment them into a PNG beside each, classify the nodes of graphs, or continue drum grooves"
 EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
   decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3
   decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks
@@ -26,9 +26,9 @@ GOLDEN_RATIO = 0.618034  # successive hues at this distance on the color circle 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="model folder, or id of a published model")
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="picture files; MIDI files; graphs: .npz files or names"
+        "inputs", nargs="+", metavar="INPUT", help="image files; MIDI files; graphs: .npz files or names"
     )
-    parser.add_argument("--top-k", type=int, default=1, help="classes to show for each picture or node (default: 1)")
+    parser.add_argument("--top-k", type=int, default=1, help="classes to show for each image or node (default: 1)")
     parser.add_argument("--output-dir", type=Path, help="where new files go; by default beside each input")
     parser.add_argument("--nodes", type=int, nargs="+", help="ids of the nodes to classify; by default all")
     parser.add_argument(
@@ -65,38 +65,38 @@ def run(arguments: argparse.Namespace) -> int:
     raise ValueError(f"`model` must be a model {kinds}; got {architecture}. Use it from Python.")
 
 
-def find_pictures(inputs: list[str]) -> list[Path]:
-    """The inputs as paths of pictures."""
+def find_images(inputs: list[str]) -> list[Path]:
+    """The inputs as paths of images."""
     for name in inputs:
         if not Path(name).is_file():
-            raise FileNotFoundError(f"`INPUT` must be a picture file; got {name!r}, which does not exist.")
+            raise FileNotFoundError(f"`INPUT` must be an image file; got {name!r}, which does not exist.")
     return [Path(name) for name in inputs]
 
 
 def classify(arguments: argparse.Namespace) -> None:
-    """Prints the most probable classes of each picture."""
+    """Prints the most probable classes of each image."""
     from transformers import pipeline
 
-    pictures = find_pictures(arguments.inputs)
+    images = find_images(arguments.inputs)
     classifier = pipeline("image-classification", model=arguments.model, trust_remote_code=False)
     rows = []
-    for path in pictures:
+    for path in images:
         for answer in classifier(str(path), top_k=arguments.top_k):
             rows.append((path.name, answer["label"], f"{answer['score']:.3f}"))
-    print(format_table(("picture", "class", "probability"), rows))
+    print(format_table(("image", "class", "probability"), rows))
 
 
 def segment(arguments: argparse.Namespace) -> None:
-    """Writes a color picture of the classes of each picture, and prints their shares of its area."""
+    """Writes a color image of the classes of each image, and prints their shares of its area."""
     import torch
     from PIL import Image
     from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 
-    pictures = find_pictures(arguments.inputs)
+    images = find_images(arguments.inputs)
     model = AutoModelForSemanticSegmentation.from_pretrained(arguments.model, trust_remote_code=False)
     processor = AutoImageProcessor.from_pretrained(arguments.model, trust_remote_code=False)
     rows = []
-    for path in pictures:
+    for path in images:
         image = Image.open(path).convert("RGB")
         with torch.inference_mode():
             outputs = model(**processor(image, return_tensors="pt"))
@@ -106,7 +106,7 @@ def segment(arguments: argparse.Namespace) -> None:
         ids, counts = classes.unique(return_counts=True)
         for label, count in sorted(zip(ids.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1]):
             rows.append((path.name, model.config.id2label[label], f"{count / classes.numel():.1%}", target))
-    print(format_table(("picture", "class", "area", "written to"), rows))
+    print(format_table(("image", "class", "area", "written to"), rows))
 
 
 def classify_nodes(arguments: argparse.Namespace) -> None:
@@ -125,12 +125,12 @@ def classify_nodes(arguments: argparse.Namespace) -> None:
 
 
 def load_graph(name: str, data_dir: Path | None) -> "dict[str, Any]":
-    """A graph from a file, or from the data set of that name."""
+    """A graph from a file, or from the dataset of that name."""
     from decahub.data import DATASETS, load_dataset
-    from decahub.data.graph_files import read_unlabelled_graph
+    from decahub.data.graph_files import read_unlabeled_graph
 
     if Path(name).is_file():
-        return read_unlabelled_graph(Path(name))
+        return read_unlabeled_graph(Path(name))
     names = [entry.name for entry in DATASETS.values() if entry.family == "node-classification"]
     if name not in names:
         raise FileNotFoundError(f"`INPUT` must be a .npz file that exists or one of {', '.join(names)}; got {name!r}.")
@@ -138,7 +138,7 @@ def load_graph(name: str, data_dir: Path | None) -> "dict[str, Any]":
 
 
 def continue_grooves(arguments: argparse.Namespace) -> None:
-    """Writes a MIDI file, a picture and a sound of the continuation of each drum groove."""
+    """Writes a MIDI file, an image and a sound of the continuation of each drum groove."""
     from transformers import pipeline
 
     for name in arguments.inputs:
@@ -175,11 +175,11 @@ def save_segmentation(classes: "numpy.ndarray", num_labels: int, target: Path) -
     """
     from PIL import Image
 
-    picture = Image.fromarray(classes)
-    picture.putpalette([round(255 * part) for index in range(num_labels) for part in choose_color(index)])
+    image = Image.fromarray(classes)
+    image.putpalette([round(255 * part) for index in range(num_labels) for part in choose_color(index)])
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
-    picture.save(partial, format="PNG")
+    image.save(partial, format="PNG")
     os.replace(partial, target)
 
 

@@ -6,17 +6,17 @@ from pathlib import Path
 from .table import format_table
 
 
-HELP = "check hashes, configuration, weights and card of a model folder, and measure its figures again"
+HELP = "check hashes, configuration, weights and card of a model folder, and measure its scores again"
 EXAMPLES = """  decahub verify model_cards/emo-1m-cifar10 --data-dir ~/data
   decahub verify model_cards/emo-1m-cifar10 --limit 500
 
 exit codes: 0 all is well; 1 a check failed; 2 the command could not run; 3 nothing failed, but without the data
-the figures were not measured again"""
+the scores were not measured again"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="model folder, or a download of a published one")
-    parser.add_argument("--data-dir", type=Path, help="directory of the data sets; by default $DECAHUB_DATA_DIR")
+    parser.add_argument("--data-dir", type=Path, help="directory of the datasets; by default $DECAHUB_DATA_DIR")
     parser.add_argument(
         "--limit", type=int, help="measure on the first LIMIT rows, or nodes, only, with a wider tolerance"
     )

@@ -1,4 +1,4 @@
-"""Data sets by name, one module per family of data, and seeded transforms.
+"""Datasets by name, one module per family of data, and seeded transforms.
 
 Names resolve lazily: `decahub.data.catalog` can be read without importing datasets or torch.
 """

@@ -1,4 +1,4 @@
-"""The data sets that decahub knows by name: where they come from, how their files are laid out, who may use them.
+"""The datasets that decahub knows by name: where they come from, how their files are laid out, who may use them.
 
 Plain data: importing this module imports no other library, so that the command line can list it at once.
 """
@@ -15,7 +15,7 @@ _ENTRIES = (
         title="CIFAR-10 (JPEG)",
         family="image-classification",
         license="other",
-        license_note="Research use; the data set states no licence.",
+        license_note="Research use; the dataset states no license.",
         homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
         citation="A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, technical report, "
         "University of Toronto, 2009.",
@@ -24,7 +24,7 @@ _ENTRIES = (
         label_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         hub_id="uoft-cs/cifar10",
         hub_columns={"img": "image"},
-        hub_note="It holds the original lossless images; decahub's figures are measured on a JPEG re-encoding.",
+        hub_note="It holds the original lossless images; decahub's scores are measured on a JPEG re-encoding.",
     ),
     DatasetEntry(
         name="sign_digits",
@@ -63,7 +63,7 @@ _ENTRIES = (
             "Ankle boot",
         ),
         hub_id="zalando-datasets/fashion_mnist",
-        hub_note="It holds all 60,000 training images; decahub's figures use half of them.",
+        hub_note="It holds all 60,000 training images; decahub's scores use half of them.",
     ),
     DatasetEntry(
         name="sklearn_digits",

@@ -14,7 +14,7 @@ TEN_SPLITS = tuple(str(number) for number in range(10))
 
 _PLANETOID: Mapping[str, Any] = {
     "license": "mit",
-    "license_note": "Public research data; the repository that distributes the files is under the MIT licence.",
+    "license_note": "Public research data; the repository that distributes the files is under the MIT license.",
     "homepage": "https://github.com/kimiyoung/planetoid",
     "citation": "P. Sen et al., Collective Classification in Network Data, AI Magazine 29(3), 2008; Z. Yang, W. "
     "Cohen, R. Salakhutdinov, Revisiting Semi-Supervised Learning with Graph Embeddings, ICML 2016; ten splits of "
@@ -23,7 +23,7 @@ _PLANETOID: Mapping[str, Any] = {
 }
 _GEOM_GCN: Mapping[str, Any] = {
     "license": "other",
-    "license_note": "Public research data; its sources state no licence (the repository with the splits is MIT).",
+    "license_note": "Public research data; its sources state no license (the repository with the splits is MIT).",
     "homepage": "https://github.com/bingzhewei/geom-gcn",
     "citation": "H. Pei, B. Wei, K. Chang, Y. Lei, B. Yang, Geom-GCN: Geometric Graph Convolutional Networks, ICLR "
     "2020.",
@@ -31,7 +31,7 @@ _GEOM_GCN: Mapping[str, Any] = {
 }
 _HETEROPHILOUS: Mapping[str, Any] = {
     "license": "mit",
-    "license_note": "Public research data; the repository that distributes the files is under the MIT licence.",
+    "license_note": "Public research data; the repository that distributes the files is under the MIT license.",
     "homepage": "https://github.com/yandex-research/heterophilous-graphs",
     "citation": "O. Platonov, D. Kuznedelev, M. Diskin, A. Babenko, L. Prokhorenkova, A critical look at the "
     "evaluation of GNNs under heterophily, ICLR 2023.",
@@ -50,7 +50,7 @@ _NIFTY_CITATION = (
 _NIFTY: Mapping[str, Any] = {
     "license": "mit",
     "license_note": "Public research data about people; the repository that distributes the files is under the MIT "
-    "licence. Not a basis for decisions about anyone.",
+    "license. Not a basis for decisions about anyone.",
     "homepage": "https://github.com/chirag126/nifty",
     "split_names": ("reliant", "nifty"),
 }
@@ -133,7 +133,7 @@ GRAPH_ENTRIES = (
         ("other classes", "class 3"),
         stem="dblp_small_nofeatures",
         license="other",
-        license_note="The source states no licence.",
+        license_note="The source states no license.",
         homepage="https://github.com/yushundong/RELIANT",
         citation="Y. Dong, B. Zhang, Y. Yuan, N. Zou, Q. Wang, J. Li, RELIANT: Fair Knowledge Distillation for Graph "
         "Neural Networks, SDM 2023.",

@@ -1,4 +1,4 @@
-"""The record of one data set in the catalog. Plain data: importing this module imports no other library."""
+"""The record of one dataset in the catalog. Plain data: importing this module imports no other library."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """What decahub knows about one data set.
+    """What decahub knows about one dataset.
 
     Args:
         name: Key in `DATASETS`, and what `load_dataset` is called with.
@@ -23,8 +23,8 @@ class DatasetEntry:
         void_label: Raw label of pixels to ignore, stored as `IGNORE_INDEX` after loading.
         hub_id: Repository on the Hub to use where the folder is absent; `None` where no equivalent is known.
         hub_columns: Like `columns`, for the Hub repository.
-        hub_note: How the Hub repository differs from the files that decahub's figures were measured on.
-        builder: `module:function` that builds the data set from an installed package; then no file is read.
+        hub_note: How the Hub repository differs from the files that decahub's scores were measured on.
+        builder: `module:function` that builds the dataset from an installed package; then no file is read.
         file_format: Ending of the files: "parquet", or "npz" where the family reads it.
         split_names: Graphs: names of the ways in which the nodes are split, one for each row of the masks.
         sensitive: Graphs: the attribute that `sensitive` holds; empty where there is none.

@@ -1,11 +1,11 @@
-"""Graphs in `.npz` files to rows of a data set.
+"""Graphs in `.npz` files to rows of a dataset.
 
 A file holds arrays and no pickles:
 
 - `edge_index` of shape `(2, num_edges)`, the ids of source and target nodes;
 - features: `node_features` or `x` of shape `(num_nodes, num_features)`, or a CSR matrix `x_indptr`, `x_indices`,
   `x_shape` and `x_data`, which is absent where all stored values are 1;
-- `labels` or `y` of shape `(num_nodes,)`, -100 where there is none; or the ids of such nodes in `unlabelled`;
+- `labels` or `y` of shape `(num_nodes,)`, -100 where there is none; or the ids of such nodes in `unlabeled`;
 - masks: booleans `train_mask`, `validation_mask`, `test_mask` of shape `(num_nodes,)` or `(num_splits, num_nodes)`; or
   codes `splits` of that shape, and `split_<name>` of shape `(num_nodes,)`: 0 train, 1 validation, 2 test, else unused;
 - optionally `sensitive` or `sens` of shape `(num_nodes,)`, and `feature_names`.
@@ -25,7 +25,7 @@ from datasets.table import InMemoryTable
 from .dataset_entry import DatasetEntry
 
 
-UNLABELLED = -100
+UNLABELED = -100
 PARTS = ("train", "validation", "test")  # in the order of their codes
 MASKS = tuple(f"{part}_mask" for part in PARTS)
 MAX_DEGREE_BITS = 16  # width of degree features; degrees of 2 ** 15 and more share the last column
@@ -34,7 +34,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 def read_graph_files(files: Mapping[str, Sequence[Path]], entry: DatasetEntry | None = None) -> datasets.DatasetDict:
-    """Data set with one row for each file.
+    """Dataset with one row for each file.
 
     Args:
         files (`Mapping[str, Sequence[Path]]`): split to its files.
@@ -65,7 +65,7 @@ def read_graph_file(path: Path, entry: DatasetEntry | None = None) -> dict[str, 
         raise ValueError(f"In `{path}`: {error}") from error
 
 
-def read_unlabelled_graph(path: Path) -> dict[str, np.ndarray]:
+def read_unlabeled_graph(path: Path) -> dict[str, np.ndarray]:
     """Features and edges of a file, all that a prediction needs: labels and masks may be absent."""
     arrays = _read_arrays(path)
     try:
@@ -87,8 +87,8 @@ def _build_row(arrays: Arrays, name: str, entry: DatasetEntry | None) -> dict[st
     if edges.ndim != 2 or len(edges) != 2:
         raise ValueError(f"`edge_index` must have shape (2, num_edges); got {edges.shape}. Transpose it.")
     labels = _find_ids(arrays, "labels", "y")
-    if "unlabelled" in arrays:
-        labels[arrays["unlabelled"]] = UNLABELLED
+    if "unlabeled" in arrays:
+        labels[arrays["unlabeled"]] = UNLABELED
     num_nodes = len(labels)
     has_degrees = entry is not None and entry.degree_features
     masks, split_names = _read_masks(arrays, entry)
@@ -166,7 +166,7 @@ def _read_masks(arrays: Arrays, entry: DatasetEntry | None) -> tuple[dict[str, n
 
 
 def build_graph_dataset(rows: Sequence[Mapping[str, Any]], label_names: Sequence[str]) -> datasets.Dataset:
-    """Data set of graphs, in numpy format.
+    """Dataset of graphs, in numpy format.
 
     Args:
         rows (sequence of mappings): `node_features` `(num_nodes, num_features)` float32, `edge_index`
@@ -228,4 +228,4 @@ def _wrap_lists(matrix: np.ndarray) -> pa.ListArray:
     return _wrap_list(pa.ListArray.from_arrays(offsets, pa.array(matrix.reshape(-1))))
 
 
-__all__ = ["MASKS", "PARTS", "UNLABELLED", "build_graph_dataset", "encode_degrees", "read_graph_files"]
+__all__ = ["MASKS", "PARTS", "UNLABELED", "build_graph_dataset", "encode_degrees", "read_graph_files"]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph_files import UNLABELLED
+from .graph_files import UNLABELED
 
 
 def clean_edges(edges: np.ndarray, num_nodes: int) -> np.ndarray:
@@ -46,7 +46,7 @@ def compute_homophily(edges: np.ndarray, labels: np.ndarray) -> dict[str, float]
         `dict[str, float]`; empty where no edge has two labels.
     """
     labels = np.asarray(labels)
-    known = labels != UNLABELLED
+    known = labels != UNLABELED
     edges = edges[known[edges].all(axis=1)]
     if not len(edges):
         return {}
@@ -56,17 +56,17 @@ def compute_homophily(edges: np.ndarray, labels: np.ndarray) -> dict[str, float]
     agreeing = np.bincount(edges[agrees, 0], minlength=len(labels))
     shares = np.bincount(ends[:, 0]) / len(edges)
     by_chance = float((shares**2).sum())
-    figures = {
+    statistics = {
         "edge_homophily": float(agrees.mean()),
         "node_homophily": float((agreeing / np.maximum(degrees, 1))[known].mean()),
     }
     if by_chance < 1:
-        figures["adjusted_homophily"] = (figures["edge_homophily"] - by_chance) / (1 - by_chance)
-    return figures
+        statistics["adjusted_homophily"] = (statistics["edge_homophily"] - by_chance) / (1 - by_chance)
+    return statistics
 
 
 def describe_graph(row: Mapping[str, Any], label_names: list[str] | None = None) -> dict[str, Any]:
-    """Figures of one graph; edges are counted once, without direction, self-loops and repetition.
+    """Statistics of one graph; edges are counted once, without direction, self-loops and repetition.
 
     Args:
         row (`Mapping`): a row of `load_dataset`.
@@ -74,8 +74,8 @@ def describe_graph(row: Mapping[str, Any], label_names: list[str] | None = None)
 
     Returns:
         `dict`: `num_nodes`, `num_features`, `num_classes`, `num_edges`, `num_self_loops`, `num_isolated_nodes`,
-        `num_unlabelled_nodes`, `mean_degree`, `median_degree`, `max_degree`, the figures of `compute_homophily`,
-        `label_rates` (class to its share of the labelled nodes), and where there is a sensitive attribute also
+        `num_unlabeled_nodes`, `mean_degree`, `median_degree`, `max_degree`, the statistics of `compute_homophily`,
+        `label_rates` (class to its share of the labeled nodes), and where there is a sensitive attribute also
         `sensitive_rates`, `sensitive_edge_homophily`, `label_rates_by_group`, `mean_degree_by_group` and, for two
         classes and two groups, `label_rate_gap`.
     """
@@ -83,26 +83,26 @@ def describe_graph(row: Mapping[str, Any], label_names: list[str] | None = None)
     raw_edges = np.asarray(row["edge_index"]).reshape(-1, 2)
     edges = clean_edges(raw_edges, len(labels))
     degrees = np.bincount(edges[:, 0], minlength=len(labels))
-    labelled = labels[labels != UNLABELLED]
-    num_classes = len(label_names) if label_names else int(labelled.max(initial=-1)) + 1
+    labeled = labels[labels != UNLABELED]
+    num_classes = len(label_names) if label_names else int(labeled.max(initial=-1)) + 1
     names = label_names or [str(number) for number in range(num_classes)]
-    figures = {
+    statistics = {
         "num_nodes": len(labels),
         "num_features": int(np.shape(row["node_features"])[1]),
         "num_classes": num_classes,
         "num_edges": len(edges) // 2,
         "num_self_loops": int((raw_edges[:, 0] == raw_edges[:, 1]).sum()),
         "num_isolated_nodes": int((degrees == 0).sum()),
-        "num_unlabelled_nodes": len(labels) - len(labelled),
+        "num_unlabeled_nodes": len(labels) - len(labeled),
         "mean_degree": float(degrees.mean()),
         "median_degree": float(np.median(degrees)),
         "max_degree": int(degrees.max()),
         **compute_homophily(edges, labels),
-        "label_rates": _compute_rates(labelled, names),
+        "label_rates": _compute_rates(labeled, names),
     }
     if row.get("sensitive") is not None:
-        figures.update(_describe_groups(edges, degrees, labels, np.asarray(row["sensitive"]), names))
-    return figures
+        statistics.update(_describe_groups(edges, degrees, labels, np.asarray(row["sensitive"]), names))
+    return statistics
 
 
 def _compute_rates(values: np.ndarray, names: list[str]) -> dict[str, float]:
@@ -114,17 +114,17 @@ def _describe_groups(
     edges: np.ndarray, degrees: np.ndarray, labels: np.ndarray, sensitive: np.ndarray, names: list[str]
 ) -> dict[str, Any]:
     groups = [int(group) for group in np.unique(sensitive)]
-    rates = {group: _compute_rates(labels[(sensitive == group) & (labels != UNLABELLED)], names) for group in groups}
-    figures: dict[str, Any] = {
+    rates = {group: _compute_rates(labels[(sensitive == group) & (labels != UNLABELED)], names) for group in groups}
+    statistics: dict[str, Any] = {
         "sensitive_rates": {group: float((sensitive == group).mean()) for group in groups},
         "label_rates_by_group": rates,
         "mean_degree_by_group": {group: float(degrees[sensitive == group].mean()) for group in groups},
     }
     if len(edges):
-        figures["sensitive_edge_homophily"] = compute_homophily(edges, sensitive)["edge_homophily"]
+        statistics["sensitive_edge_homophily"] = compute_homophily(edges, sensitive)["edge_homophily"]
     if len(groups) == len(names) == 2:
-        figures["label_rate_gap"] = abs(rates[groups[0]][names[1]] - rates[groups[1]][names[1]])
-    return figures
+        statistics["label_rate_gap"] = abs(rates[groups[0]][names[1]] - rates[groups[1]][names[1]])
+    return statistics
 
 
 __all__ = ["clean_edges", "compute_homophily", "describe_graph"]

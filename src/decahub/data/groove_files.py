@@ -1,4 +1,4 @@
-"""MIDI files of grooves as rows: the Groove data set by its table, and folders of one's own."""
+"""MIDI files of grooves as rows: the Groove dataset by its table, and folders of one's own."""
 
 import csv
 import logging
@@ -51,9 +51,9 @@ def read_groove_files(files: Mapping[str, Sequence[Path]], entry: Any = None) ->
     """Grooves by split.
 
     Args:
-        files (`Mapping[str, Sequence[Path]]`): MIDI files by split; with `entry` the table of the Groove data set,
+        files (`Mapping[str, Sequence[Path]]`): MIDI files by split; with `entry` the table of the Groove dataset,
             `info.csv`, below whose folder the files lie.
-        entry (`DatasetEntry`, *optional*): What is read is the data set of the catalog.
+        entry (`DatasetEntry`, *optional*): What is read is the dataset of the catalog.
 
     Raises:
         FileNotFoundError: If a file of the table is missing.

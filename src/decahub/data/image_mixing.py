@@ -1,4 +1,4 @@
-"""Batches for fine-tuning: images mixed with each other, and balanced subsets of labelled rows."""
+"""Batches for fine-tuning: images mixed with each other, and balanced subsets of labeled rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
@@ -64,7 +64,7 @@ def build_collate(num_labels: int, mixup_alpha: float = 0.0, cutmix_alpha: float
 
 
 def select_balanced(rows: Any, num_per_class: int, seed: int = 0) -> Any:
-    """The same number of rows of each class, drawn at random, in the order of the data set.
+    """The same number of rows of each class, drawn at random, in the order of the dataset.
 
     Args:
         rows (`datasets.Dataset`): With a column `label` of class ids.

@@ -14,10 +14,10 @@ def read_label_names(rows: Any) -> list[str] | None:
 
 
 def get_label_names(dataset: str, rows: Any, given: Sequence[str] = ()) -> list[str]:
-    """Names of the classes of a data set, in the order of their ids.
+    """Names of the classes of a dataset, in the order of their ids.
 
     Args:
-        dataset (`str`): Name in the catalog, or where a data set of one's own was loaded from.
+        dataset (`str`): Name in the catalog, or where a dataset of one's own was loaded from.
         rows (`datasets.Dataset`): One of its splits.
         given (`Sequence[str]`, *optional*): Names that come before all others.
 

@@ -1,4 +1,4 @@
-"""`load_dataset`: one call for the catalog's data sets and for a user's own, with the same columns for both."""
+"""`load_dataset`: one call for the catalog's datasets and for a user's own, with the same columns for both."""
 
 import importlib
 import logging
@@ -23,7 +23,7 @@ FAMILIES = ("drum-generation", "image-classification", "node-classification", "s
 def load_dataset(
     name: str | os.PathLike, data_dir: str | os.PathLike | None = None, *, family: str | None = None
 ) -> datasets.DatasetDict:
-    """Load a data set with the columns of its family.
+    """Load a dataset with the columns of its family.
 
     A name of `DATASETS` is looked for as `<data_dir>/<folder>/<split>.parquet` (graphs: `.npz`). Without `data_dir`
     the variable `DECAHUB_DATA_DIR` gives the directory; where that has no such folder either, the Hub is asked. An

@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import torch
 
-from .graph_files import MASKS, PARTS, UNLABELLED, build_graph_dataset, read_graph_files
+from .graph_files import MASKS, PARTS, UNLABELED, build_graph_dataset, read_graph_files
 from .graph_statistics import compute_homophily, describe_graph
 
 
@@ -35,7 +35,7 @@ def find_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def finish_loading(dataset: datasets.Dataset, where: str) -> datasets.Dataset:
-    """The data set in numpy format, after a look at every graph.
+    """The dataset in numpy format, after a look at every graph.
 
     Raises:
         ValueError: If a shape, a node id or a label is wrong, or if masks of one split overlap.
@@ -57,13 +57,13 @@ def _check_row(row: Mapping[str, Any], label_feature: Any, where: str) -> None:
         if name in row and np.shape(row[name]) != (num_nodes,):
             raise ValueError(f"`{name}` in {where} must have shape ({num_nodes},); got {np.shape(row[name])}.")
     num_classes = getattr(label_feature.feature, "num_classes", None)
-    outside = (labels < 0) & (labels != UNLABELLED)
+    outside = (labels < 0) & (labels != UNLABELED)
     if num_classes is not None:
         outside |= labels >= num_classes
     if outside.any():
         node = int(np.flatnonzero(outside)[0])
         raise ValueError(
-            f"`labels` in {where} must be class ids in [0, {num_classes or 'classes'}) or {UNLABELLED}, which marks a "
+            f"`labels` in {where} must be class ids in [0, {num_classes or 'classes'}) or {UNLABELED}, which marks a "
             f"node without a label; got {labels[node]} at node {node}."
         )
     shapes = {mask: np.shape(row[mask]) for mask in MASKS}
@@ -108,7 +108,7 @@ def check_leakage(used_mask: Any, held_out_mask: Any, what: str, allow: bool = F
     if len(nodes) and not allow:
         raise ValueError(
             f"{what} must not use held-out nodes; got {len(nodes)} of the {int(held_out.sum())} held-out nodes "
-            f"({_name_nodes(nodes)}). Take them out, or pass `allow_test_nodes_in_training=True`, after which figures "
+            f"({_name_nodes(nodes)}). Take them out, or pass `allow_test_nodes_in_training=True`, after which scores "
             "on these nodes say nothing about new ones."
         )
 
@@ -235,7 +235,7 @@ __all__ = [
     "COLUMNS",
     "MASKS",
     "PARTS",
-    "UNLABELLED",
+    "UNLABELED",
     "build_eval_transform",
     "build_graph_dataset",
     "build_graph_inputs",

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, which ship inside that package, as a data set with a fixed split."""
+"""scikit-learn's handwritten digits, which ship inside that package, as a dataset with a fixed split."""
 
 import datasets
 import numpy as np

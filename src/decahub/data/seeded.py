@@ -47,7 +47,7 @@ def seeded_random_state(*key: int) -> Iterator[None]:
 
 
 class SeededTransform(Dataset):
-    """A map-style data set whose item `index` in epoch `epoch` is the same whenever and wherever it is made.
+    """A map-style dataset whose item `index` in epoch `epoch` is the same whenever and wherever it is made.
 
     Item `index` is `transform(dataset[index])`, computed under random state derived from `(seed, epoch, index)`; the
     global random state is left as it was. So a run that is resumed in the middle of an epoch sees the images that an

@@ -53,7 +53,7 @@ def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def ignore_label(loaded: datasets.DatasetDict, label: int) -> datasets.DatasetDict:
-    """The data set with `label` replaced by `IGNORE_INDEX` in every annotation; computed once, then cached on disk."""
+    """The dataset with `label` replaced by `IGNORE_INDEX` in every annotation; computed once, then cached on disk."""
     return loaded.map(
         _replace_label,
         input_columns=["annotation"],

@@ -190,7 +190,7 @@ def build_similarity_graph(
 
     Returns:
         `dict`: a row of the family "node-classification": `node_features`, `edge_index` `(num_edges, 2)`, `labels`,
-        `sensitive`, `feature_names` and, with `splits`, the masks. `build_graph_dataset` makes a data set of rows.
+        `sensitive`, `feature_names` and, with `splits`, the masks. `build_graph_dataset` makes a dataset of rows.
 
     Raises:
         ValueError: If a column is missing or has values that cannot be used, or if there would be too many edges.

@@ -1,4 +1,4 @@
-"""Model + processor + data set + metric -> figures, and the file that keeps them."""
+"""Model + processor + dataset + metric -> scores, and the file that keeps them."""
 
 from .driver import check_label_names, evaluate_model, evaluation_mode, measure_model, select_fit_rows
 from .folder import evaluate_folder

@@ -1,4 +1,4 @@
-"""One driver for all: model + processor + data set + metric -> figures."""
+"""One driver for all: model + processor + dataset + metric -> scores."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from decahub.data import SeededTransform
 from decahub.data.label_names import read_label_names
 from decahub.metrics import load_metric
 
-from .tasks import EvaluationTask, Figures, Measurement, get_task, move_to_model
+from .tasks import EvaluationTask, Measurement, Scores, get_task, move_to_model
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 
 
 def check_label_names(model: PreTrainedModel, label_names: Sequence[str] | None) -> list[str]:
-    """Names of the classes, after checking that the model's and the data set's agree in number, names and order.
+    """Names of the classes, after checking that the model's and the dataset's agree in number, names and order.
 
     A model that was never told its classes (`LABEL_0`, `LABEL_1`, ...) has only their number checked.
 
@@ -47,16 +47,16 @@ def check_label_names(model: PreTrainedModel, label_names: Sequence[str] | None)
         return names
     if len(label_names) != num_labels:
         raise ValueError(
-            f"`model` must have as many classes as the data set, {len(label_names)}; got {num_labels}. "
-            "Is it trained on another data set?"
+            f"`model` must have as many classes as the dataset, {len(label_names)}; got {num_labels}. "
+            "Is it trained on another dataset?"
         )
     if names == [f"LABEL_{index}" for index in range(num_labels)]:
         return list(label_names)
     for index, (name, wanted) in enumerate(zip(names, label_names, strict=True)):
         if name != wanted:
             raise ValueError(
-                f"`model.config.id2label` must name the data set's classes in their order; class {index} is "
-                f"{wanted!r} in the data set, got {name!r}. Is the model trained on another data set?"
+                f"`model.config.id2label` must name the dataset's classes in their order; class {index} is "
+                f"{wanted!r} in the dataset, got {name!r}. Is the model trained on another dataset?"
             )
     return names
 
@@ -148,7 +148,7 @@ def evaluate_model(
     train_dataset: Any = None,
     num_fit_rows: int | None = None,
     show_progress: bool = True,
-) -> Figures:
+) -> Scores:
     """Measure a model on one split.
 
     The model is put into eval mode and gets its modes back; the global random state is left alone, so a call in the
@@ -162,7 +162,7 @@ def evaluate_model(
         task (`str`): A key of `TASKS`.
         batch_size (`int`, *optional*, defaults to 32): Rows per forward pass; graphs go one by one.
         limit (`int`, *optional*): Use only the first `limit` rows, or nodes.
-        label_names (`Sequence[str]`, *optional*): Classes of the data set in the order of their ids; by default those
+        label_names (`Sequence[str]`, *optional*): Classes of the dataset in the order of their ids; by default those
             of its column of class ids.
         train_dataset (`datasets.Dataset`, *optional*): Training split, for tasks that fit a probe on it.
         num_fit_rows (`int`, *optional*): Number of its rows that a probe is fitted on, drawn at random, always the
@@ -198,7 +198,7 @@ def evaluate_model(
         num_fit_rows=num_fit_rows,
         show_progress=show_progress,
     )
-    return measurement.figures
+    return measurement.scores
 
 
 def select_fit_rows(train_dataset: Any, num_rows: int) -> Any:

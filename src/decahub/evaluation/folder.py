@@ -1,4 +1,4 @@
-"""Measure a model folder again, on the data set that its `evaluation.json` names or on another one."""
+"""Measure a model folder again, on the dataset that its `evaluation.json` names or on another one."""
 
 import importlib
 import os
@@ -34,13 +34,13 @@ def evaluate_folder(
 
     Args:
         folder (`str` or path): Holds the model, its processor and, unless `dataset` is given, `evaluation.json`.
-        data_dir (`str` or path, *optional*): Directory of the data sets; by default `$DECAHUB_DATA_DIR`.
+        data_dir (`str` or path, *optional*): Directory of the datasets; by default `$DECAHUB_DATA_DIR`.
         limit (`int`, *optional*): Use only the first `limit` rows, or nodes of graphs.
         dataset (`str` or path, *optional*): Name in the catalog, or a folder or Hub id of a user's own data; by
-            default the data set of `evaluation.json`.
+            default the dataset of `evaluation.json`.
         split (`str`, *optional*): By default the split of `evaluation.json`, or `"test"` where `dataset` is given. Of
             graphs with several splits of their nodes `"test/<number or name>"`.
-        task (`str`, *optional*): A key of `TASKS`; by default that of `evaluation.json` or of the data set's family.
+        task (`str`, *optional*): A key of `TASKS`; by default that of `evaluation.json` or of the dataset's family.
         batch_size (`int`, *optional*, defaults to 32): Rows per forward pass; graphs go one by one.
         show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 

@@ -1,4 +1,4 @@
-"""Figures of the nodes of one graph, from tensors that are at hand: cheap enough for every epoch of a training run."""
+"""Scores of the nodes of one graph, from tensors that are at hand: cheap enough for every epoch of a training run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import torch.nn.functional as functional
 from transformers import PreTrainedModel
 
 from .driver import evaluation_mode, get_metric_class
-from .tasks import UNLABELLED, Figures, Measurement, gather_nodes, get_task, move_to_model, predict_nodes
+from .tasks import UNLABELED, Measurement, Scores, gather_nodes, get_task, move_to_model, predict_nodes
 
 
 def measure_nodes(
@@ -34,8 +34,8 @@ def evaluate_nodes(
     task: str = "node-classification",
     *,
     with_loss: bool = False,
-) -> Figures:
-    """Measure a model on some nodes of a graph: the figures of [`evaluate_model`], without reading the graph again.
+) -> Scores:
+    """Measure a model on some nodes of a graph: the scores of [`evaluate_model`], without reading the graph again.
 
     The model is put into eval mode and gets its modes back; the global random state is left alone.
 
@@ -44,7 +44,7 @@ def evaluate_nodes(
         inputs (`Mapping`): Tensors of one graph (`decahub.data.node_classification.build_graph_inputs`); all but
             labels, groups and masks are passed to the model.
         mask (`torch.BoolTensor` of shape `(num_nodes,)`, or several by name): Nodes to measure; those without a label
-            are left out. Several share one forward pass, and their figures are called `<name>_<figure>`.
+            are left out. Several share one forward pass, and their scores are called `<name>_<score>`.
         task (`str`, *optional*, defaults to `"node-classification"`): Or `"fair-node-classification"`, for which
             `inputs` holds `sensitive`.
         with_loss (`bool`, *optional*, defaults to `False`): Whether to add `loss`, the mean cross entropy.
@@ -56,15 +56,15 @@ def evaluate_nodes(
         ValueError: If the task is unknown, or a mask holds no labeled node.
     """
     logits = _predict(model, inputs)
-    figures: Figures = {}
+    scores: Scores = {}
     masks = mask if isinstance(mask, Mapping) else {"": mask}
     for name, nodes in masks.items():
-        part = _measure(logits, inputs, nodes, task, model).figures
+        part = _measure(logits, inputs, nodes, task, model).scores
         if with_loss:
-            labels = inputs["labels"].masked_fill(~nodes, UNLABELLED).to(logits.device)
-            part["loss"] = float(functional.cross_entropy(logits, labels, ignore_index=UNLABELLED))
-        figures |= {f"{name}_{figure}" if name else figure: value for figure, value in part.items()}
-    return figures
+            labels = inputs["labels"].masked_fill(~nodes, UNLABELED).to(logits.device)
+            part["loss"] = float(functional.cross_entropy(logits, labels, ignore_index=UNLABELED))
+        scores |= {f"{name}_{score}" if name else score: value for score, value in part.items()}
+    return scores
 
 
 def _predict(model: PreTrainedModel, inputs: Mapping[str, Any]) -> torch.Tensor:

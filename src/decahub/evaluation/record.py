@@ -1,4 +1,4 @@
-"""`evaluation.json`: the figures of a model, on what and how they were measured. Cards have no other source."""
+"""`evaluation.json`: the scores of a model, on what and how they were measured. Cards have no other source."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from decahub.data import DATASETS
-from decahub.training.environment import describe_command, describe_hardware, describe_versions
+from decahub.environment import describe_command, describe_hardware, describe_versions
 
 from .tasks import Measurement
 
@@ -16,11 +16,11 @@ from .tasks import Measurement
 EVALUATION_FILE = "evaluation.json"
 KEYS = ("task", "dataset", "figures", "command", "minutes", "hardware", "versions")
 DATASET_KEYS = ("name", "title", "split", "num_rows")
-FIGURE_KEYS = ("metric", "value", "n")
+SCORE_KEYS = ("metric", "value", "n")
 
 
 def build_evaluation(
-    figures: Mapping[str, float] | Measurement,
+    scores: Mapping[str, float] | Measurement,
     *,
     task: str,
     dataset: str,
@@ -32,7 +32,7 @@ def build_evaluation(
     """The content of `evaluation.json`, with the command, hardware and versions of this process.
 
     Args:
-        figures (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` or `measure_model` returned.
+        scores (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` or `measure_model` returned.
         task (`str`): A key of `TASKS`.
         dataset (`str`): Name in the catalog, or a user's own name for the data; of an absolute path the last part.
         split (`str`): Split that was measured; of a graph such as "test/3".
@@ -41,21 +41,21 @@ def build_evaluation(
         title (`str`, *optional*): Name of the data for readers; by default the catalog's.
 
     Raises:
-        ValueError: If there is no figure, one is not finite, or `num_rows` is missing.
+        ValueError: If there is no score, one is not finite, or `num_rows` is missing.
     """
     counts: Mapping[str, int] = {}
     fit = {}
-    if isinstance(figures, Measurement):
-        if figures.num_fit_rows:
-            fit = {"num_fit_rows": figures.num_fit_rows}  # training rows behind a probe, to measure it again
-        num_rows, counts, figures = figures.num_rows, figures.counts, figures.figures
+    if isinstance(scores, Measurement):
+        if scores.num_fit_rows:
+            fit = {"num_fit_rows": scores.num_fit_rows}  # training rows behind a probe, to measure it again
+        num_rows, counts, scores = scores.num_rows, scores.counts, scores.scores
     if num_rows is None:
-        raise ValueError("`num_rows` must be the number of rows, or nodes, behind the figures; got None.")
-    if not figures:
-        raise ValueError("`figures` must hold at least one figure; got none.")
-    for metric, value in figures.items():
+        raise ValueError("`num_rows` must be the number of rows, or nodes, behind the scores; got None.")
+    if not scores:
+        raise ValueError("`scores` must hold at least one score; got none.")
+    for metric, value in scores.items():
         if not math.isfinite(value):
-            raise ValueError(f"`figures` must be finite; got {value} for {metric!r}.")
+            raise ValueError(f"`scores` must be finite; got {value} for {metric!r}.")
     if Path(dataset).is_absolute():
         dataset = Path(dataset).name  # the rest means nothing on another machine
     if title is None:
@@ -65,7 +65,7 @@ def build_evaluation(
         "dataset": {"name": dataset, "title": title, "split": split, "num_rows": num_rows, **fit},
         "figures": [
             {"metric": metric, "value": float(value), "n": counts.get(metric, num_rows)}
-            for metric, value in figures.items()
+            for metric, value in scores.items()
         ],
         "command": describe_command(),
         "minutes": round(minutes, 2),
@@ -75,20 +75,20 @@ def build_evaluation(
 
 
 def write_evaluation(
-    path: str | os.PathLike, figures: Mapping[str, float] | Measurement, **facts: Any
+    path: str | os.PathLike, scores: Mapping[str, float] | Measurement, **facts: Any
 ) -> dict[str, Any]:
     """Write `evaluation.json`; an older file stays whole until the new one is complete.
 
     Args:
         path (`str` or path): The file, or the folder to write `evaluation.json` into.
-        figures (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` or `measure_model` returned.
+        scores (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` or `measure_model` returned.
         facts: The keyword arguments of `build_evaluation`.
 
     Returns:
         `dict`: What was written.
     """
     path = _resolve(path)
-    evaluation = build_evaluation(figures, **facts)
+    evaluation = build_evaluation(scores, **facts)
     write_json(path, evaluation)
     return evaluation
 
@@ -103,7 +103,7 @@ def write_comparison(
         method (`str`): Name in the table of methods.
         claim (`str`): What is examined, as one sentence.
         verdict (`str`): Whether it holds.
-        rows (`list[dict]`): Figures; docs/adding_a_method.md, section 8, names their keys.
+        rows (`list[dict]`): Scores; docs/adding_a_method.md, section 8, names their keys.
     """
     content = {"method": method, "claim": claim, "verdict": verdict, "rows": rows}
     origin = {"command": describe_command(), "hardware": describe_hardware(), "versions": describe_versions()}
@@ -138,8 +138,8 @@ def read_evaluation(path: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(f"{path} must be a JSON file; {error}. Is it truncated?") from error
     _check_keys(evaluation, KEYS, str(path))
     _check_keys(evaluation["dataset"], DATASET_KEYS, f"`dataset` in {path}")
-    for index, figure in enumerate(evaluation["figures"]):
-        _check_keys(figure, FIGURE_KEYS, f"`figures[{index}]` in {path}")
+    for index, score in enumerate(evaluation["figures"]):
+        _check_keys(score, SCORE_KEYS, f"`figures[{index}]` in {path}")
     return evaluation
 
 

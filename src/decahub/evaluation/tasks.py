@@ -1,4 +1,4 @@
-"""What evaluating means for each task: family of data, prediction, metric, figures. One record per task."""
+"""What evaluating means for each task: family of data, prediction, metric, scores. One record per task."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,10 +9,10 @@ import torch
 from transformers import PreTrainedModel
 
 
-Figures = dict[str, float]
+Scores = dict[str, float]
 Counts = dict[str, int]
 TOP_K = (1, 5)
-UNLABELLED = -100  # what a node without a label carries
+UNLABELED = -100  # what a node without a label carries
 # What a graph brings along that is not for the model: answers, and which nodes they are for.
 ANSWERS = ("labels", "sensitive", "train_mask", "validation_mask", "test_mask", "evaluation_mask")
 
@@ -34,9 +34,9 @@ class EvaluationTask:
         processor_class: Auto class of transformers that loads what turns rows into tensors.
         predict: `predict(model, processor, batch)` gives the arguments of the metric's `add_batch`.
         get_options: `get_options(label_names)` gives the arguments of the metric's `compute`.
-        summarize: `summarize(result, label_names)` gives the figures in what `compute` returned, the headline first.
-        count: `count(result)` gives the number of examples behind a figure, where it is not that of all.
-        unit: What is counted and limited: rows of the data set, or nodes of the graphs in its rows.
+        summarize: `summarize(result, label_names)` gives the scores in what `compute` returned, the headline first.
+        count: `count(result)` gives the number of examples behind a score, where it is not that of all.
+        unit: What is counted and limited: rows of the dataset, or nodes of the graphs in its rows.
         needs_groups: Whether the data must name the group of each example.
         num_fit_rows: Number of training rows on whose predictions the metric fits what it measures, where `compute`
             takes them as `train_predictions` and `train_references`; 0 where the model itself gives the answers.
@@ -49,7 +49,7 @@ class EvaluationTask:
     processor_class: str
     predict: Callable[[Any, Any, Mapping[str, Any]], dict[str, Any]]
     get_options: Callable[[Sequence[str]], dict[str, Any]]
-    summarize: Callable[[Mapping[str, Any], Sequence[str]], Figures]
+    summarize: Callable[[Mapping[str, Any], Sequence[str]], Scores]
     count: Callable[[Mapping[str, Any]], Counts] = _count_nothing
     unit: Literal["row", "node"] = "row"
     needs_groups: bool = False
@@ -68,7 +68,7 @@ def _choose_k(label_names: Sequence[str]) -> dict[str, Any]:
     return {"k": [k for k in TOP_K if k < len(label_names)]}
 
 
-def _take_all(result: Mapping[str, Any], label_names: Sequence[str]) -> Figures:
+def _take_all(result: Mapping[str, Any], label_names: Sequence[str]) -> Scores:
     return dict(result)
 
 
@@ -97,11 +97,11 @@ def _tell_num_labels(label_names: Sequence[str]) -> dict[str, Any]:
     return {"num_labels": len(label_names)}
 
 
-def _summarize_mean_iou(result: Mapping[str, Any], label_names: Sequence[str]) -> Figures:
-    figures = {name: result[name] for name in ("mean_iou", "mean_accuracy", "overall_accuracy")}
+def _summarize_mean_iou(result: Mapping[str, Any], label_names: Sequence[str]) -> Scores:
+    scores = {name: result[name] for name in ("mean_iou", "mean_accuracy", "overall_accuracy")}
     by_class = zip(label_names, result["per_category_iou"], strict=True)
-    # A class that the data set lacks has no figure.
-    return figures | {f"iou_{name}": value for name, value in by_class if not math.isnan(value)}
+    # A class that the dataset lacks has no score.
+    return scores | {f"iou_{name}": value for name, value in by_class if not math.isnan(value)}
 
 
 # Nodes of graphs
@@ -124,7 +124,7 @@ def gather_nodes(logits: torch.Tensor, inputs: Mapping[str, Any], mask: torch.Te
     Raises:
         ValueError: If the groups of nodes are needed, and the graph has none.
     """
-    chosen = (mask & (inputs["labels"] != UNLABELLED)).nonzero().squeeze(1)
+    chosen = (mask & (inputs["labels"] != UNLABELED)).nonzero().squeeze(1)
     columns = {"predictions": logits[chosen].detach().cpu(), "references": inputs["labels"][chosen].cpu()}
     if needs_groups:
         if inputs.get("sensitive") is None:
@@ -144,11 +144,11 @@ def _predict_nodes_of_groups(model: Any, processor: Any, batch: Mapping[str, Any
     return gather_nodes(predict_nodes(model, batch), batch, batch["evaluation_mask"], needs_groups=True)
 
 
-def _take_defined(result: Mapping[str, Any], label_names: Sequence[str]) -> Figures:
+def _take_defined(result: Mapping[str, Any], label_names: Sequence[str]) -> Scores:
     return {name: value for name, value in result.items() if value is not None}
 
 
-# Rates of each group: key in the result of the metric, name of the figure, key of the number of nodes behind it.
+# Rates of each group: key in the result of the metric, name of the score, key of the number of nodes behind it.
 GROUP_RATES = (
     ("group_accuracies", "accuracy", "group_counts"),
     ("group_positive_rates", "positive_rate", "group_counts"),
@@ -167,12 +167,12 @@ def _spread_groups(result: Mapping[str, Any], values: str) -> dict[str, Any]:
     return spread
 
 
-def _summarize_fairness(result: Mapping[str, Any], label_names: Sequence[str]) -> Figures:
-    figures = {name: value for name, value in result.items() if isinstance(value, float)}
+def _summarize_fairness(result: Mapping[str, Any], label_names: Sequence[str]) -> Scores:
+    scores = {name: value for name, value in result.items() if isinstance(value, float)}
     for values, name, _ in GROUP_RATES:
         rates = _spread_groups(result, values).items()
-        figures |= {f"{name}{ending}": value for ending, value in rates if value is not None}
-    return figures
+        scores |= {f"{name}{ending}": value for ending, value in rates if value is not None}
+    return scores
 
 
 def _count_groups(result: Mapping[str, Any]) -> Counts:
@@ -206,7 +206,7 @@ def _leave_out_intervals(label_names: Sequence[str]) -> dict[str, Any]:
     return {"num_resamples": 0}
 
 
-def _summarize_costs(result: Mapping[str, Any], label_names: Sequence[str]) -> Figures:
+def _summarize_costs(result: Mapping[str, Any], label_names: Sequence[str]) -> Scores:
     bits, separators = result["bits_per_step"], result["separator_bits_per_step"]
     return {"bits_per_step": bits, "bits_per_step_of_lines": bits - separators}
 
@@ -299,13 +299,13 @@ class Measurement:
     """What an evaluation found.
 
     Attributes:
-        figures (`dict[str, float]`): The headline first.
+        scores (`dict[str, float]`): The headline first.
         num_rows (`int`): Number of examples that were measured; of a graph, its labeled nodes in the split.
-        counts (`dict[str, int]`): Number of examples behind a figure, where it is not `num_rows`.
+        counts (`dict[str, int]`): Number of examples behind a score, where it is not `num_rows`.
         num_fit_rows (`int`): Number of training rows that a probe was fitted on; 0 where none is.
     """
 
-    figures: Figures
+    scores: Scores
     num_rows: int
     counts: Counts
     num_fit_rows: int = 0
@@ -319,10 +319,10 @@ class Measurement:
         num_rows: int,
         num_fit_rows: int = 0,
     ) -> "Measurement":
-        """What a metric returned, as figures with their counts."""
-        figures, counts = task.summarize(result, label_names), task.count(result)
-        counts = {name: number for name, number in counts.items() if name in figures}
-        return cls(figures, num_rows, counts, num_fit_rows)
+        """What a metric returned, as scores with their counts."""
+        scores, counts = task.summarize(result, label_names), task.count(result)
+        counts = {name: number for name, number in counts.items() if name in scores}
+        return cls(scores, num_rows, counts, num_fit_rows)
 
 
 def move_to_model(batch: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]:
@@ -341,7 +341,7 @@ def move_to_model(batch: Mapping[str, Any], model: PreTrainedModel) -> dict[str,
 __all__ = [
     "TASKS",
     "EvaluationTask",
-    "Figures",
+    "Scores",
     "Measurement",
     "gather_nodes",
     "get_task",

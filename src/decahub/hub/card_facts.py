@@ -58,7 +58,7 @@ class CardArguments:
     )
     card_license: str | None = field(
         default=None,
-        metadata={"help": "Licence of the weights; by default the one the catalog states for the data set."},
+        metadata={"help": "License of the weights; by default the one the catalog states for the dataset."},
     )
 
     def __post_init__(self):
@@ -102,7 +102,7 @@ class FolderFacts:
     train_log: list[dict[str, Any]]
     method: Method
     entry: ModelEntry
-    pictures: list[str]
+    images: list[str]
     split_results: SplitResults | None
 
     @classmethod
@@ -123,7 +123,7 @@ class FolderFacts:
             train_log=read_train_log(folder),
             method=method,
             entry=entry,
-            pictures=sorted(path.name for path in folder.glob("*.png")),
+            images=sorted(path.name for path in folder.glob("*.png")),
             split_results=read_split_results(folder),
         )
 
@@ -145,7 +145,7 @@ class FolderFacts:
     @property
     def pipeline_tag(self) -> str | None:
         """The Hub's name of the task, where transformers has a pipeline for it."""
-        if not self.entry.image_processors:  # all of those pipelines read pictures
+        if not self.entry.image_processors:  # all of those pipelines read images
             return None
         return PIPELINE_TAGS.get(self.auto_class or "")
 
@@ -173,12 +173,12 @@ class FolderFacts:
 
     @property
     def dataset(self) -> DatasetEntry | None:
-        """The data set in the catalog; `None` for a user's own data."""
+        """The dataset in the catalog; `None` for a user's own data."""
         return DATASETS.get(self.evaluation["dataset"]["name"])
 
     @property
     def license(self) -> str:
-        """Identifier of the licence of the weights.
+        """Identifier of the license of the weights.
 
         Raises:
             ValueError: If neither the recipe nor the catalog gives one.
@@ -188,8 +188,8 @@ class FolderFacts:
         if self.dataset is None:
             name = self.evaluation["dataset"]["name"]
             raise ValueError(
-                f"`card_license` must be given for a data set that is not in the catalog; got none for {name!r}. "
-                "Write the licence of the weights into the recipe."
+                f"`card_license` must be given for a dataset that is not in the catalog; got none for {name!r}. "
+                "Write the license of the weights into the recipe."
             )
         return self.dataset.license
 

@@ -1,9 +1,9 @@
-"""Model folders: everything that a Hub repository of ours holds, written so that a fault never harms an older folder.
+"""Model folders: everything that a Hub repository of ours holds, written so that an error never harms an older folder.
 
 config.json  preprocessor_config.json  model.safetensors   what `from_pretrained` reads
 evaluation.json  recipe.yaml  train_log.jsonl              what was measured, and how the weights came about
 splits.json                                                optional: results of the same recipe on all splits
-README.md  *.png                                           the card, rendered from the above, and its pictures
+README.md  *.png                                           the card, rendered from the above, and its images
 SHA256SUMS                                                 hashes of all of them, in the format of `sha256sum -c`
 """
 
@@ -46,13 +46,13 @@ def save_model_folder(
     recipe: Mapping[str, Any],
     train_log: str | os.PathLike | None = None,
     training_minutes: float | None = None,
-    pictures: Iterable[str | os.PathLike] = (),
+    images: Iterable[str | os.PathLike] = (),
     extra_files: Iterable[str | os.PathLike] = (),
 ) -> Path:
     """Writes a model folder, complete or not at all.
 
     The files are first written to a hidden sibling (`.<name>.partial`), weights before the card, and then renamed into
-    place one by one, checksums last. A fault before that, such as a full disk or a kill, leaves an older folder as it
+    place one by one, checksums last. An error before that, such as a full disk or a kill, leaves an older folder as it
     was; a kill among the renames leaves a folder that its checksums refuse. Files in `folder` that are not part of the
     older model, such as `.git`, stay.
 
@@ -66,7 +66,7 @@ def save_model_folder(
         train_log (path, *optional*): JSON lines of the training loop; thinned to at most 200 kB.
         training_minutes (`float`, *optional*): time that training took; becomes a last line of the log, with the
             hardware and versions of this process.
-        pictures (iterable of paths): PNG files to show in the card, under their own names.
+        images (iterable of paths): PNG files to show in the card, under their own names.
         extra_files (iterable of paths): further JSON files to keep under their own names. The card shows
             `splits.json`, the results over all splits ([`SplitResults`]), as a table.
 
@@ -89,7 +89,7 @@ def save_model_folder(
         _save_weights(staging, model, processor)
         _write_facts(staging, evaluation, recipe)
         _write_log(staging, train_log, training_minutes)
-        _copy_files(staging, pictures, "pictures", ".png")
+        _copy_files(staging, images, "images", ".png")
         _copy_files(staging, extra_files, "extra_files", ".json")
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -231,16 +231,16 @@ def read_checksums(folder: Path) -> dict[str, str]:
     return checksums
 
 
-def find_checksum_faults(folder: Path) -> list[str]:
+def find_checksum_problems(folder: Path) -> list[str]:
     """What is wrong with the files of a folder, one sentence each; empty if all hashes agree."""
     expected = read_checksums(folder)
     present = list_files(folder)
-    faults = [f"{name} is missing" for name in expected if name not in present]
-    faults += [f"{name} is not listed in {CHECKSUMS}" for name in present if name not in expected]
+    problems = [f"{name} is missing" for name in expected if name not in present]
+    problems += [f"{name} is not listed in {CHECKSUMS}" for name in present if name not in expected]
     for name in present:
         if name in expected and hash_file(folder / name) != expected[name]:
-            faults.append(f"{name} has another hash than {CHECKSUMS} says")
-    return faults
+            problems.append(f"{name} has another hash than {CHECKSUMS} says")
+    return problems
 
 
 # Reading and writing single files
@@ -280,7 +280,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """The figures of a folder. Not the reader of `decahub.evaluation`, whose import brings torch and Accelerate.
+    """The scores of a folder. Not the reader of `decahub.evaluation`, whose import brings torch and Accelerate.
 
     Raises:
         FileNotFoundError: If there is no `evaluation.json`.

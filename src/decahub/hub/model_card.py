@@ -1,6 +1,6 @@
 """The model card of a folder, rendered from nothing but the files in it.
 
-A person writes the texts of [`CardArguments`] into the recipe; every figure comes from `evaluation.json`, and what the
+A person writes the texts of [`CardArguments`] into the recipe; every score comes from `evaluation.json`, and what the
 method is from the tables of decahub.
 """
 
@@ -39,12 +39,12 @@ def render_model_card(folder: str | os.PathLike) -> ModelCard:
     facts = FolderFacts.from_folder(Path(folder))
     # Not `ModelCard.from_template`, whose templates print nothing where a name is misspelt.
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = format_figure
+    environment.filters["score"] = format_score
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     text = template.render(
         facts=facts,
         metadata=build_metadata(facts).to_yaml(),
-        figures=[{**row, "value": format_figure(row["value"])} for row in facts.evaluation["figures"]],
+        scores=[{**row, "value": format_score(row["value"])} for row in facts.evaluation["figures"]],
         training=describe_training(facts.training),
         versions=join_versions(facts.evaluation["versions"]),
         minutes=format_minutes(facts.evaluation["minutes"]),
@@ -72,7 +72,7 @@ def refresh_model_card(folder: str | os.PathLike) -> None:
 
 def build_metadata(facts: FolderFacts) -> ModelCardData:
     """The front matter of a card."""
-    dataset, figures = facts.dataset, facts.evaluation["figures"]
+    dataset, scores = facts.dataset, facts.evaluation["figures"]
     paper = [f"arxiv:{facts.method.arxiv}"] if facts.method.arxiv else []
     terms = dataset if facts.license == "other" else None
     return ModelCardData(
@@ -83,10 +83,10 @@ def build_metadata(facts: FolderFacts) -> ModelCardData:
         pipeline_tag=facts.pipeline_tag,
         tags=[facts.method.name, *facts.task_tags, *paper, *(["custom_code"] if facts.has_code else [])],
         datasets=[dataset.hub_id] if dataset is not None and dataset.hub_id else None,
-        metrics=[figures[0]["metric"]],  # the headline; the model-index has all
+        metrics=[scores[0]["metric"]],  # the headline; the model-index has all
         base_model=facts.card.card_base_model,
         model_name=facts.card.card_title,
-        eval_results=[_build_eval_result(facts, row) for row in figures],
+        eval_results=[_build_eval_result(facts, row) for row in scores],
     )
 
 
@@ -113,8 +113,8 @@ def describe_training(summary: dict[str, Any] | None) -> str:
     return f"Trained{length}, {minutes} on {summary['hardware']} with {versions}."
 
 
-def format_figure(value: float) -> str:
-    """A figure with four significant digits, more than any of the test sets can tell apart."""
+def format_score(value: float) -> str:
+    """A score with four significant digits, more than any of the test sets can tell apart."""
     return f"{value:.4g}"
 
 
@@ -133,7 +133,7 @@ def format_cell(value: Any) -> str:
     """A value of a table: four digits for a fraction, commas between the items of a list."""
     if isinstance(value, list):
         return ", ".join(map(format_cell, value))
-    return format_figure(value) if isinstance(value, float) else str(value)
+    return format_score(value) if isinstance(value, float) else str(value)
 
 
 def join_versions(versions: dict[str, str]) -> str:
@@ -168,7 +168,7 @@ def check_card(text: str) -> None:
         required = ", ".join(REQUIRED_METADATA)
         raise ValueError(f"The front matter of {CARD} must hold {required}; {missing[0]} is missing.")
     if metadata["license"] == "other" and not metadata.get("license_name"):
-        raise ValueError(f"`license_name` in {CARD} must be given for the licence 'other'; got none. Name the terms.")
+        raise ValueError(f"`license_name` in {CARD} must be given for the license 'other'; got none. Name the terms.")
     if not all(isinstance(tag, str) for tag in metadata["tags"]):
         raise ValueError(f"`tags` in {CARD} must be texts; got {metadata['tags']!r}.")
     ModelCardData(**metadata)  # refuses a model-index that cannot be parsed

@@ -21,7 +21,7 @@ from .folder import (
     CARD,
     CHECKSUMS,
     CONFIG,
-    find_checksum_faults,
+    find_checksum_problems,
     list_files,
     read_json,
     set_recipe_value,
@@ -48,7 +48,7 @@ def publish(
     """Uploads a model folder with the code of its room, in one commit.
 
     The repository and the branch are made if they do not exist. Files of an earlier version that this one lacks are
-    removed in the same commit. Everything is checked before the first request, so a faulty folder changes nothing.
+    removed in the same commit. Everything is checked before the first request, so a broken folder changes nothing.
 
     Args:
         folder (`str` or `os.PathLike`): a folder of [`save_model_folder`].
@@ -96,9 +96,9 @@ def stage_repository(folder: str | os.PathLike, repo_id: str, staging: Path) -> 
     if "/" not in repo_id:
         raise ValueError(f"`repo_id` must be '<owner>/<name>'; got {repo_id!r}. Put the owner in front.")
     _refuse_unfit_files(folder)
-    if faults := find_checksum_faults(folder):
+    if problems := find_checksum_problems(folder):
         raise ValueError(
-            f"The files in {str(folder)!r} must agree with {CHECKSUMS}; {'; '.join(faults)}. "
+            f"The files in {str(folder)!r} must agree with {CHECKSUMS}; {'; '.join(problems)}. "
             "Restore the files, or run `decahub card` if the change is meant."
         )
     for name in list_files(folder):

@@ -20,7 +20,7 @@ class SplitResults:
     """Results over all splits.
 
     Attributes:
-        metric (`str`): figure that the rows hold.
+        metric (`str`): score that the rows hold.
         rows (`list[dict]`): one for each split, all with the same keys: `split` and `value` (the mean where there are
             several seeds), and as wanted `seeds`, `spread`, `n`, `model`, ...
         mean (`float`): mean of the values.

@@ -17,17 +17,17 @@ from decahub.data.catalog import DATASETS
 from decahub.data.loading import DATA_DIR_VARIABLE
 from decahub.evaluation import evaluate_folder
 
-from .folder import CARD, CONFIG, EVALUATION, find_checksum_faults, list_files, read_evaluation, read_json
+from .folder import CARD, CONFIG, EVALUATION, find_checksum_problems, list_files, read_evaluation, read_json
 from .model_card import render_model_card
 
 
 # Other kernels or another number of threads flip a borderline prediction: 2 in 1000 cover every machine tried so far.
-FIGURE_TOLERANCE = 2e-3
+SCORE_TOLERANCE = 2e-3
 # On a part of the rows a share lies within four of its standard errors, at most 0.5 / sqrt(n) each. Bits per step of a
-# groove vary as much (0.50 over the test grooves of the Groove data set).
+# groove vary as much (0.50 over the test grooves of the Groove dataset).
 STANDARD_ERRORS = 4
-# What faulty files raise; anything else is a fault of ours and is not caught.
-FOLDER_FAULTS = (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError, SafetensorError)
+# What broken files raise; anything else is a bug of ours and is not caught.
+FOLDER_ERRORS = (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError, SafetensorError)
 
 Outcome = Literal["passed", "failed", "not done"]
 
@@ -55,7 +55,7 @@ class VerificationReport:
 
     @property
     def exit_code(self) -> int:
-        """0 if all is well, 1 if a check failed, 3 if none failed but the figures were not measured again."""
+        """0 if all is well, 1 if a check failed, 3 if none failed but the scores were not measured again."""
         outcomes = {check.outcome for check in self.checks}
         return 1 if "failed" in outcomes else 3 if "not done" in outcomes else 0
 
@@ -63,18 +63,18 @@ class VerificationReport:
 def verify(
     folder: str | os.PathLike, data_dir: str | os.PathLike | None = None, limit: int | None = None
 ) -> VerificationReport:
-    """Checks a model folder: hashes, configuration, weights, card, and, where the data is at hand, the figures.
+    """Checks a model folder: hashes, configuration, weights, card, and, where the data is at hand, the scores.
 
-    Figures are measured again on local data only, since a set of the same name on the Hub may hold other files.
+    Scores are measured again on local data only, since a set of the same name on the Hub may hold other files.
 
     Args:
         folder (`str` or `os.PathLike`): a folder of [`save_model_folder`], or a download of a published one.
-        data_dir (`str` or `os.PathLike`, *optional*): holds the data sets; by default `$DECAHUB_DATA_DIR`.
+        data_dir (`str` or `os.PathLike`, *optional*): holds the datasets; by default `$DECAHUB_DATA_DIR`.
         limit (`int`, *optional*): measure on the first `limit` rows (nodes of graphs) only, by default on as many as
-            were published. With fewer the first figure alone is compared, within `2 / sqrt(limit)` instead of 0.002.
+            were published. With fewer the first score alone is compared, within `2 / sqrt(limit)` instead of 0.002.
 
     Returns:
-        [`VerificationReport`]: never raises for a fault of the folder's files; that is what the report is for.
+        [`VerificationReport`]: never raises for an error of the folder's files; that is what the report is for.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -87,14 +87,14 @@ def verify(
     if report.exit_code:
         report.checks.append(Check("figures", "not done", "not re-evaluated, because a check before failed"))
     else:
-        report.checks.extend(_check_figures(folder, data_dir, limit))
+        report.checks.extend(_check_scores(folder, data_dir, limit))
     return report
 
 
 def _run(name: str, check: Callable[[Path], str], folder: Path) -> Check:
     try:
         return Check(name, "passed", check(folder))
-    except FOLDER_FAULTS as error:
+    except FOLDER_ERRORS as error:
         return Check(name, "failed", _describe(error))
 
 
@@ -105,8 +105,8 @@ def _describe(error: Exception) -> str:
 
 def check_files(folder: Path) -> str:
     """All hashes agree."""
-    if faults := find_checksum_faults(folder):
-        raise ValueError("; ".join(faults))
+    if problems := find_checksum_problems(folder):
+        raise ValueError("; ".join(problems))
     return f"{len(list_files(folder))} files have the listed hashes"
 
 
@@ -132,15 +132,15 @@ def check_weights(folder: Path) -> str:
     return f"{architecture}, {model.num_parameters():,} parameters"
 
 
-def check_card_figures(folder: Path) -> str:
-    """The figures in the card's front matter are those of the evaluation."""
+def check_card_scores(folder: Path) -> str:
+    """The scores in the card's front matter are those of the evaluation."""
     metadata = ModelCard((folder / CARD).read_text(encoding="utf-8")).data.to_dict()
     _, results = model_index_to_eval_results(metadata.get("model-index") or [])
     in_card = {result.metric_type: result.metric_value for result in results}
     measured = {row["metric"]: row["value"] for row in read_evaluation(folder)["figures"]}
     if in_card != measured:
         raise ValueError(f"the card says {in_card}, {EVALUATION} says {measured}")
-    return f"{len(measured)} figures as in {EVALUATION}"
+    return f"{len(measured)} scores as in {EVALUATION}"
 
 
 def check_card_text(folder: Path) -> str:
@@ -154,12 +154,12 @@ CHECKS: dict[str, Callable[[Path], str]] = {
     "files": check_files,
     "configuration": check_configuration,
     "weights": check_weights,
-    "card figures": check_card_figures,
+    "card scores": check_card_scores,
     "card text": check_card_text,
 }
 
 
-def _check_figures(folder: Path, data_dir: str | os.PathLike | None, limit: int | None) -> list[Check]:
+def _check_scores(folder: Path, data_dir: str | os.PathLike | None, limit: int | None) -> list[Check]:
     published = read_evaluation(folder)
     data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)
     entry = DATASETS.get(published["dataset"]["name"])
@@ -174,7 +174,7 @@ def _check_figures(folder: Path, data_dir: str | os.PathLike | None, limit: int 
     except FileNotFoundError as error:
         return [Check("figures", "not done", f"not re-evaluated: {_describe(error)}")]
     values = {row["metric"]: row["value"] for row in measured["figures"]}
-    rows, tolerance = published["figures"], FIGURE_TOLERANCE
+    rows, tolerance = published["figures"], SCORE_TOLERANCE
     num_rows = measured["dataset"]["num_rows"]
     if num_rows < published_rows:
         rows, tolerance = rows[:1], STANDARD_ERRORS * 0.5 / math.sqrt(num_rows)

@@ -1,4 +1,4 @@
-"""Pipeline "drum-generation": first bars of a groove in, the whole as text, MIDI, picture and sound out."""
+"""Pipeline "drum-generation": first bars of a groove in, the whole as text, MIDI, plot and sound out."""
 
 import contextlib
 import dataclasses
@@ -74,7 +74,7 @@ class DrumGenerationPipeline(Pipeline):
     Whatever the weights and the temperature, each answer has exactly the bars that were asked for: the writing is
     constrained by its grammar. A groove is a MIDI file (path, bytes, file object), a score of symusic or pretty_midi,
     notes with their ticks, a text, a roll, or `None` or `""` for a groove without a given beginning. A list of grooves
-    or a column of a data set is a batch, which is computed together; `batch_size` splits it. Of an iterator so many
+    or a column of a dataset is a batch, which is computed together; `batch_size` splits it. Of an iterator so many
     are taken at a time, by default one, and answered before the next.
 
     Args of a call:

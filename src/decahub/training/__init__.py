@@ -5,7 +5,7 @@ average of the weights, checkpoints, logs, resuming):
 
     @dataclass
     class Arguments(LoopArguments):
-        dataset: str = argument("cifar10", "Name of the data set.")
+        dataset: str = argument("cifar10", "Name of the dataset.")
 
     arguments = load_recipe(Arguments)  # train.py recipe.yaml --learning_rate 1e-3
     set_seed(arguments.seed)
@@ -22,13 +22,14 @@ average of the weights, checkpoints, logs, resuming):
         result.model.save_pretrained(arguments.output_dir)
 """
 
+from decahub.environment import describe_command, describe_hardware, describe_versions
+from decahub.seeding import derive_seed, seed_everything
+
 from .arguments import LoopArguments, argument
 from .checkpoint import CheckpointError
-from .environment import describe_command, describe_hardware, describe_versions
 from .loop import TrainingResult, train
 from .recipe import RecipeError, load_recipe, recipe_to_yaml
 from .schedules import SCHEDULES, build_scheduler
-from .seeding import derive_seed, seed_everything
 from .update_runner import DivergenceError
 from .updates import Update
 

@@ -36,7 +36,7 @@ class LoopArguments:
     use_cpu: bool = argument(False, "Train on the CPU even where there is an accelerator.")
 
     # Length
-    num_train_epochs: float = argument(1.0, "Passes over the data set; may be a fraction.")
+    num_train_epochs: float = argument(1.0, "Passes over the dataset; may be a fraction.")
     max_steps: int | None = argument(None, "Optimizer steps; replaces `num_train_epochs` where given.")
 
     # Batches
@@ -74,7 +74,7 @@ class LoopArguments:
     eval_steps: int | None = argument(None, "Optimizer steps between evaluations.")
     eval_epochs: int | None = argument(None, "Epochs between evaluations.")
     metric_for_best_model: str | None = argument(
-        None, "Return the weights with the best value of this figure of `evaluate` instead of the last ones."
+        None, "Return the weights with the best value of this score of `evaluate` instead of the last ones."
     )
     greater_is_better: bool = argument(True, "Whether a larger value of `metric_for_best_model` is better.")
     best_model_ties: Literal["first", "last"] = argument(

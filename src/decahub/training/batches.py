@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from .seeding import derive_seed
+from decahub.seeding import derive_seed
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -17,13 +17,13 @@ class EpochBatches(Sampler[list[int]]):
     within a micro-batch the processes do. So the rows of a step do not depend on how it is divided.
 
     Args:
-        num_rows (`int`): length of the data set, at least 1.
+        num_rows (`int`): length of the dataset, at least 1.
         batch_size (`int`): rows of one micro-batch in one process.
         accumulation_steps (`int`): micro-batches of one optimizer step.
         seed (`int`): seed of the order.
         rank (`int`): index of this process.
         num_processes (`int`): number of processes.
-        drop_last (`bool`): leave out what is left when no full step can be made. A data set smaller than one step is
+        drop_last (`bool`): leave out what is left when no full step can be made. A dataset smaller than one step is
             one step nevertheless. Where rows do not divide evenly among processes, the first rows of the epoch are
             used again.
     """
@@ -101,7 +101,7 @@ def iterate_batches(
 
     Without workers rows are read here, one after the other, as a data loader would do: to build one for each epoch
     takes as long as a step on a small graph, which is an epoch. Workers are started anew in each epoch: persistent
-    ones would keep a copy of the data set that never hears of `set_epoch`. Their seeds come from a generator of its
+    ones would keep a copy of the dataset that never hears of `set_epoch`. Their seeds come from a generator of its
     own; the global one is left alone.
     """
     if num_workers == 0:

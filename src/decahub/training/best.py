@@ -23,8 +23,8 @@ class BestWeights:
 
     Args:
         output_dir (`str` or `Path`): folder of the run.
-        metric (`str`, *optional*): figure that decides; `None` keeps nothing.
-        greater_is_better (`bool`): direction of the figure.
+        metric (`str`, *optional*): score that decides; `None` keeps nothing.
+        greater_is_better (`bool`): direction of the score.
         ties (`str`): which of two equal evaluations is kept, "first" or "last".
     """
 
@@ -45,13 +45,13 @@ class BestWeights:
         """Whether `metrics` take the place of the `best` so far; NaN never does.
 
         Raises:
-            ValueError: If the figure is not among `metrics`.
+            ValueError: If the score is not among `metrics`.
         """
         if self.metric is None:
             return False
         if self.metric not in metrics:
             raise ValueError(
-                f"`metric_for_best_model` must be a figure of `evaluate` ({', '.join(metrics)}); got {self.metric!r}."
+                f"`metric_for_best_model` must be a score of `evaluate` ({', '.join(metrics)}); got {self.metric!r}."
             )
         value = metrics[self.metric]
         if math.isnan(value):

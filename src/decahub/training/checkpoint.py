@@ -121,10 +121,10 @@ class CheckpointFolder:
             self._refuse_newer_than(-1)
             return None
         path = Path(resume_from_checkpoint)
-        fault = find_fault(path)
-        if fault:
+        problem = find_problem(path)
+        if problem:
             raise CheckpointError(
-                f"`resume_from_checkpoint` must be an intact checkpoint; got {str(path)!r}: {fault}."
+                f"`resume_from_checkpoint` must be an intact checkpoint; got {str(path)!r}: {problem}."
             )
         self._refuse_newer_than(get_step(path))
         return path
@@ -132,14 +132,15 @@ class CheckpointFolder:
     def _find_newest_intact(self) -> Path | None:
         candidates = self.list_newest_first()
         for path in candidates:
-            fault = find_fault(path)
-            if not fault:
+            problem = find_problem(path)
+            if not problem:
                 return path
-            logger.warning("%s is skipped: %s.", path.name, fault)
+            logger.warning("%s is skipped: %s.", path.name, problem)
         if candidates:
             raise CheckpointError(
                 f"`output_dir` must hold an intact checkpoint to resume from; none of the {len(candidates)} in "
-                f"{self.output_dir} is ({candidates[0].name}: {find_fault(candidates[0])}). Delete them to start anew."
+                f"{self.output_dir} is ({candidates[0].name}: {find_problem(candidates[0])}). Delete them to start "
+                "anew."
             )
         return None
 
@@ -165,7 +166,7 @@ def get_step(path: Path) -> int:
     return int(match.group(1)) if match else -1
 
 
-def find_fault(path: Path) -> str | None:
+def find_problem(path: Path) -> str | None:
     """What is wrong with the checkpoint at `path`, in a few words; `None` if every file has its recorded hash."""
     if not path.is_dir():
         return "there is no such folder"
@@ -198,7 +199,7 @@ def _write_progress(folder: Path, progress: dict[str, Any]) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Figures may be NaN, which Python writes and reads back."""
+    """Scores may be NaN, which Python writes and reads back."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -207,4 +208,4 @@ def _compute_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-__all__ = ["CheckpointError", "CheckpointFolder", "find_fault", "get_step", "read_progress"]
+__all__ = ["CheckpointError", "CheckpointFolder", "find_problem", "get_step", "read_progress"]

@@ -25,13 +25,14 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from decahub.seeding import seed_everything
+
 from .arguments import LoopArguments
 from .batches import EpochBatches, iterate_batches
 from .best import BestWeights
 from .checkpoint import CheckpointError, CheckpointFolder, read_progress
 from .ema import ExponentialMovingAverage
 from .progress import Progress
-from .seeding import seed_everything
 from .train_log import EVALUATED, TermWindow, TrainLog, compute_means
 from .update_runner import UpdateRunner
 from .updates import Update
@@ -50,8 +51,8 @@ class TrainingResult:
         model (`PreTrainedModel`): the trained model without wrappers, in evaluation mode: with the averaged weights
             where `ema_decay` was set, with those of the best evaluation where `metric_for_best_model` was.
         step (`int`): iterations made.
-        epoch (`float`): passes over the data set.
-        metrics (`dict[str, float]`): figures of the last evaluation, or of the best if `metric_for_best_model` is set.
+        epoch (`float`): passes over the dataset.
+        metrics (`dict[str, float]`): scores of the last evaluation, or of the best if `metric_for_best_model` is set.
         minutes (`float`): time spent, over all starts of the run.
         skipped_updates (`int`): updates left out because their loss or gradient was not finite.
         checkpoint (`Path`): the last checkpoint.
@@ -82,19 +83,19 @@ def train(
     companions: Mapping[str, nn.Module] | None = None,
     evaluate: Evaluate | None = None,
 ) -> TrainingResult:
-    """Train `model` in place and return it with the figures of the run.
+    """Train `model` in place and return it with the scores of the run.
 
     Every iteration takes the next batch and makes each update in order: forward, backward, clipping, optimizer,
     schedule. Checkpoints, `train_log.jsonl` and trackers go to `arguments.output_dir`. Started again with the same
     arguments, a killed run goes on from its newest checkpoint and ends with the same weights bit for bit (on a CPU),
-    provided that with worker processes the items of the data set depend on (seed, epoch, index) alone.
+    provided that with worker processes the items of the dataset depend on (seed, epoch, index) alone.
 
-    What has a method `set_epoch` (data set, `collate_fn`, a step) is told the epoch before each begins.
+    What has a method `set_epoch` (dataset, `collate_fn`, a step) is told the epoch before each begins.
 
     Args:
         model (`PreTrainedModel`): the model to train.
         updates (`Update` or sequence of them): run in order in every iteration.
-        train_dataset (map-style data set): rows; may have just one, such as a graph.
+        train_dataset (map-style dataset): rows; may have just one, such as a graph.
         arguments (`LoopArguments`): everything else.
         collate_fn (`Callable`, *optional*): makes a batch of a list of rows.
         companions (`Mapping[str, torch.nn.Module]`, *optional*): further modules that steps are given by keyword (a
@@ -298,7 +299,7 @@ class _Loop:
                 listener.set_epoch(epoch)
 
     def _fetch(self, rows: Iterator[Any], num_batches: int) -> list[Any]:
-        """Micro-batches of the next step; seeded as well, for data sets that draw from the global generators."""
+        """Micro-batches of the next step; seeded as well, for datasets that draw from the global generators."""
         batches = []
         for number in range(num_batches):
             seed_everything(self.arguments.seed, "batch", self.progress.step, number, self.accelerator.process_index)
@@ -328,7 +329,7 @@ class _Loop:
         return self.progress.step == self.num_steps or self._is_out_of_patience()
 
     def _is_out_of_patience(self) -> bool:
-        """Whether the run ends early; equal in all processes and in all starts, since counters and figures are."""
+        """Whether the run ends early; equal in all processes and in all starts, since counters and scores are."""
         patience = self.arguments.early_stopping_patience
         return patience is not None and self.progress.evaluations_since_best >= patience
 

@@ -15,7 +15,7 @@ class Progress:
         seconds (`float`): time spent, over all starts of the run.
         evaluated_step (`int`): step of the last evaluation; -1 before the first.
         metrics (`dict[str, float]`): what it returned.
-        best_metrics (`dict[str, float]`): figures of the evaluation with the best `metric_for_best_model` so far.
+        best_metrics (`dict[str, float]`): scores of the evaluation with the best `metric_for_best_model` so far.
         evaluations_since_best (`int`): evaluations after that one.
         settings (`dict`): what must stay the same for the run to be continued exactly.
         learning_rates (`dict[str, float]`): rate of each update's last run, by its name in the log.

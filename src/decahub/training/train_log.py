@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 
 LOG_FILE = "train_log.jsonl"
-EVALUATED = "eval_"  # stands before each figure of an evaluation
+EVALUATED = "eval_"  # stands before each score of an evaluation
 SIGNIFICANT_DIGITS = 7  # what float32 holds
 
 
@@ -63,7 +63,7 @@ class TrainLog:
         self.path = Path(output_dir) / LOG_FILE
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one line; figures that are not finite become null."""
+        """Add one line; scores that are not finite become null."""
         line = json.dumps({name: _to_json(value) for name, value in record.items()}, allow_nan=False)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")

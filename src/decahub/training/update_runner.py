@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from decahub.seeding import seed_everything
+
 from .arguments import LoopArguments
 from .progress import Progress
-from .seeding import seed_everything
 from .updates import Update, check_terms
 
 

@@ -1,4 +1,4 @@
-"""From sums of single texts to figures of a set of texts, with bootstrap intervals."""
+"""From sums of single texts to scores of a set of texts, with bootstrap intervals."""
 
 import numpy as np
 
@@ -10,8 +10,8 @@ class Corpus:
     """Sums of the texts of one set.
 
     Args:
-        sums (`dict[str, np.ndarray of shape (num_texts, 2)]`): Numerators and denominators of each figure; a text with
-            denominator 0 has no such figure.
+        sums (`dict[str, np.ndarray of shape (num_texts, 2)]`): Numerators and denominators of each score; a text with
+            denominator 0 has no such score.
         counts (`dict[str, np.ndarray of shape (num_texts, num_values)]`, *optional*): What distributions are made of.
     """
 
@@ -24,18 +24,18 @@ class Corpus:
         return max((len(values) for values in self.sums.values()), default=0)
 
     def count_excluded(self) -> dict[str, int]:
-        """Number of texts without a figure, for figures that some text lacks."""
+        """Number of texts without a score, for scores that some text lacks."""
         excluded = {name: int((values[:, 1] == 0).sum()) for name, values in self.sums.items()}
         return {name: number for name, number in excluded.items() if number}
 
     def pool(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Figures of sets in which each text occurs several times or not at all.
+        """Scores of sets in which each text occurs several times or not at all.
 
         Args:
             weights (`np.ndarray` of shape `(num_sets, num_texts)`): How often.
 
         Returns:
-            `dict[str, np.ndarray of shape (num_sets,)]`: NaN where no text of a set has the figure.
+            `dict[str, np.ndarray of shape (num_sets,)]`: NaN where no text of a set has the score.
         """
         pooled = {}
         for name, values in self.sums.items():
@@ -73,7 +73,7 @@ def compute_divergence(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def measure(
     corpus: Corpus, weights: np.ndarray, reference: Corpus | None = None, reference_weights: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Figures of a set, and its divergences from a reference where there is one.
+    """Scores of a set, and its divergences from a reference where there is one.
 
     Args:
         corpus (`Corpus`): Sums of the set.
@@ -84,11 +84,11 @@ def measure(
     Returns:
         `dict[str, np.ndarray of shape (num_sets,)]`.
     """
-    figures = corpus.pool(weights)
+    scores = corpus.pool(weights)
     if reference is not None and reference_weights is not None:
         ours, theirs = corpus.pool_counts(weights), reference.pool_counts(reference_weights)
-        figures |= {name: compute_divergence(ours[name], theirs[name]) for name in ours if name in theirs}
-    return figures
+        scores |= {name: compute_divergence(ours[name], theirs[name]) for name in ours if name in theirs}
+    return scores
 
 
 def draw_weights(num_texts: int, num_resamples: int, generator: np.random.Generator) -> np.ndarray:

@@ -27,11 +27,11 @@ from .structure import BAR_LINES, MAX_BARS
 
 _DESCRIPTION = """
 How a set of drum texts is built, after Zhang and Callison-Burch (arXiv 2301.01162), with additions. Nearer to the
-figures of human texts is better, in either direction.
+scores of human texts is better, in either direction.
 
 Silent bars at the beginning and at the end of a text are left out, but for the shares of well-formed texts.
 
-The paper's figures; the authors' script measures silent bars, too, so compare with its figures by
+The paper's scores; the authors' script measures silent bars, too, so compare with its scores by
 `strip_silence=False, trim_empty=False`:
 
 - "stability": Levenshtein distance of a bar to the neighbor that is nearer to it, mean over the inner bars of all
@@ -70,16 +70,16 @@ Args:
     cluster (str, optional, defaults to "exact"): "sklearn" divides stabilities as the authors' script, whose result
         depends on a random start.
     strip_silence (bool, optional, defaults to True): leave out silent bars at the beginning of each text.
-    trim_empty (bool, optional, defaults to True): leave out silent bars at the end in the paper's figures; from the
+    trim_empty (bool, optional, defaults to True): leave out silent bars at the end in the paper's scores; from the
         additions they always are.
     num_resamples (int, optional, defaults to 1000): sets that the intervals are drawn from; 0 for no intervals.
     seed (int, optional, defaults to 0): seed of the draws.
 
 Returns:
-    dict: each figure by its name (None where no text has it); with `references` the dict "reference_figures"; with
+    dict: each score by its name (None where no text has it); with `references` the dict "reference_figures"; with
     intervals "intervals" and, with `references`, "difference_intervals" (predictions minus references), dicts of the
     middle 95 percent over texts drawn with replacement; "num_texts"; "num_excluded", the number of texts without a
-    figure, by figure: stability needs three bars, the clusters two stabilities.
+    score, by score: stability needs three bars, the clusters two stabilities.
 
 Example:
     >>> metric = decahub.load_metric("drum_structure")
@@ -116,7 +116,7 @@ def sum_texts(
     strip_silence: bool = True,
     trim_empty: bool = True,
 ) -> Corpus:
-    """Sums of the figures of each text; arguments are those of the metric."""
+    """Sums of the scores of each text; arguments are those of the metric."""
 
     def read(text: str) -> str:
         return drop_silence(drop_marks(text, MARKS), bar_lines, at_start=strip_silence, at_end=False)
@@ -173,19 +173,19 @@ def _check(options: dict[str, int], inputs: dict[str, list]) -> None:
         raise ValueError(f"`num_steps` must be at least 1; got {min(inputs['num_steps'])}. Leave such texts out.")
 
 
-def _to_plain(figures: dict[str, np.ndarray]) -> dict[str, float | None]:
-    return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in figures.items()}
+def _to_plain(scores: dict[str, np.ndarray]) -> dict[str, float | None]:
+    return {name: None if np.isnan(value[0]) else float(value[0]) for name, value in scores.items()}
 
 
-def _find_intervals(figures: dict[str, np.ndarray]) -> dict[str, list[float]]:
-    intervals = {name: find_interval(values) for name, values in figures.items()}
+def _find_intervals(scores: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    intervals = {name: find_interval(values) for name, values in scores.items()}
     return {name: interval for name, interval in intervals.items() if interval is not None}
 
 
 def _report(corpora: list[Corpus], reference: Corpus | None, num_resamples: int, seed: int) -> dict:
-    """Figures, intervals and counts; each of `corpora` is a set of its own, with figures of its own."""
+    """Scores, intervals and counts; each of `corpora` is a set of its own, with scores of its own."""
     generator = np.random.default_rng(seed)
-    figures: dict[str, np.ndarray] = {}
+    scores: dict[str, np.ndarray] = {}
     resampled: dict[str, np.ndarray] = {}
     theirs: Any = None
     resampled_theirs: Any = None
@@ -193,10 +193,10 @@ def _report(corpora: list[Corpus], reference: Corpus | None, num_resamples: int,
         theirs = np.ones((1, reference.num_texts))
         resampled_theirs = draw_weights(reference.num_texts, num_resamples, generator)
     for corpus in corpora:
-        figures |= measure(corpus, np.ones((1, corpus.num_texts)), reference, theirs)
+        scores |= measure(corpus, np.ones((1, corpus.num_texts)), reference, theirs)
         weights = draw_weights(corpus.num_texts, num_resamples, generator)
         resampled |= measure(corpus, weights, reference, resampled_theirs)
-    result: dict = _to_plain(figures)
+    result: dict = _to_plain(scores)
     if num_resamples:
         result["intervals"] = _find_intervals(resampled)
     if reference is not None:
@@ -207,7 +207,7 @@ def _report(corpora: list[Corpus], reference: Corpus | None, num_resamples: int,
             result["difference_intervals"] = _find_intervals(shared)
     excluded = {name: number for corpus in corpora for name, number in corpus.count_excluded().items()}
     if excluded:
-        warnings.warn(f"Texts that are too short for a figure are left out of it: {excluded}.", stacklevel=2)
+        warnings.warn(f"Texts that are too short for a score are left out of it: {excluded}.", stacklevel=2)
     return result | {"num_texts": max(corpus.num_texts for corpus in corpora), "num_excluded": excluded}
 
 
@@ -227,7 +227,7 @@ class DrumStructure(evaluate.Metric):
         )
 
     def compute(self, *, predictions=None, references=None, **kwargs):
-        """The figures of what was added, and of what is given; see the description."""
+        """The scores of what was added, and of what is given; see the description."""
         inputs = {name: kwargs.pop(name, None) for name in INPUTS[2:]}
         if self.writer is None and all(values is None or not len(values) for values in (predictions, inputs["nll"])):
             raise ValueError("`predictions` or `nll` must be given; got neither.")

@@ -1,4 +1,4 @@
-"""What each drum text adds to the figures of a set of texts: sums, from its bars as arrays of hits."""
+"""What each drum text adds to the scores of a set of texts: sums, from its bars as arrays of hits."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -58,7 +58,7 @@ def pack_bars(bars: np.ndarray) -> list[bytes]:
 
 
 def sum_paper(text: str, bar_lines: int, max_bars: int | None, cluster: str) -> Sums:
-    """Sums of the paper's figures: distances in characters."""
+    """Sums of the paper's scores: distances in characters."""
     stabilities = compute_stability(text, bar_lines, max_bars)
     gap, spread = split_two_means(stabilities, cluster)
     return {

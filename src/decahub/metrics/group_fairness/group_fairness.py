@@ -26,7 +26,7 @@ the same. For each group, in the order of "groups":
 What is undefined is None, with a warning: differences where a single group occurs, rates of a group without nodes of
 a class. A group that lacks a rate is left out of the differences.
 
-With `num_bootstrap`, "<name>_interval" gives the percentile interval of each of the first five figures when the nodes
+With `num_bootstrap`, "<name>_interval" gives the percentile interval of each of the first five scores when the nodes
 are drawn anew with replacement. It covers the choice of test nodes as if they were independent, and nothing else.
 """
 
@@ -162,14 +162,14 @@ class Nodes:
         return counts.reshape(-1, *self.shape)
 
     def measure(self, weights=None):
-        """All figures that are single numbers, for each row of weights; NaN where undefined."""
+        """All scores that are single numbers, for each row of weights; NaN where undefined."""
         counts = self.count(weights)
         rates = compute_rates(counts)
         # Of two classes the second is the positive one; of more, each is compared with the rest.
         classes = slice(1, 2) if self.shape[1] == 2 else slice(None)
         parity, mean_parity = compute_gaps(rates["positive_rates"][..., classes])
         opportunity, mean_opportunity = compute_gaps(rates["true_positive_rates"][..., classes])
-        figures = {
+        scores = {
             "accuracy": np.trace(counts.sum(axis=-3), axis1=-2, axis2=-1) / len(self.cells),
             "roc_auc": np.full(counts.shape[:-3], np.nan),
             "f1": compute_f1(counts),
@@ -177,12 +177,12 @@ class Nodes:
             "equal_opportunity_difference": opportunity,
         }
         if max(self.shape) > 2:
-            figures["mean_statistical_parity_difference"] = mean_parity
-            figures["mean_equal_opportunity_difference"] = mean_opportunity
+            scores["mean_statistical_parity_difference"] = mean_parity
+            scores["mean_equal_opportunity_difference"] = mean_opportunity
         if self.scores is not None:
             rows = np.ones((1, len(self.cells))) if weights is None else weights
-            figures["roc_auc"] = compute_roc_auc(self.scores, self.is_positive, rows).reshape(counts.shape[:-3])
-        return figures
+            scores["roc_auc"] = compute_roc_auc(self.scores, self.is_positive, rows).reshape(counts.shape[:-3])
+        return scores
 
     def describe_groups(self):
         """The rates of each group as lists; `None` where undefined."""
@@ -209,7 +209,7 @@ class Nodes:
             warnings.warn("All nodes have the same label: `roc_auc` is None.", stacklevel=2)
 
     def resample(self, num_bootstrap, confidence, seed):
-        """Percentile intervals of the figures in `RESAMPLED`."""
+        """Percentile intervals of the scores in `RESAMPLED`."""
         if num_bootstrap < 0:
             raise ValueError(f"`num_bootstrap` must be at least 0 (no intervals); got {num_bootstrap}.")
         if not 0 < confidence < 1:
@@ -300,13 +300,13 @@ class GroupFairness(evaluate.Metric):
         self.add_batch(predictions=[prediction], references=[reference], groups=[group])
 
     def measure(self, *, predictions, references, groups, num_bootstrap=0, confidence=0.95, seed=0):
-        """The figures of `compute` at once, nothing stored: for a measurement in every epoch of a training run."""
+        """The scores of `compute` at once, nothing stored: for a measurement in every epoch of a training run."""
         nodes = Nodes(*_read(predictions, references, groups))
         nodes.warn()
-        figures = {name: _to_plain(value.item()) for name, value in nodes.measure().items()}
+        scores = {name: _to_plain(value.item()) for name, value in nodes.measure().items()}
         commonest = nodes.count().sum(axis=(0, 2)).max()
-        figures["majority_class_accuracy"] = float(commonest / len(nodes.cells))
-        return figures | nodes.describe_groups() | nodes.resample(num_bootstrap, confidence, seed)
+        scores["majority_class_accuracy"] = float(commonest / len(nodes.cells))
+        return scores | nodes.describe_groups() | nodes.resample(num_bootstrap, confidence, seed)
 
     def _compute(self, predictions, references, groups, num_bootstrap=0, confidence=0.95, seed=0):
         widths = {len(row) for row in predictions}

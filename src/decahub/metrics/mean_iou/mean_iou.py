@@ -6,8 +6,8 @@ import numpy as np
 
 
 _DESCRIPTION = """
-With I_c the correct pixels of class c, L_c its labeled and P_c its predicted pixels, each summed over the whole data
-set, and pixels with the ignored label left out of all three:
+With I_c the correct pixels of class c, L_c its labeled and P_c its predicted pixels, each summed over the whole
+dataset, and pixels with the ignored label left out of all three:
 
 - "mean_iou": mean over classes of I_c / (L_c + P_c - I_c);
 - "mean_accuracy": mean over classes of I_c / L_c;

@@ -82,18 +82,18 @@ def _measure(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
     confusion = pairs.reshape(num_labels, num_labels)  # row: label, column: prediction
     correct, occurrences = confusion.diagonal(), confusion.sum(axis=1) + confusion.sum(axis=0)
     occurs = occurrences > 0
-    figures: dict[str, float | None] = {
+    result: dict[str, float | None] = {
         "accuracy": float(correct.sum() / len(labels)),
         "macro_f1": float((2 * correct[occurs] / occurrences[occurs]).mean()),
     }
     if num_labels == 2:
         is_positive = labels == 1
-        figures["roc_auc"] = None
+        result["roc_auc"] = None
         if is_positive.all() or not is_positive.any():
             warnings.warn(f"`roc_auc` is None: all labels are {labels[0]}, and it needs both classes.", stacklevel=2)
         else:
-            figures["roc_auc"] = compute_roc_auc(scores[:, 1] - scores[:, 0], is_positive)
-    return figures
+            result["roc_auc"] = compute_roc_auc(scores[:, 1] - scores[:, 0], is_positive)
+    return result
 
 
 class NodeAccuracy(evaluate.Metric):
@@ -120,7 +120,7 @@ class NodeAccuracy(evaluate.Metric):
         self.add_batch(predictions=[prediction], references=[reference])
 
     def measure(self, *, predictions, references):
-        """The figures of `compute` at once, nothing stored: for a measurement in every epoch of a training run."""
+        """The scores of `compute` at once, nothing stored: for a measurement in every epoch of a training run."""
         scores, labels = np.asarray(predictions, dtype=np.float64), np.asarray(references, dtype=np.int64)
         _check(scores, labels)
         return _measure(scores, labels)

@@ -85,7 +85,7 @@ class DrumLmConfig(PreTrainedConfig):
         backbone_config (`PreTrainedConfig` or `dict`, *optional*): Configuration of the language model; by default
             that of the variant `"small"`.
         columns (`str`, defaults to `"six"`): Groups of drums: `"six"` is the method's, `"nine"` the usual reduction of
-            the Groove data set.
+            the Groove dataset.
         steps_per_bar (`int`, defaults to 16): Lines of a bar.
         bars (`int`, defaults to 16): Bars of a groove.
         prompt_bars (`int`, defaults to 2): Bars that are given, of those.

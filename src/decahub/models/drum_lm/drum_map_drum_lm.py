@@ -105,7 +105,7 @@ DRUM_MAPS = {
         dropped=(54, 56, 39),
     ),
 }
-"""Maps for the Roland TD-11 of the Groove data set: `"six"` is the method's, `"nine"` the usual reduction."""
+"""Maps for the Roland TD-11 of the Groove dataset: `"six"` is the method's, `"nine"` the usual reduction."""
 
 
 def get_drum_map(columns: "str | DrumMap") -> DrumMap:

@@ -328,10 +328,10 @@ class DrumGrammar:
         state, left_at = self.read(ids, first, starts)
         wrong = (state.place == self.outside).nonzero()
         if len(wrong):
-            raise self.describe_fault(ids, first, starts, left_at, wrong[0])
+            raise self.describe_problem(ids, first, starts, left_at, wrong[0])
         return state
 
-    def describe_fault(
+    def describe_problem(
         self, ids: torch.Tensor, first: GrammarState, starts: torch.Tensor, left_at: torch.Tensor, row: torch.Tensor
     ) -> ValueError:
         """What is wrong in a row that left the grammar; the arguments are those of [`~DrumGrammar.read`] and `row`."""
@@ -521,7 +521,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             outside = self.grammar.outside
             wrong = ((state.place == outside) & (self._state.place != outside)).nonzero()
             if len(wrong):
-                raise self.grammar.describe_fault(input_ids, first, self._starts, left_at, wrong[0])
+                raise self.grammar.describe_problem(input_ids, first, self._starts, left_at, wrong[0])
             self._state = state
         self._history = input_ids.clone()
 

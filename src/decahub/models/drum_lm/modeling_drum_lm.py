@@ -30,7 +30,7 @@ from .loss_drum_lm import (
 
 # Arguments that tell where a file of a repository is.
 HUB_KEYWORDS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-LOADING_FAULTS = ("missing", "unexpected", "mismatched")
+LOADING_PROBLEMS = ("missing", "unexpected", "mismatched")
 
 # Keys and values of earlier tokens: transformers 5.24 gave them a new name, in arguments and outputs alike.
 CACHE_NAME = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
@@ -213,7 +213,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         ):
             model.generation_config = GenerationConfig.from_pretrained(pretrained_model_name_or_path, **hub_arguments)
         model.eval()
-        return (model, {f"{kind}_keys": set() for kind in LOADING_FAULTS}) if output_loading_info else model
+        return (model, {f"{kind}_keys": set() for kind in LOADING_PROBLEMS}) if output_loading_info else model
 
     def load_adapter_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Set the weights of the adapters, all of them.

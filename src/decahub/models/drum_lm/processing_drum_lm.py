@@ -1,4 +1,4 @@
-"""Grooves -> token ids -> grooves, as text, MIDI, pictures and sound.
+"""Grooves -> token ids -> grooves, as text, MIDI, plots and sound.
 
 One tick of the clock is a sixteenth note: a line of the text, a row of a roll. Token ids are always the canonical ones
 of the grammar, line by line.
@@ -37,7 +37,7 @@ def is_rows(groove: Any) -> bool:
 
 
 def is_batch(grooves: Any) -> bool:
-    """Whether it is a sequence of grooves, such as a list or a column of a data set, and not one of them."""
+    """Whether it is a sequence of grooves, such as a list or a column of a dataset, and not one of them."""
     single = (str, bytes, bytearray, memoryview, np.ndarray, torch.Tensor, DrumRoll, DrumPerformance, Mapping)
     is_score = type(grooves).__module__.partition(".")[0] in SCORE_LIBRARIES
     is_notes = isinstance(grooves, tuple) and len(grooves) == 2 and isinstance(grooves[1], (int, np.integer))
@@ -548,8 +548,8 @@ class DrumLmProcessor(ProcessorMixin):
         return self.build_codec().to_midi(groove, mode=mode)
 
     def to_png(self, roll: Any, prompt_bars: int = 0) -> bytes:
-        """A picture of a groove, its first `prompt_bars` bars tinted."""
-        from .picture_drum_lm import draw_roll
+        """A plot of a groove, its first `prompt_bars` bars tinted."""
+        from .plot_drum_lm import draw_roll
 
         return draw_roll(self.read(roll), self.build_codec().drum_map, prompt_bars=prompt_bars)
 

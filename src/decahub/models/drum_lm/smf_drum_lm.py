@@ -87,7 +87,7 @@ def scan_file(data: bytes) -> tuple[int, int, list[MidiTrack]]:
             except IndexError as error:
                 raise ValueError(f"ends within an event of track {len(tracks)}") from error
             except ValueError as error:
-                raise ValueError(f"has a fault in track {len(tracks)}: {error}") from error
+                raise ValueError(f"is corrupted in track {len(tracks)}: {error}") from error
         position = end
     return midi_format, ticks_per_quarter, tracks
 

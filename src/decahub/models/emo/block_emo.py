@@ -198,7 +198,7 @@ class EmoInvertedResidualBlock(GradientCheckpointingLayer):
             logger.warning_once(
                 f"A map of {windows.height} x {windows.width} pixels fills less than half of windows of size "
                 f"{self.window_size}, and padding takes part in attention. Lower `window_sizes`, set "
-                "`mask_padding=True`, or use `stem_stride=1` for small pictures."
+                "`mask_padding=True`, or use `stem_stride=1` for small images."
             )
 
     def fuse_norms(self) -> None:

@@ -70,7 +70,7 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
     Args:
         num_channels (`int`, defaults to 3): Channels of `pixel_values`.
         stem_hidden_size (`int`, defaults to 24): Channels after the stem.
-        stem_stride (`int`, defaults to 2): Stride of the first convolution; 1 suits pictures of about 32 pixels.
+        stem_stride (`int`, defaults to 2): Stride of the first convolution; 1 suits images of about 32 pixels.
             The published models use 2.
         depths (`list[int]`): Blocks per stage; the first block of a stage halves the resolution and never attends.
         hidden_sizes (`list[int]`): Channels per stage.

@@ -1,7 +1,7 @@
 """Depth-wise convolution with a weight gradient that stays fast on maps smaller than the kernel.
 
 On CPUs the library's kernel for that gradient is there about forty times as slow as the rest of the pass, which made
-up a third of a training step on 32-pixel pictures. The gradient is a sum over the taps of the kernel:
+up a third of a training step on 32-pixel images. The gradient is a sum over the taps of the kernel:
 
     dL / dw[c, i, j] = sum over b, y, x of  dL / dout[b, c, y, x] * in[b, c, y * stride + i, x * stride + j]
 

@@ -4,7 +4,7 @@ Paper: "Rethinking Mobile Block for Efficient Attention-based Models", arXiv 230
 positional encoding; the depth-wise convolutions give position. Maps stay in `channels_last` memory throughout.
 
 Same numbers as the authors' code with the default configuration. What the configuration can change: `mask_padding`
-hides window padding from attention, `window_mode` makes windows contiguous, `stem_stride` suits small pictures,
+hides window padding from attention, `window_mode` makes windows contiguous, `stem_stride` suits small images,
 `loss_avg_non_ignore` averages the pixel loss over labeled pixels.
 """
 
@@ -241,7 +241,7 @@ class EmoTrunk(EmoPreTrainedModel):
             raise ValueError("`pixel_values` must be given.")
         if not pixel_values.is_floating_point():
             raise TypeError(
-                f"`pixel_values` must be floating point; got {pixel_values.dtype}. Prepare pictures with "
+                f"`pixel_values` must be floating point; got {pixel_values.dtype}. Prepare images with "
                 "`EmoImageProcessor`."
             )
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
@@ -276,7 +276,7 @@ class EmoModel(EmoTrunk):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, pixel_values: torch.FloatTensor | None = None, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Features of pictures.
+        """Features of images.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels
@@ -323,7 +323,7 @@ class EmoBackbone(BackboneMixin, EmoTrunk):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, pixel_values: torch.FloatTensor, **kwargs: Any) -> BackboneOutput:
-        """Feature maps of pictures.
+        """Feature maps of images.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels.
@@ -362,12 +362,12 @@ class EmoForImageClassification(EmoPreTrainedModel):
     def forward(
         self, pixel_values: torch.FloatTensor | None = None, labels: torch.Tensor | None = None, **kwargs: Any
     ) -> ImageClassifierOutput:
-        """Class scores of pictures.
+        """Class scores of images.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels.
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): class ids in `[0, num_labels)`; -100 is
-                ignored. Floats of shape `(batch_size, num_labels)` for several labels per picture or regression.
+                ignored. Floats of shape `(batch_size, num_labels)` for several labels per image or regression.
             kwargs: as in [`EmoModel`].
 
         Returns:

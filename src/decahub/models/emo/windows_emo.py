@@ -8,7 +8,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class EmoWindows:
-    """How a map is cut: `rows x columns` windows of `window_height x window_width` pixels for each picture.
+    """How a map is cut: `rows x columns` windows of `window_height x window_width` pixels for each image.
 
     A `"grid"` window takes every `rows`-th row and `columns`-th column, so each reaches over the whole map, as in the
     authors' code; a `"tile"` is contiguous. Maps are completed with zeros below and to the right.

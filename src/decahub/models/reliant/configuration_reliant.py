@@ -110,7 +110,7 @@ class ReliantConfig(PreTrainedConfig):
         hidden_dropout_prob (`float`, defaults to 0.5): Dropout between layers.
         attention_probs_dropout_prob (`float`, defaults to 0): Dropout on edge weights of `"gat"`, `"appnp"`, `"plp"`.
         eval_dropout (`bool`, defaults to `False`): Whether dropout is active in evaluation, as in the authors'
-            adversarial distillation; figures are noisy then.
+            adversarial distillation; scores are noisy then.
         proxy_mode (`str`, defaults to `"learnable"`): `"learnable"`: columns that learn to carry bias;
             `"sensitive"`: the columns are the sensitive attribute, `(s, 1 - s)`; `"none"`: no further columns.
         proxy_dim (`int`, defaults to 2): Number of proxy columns.

@@ -1,6 +1,6 @@
 """Reading one graph, whatever it comes as, into checked arrays.
 
-Accepted are a mapping of arrays, a pair `(node_features, edge_index)`, a row of a data set, a torch-geometric `Data`
+Accepted are a mapping of arrays, a pair `(node_features, edge_index)`, a row of a dataset, a torch-geometric `Data`
 and a networkx graph. Neither library is imported: an object that has their attributes is read.
 """
 
@@ -53,7 +53,7 @@ def read_graph(graph: Any, num_features: int | None = None) -> Graph:
             graph whose nodes have an attribute `node_features` (or `x`) and optionally `labels` (or `y`). Arrays are
             lists, numpy arrays, torch tensors, or sparse matrices of scipy or torch. Edges are `(2, num_edges)` or
             `(num_edges, 2)`, or a sparse adjacency matrix; where both dimensions are 2 they are read as the former,
-            in a row of a data set (whose masks have one line for each split) as the latter.
+            in a row of a dataset (whose masks have one line for each split) as the latter.
         num_features (`int`, *optional*): what the number of features must be.
 
     Returns:
@@ -215,7 +215,7 @@ def _read_integers(fields: Mapping[str, Any], names: tuple[str, ...], num_nodes:
     if name is None:
         return None
     values = _to_array(fields[name])
-    if values.ndim == 2 and values.shape[1] == 1:  # a column, as some data sets of torch-geometric have it
+    if values.ndim == 2 and values.shape[1] == 1:  # a column, as some datasets of torch-geometric have it
         values = values[:, 0]
     if values.shape != (num_nodes,):
         raise ValueError(f"`{name}` must have shape ({num_nodes},), one for each node; got {values.shape}.")

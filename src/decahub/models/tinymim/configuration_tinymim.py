@@ -55,7 +55,7 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
     3: the weights are the same and only split otherwise, so `from_pretrained(..., num_attention_heads=3)` suffices.
 
     Args:
-        image_size (`int` or `list[int]`, defaults to 224): Pixels of the pictures, or height and width.
+        image_size (`int` or `list[int]`, defaults to 224): Pixels of the images, or height and width.
         patch_size (`int`, defaults to 16): Side of a patch in pixels.
         num_channels (`int`, defaults to 3): Channels of `pixel_values`.
         hidden_size (`int`, defaults to 192): Width of a token; divisible by 4 and by the number of heads.
@@ -248,7 +248,7 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @property
     def grid_size(self) -> tuple[int, int]:
-        """Rows and columns of patches in a picture of `image_size`."""
+        """Rows and columns of patches in an image of `image_size`."""
         height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
         return height // self.patch_size, width // self.patch_size
 

@@ -48,7 +48,7 @@ def build_head_config(config: TinyMimConfig) -> UperNetConfig:
 def build_decode_head(config: TinyMimConfig, in_channels: list[int]) -> UperNetHead:
     """UPerNet: pyramid pooling on the coarsest map, then all maps fused at the finest.
 
-    Training needs at least two pictures in a batch: the smallest pool holds one value for each, and is batch-normed.
+    Training needs at least two images in a batch: the smallest pool holds one value for each, and is batch-normed.
 
     Args:
         config ([`TinyMimConfig`]): gives `decode_hidden_size`, `pool_scales`, `decode_dropout_prob`, `num_labels`.

@@ -20,7 +20,7 @@ def choose_tokens(batch_size: int, num_patches: int, mask_ratio: float, device: 
 
 
 def cut_patches(pixel_values: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Pictures `(batch_size, channels, height, width)` to `(batch_size, num_patches, patch_size**2 * channels)`."""
+    """Images `(batch_size, channels, height, width)` to `(batch_size, num_patches, patch_size**2 * channels)`."""
     maps = pixel_values.unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))
     # batch_size, channels, rows, patch_size, columns, patch_size
     return maps.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
@@ -71,7 +71,7 @@ def compute_reconstruction_loss(
 
     Args:
         predicted (`torch.Tensor` of shape `(batch_size, num_patches, patch_size**2 * num_channels)`): pixels.
-        pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): pictures.
+        pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`): images.
         indices (`torch.LongTensor` of shape `(batch_size, num_kept)`): patches that were visible.
         config ([`TinyMimConfig`]): gives `patch_size` and `norm_pix_loss`.
     """

@@ -1,8 +1,8 @@
-"""Pictures -> `pixel_values`, segmentation maps -> `labels`, pixel logits -> maps of class ids.
+"""Images -> `pixel_values`, segmentation maps -> `labels`, pixel logits -> maps of class ids.
 
 The defaults are the authors' evaluation transform for 224 pixels: shorter side to 256 (bicubic), center crop, [0, 1],
 ImageNet mean and standard deviation. `TinyMimImageProcessorPil` resizes as they do; this one resizes with torchvision,
-whose bicubic filter differs by up to one grey level.
+whose bicubic filter differs by up to one gray level.
 """
 
 from typing import Any
@@ -64,12 +64,12 @@ class TinyMimImageProcessing:
         segmentation_maps: ImageInput | None = None,
         **kwargs: Unpack[TinyMimImageProcessorKwargs],
     ) -> BatchFeature:
-        """Prepares pictures, and their segmentation maps if there are any.
+        """Prepares images, and their segmentation maps if there are any.
 
         Args:
-            images: one picture or a list: PIL, numpy or torch, grey, RGB or RGBA, uint8 or float. Set
+            images: one image or a list: PIL, numpy or torch, gray, RGB or RGBA, uint8 or float. Set
                 `do_rescale=False` for pixels that lie in [0, 1] already.
-            segmentation_maps: one map of class ids for each picture, resized and cropped alike (nearest neighbor).
+            segmentation_maps: one map of class ids for each image, resized and cropped alike (nearest neighbor).
             kwargs: any attribute of the class, for this call.
 
         Returns:
@@ -77,8 +77,8 @@ class TinyMimImageProcessing:
             `labels` `(batch_size, height, width)`.
 
         Raises:
-            ValueError: If there is no picture, a pixel is not finite, channels do not fit `image_mean`, or the number
-                of maps differs from that of pictures.
+            ValueError: If there is no image, a pixel is not finite, channels do not fit `image_mean`, or the number
+                of maps differs from that of images.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -94,7 +94,7 @@ class TinyMimImageProcessing:
         **kwargs: Any,
     ) -> BatchFeature:
         if isinstance(images, (list, tuple)) and len(images) == 0:
-            raise ValueError("`images` must hold at least one picture; got an empty list.")
+            raise ValueError("`images` must hold at least one image; got an empty list.")
         device = {"device": kwargs["device"]} if kwargs.get("device") is not None else {}
         prepared = self._prepare_image_like_inputs(
             images, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
@@ -111,7 +111,7 @@ class TinyMimImageProcessing:
             )
             if len(maps) != len(prepared):
                 raise ValueError(
-                    f"`segmentation_maps` must hold one map per picture ({len(prepared)}); got {len(maps)}."
+                    f"`segmentation_maps` must hold one map per image ({len(prepared)}); got {len(maps)}."
                 )
             data["labels"] = self._preprocess_maps(maps, do_reduce_labels, kwargs)
         return BatchFeature(data=data, tensor_type=return_tensors)
@@ -121,7 +121,7 @@ class TinyMimImageProcessing:
             maps = [reduce_labels(segmentation_map) for segmentation_map in maps]
         nearest = {"do_normalize": False, "do_rescale": False, "resample": PILImageResampling.NEAREST}
         processed = self._preprocess(maps, return_tensors=None, **{**kwargs, **nearest})["pixel_values"]
-        # Pixels that the crop adds around a smaller picture have no class.
+        # Pixels that the crop adds around a smaller image have no class.
         covered = [segmentation_map * 0 + 1 for segmentation_map in maps]
         covered = self._preprocess(covered, return_tensors=None, **{**kwargs, **nearest})["pixel_values"]
         labels = []
@@ -137,16 +137,16 @@ class TinyMimImageProcessing:
         for index, image in enumerate(images):
             values = image.numpy(force=True) if isinstance(image, torch.Tensor) else image
             if values.dtype.kind == "f" and not np.isfinite(values).all():
-                raise ValueError(f"`images` must hold finite pixels; picture {index} holds NaN or infinity.")
+                raise ValueError(f"`images` must hold finite pixels; image {index} holds NaN or infinity.")
             num_channels = len(image_mean) if isinstance(image_mean, (list, tuple)) else None
             if num_channels not in (None, 1, image.shape[0]):
                 raise ValueError(
-                    f"`images` must have {num_channels} channels, as `image_mean` has; picture {index} has "
+                    f"`images` must have {num_channels} channels, as `image_mean` has; image {index} has "
                     f"{image.shape[0]}."
                 )
 
     def center_crop(self, image: Any, size: SizeDict, **kwargs: Any) -> Any:
-        """Middle of a picture, rounded as torchvision does; smaller pictures are padded with zeros."""
+        """Middle of an image, rounded as torchvision does; smaller images are padded with zeros."""
         spare_height, spare_width = image.shape[-2] - size.height, image.shape[-1] - size.width
         if spare_height < 0 or spare_width < 0:
             return super().center_crop(image, size, **kwargs)
@@ -178,7 +178,7 @@ class TinyMimImageProcessing:
         if target_sizes is not None:
             if len(target_sizes) != len(scores):
                 raise ValueError(
-                    f"`target_sizes` must hold one size per picture ({len(scores)}); got {len(target_sizes)}."
+                    f"`target_sizes` must hold one size per image ({len(scores)}); got {len(target_sizes)}."
                 )
             sizes = [tuple(int(side) for side in size) for size in target_sizes]
             scores = [

@@ -98,7 +98,7 @@ class TinyMimEmbeddings(nn.Module):
         if self.config.use_relative_position_bias:
             raise ValueError(
                 f"`pixel_values` must give {known[0]} x {known[1]} patches with `use_relative_position_bias`; got "
-                f"{grid[0]} x {grid[1]}. Resize or crop the pictures to `image_size` of the config."
+                f"{grid[0]} x {grid[1]}. Resize or crop the images to `image_size` of the config."
             )
         if not interpolate_pos_encoding:
             raise ValueError(

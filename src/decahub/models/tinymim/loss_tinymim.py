@@ -42,8 +42,8 @@ def check_probabilities(labels: torch.Tensor, shape: torch.Size) -> None:
         if not is_valid.all():
             row = int((~is_valid).nonzero()[0])
             raise ValueError(
-                f"`labels` must hold probabilities, which sum to 1 for each picture; got a sum of "
-                f"{sums[row].item():.4g} for picture {row}. Set `problem_type` of the config to "
+                f"`labels` must hold probabilities, which sum to 1 for each image; got a sum of "
+                f"{sums[row].item():.4g} for image {row}. Set `problem_type` of the config to "
                 "'multi_label_classification' or 'regression' for other floats."
             )
 

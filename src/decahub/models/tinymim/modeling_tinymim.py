@@ -95,7 +95,7 @@ class TinyMimSemanticSegmenterOutput(SemanticSegmenterOutput):
         loss (`torch.FloatTensor` of shape `()`, *optional*): the sum of the two below.
         logits (`torch.FloatTensor` of shape `(batch_size, num_labels, 4 * rows, 4 * columns)`): class scores at four
             times the grid of patches; `post_process_semantic_segmentation` of the processor brings them to the size
-            of the pictures.
+            of the images.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): embeddings and output of each block.
         attentions (`tuple(torch.FloatTensor)`, *optional*): attention weights of each block.
         decode_loss (`torch.FloatTensor` of shape `()`, *optional*): cross entropy of `logits`.
@@ -186,7 +186,7 @@ class TinyMimTrunk(TinyMimPreTrainedModel):
         self.pre_logits = TinyMimPreLogits(config) if config.pre_logits_dim is not None else None
 
     def embed(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
-        """Tokens of pictures, `(batch_size, num_tokens, hidden_size)`."""
+        """Tokens of images, `(batch_size, num_tokens, hidden_size)`."""
         self.check_pixel_values(pixel_values)
         dtype = self.embeddings.patch_embeddings.weight.dtype
         return self.embeddings(pixel_values.to(dtype), interpolate_pos_encoding)
@@ -207,7 +207,7 @@ class TinyMimTrunk(TinyMimPreTrainedModel):
             raise ValueError("`pixel_values` must be given.")
         if not pixel_values.is_floating_point():
             raise TypeError(
-                f"`pixel_values` must be floating point; got {pixel_values.dtype}. Prepare pictures with "
+                f"`pixel_values` must be floating point; got {pixel_values.dtype}. Prepare images with "
                 "`TinyMimImageProcessor`."
             )
         config = self.config
@@ -249,11 +249,11 @@ class TinyMimModel(TinyMimTrunk):
     def forward(
         self, pixel_values: torch.FloatTensor | None = None, interpolate_pos_encoding: bool = False, **kwargs: Any
     ) -> BaseModelOutputWithPooling:
-        """Features of pictures.
+        """Features of images.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels.
-            interpolate_pos_encoding (`bool`): whether pictures may have another size than `config.image_size`.
+            interpolate_pos_encoding (`bool`): whether images may have another size than `config.image_size`.
             kwargs: `output_hidden_states`, `output_attentions` and `return_dict`.
 
         Returns:
@@ -274,7 +274,7 @@ class TinyMimModel(TinyMimTrunk):
         )
 
     def pool(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """One vector for each picture, as `config.pooling` says."""
+        """One vector for each image, as `config.pooling` says."""
         if self.config.pooling == "cls":
             return hidden_states[:, 0]
         return hidden_states[:, self.config.num_prefix_tokens :].mean(dim=1)
@@ -284,7 +284,7 @@ class TinyMimBackbone(BackboneMixin, TinyMimTrunk):
     """The vision transformer as a feature extractor for detectors and other frameworks.
 
     Maps are outputs of blocks without a norm, all on the grid of patches; `config.use_feature_pyramid` makes a pyramid
-    of four of them. Pictures may have any size that is a multiple of the patch.
+    of four of them. Images may have any size that is a multiple of the patch.
 
     Args:
         config ([`TinyMimConfig`]): `out_features` or `out_indices` choose the maps.
@@ -310,7 +310,7 @@ class TinyMimBackbone(BackboneMixin, TinyMimTrunk):
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(self, pixel_values: torch.FloatTensor, **kwargs: Any) -> BackboneOutput:
-        """Feature maps of pictures.
+        """Feature maps of images.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels.
@@ -467,7 +467,7 @@ class TinyMimForPreTraining(TinyMimPreTrainedModel):
             teacher_features (`torch.FloatTensor` of shape `(batch_size, num_tokens, teacher_width)`, *optional*): the
                 same for the targets `"features"` and `"cls"`.
             output_relations (`bool`): whether relations are returned.
-            interpolate_pos_encoding (`bool`): whether pictures may have another size than `config.image_size`.
+            interpolate_pos_encoding (`bool`): whether images may have another size than `config.image_size`.
             kwargs: `output_hidden_states`, `output_attentions` and `return_dict`. With the first two the last block
                 is computed to its end.
 
@@ -622,13 +622,13 @@ class TinyMimForImageClassification(TinyMimPreTrainedModel):
         interpolate_pos_encoding: bool = False,
         **kwargs: Any,
     ) -> ImageClassifierOutput:
-        """Class scores of pictures.
+        """Class scores of images.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels.
             labels (`torch.Tensor`, *optional*): class ids in `[0, num_labels)` of shape `(batch_size,)`, where -100 is
                 ignored, or probabilities of shape `(batch_size, num_labels)` (mixup).
-            interpolate_pos_encoding (`bool`): whether pictures may have another size than `config.image_size`.
+            interpolate_pos_encoding (`bool`): whether images may have another size than `config.image_size`.
             kwargs: as in [`TinyMimModel`].
 
         Returns:

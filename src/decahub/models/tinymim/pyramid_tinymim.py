@@ -71,7 +71,7 @@ class TinyMimFeaturePyramid(nn.Module):
         if rows < 2 or columns < 2:
             raise ValueError(
                 f"`pixel_values` must give at least 2 x 2 patches for a feature pyramid; got {rows} x {columns}. "
-                "Give larger pictures."
+                "Give larger images."
             )
         levels = (self.finest, self.fine, self.coarse, self.coarsest)
         return tuple(level(feature_map) for level, feature_map in zip(levels, feature_maps, strict=True))

@@ -131,9 +131,9 @@ def gather_relations(relations: torch.Tensor, indices: torch.Tensor, softmax: bo
 
 
 def flip_relations(relations: torch.Tensor, grid: tuple[int, int], num_prefix_tokens: int = 1) -> torch.Tensor:
-    """Relations of the pictures mirrored left to right, by exchange of tokens.
+    """Relations of the images mirrored left to right, by exchange of tokens.
 
-    What a teacher gives for a mirrored picture is near to this, not equal: its positions know left from right.
+    What a teacher gives for a mirrored image is near to this, not equal: its positions know left from right.
 
     Args:
         relations (`torch.Tensor` of shape `(..., num_tokens, num_tokens)`): relations.

@@ -146,7 +146,7 @@ class TinyMimTeacher:
         layer (`int`, *optional*): block, counted from 1, or from the end if negative. By default the last one if the
             teacher is not deeper than the student, else the one at three quarters of its depth.
         student_num_hidden_layers (`int`, *optional*): depth of the student, for that default.
-        image_size (`int` or `"auto"`, *optional*): size that pictures are resized to (bicubic, with antialias);
+        image_size (`int` or `"auto"`, *optional*): size that images are resized to (bicubic, with antialias);
             `"auto"` gives the student's grid of patches. By default they are taken as they are.
         image_mean, image_std (`list[float]`, *optional*): what the teacher expects, where it is not the normalization
             of the student, ImageNet's.
@@ -277,7 +277,7 @@ class TinyMimTeacher:
     def compute(
         self, pixel_values: torch.Tensor, grid: tuple[int, int], sources: Sequence[str] = STATES
     ) -> dict[str, torch.Tensor]:
-        """States of the target block for pictures.
+        """States of the target block for images.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels.
@@ -310,7 +310,7 @@ class TinyMimTeacher:
         return {name: self.select_tokens(states[name], grid) for name in sources}
 
     def prepare(self, pixel_values: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """Pictures in the size, normalization, precision and place that the teacher expects."""
+        """Images in the size, normalization, precision and place that the teacher expects."""
         reference = next(self.model.parameters())
         pixel_values = pixel_values.to(reference.device)
         if self.image_mean is not None:
@@ -380,12 +380,12 @@ def _find_encoder(model: nn.Module) -> PreTrainedModel:
     """The vision transformer without head or text tower."""
     prefix = getattr(model, "base_model_prefix", "")
     inner = getattr(model, prefix, None) if prefix else None
-    # The prefix of some models names their list of blocks, which knows no pictures.
-    encoder: Any = inner if inner is not None and _takes_pictures(inner) else model
+    # The prefix of some models names their list of blocks, which knows no images.
+    encoder: Any = inner if inner is not None and _takes_images(inner) else model
     return getattr(encoder, "vision_model", encoder)
 
 
-def _takes_pictures(module: nn.Module) -> bool:
+def _takes_images(module: nn.Module) -> bool:
     return "pixel_values" in inspect.signature(module.forward).parameters
 
 

@@ -1,0 +1,433 @@
+"""The commands: quick help, plain tables, one clear line for an error, and exit codes that scripts can rely on."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from decahub.cli.main import COMMANDS, build_parser, main
+from decahub.cli.table import format_table
+from decahub.data import DATASETS
+from decahub.hub import Check, VerificationReport
+from decahub.hub.folder import find_checksum_problems, set_recipe_value
+from decahub.registry import METHODS
+from tests.hub.builders import (
+    GRAPH_FEATURES,
+    LABELS,
+    build_cifar10,
+    build_graph_folder,
+    build_graphs,
+    build_image,
+    build_model_folder,
+    build_segmentation_folder,
+    label_maps,
+    tiny_model,
+)
+
+
+CPU_SECONDS = 0.5  # of the whole process; wall time would measure the neighbors as well
+MEASURE = """
+import resource, sys
+from decahub.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+used = resource.getrusage(resource.RUSAGE_SELF)
+heavy = sorted({"torch", "transformers", "huggingface_hub", "datasets", "numpy"} & sys.modules.keys())
+print("\\n" + repr((used.ru_utime + used.ru_stime, heavy)))
+"""
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    return build_model_folder(tmp_path_factory.mktemp("folders") / "emo-tiny")
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+    return build_segmentation_folder(tmp_path_factory.mktemp("folders") / "emo-tiny-segmenter")
+
+
+@pytest.fixture
+def folder(classifier, tmp_path):
+    return shutil.copytree(classifier, tmp_path / "emo-tiny")
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "noise.png"
+    build_image(seed=5).save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch):
+    monkeypatch.delenv("DECAHUB_DATA_DIR", raising=False)
+
+
+def run(*words) -> int:
+    return main([str(word) for word in words])
+
+
+# All commands
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "--datasets"], ["info", "emo"]], ids=" ".join)
+def test_answers_at_once_and_imports_nothing_heavy(words):
+    done = subprocess.run([sys.executable, "-c", MEASURE, *words], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    seconds, heavy = eval(done.stdout.splitlines()[-1])
+    assert heavy == []
+    assert seconds <= CPU_SECONDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_examples(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+
+    text = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert f"examples:\n  decahub {command}" in text
+    assert "--debug" in text
+
+
+def test_the_overview_names_every_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+    text = capsys.readouterr().out
+    assert [command for command in COMMANDS if f"\n    {command}" not in text] == []
+
+
+def test_no_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([])
+
+    assert caught.value.code == 2
+    assert "required: command" in capsys.readouterr().err
+
+
+def test_a_problem_is_one_line(capsys):
+    assert run("info", "nothing") == 2
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("decahub info: `METHOD|FOLDER` must be one of emo, ")
+    assert captured.err.endswith("got 'nothing'.\n")
+    assert captured.err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="METHOD|FOLDER"):
+        run("info", "nothing", "--debug")
+
+
+def test_a_problem_of_a_strict_config_is_one_line(folder, image, capsys):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "stem_stride": "two"}))
+
+    assert run("predict", folder, image) == 2
+
+    error = capsys.readouterr().err
+    assert "stem_stride" in error
+    assert error.count("\n") == 1
+
+
+def test_a_bug_of_ours_is_not_hidden(monkeypatch):
+    def fail(options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("decahub.cli.list.run", fail)
+
+    with pytest.raises(ZeroDivisionError):
+        run("list")
+
+
+def test_an_interrupt_has_the_exit_code_of_shells(monkeypatch):
+    def interrupt(options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("decahub.cli.list.run", interrupt)
+
+    assert run("list") == 130
+
+
+def test_table_aligns_columns():
+    text = format_table(("name", "n"), [("a", 1), ("longer", 23)])
+
+    assert text == "name    n\n------  --\na       1\nlonger  23"
+
+
+# list, info
+
+
+def test_list_shows_every_method_and_its_state(capsys):
+    assert run("list") == 0
+
+    shown = {line.split()[0]: " ready " in line for line in capsys.readouterr().out.splitlines()[2:]}
+    assert shown == {name: method.is_ready for name, method in METHODS.items()}
+
+
+def test_list_can_leave_out_what_is_to_come(capsys):
+    assert run("list", "--ready") == 0
+
+    text = capsys.readouterr().out
+    assert "emo" in text
+    assert "to come" not in text
+
+
+def test_list_shows_data_sets_and_their_licenses(capsys):
+    assert run("list", "--datasets") == 0
+
+    shown = {line.split()[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines()[2:]}
+    assert shown == {name: entry.license for name, entry in DATASETS.items()}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_info_describes_every_method(name, capsys):
+    assert run("info", name) == 0
+
+    text = capsys.readouterr().out
+    assert METHODS[name].title in text
+    assert METHODS[name].paper_url in text
+    assert ("to come" in text) != METHODS[name].is_ready
+
+
+def test_info_describes_a_folder(classifier, capsys):
+    assert run("info", classifier) == 0
+
+    text = capsys.readouterr().out
+    num_values = sum(tensor.numel() for tensor in tiny_model().state_dict().values())
+    assert "EmoForImageClassification" in text
+    assert f"{num_values:,}" in text
+    assert "3: cat, dog, fox" in text
+    assert "0.7525" in text
+
+
+# predict
+
+
+def test_predict_classifies_images(classifier, image, capsys):
+    assert run("predict", classifier, image, image, "--top-k", 2) == 0
+
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert len(rows) == 4
+    assert {row[0] for row in rows} == {"noise.png"}
+    assert {row[1] for row in rows} <= set(LABELS)
+    assert float(rows[0][2]) >= float(rows[1][2])
+
+
+def test_predict_writes_a_segmentation_beside_the_image(segmenter, image, capsys):
+    assert run("predict", segmenter, image) == 0
+
+    with Image.open(image.with_name("noise_segmentation.png")) as mask:
+        ids = np.asarray(mask)
+        assert mask.mode == "P"
+        assert mask.size == Image.open(image).size
+    assert set(np.unique(ids)) <= set(range(len(LABELS)))
+    shares = [float(line.split()[2].rstrip("%")) for line in capsys.readouterr().out.splitlines()[2:]]
+    assert sum(shares) == pytest.approx(100, abs=0.2)  # each is rounded to a tenth
+
+
+def test_predict_writes_into_another_folder(segmenter, image, tmp_path):
+    assert run("predict", segmenter, image, "--output-dir", tmp_path / "masks") == 0
+
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["noise_segmentation.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing.png"], "missing.png', which does not exist"),
+        ([__file__], "test_cli.py"),
+        (["{image}", "--top-k", "0"], "`--top-k` must be at least 1; got 0"),
+    ],
+    ids=["no file", "no image", "no class"],
+)
+def test_predict_refuses(classifier, image, words, message, capsys):
+    assert run("predict", classifier, *[word.format(image=image) for word in words]) == 2
+
+    assert message in capsys.readouterr().err
+
+
+def test_predict_refuses_a_model_without_a_head(image, tmp_path, capsys):
+    tiny_model().emo.save_pretrained(tmp_path / "bare")
+
+    assert run("predict", tmp_path / "bare", image) == 2
+    error = capsys.readouterr().err
+    assert "must be a model ForImageClassification or ForSemanticSegmentation or ForNodeClassification" in error
+    assert "got EmoModel" in error
+
+
+# graphs
+
+
+@pytest.fixture(scope="module")
+def node_classifier(tmp_path_factory):
+    return build_graph_folder(tmp_path_factory.mktemp("folders") / "raw-gnn-tiny")
+
+
+@pytest.fixture(scope="module")
+def graphs_dir(tmp_path_factory):
+    return build_graphs(tmp_path_factory.mktemp("data"))
+
+
+def test_predict_classifies_the_nodes_of_a_graph_by_name(node_classifier, graphs_dir, capsys):
+    words = ["predict", node_classifier, "texas", "--data-dir", graphs_dir, "--nodes", 3, 0, "--top-k", 2]
+
+    assert run(*words) == 0
+
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [(row[0], row[1]) for row in rows] == [("texas", "3"), ("texas", "3"), ("texas", "0"), ("texas", "0")]
+    assert float(rows[0][-1]) >= float(rows[1][-1])
+
+
+def test_predict_takes_a_file_that_holds_features_and_edges_only(node_classifier, tmp_path, capsys):
+    path = tmp_path / "mine.npz"
+    np.savez(path, x=np.ones((4, GRAPH_FEATURES), dtype=np.float32), edge_index=np.array([[0, 1, 2], [1, 2, 3]]))
+
+    assert run("predict", node_classifier, path) == 0
+
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[2:]] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["missing.npz"], "must be a .npz file that exists or one of cora, "),
+        (["cifar10"], "got 'cifar10'"),
+        ([__file__], "must be an intact .npz file"),
+        (["texas", "--nodes", "60"], "`nodes` must hold ids in [0, 60); got 60"),
+    ],
+    ids=["no file", "no graph", "no archive", "no such node"],
+)
+def test_predict_refuses_graphs_and_nodes(node_classifier, graphs_dir, words, message, capsys):
+    assert run("predict", node_classifier, *words, "--data-dir", graphs_dir) == 2
+
+    assert message in capsys.readouterr().err
+
+
+def test_evaluate_measures_one_part_of_one_split_of_a_graph(node_classifier, graphs_dir, capsys):
+    assert run("evaluate", node_classifier, "--data-dir", graphs_dir, "--split", "validation/3", "--limit", 4) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Texas web pages (WebKB), validation/3 split"
+    assert [line.split()[0] for line in lines[3:]] == ["accuracy", "macro_f1"]
+    assert {line.split()[2] for line in lines[3:]} == {"4"}
+
+
+def test_evaluate_can_choose_the_task(node_classifier, graphs_dir, capsys):
+    assert run("evaluate", node_classifier, "--data-dir", graphs_dir, "--task", "fair-node-classification") == 0
+
+    assert "statistical_parity_difference" in capsys.readouterr().out
+
+
+def test_verify_measures_a_graph_again(node_classifier, graphs_dir, capsys):
+    assert run("verify", node_classifier, "--data-dir", graphs_dir) == 0
+
+    assert "macro_f1" in capsys.readouterr().out
+
+
+def test_info_describes_a_node_classifier(node_classifier, capsys):
+    assert run("info", node_classifier) == 0
+
+    text = capsys.readouterr().out
+    assert "RawGnnForNodeClassification" in text
+    assert "test/1 split" in text
+
+
+# evaluate, verify
+
+
+def test_evaluate_prints_the_scores(tmp_path, capsys):
+    data_dir = build_cifar10(tmp_path / "data")
+    folder = build_model_folder(tmp_path / "emo-tiny", tiny_model(**label_maps(DATASETS["cifar10"].label_names)))
+
+    assert run("evaluate", folder, "--data-dir", data_dir, "--limit", 5) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "CIFAR-10 (JPEG), test split"
+    assert [line.split()[0] for line in lines[3:]] == ["accuracy", "top_5_accuracy"]
+    assert {line.split()[2] for line in lines[3:]} == {"5"}
+
+
+def test_evaluate_refuses_classes_that_are_not_the_models(classifier, tmp_path, capsys):
+    data_dir = build_cifar10(tmp_path / "data")
+
+    assert run("evaluate", classifier, "--data-dir", data_dir) == 2
+    assert "got 3" in capsys.readouterr().err
+
+
+def test_verify_without_the_data_says_so(classifier, capsys):
+    assert run("verify", classifier) == 3
+
+    assert "not re-evaluated" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("outcome", "exit_code"), [("passed", 0), ("failed", 1), ("not done", 3)])
+def test_verify_shows_every_check_and_its_outcome(classifier, monkeypatch, capsys, outcome, exit_code):
+    report = VerificationReport(classifier, [Check("files", "passed", "8 files"), Check("accuracy", outcome, "0.5")])
+    monkeypatch.setattr("decahub.hub.verify", lambda *arguments, **options: report, raising=False)
+
+    assert run("verify", classifier) == exit_code
+
+    first, second = capsys.readouterr().out.splitlines()[2:]
+    assert first.split() == ["files", "passed", "8", "files"]
+    assert second.split() == ["accuracy", *outcome.split(), "0.5"]
+
+
+def test_verify_refuses_what_is_no_folder(tmp_path, capsys):
+    assert run("verify", tmp_path / "nothing") == 2
+    assert "must be a model folder" in capsys.readouterr().err
+
+
+# card, publish
+
+
+def test_card_is_rendered_anew(folder, capsys):
+    set_recipe_value(folder, "card_limits", "Foxes at night.")
+
+    assert run("card", folder) == 0
+
+    assert "Foxes at night." in (folder / "README.md").read_text()
+    assert find_checksum_problems(folder) == []
+    assert "README.md" in capsys.readouterr().out
+
+
+def test_card_can_be_printed_only(folder, capsys):
+    before = (folder / "README.md").read_text()
+    set_recipe_value(folder, "card_limits", "Foxes at night.")
+
+    assert run("card", folder, "--print") == 0
+
+    assert "Foxes at night." in capsys.readouterr().out
+    assert (folder / "README.md").read_text() == before
+
+
+def test_publish_dry_run_lists_what_would_go_up(classifier, capsys):
+    assert run("publish", classifier, "someone/emo-tiny", "--dry-run") == 0
+
+    text = capsys.readouterr().out
+    assert "nothing was uploaded" in text
+    shown = {line.split()[0] for line in text.splitlines()[3:]}
+    assert {"README.md", "SHA256SUMS", "model.safetensors", "modeling_emo.py"} <= shown
+
+
+def test_publish_refuses_a_tampered_folder(folder, capsys):
+    (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text() + "seed: 1\n")
+
+    assert run("publish", folder, "someone/emo-tiny", "--dry-run") == 2
+    assert "recipe.yaml has another hash" in capsys.readouterr().err
+
+
+def test_parser_reads_paths_and_limits():
+    options = build_parser().parse_args(["evaluate", "folder", "--limit", "5"])
+
+    assert (options.folder.name, options.limit) == ("folder", 5)

@@ -1,0 +1,336 @@
+"""The evaluation driver: scores against slow references, no trace left on model and random state, clear errors."""
+
+import math
+import shutil
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageClassification
+
+from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation, EmoImageProcessor
+from decahub.data import DATASETS, load_dataset
+from decahub.evaluation import TASKS, evaluate_folder, evaluate_model, write_evaluation
+
+
+NAMES = ["ant", "bee", "cow", "dog", "eel", "fox", "gnu"]
+
+
+def build_config(names=NAMES):
+    return EmoConfig(
+        depths=[1, 1, 2, 2],
+        hidden_sizes=[8, 12, 16, 20],
+        stem_hidden_size=4,
+        head_dims=[4, 4, 8, 10],
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        decode_hidden_size=6,
+        auxiliary_hidden_size=6,
+    )
+
+
+@pytest.fixture
+def classifier():
+    torch.manual_seed(0)
+    model = EmoForImageClassification(build_config())
+    # Batch statistics of noise, so that the classes of different images differ.
+    with torch.no_grad():
+        model(torch.randn(8, 3, 40, 48))
+    return model.eval()
+
+
+@pytest.fixture
+def segmenter():
+    torch.manual_seed(0)
+    return EmoForSemanticSegmentation(build_config()).eval()
+
+
+@pytest.fixture
+def processor():
+    return EmoImageProcessor(size={"height": 40, "width": 48}, do_center_crop=False)
+
+
+def make_images(count, size=(30, 26)):
+    generator = np.random.default_rng(11)
+    return [Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)) for _ in range(count)]
+
+
+@pytest.fixture
+def images():
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=NAMES))
+    labels = [index % len(NAMES) for index in range(9)]
+    return datasets.Dataset.from_dict({"image": make_images(9), "label": labels}, features=features)
+
+
+@pytest.fixture
+def scenes():
+    """Two annotations of a size that is neither that of the model's input nor that of its output."""
+    generator = np.random.default_rng(12)
+    masks = generator.choice([*range(len(NAMES)), 255], size=(2, 26, 30)).astype(np.uint8)
+    features = datasets.Features(image=datasets.Image(), annotation=datasets.Image())
+    rows = {"image": make_images(2), "annotation": [Image.fromarray(mask) for mask in masks]}
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def test_classification_scores_equal_a_plain_loop(classifier, processor, images):
+    ranks = []
+    for row in images:
+        with torch.no_grad():
+            logits = classifier(**processor(row["image"], return_tensors="pt")).logits[0]
+        ranks.append(int((logits > logits[row["label"]]).sum()))
+
+    scores = evaluate_model(classifier, processor, images, "image-classification", batch_size=4)
+
+    assert scores == {
+        "accuracy": np.mean([rank < 1 for rank in ranks]),
+        "top_5_accuracy": np.mean([rank < 5 for rank in ranks]),
+    }
+    assert 0 < scores["top_5_accuracy"] < 1  # else the comparison would show little
+
+
+def test_segmentation_scores_equal_a_plain_loop(segmenter, processor, scenes):
+    confusion = np.zeros((7, 7))
+    for row in scenes:
+        with torch.no_grad():
+            logits = segmenter(**processor(row["image"], return_tensors="pt")).logits
+        logits = torch.nn.functional.interpolate(logits, (26, 30), mode="bilinear", align_corners=False)
+        for label, guess in zip(np.array(row["annotation"]).ravel(), logits[0].argmax(0).flatten(), strict=True):
+            if label != 255:
+                confusion[label, guess] += 1
+    correct, union = np.diag(confusion), confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
+
+    scores = evaluate_model(segmenter, processor, scenes, "semantic-segmentation", label_names=NAMES)
+
+    assert scores["mean_iou"] == pytest.approx(np.mean(correct / union))
+    assert scores["overall_accuracy"] == pytest.approx(correct.sum() / confusion.sum())
+    assert scores["mean_accuracy"] == pytest.approx(np.mean(correct / confusion.sum(1)))
+    assert [scores[f"iou_{name}"] for name in NAMES] == pytest.approx(list(correct / union))
+
+
+def test_absent_class_has_no_score(segmenter, processor, scenes):
+    blank = {"annotation": Image.new("L", (30, 26), 2)}
+    segmenter.decode_head.classifier.bias.data[2] = 100.0  # predicts class 2 everywhere
+
+    scores = evaluate_model(segmenter, processor, scenes.map(lambda row: blank), "semantic-segmentation")
+
+    assert {name for name in scores if name.startswith("iou_")} == {"iou_cow"}
+    assert all(math.isfinite(value) for value in scores.values())
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 9])
+def test_batch_size_does_not_matter(classifier, processor, images, batch_size):
+    expected = evaluate_model(classifier, processor, images, "image-classification", batch_size=3)
+
+    scores = evaluate_model(classifier, processor, images, "image-classification", batch_size=batch_size)
+
+    assert scores == expected
+
+
+def test_limit_takes_the_first_rows(classifier, processor, images):
+    expected = evaluate_model(classifier, processor, images.select(range(4)), "image-classification")
+
+    assert evaluate_model(classifier, processor, images, "image-classification", limit=4) == expected
+
+
+def test_limit_may_exceed_the_rows(classifier, processor, images):
+    expected = evaluate_model(classifier, processor, images, "image-classification")
+
+    assert evaluate_model(classifier, processor, images, "image-classification", limit=99) == expected
+
+
+def test_few_classes_have_no_top_5(processor, images):
+    model = EmoForImageClassification(build_config(["a", "b"]))
+    rows = images.cast_column("label", datasets.Value("int64")).map(lambda row: {"label": 1})
+    rows = rows.cast_column("label", datasets.ClassLabel(names=["a", "b"]))
+
+    assert evaluate_model(model, processor, rows, "image-classification").keys() == {"accuracy"}
+
+
+def test_leaves_the_modes_of_all_modules_alone(classifier, processor, images):
+    classifier.train()
+    classifier.emo.stem.eval()  # a frozen part
+    before = [module.training for module in classifier.modules()]
+    statistics = {name: value.clone() for name, value in classifier.named_buffers()}
+
+    evaluate_model(classifier, processor, images, "image-classification")
+
+    assert [module.training for module in classifier.modules()] == before
+    assert all(torch.equal(value, statistics[name]) for name, value in classifier.named_buffers())
+
+
+def test_gives_the_modes_back_after_an_error(classifier, images):
+    classifier.train()
+
+    def broken_processor(*args, **kwargs):
+        raise RuntimeError("no pixels")
+
+    with pytest.raises(RuntimeError, match="no pixels"):
+        evaluate_model(classifier, broken_processor, images, "image-classification")
+
+    assert all(module.training for module in classifier.modules())
+
+
+def test_leaves_the_random_state_alone(classifier, processor, images):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+
+    torch.manual_seed(5)
+    evaluate_model(classifier, processor, images, "image-classification")
+
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_model_in_half_precision_is_given_its_own(classifier, processor, images):
+    scores = evaluate_model(classifier.bfloat16(), processor, images, "image-classification")
+
+    assert 0 <= scores["accuracy"] <= 1
+
+
+def test_model_that_was_never_told_its_classes_is_measured(processor, images):
+    config = build_config()
+    config.id2label = {index: f"LABEL_{index}" for index in range(len(NAMES))}
+
+    scores = evaluate_model(EmoForImageClassification(config), processor, images, "image-classification")
+
+    assert "accuracy" in scores
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (NAMES[:5], "as many classes as the dataset, 7; got 5"),
+        ([*NAMES[:5], "gnu", "fox"], "class 5 is 'fox' in the dataset, got 'gnu'"),
+        ([*NAMES[:6], "elk"], "class 6 is 'gnu' in the dataset, got 'elk'"),
+    ],
+    ids=["number", "order", "name"],
+)
+def test_refuses_a_model_with_other_classes(processor, images, names, message):
+    model = EmoForImageClassification(build_config(names))
+
+    with pytest.raises(ValueError, match=message):
+        evaluate_model(model, processor, images, "image-classification")
+
+
+def test_refuses_given_names_that_are_not_the_models(segmenter, processor, scenes):
+    with pytest.raises(ValueError, match="class 0 is 'sky' in the dataset, got 'ant'"):
+        evaluate_model(segmenter, processor, scenes, "semantic-segmentation", label_names=["sky", *NAMES[1:]])
+
+
+def test_refuses_annotation_out_of_range(segmenter, processor, scenes):
+    rows = scenes.map(lambda row: {"annotation": Image.new("L", (30, 26), 7)})
+
+    with pytest.raises(ValueError, match=r"`references` must be in \[0, 7\) or 255 \(ignored\); got 7"):
+        evaluate_model(segmenter, processor, rows, "semantic-segmentation")
+
+
+def test_refuses_a_model_that_diverged(classifier, processor, images):
+    classifier.classifier.bias.data[3] = math.nan
+
+    with pytest.raises(ValueError, match="`predictions` must be finite"):
+        evaluate_model(classifier, processor, images, "image-classification")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "kind", "message"),
+    [
+        ({"task": "image-clasification"}, ValueError, "`task` must be one of image-classification, image-feature"),
+        ({"limit": 0}, ValueError, "`limit` must be at least 1, or None for all rows; got 0"),
+    ],
+    ids=["task", "limit"],
+)
+def test_refuses_bad_arguments(classifier, processor, images, overrides, kind, message):
+    with pytest.raises(kind, match=message):
+        evaluate_model(classifier, processor, images, **({"task": "image-classification"} | overrides))
+
+
+def test_refuses_an_empty_data_set(classifier, processor, images):
+    with pytest.raises(ValueError, match="`dataset` must hold at least one row; got none"):
+        evaluate_model(classifier, processor, images.select([]), "image-classification")
+
+
+def test_refuses_all_splits_at_once(classifier, processor, images):
+    with pytest.raises(TypeError, match="`dataset` must be one split; got a dict of train, test"):
+        evaluate_model(classifier, processor, datasets.DatasetDict(train=images, test=images), "image-classification")
+
+
+@pytest.fixture(scope="module")
+def measured_digits(tmp_path_factory):
+    """A model folder whose `evaluation.json` says what the model gives on scikit-learn's digits."""
+    torch.manual_seed(0)
+    model = EmoForImageClassification(build_config(DATASETS["sklearn_digits"].label_names))
+    processor = EmoImageProcessor(size={"height": 16, "width": 16}, do_center_crop=False)
+    rows = load_dataset("sklearn_digits")["test"]
+    scores = evaluate_model(model, processor, rows, "image-classification")
+    folder = tmp_path_factory.mktemp("digits")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    facts = {"task": "image-classification", "dataset": "sklearn_digits", "split": "test"}
+    write_evaluation(folder, scores, **facts, num_rows=len(rows), minutes=0.1)
+    return folder, scores
+
+
+@pytest.fixture
+def digits_folder(measured_digits, tmp_path):
+    """A copy of it, to be changed at will."""
+    folder, scores = measured_digits
+    return shutil.copytree(folder, tmp_path / "digits"), scores
+
+
+def test_folder_gives_its_published_scores(digits_folder):
+    folder, scores = digits_folder
+
+    evaluation = evaluate_folder(folder)
+
+    assert {row["metric"]: row["value"] for row in evaluation["figures"]} == scores
+    assert evaluation["dataset"]["num_rows"] == 360
+
+
+def test_folder_can_be_measured_on_another_split(digits_folder):
+    folder, _ = digits_folder
+
+    evaluation = evaluate_folder(folder, dataset="sklearn_digits", split="train", limit=20)
+
+    assert (evaluation["dataset"]["split"], evaluation["figures"][0]["n"]) == ("train", 20)
+
+
+def test_folder_without_evaluation_needs_a_data_set(digits_folder):
+    folder, scores = digits_folder
+    (folder / "evaluation.json").unlink()
+
+    with pytest.raises(FileNotFoundError, match=r"`evaluation\.json` was not found; tried"):
+        evaluate_folder(folder)
+
+    assert evaluate_folder(folder, dataset="sklearn_digits")["figures"][0]["value"] == scores["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"split": "validation"}, "`split` of 'sklearn_digits' must be one of train, test; got 'validation'"),
+        ({"dataset": "camvid"}, "`family` of 'camvid' must be 'semantic-segmentation'; got 'image-classification'"),
+    ],
+)
+def test_folder_refuses(digits_folder, overrides, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_folder(digits_folder[0], **overrides)
+
+
+def test_tasks_name_classes_of_transformers():
+    import transformers
+
+    missing = [
+        name
+        for task in TASKS.values()
+        for name in (task.model_class, task.processor_class)
+        if not hasattr(transformers, name)
+    ]
+
+    assert missing == []
+
+
+def test_auto_class_loads_the_folder(digits_folder):
+    model = AutoModelForImageClassification.from_pretrained(digits_folder[0])
+
+    assert isinstance(model, EmoForImageClassification)

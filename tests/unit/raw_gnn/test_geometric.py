@@ -1,0 +1,36 @@
+"""RAW-GNN where a model of torch-geometric is expected."""
+
+import torch
+from torch_geometric.data import Data
+from torch_geometric.nn import GCN
+
+from decahub.models.raw_gnn.geometric_raw_gnn import RawGnn
+from tests.tiny.raw_gnn import build_tiny_graph
+
+
+def test_takes_the_place_of_a_gcn():
+    tensors = build_tiny_graph()
+    data = Data(x=tensors["node_features"], edge_index=tensors["edge_index"])
+    sizes = {"in_channels": 5, "hidden_channels": 6, "out_channels": 3}
+
+    logits = RawGnn(**sizes, dropout=0.5)(data.x, data.edge_index)
+
+    assert logits.shape == GCN(**sizes, num_layers=2)(data.x, data.edge_index).shape
+    assert logits.requires_grad
+
+
+def test_fields_of_the_configuration_pass_through():
+    model = RawGnn(5, 6, 3, heads=1, walk_length=2, eval_walks=4)
+
+    assert model.model.config.walk_length == 2
+    assert model.model.config.num_attention_heads == 1
+
+
+def test_parameters_can_be_drawn_anew():
+    torch.manual_seed(0)
+    model = RawGnn(5, 6, 3)
+    before = {name: value.clone() for name, value in model.named_parameters()}
+
+    model.reset_parameters()
+
+    assert not any(torch.equal(before[name], value) for name, value in model.named_parameters())
