@@ -78,7 +78,7 @@ def test_truncated_file_is_refused(tmp_path):
         (lambda record: record["dataset"].pop("split"), "`dataset` in .* must hold name, .*; split is missing"),
         (
             lambda record: record["figures"][1].pop("n"),
-            r"`scores\[1\]` in .* metric, value, n; n is missing",
+            r"`figures\[1\]` in .* metric, value, n; n is missing",
         ),
         (lambda record: record.update(dataset="cifar10"), "`dataset` in .* must be an object .*; got str"),
     ],
