@@ -120,7 +120,7 @@ def fine_tune(output_dir: Path, max_steps: int):
 def save_and_reload(output_dir: Path, result, processor, test_rows, arguments) -> tuple[Path, dict[str, float], float]:
     """Evaluates, writes the folder, loads it again; returns folder, scores, and the largest change of a logit."""
     started = time.monotonic()
-    scores = evaluate_model(result.model, processor, test_rows, TASK)
+    scores = evaluate_model(result.model, processor, test_rows, TASK).scores
     evaluation = build_evaluation(
         scores,
         task=TASK,

@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM, AutoProcessor, pipeline
 
 from decahub import load_metric
 from decahub.data import SeededTransform, drum_generation, load_dataset
-from decahub.evaluation import TASKS, write_json
+from decahub.evaluation import write_json
+from decahub.tasks import get_task
 from decahub.training import argument, load_recipe
 from decahub.training.train_log import EVALUATED
 
@@ -103,8 +104,8 @@ def measure_excerpts(run: TrainArguments, model: Any, processor: Any, rows: Any)
     for first in range(0, len(excerpts), run.per_device_eval_batch_size):
         numbers = range(first, min(first + run.per_device_eval_batch_size, len(excerpts)))
         batch = drum_generation.collate([excerpts[number] for number in numbers])
-        metric.add_batch(**TASKS[TASK].predict(model, processor, batch))
-    return TASKS[TASK].summarize(metric.compute(num_resamples=0), ())
+        metric.add_batch(**get_task(TASK).predict(model, processor, batch))
+    return get_task(TASK).summarize(metric.compute(num_resamples=0), ())
 
 
 def continue_prompts(model: Any, processor: Any, rows: Any, arguments: Arguments) -> list[str]:

@@ -20,11 +20,12 @@ from transformers import AutoTokenizer, pipeline
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.data import SeededTransform, drum_generation, load_dataset
-from decahub.evaluation import Measurement, build_evaluation, measure_model
+from decahub.evaluation import build_evaluation, evaluate_model
 from decahub.hub import CardArguments, save_model_folder
 from decahub.models.drum_lm.backbone_drum_lm import split_gguf_path
 from decahub.models.drum_lm.optimization_drum_lm import build_parameter_groups, training_step
 from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.tasks import Measurement
 from decahub.training import LoopArguments, TrainingResult, Update, argument, load_recipe, train
 
 
@@ -86,7 +87,7 @@ def build_model(arguments: TrainArguments, processor: DrumLmProcessor) -> DrumLm
 
 def measure(arguments: TrainArguments, model: Any, processor: DrumLmProcessor, rows: Any) -> Measurement:
     """Scores of a model on grooves."""
-    return measure_model(
+    return evaluate_model(
         model,
         processor,
         rows,

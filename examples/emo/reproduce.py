@@ -92,7 +92,7 @@ def run(name: str, seed: int, arguments: Arguments, splits) -> dict:
         "image-classification",
         batch_size=arguments.per_device_eval_batch_size,
         limit=arguments.max_eval_samples,
-    )
+    ).scores
     outcome = {
         "accuracy": 100 * scores["accuracy"],
         "minutes": result.minutes,

@@ -111,7 +111,7 @@ def main():
             batch_size=arguments.per_device_eval_batch_size,
             limit=arguments.max_eval_samples,
             label_names=label_names,
-        )
+        ).scores
 
     result = train(model, update, train_dataset, arguments, collate_fn=data_module.collate, evaluate=evaluate)
     if not result.is_main_process:

@@ -21,8 +21,9 @@ from results import COMPILED_LAW, OFFICIAL, TUNED, write_results
 
 from decahub import RawGnnConfig, RawGnnFeatureExtractor, RawGnnForNodeClassification
 from decahub.data import load_dataset, node_classification
-from decahub.evaluation import evaluate_nodes, write_json
+from decahub.evaluation import write_json
 from decahub.models.raw_gnn.optimization_raw_gnn import training_step
+from decahub.tasks import evaluate_parts, join_scores
 from decahub.training import (
     LoopArguments,
     Update,
@@ -87,11 +88,11 @@ def train_once(
         if name == OFFICIAL:  # the authors draw walks for validation and walks for test
             seeds = torch.randint(MAX_SEED, (2,)).tolist()
             parts = [
-                evaluate_nodes(model, {**inputs, "walk_seed": seed}, {part: mask})
+                join_scores(evaluate_parts(model, {**inputs, "walk_seed": seed}, {part: mask}))
                 for seed, (part, mask) in zip(seeds, masks.items(), strict=True)
             ]
             return {**parts[0], **parts[1]}
-        return evaluate_nodes(model, fixed_inputs, masks)
+        return join_scores(evaluate_parts(model, fixed_inputs, masks))
 
     fixed_inputs = inputs
     if name in (TUNED, COMPILED_LAW):  # the walks of evaluation are the same each time: drawn once
@@ -115,7 +116,7 @@ def train_once(
     }
     if name in (TUNED, COMPILED_LAW):
         model.config.eval_walks = NUM_DRAWS
-        averaged = evaluate_nodes(model, inputs, masks)
+        averaged = join_scores(evaluate_parts(model, inputs, masks))
         outcome["test_averaged"] = 100 * averaged["test_accuracy"]
         outcome["validation_averaged"] = 100 * averaged["validation_accuracy"]
     shutil.rmtree(folder)  # checkpoints of hundreds of runs

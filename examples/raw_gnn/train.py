@@ -16,9 +16,10 @@ from accelerate.utils import set_seed
 
 from decahub import RawGnnConfig, RawGnnFeatureExtractor, RawGnnForNodeClassification
 from decahub.data import load_dataset, node_classification
-from decahub.evaluation import build_evaluation, evaluate_nodes, measure_nodes
+from decahub.evaluation import build_evaluation
 from decahub.hub import CardArguments, save_model_folder
 from decahub.models.raw_gnn.optimization_raw_gnn import build_parameter_groups, training_step
+from decahub.tasks import evaluate_nodes
 from decahub.training import LoopArguments, Update, argument, load_recipe, train
 
 
@@ -93,7 +94,7 @@ def main():
     )
 
     def evaluate(model):
-        return evaluate_nodes(model, inputs, inputs["validation_mask"])
+        return evaluate_nodes(model, inputs, inputs["validation_mask"]).scores
 
     train_dataset, collate = build_train_dataset(arguments, inputs)
     result = train(model, update, train_dataset, arguments, collate_fn=collate, evaluate=evaluate)
@@ -101,7 +102,7 @@ def main():
         return
 
     started = time.monotonic()
-    measurement = measure_nodes(result.model, inputs, inputs["test_mask"])
+    measurement = evaluate_nodes(result.model, inputs, inputs["test_mask"])
     evaluation = build_evaluation(
         measurement,
         task="node-classification",

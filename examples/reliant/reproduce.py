@@ -20,9 +20,10 @@ from train import TASK, DistillationArguments, build_inputs, build_model, get_la
 
 from decahub import load_metric
 from decahub.data import load_dataset
-from decahub.evaluation import evaluate_nodes, write_json
+from decahub.evaluation import write_json
 from decahub.evaluation.tasks import gather_nodes
 from decahub.models.reliant.knowledge_reliant import TeacherKnowledge
+from decahub.tasks import evaluate_parts, join_scores
 from decahub.training import argument, load_recipe, train
 
 
@@ -114,7 +115,7 @@ def train_once(run: Run, row: dict, arguments: Arguments) -> dict:
     masks = {"validation": inputs["validation_mask"], "test": inputs["test_mask"]}
 
     def evaluate(model):
-        return evaluate_nodes(model, inputs, masks, TASK, with_loss=True)
+        return join_scores(evaluate_parts(model, inputs, masks, TASK, with_loss=True))
 
     result = train(
         model, updates, [batch], run_arguments, collate_fn=lambda rows: rows[0], companions=companions,

@@ -25,10 +25,11 @@ from decahub import (
     ReliantForNodeClassification,
 )
 from decahub.data import DATASETS, load_dataset, node_classification
-from decahub.evaluation import build_evaluation, evaluate_nodes, measure_nodes
+from decahub.evaluation import build_evaluation
 from decahub.hub import CardArguments, save_model_folder
 from decahub.models.reliant.knowledge_reliant import TEACHER_OUTPUTS, TeacherKnowledge
 from decahub.models.reliant.optimization_reliant import build_companions, build_updates, teacher_step
+from decahub.tasks import evaluate_nodes
 from decahub.training import LoopArguments, Update, argument, load_recipe, train
 
 
@@ -149,7 +150,7 @@ def main():
     updates, companions, batch = prepare_training(model, inputs, knowledge, arguments)
 
     def evaluate(model):
-        return evaluate_nodes(model, inputs, inputs["validation_mask"], TASK, with_loss=True)
+        return evaluate_nodes(model, inputs, inputs["validation_mask"], TASK, with_loss=True).scores
 
     result = train(
         model,
@@ -164,7 +165,7 @@ def main():
         return
 
     started = time.monotonic()
-    measurement = measure_nodes(result.model, inputs, inputs["test_mask"], TASK)
+    measurement = evaluate_nodes(result.model, inputs, inputs["test_mask"], TASK)
     evaluation = build_evaluation(
         measurement,
         task=TASK,

@@ -26,7 +26,9 @@ from transformers import AutoModel, PreTrainedModel
 
 from decahub import TinyMimImageProcessor, TinyMimModel, load_metric
 from decahub.data import SeededTransform, load_dataset
-from decahub.evaluation import evaluation_mode, select_fit_rows, write_json
+from decahub.evaluation import write_json
+from decahub.tasks.image_feature_extraction import select_fit_rows
+from decahub.tasks.task import evaluating
 from decahub.training import argument, load_recipe
 
 
@@ -93,7 +95,7 @@ class Images:
 
     def apply(self, model: PreTrainedModel, output: str) -> torch.Tensor:
         """One output of a model for all images."""
-        with evaluation_mode(model):
+        with evaluating(model):
             parts = [model(pixel_values=part)[output] for part in self.pixel_values.split(ROWS_AT_ONCE)]
         return torch.cat(parts).float()
 

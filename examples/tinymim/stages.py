@@ -35,7 +35,7 @@ from decahub.data import (
     image_views,
     semantic_segmentation,
 )
-from decahub.evaluation import Measurement, measure_model
+from decahub.evaluation import evaluate_model
 from decahub.models.tinymim.configuration_tinymim import VARIANTS
 from decahub.models.tinymim.optimization_tinymim import (
     build_layer_decay_parameter_groups,
@@ -45,6 +45,7 @@ from decahub.models.tinymim.optimization_tinymim import (
     reconstruction_step,
 )
 from decahub.models.tinymim.vit_weights_tinymim import from_vit
+from decahub.tasks import Measurement
 from decahub.training import LoopArguments, TrainingResult, Update, argument, train
 
 
@@ -225,7 +226,7 @@ def build_dataset(arguments: StageArguments, images: Dataset, processor: TinyMim
 
 def measure(arguments: StageArguments, model: PreTrainedModel, processor: Any, splits: Any) -> Measurement:
     """Scores of what a stage hands on."""
-    return measure_model(
+    return evaluate_model(
         model,
         processor,
         splits[arguments.eval_split],
@@ -234,7 +235,7 @@ def measure(arguments: StageArguments, model: PreTrainedModel, processor: Any, s
         limit=arguments.max_eval_samples,
         label_names=get_label_names(arguments.dataset, splits["train"], arguments.label_names),
         train_dataset=splits["train"],
-        num_fit_rows=arguments.num_fit_rows,
+        facts={"num_fit_rows": arguments.num_fit_rows},
     )
 
 

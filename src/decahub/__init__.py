@@ -8,16 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from decahub.registration import install as _install
-from decahub.registry import METHODS, PUBLIC_NAMES
+from decahub.registry import METHODS, PUBLIC_NAMES, list_new_auto_classes
 
 
 if TYPE_CHECKING:
-    from decahub.auto import (
-        AutoModelForFewShotInstanceSegmentation,
-        AutoModelForImageQualityAssessment,
-        AutoModelForNodeClassification,
-        AutoModelForObjectDetection3D,
-    )
+    from decahub.data import load_dataset
     from decahub.metrics import load_metric
     from decahub.models.drum_lm.configuration_drum_lm import DrumLmConfig
     from decahub.models.drum_lm.modeling_drum_lm import DrumLmForCausalLM
@@ -74,10 +69,6 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "METHODS",
-    "AutoModelForFewShotInstanceSegmentation",
-    "AutoModelForImageQualityAssessment",
-    "AutoModelForNodeClassification",
-    "AutoModelForObjectDetection3D",
     "DrumGenerationPipeline",
     "DrumLmConfig",
     "DrumLmForCausalLM",
@@ -108,5 +99,7 @@ __all__ = [
     "TinyMimModel",
     "TinyMimTeacher",
     "__version__",
+    "load_dataset",
     "load_metric",
+    *list_new_auto_classes(),
 ]

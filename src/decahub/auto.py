@@ -11,6 +11,7 @@ from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAuto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from decahub.registration import AUTO_FOLDER, defer_models
+from decahub.registry import list_new_auto_classes
 
 
 class _NewAutoModelClass(_BaseAutoModelClass):
@@ -20,34 +21,22 @@ class _NewAutoModelClass(_BaseAutoModelClass):
         defer_models(cls._model_mapping, cls.__name__)
 
 
-class AutoModelForFewShotInstanceSegmentation(_NewAutoModelClass):
-    """Loads the model for few-shot instance segmentation that a configuration asks for."""
+def _build_auto_class(name: str) -> type:
+    doc = f"Loads the model that a configuration asks for, as `{name}` of a task that transformers does not know."
+    return type(name, (_NewAutoModelClass,), {"__doc__": doc, "__module__": __name__})
 
 
-class AutoModelForImageQualityAssessment(_NewAutoModelClass):
-    """Loads the model for image quality assessment that a configuration asks for."""
-
-
-class AutoModelForNodeClassification(_NewAutoModelClass):
-    """Loads the model for node classification that a configuration asks for."""
-
-
-class AutoModelForObjectDetection3D(_NewAutoModelClass):
-    """Loads the model for 3D object detection that a configuration asks for."""
+_AUTO_CLASSES = {name: _build_auto_class(name) for name in list_new_auto_classes()}
+globals().update(_AUTO_CLASSES)
 
 
 def publish() -> None:
     """Sets the Auto classes on transformers' own packages, under which others look them up."""
     for module in ("transformers", AUTO_FOLDER):
-        for name in __all__:
-            setattr(sys.modules[module], name, globals()[name])
+        for name, auto_class in _AUTO_CLASSES.items():
+            setattr(sys.modules[module], name, auto_class)
 
 
-__all__ = [
-    "AutoModelForFewShotInstanceSegmentation",
-    "AutoModelForImageQualityAssessment",
-    "AutoModelForNodeClassification",
-    "AutoModelForObjectDetection3D",
-]
+__all__ = list(_AUTO_CLASSES)
 
 publish()

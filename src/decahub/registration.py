@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from decahub.registry import METHODS, NEW_AUTO_CLASSES, PIPELINES, ModelEntry, PipelineEntry, find_modules
+from decahub.registry import METHODS, ModelEntry, TaskEntry, find_modules, list_new_auto_classes, list_pipelines
 
 
 AUTO_FOLDER = "transformers.models.auto"
@@ -116,7 +116,7 @@ def _register_configs(module: ModuleType) -> None:
 
 def _register_models(module: ModuleType) -> None:
     for auto_class in {name for entry, _ in _iterate_entries() for name in entry.auto_classes}:
-        if auto_class not in NEW_AUTO_CLASSES:
+        if auto_class not in list_new_auto_classes():
             defer_models(getattr(module, auto_class)._model_mapping, auto_class)
     import_module("decahub.auto").publish()
 
@@ -141,16 +141,16 @@ def _publish_again(module: ModuleType) -> None:
 
 
 def _load_pipelines(module: ModuleType) -> None:
-    for entry in PIPELINES.values():
-        import_module(entry.module)
+    for name in list_pipelines():
+        import_module(name)
 
 
-def _register_pipeline(task: str, entry: PipelineEntry) -> Callable[[ModuleType], None]:
+def _register_pipeline(task: TaskEntry) -> Callable[[ModuleType], None]:
     def register(module: ModuleType) -> None:
         import_module("transformers.pipelines").PIPELINE_REGISTRY.register_pipeline(
-            task,
-            pipeline_class=getattr(module, entry.pipeline),
-            pt_model=getattr(import_module("transformers"), entry.auto_class),
+            task.name,
+            pipeline_class=getattr(module, str(task.pipeline)),
+            pt_model=getattr(import_module("transformers"), task.auto_class),
         )
 
     return register
@@ -167,7 +167,7 @@ def _get_actions() -> dict[str, Callable[[ModuleType], None]]:
         "transformers.processing_utils": _publish_again,
         "transformers.pipelines": _load_pipelines,
         # Whichever of the two is imported first, a pipeline is registered when its own module has run.
-        **{entry.module: _register_pipeline(task, entry) for task, entry in PIPELINES.items()},
+        **{module: _register_pipeline(task) for module, task in list_pipelines().items()},
     }
 
 

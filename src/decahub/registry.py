@@ -1,6 +1,6 @@
-"""The table of methods: what each is, and which classes it has. Plain data: importing it imports no library.
+"""The tables of methods and tasks. Plain data: importing it imports no library.
 
-Classes stand here by name; `PUBLIC_NAMES` says which module defines each.
+Classes are listed by name; `PUBLIC_NAMES` says which module defines each.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ class ModelEntry:
     Args:
         model_type (`str`): as in `config.json`.
         config (`str`): class of the configuration.
-        auto_classes (`dict[str, str]`): Auto class, of transformers or of `NEW_AUTO_CLASSES`, to model class.
+        auto_classes (`dict[str, str]`): Auto class, of transformers or of `decahub.auto`, to model class.
         image_processors (`dict[str, str]`): backend ("torchvision", "pil") to class; empty if there is none.
         feature_extractor (`str`, *optional*): class for a single input that is no image.
         processor (`str`, *optional*): class of a processor of several parts.
@@ -56,7 +56,7 @@ class Method:
         title (`str`): of the paper.
         arxiv (`str`, *optional*): number of the paper, for example "2301.01146".
         summary (`str`): what a user does with it, in one line.
-        tasks (`tuple[str, ...]`): names of tasks, as pipelines and the Hub write them where they have the task.
+        tasks (`tuple[str, ...]`): keys of `TASKS`, the main one first.
         extra (`str`): what to install: `pip install "decahub[<extra>]"`.
         models (`tuple[ModelEntry, ...]`): empty while the method is planned.
         doi (`str`, *optional*): of a paper that is not on arXiv.
@@ -85,18 +85,33 @@ class Method:
 
 
 @dataclass(frozen=True)
-class PipelineEntry:
-    """A pipeline for a task that transformers has none for.
+class TaskEntry:
+    """A task: what is predicted, measured and shown. `decahub/tasks/<module>.py` holds its code.
 
     Args:
-        module (`str`): defines the class.
-        pipeline (`str`): name of the class.
-        auto_class (`str`): name of the Auto class that loads its models.
+        name (`str`): as evaluations, recipes and `Method.tasks` name it.
+        family (`str`): kind of its data: the module `decahub.data.<family>`, with `-` read as `_`.
+        metric (`str`): name for `decahub.load_metric`.
+        auto_class (`str`): Auto class that loads its models.
+        processor (`str`): which part prepares its inputs: "image_processor", "feature_extractor" or "processor".
+        module (`str`): of `decahub.tasks`; also of `decahub.pipelines` where the task has a pipeline of ours.
+        pipeline (`str`, *optional*): class of the pipeline, for a task that transformers has none for.
+        is_new (`bool`): whether `decahub.auto` defines `auto_class`, because transformers does not.
+        hub_tag (`str`, *optional*): `pipeline_tag` of its models on the Hub, which promises that transformers'
+            pipeline of that name accepts them.
+        tags (`tuple[str, ...]`): under which models without such a pipeline are found, the name of the task first.
     """
 
-    module: str
-    pipeline: str
+    name: str
+    family: str
+    metric: str
     auto_class: str
+    processor: str
+    module: str
+    pipeline: str | None = None
+    is_new: bool = False
+    hub_tag: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 METHODS: dict[str, Method] = {
@@ -107,7 +122,7 @@ METHODS: dict[str, Method] = {
             title="Rethinking Mobile Block for Efficient Attention-based Models",
             arxiv="2301.01146",
             summary="A small, fast image backbone for classification and dense prediction.",
-            tasks=("image-feature-extraction", "image-classification", "image-segmentation"),
+            tasks=("image-classification", "semantic-segmentation", "image-feature-extraction"),
             extra="emo",
             citation=Citation(
                 "Jiangning Zhang and Xiangtai Li and Jian Li and Liang Liu and Zhucun Xue and Boshen "
@@ -134,7 +149,7 @@ METHODS: dict[str, Method] = {
             title="TinyMIM: An Empirical Study of Distilling MIM Pre-trained Models",
             arxiv="2301.01296",
             summary="Distills a vision transformer pre-trained by masked image modeling into a small one.",
-            tasks=("image-feature-extraction", "image-classification", "image-segmentation"),
+            tasks=("image-classification", "semantic-segmentation", "image-feature-extraction"),
             extra="tinymim",
             citation=Citation(
                 "Sucheng Ren and Fangyun Wei and Zheng Zhang and Han Hu",
@@ -238,7 +253,7 @@ METHODS: dict[str, Method] = {
             title="RELIANT: Fair Knowledge Distillation for Graph Neural Networks",
             arxiv="2301.01150",
             summary="Distills a graph network into a small one that treats groups fairly.",
-            tasks=("node-classification",),
+            tasks=("fair-node-classification", "node-classification"),
             extra="reliant",
             citation=Citation(
                 "Yushun Dong and Binchi Zhang and Yiling Yuan and Na Zou and Qi Wang and Jundong Li",
@@ -296,27 +311,80 @@ METHODS: dict[str, Method] = {
     )
 }
 
-# Tasks that transformers has no Auto class for; `decahub.auto` defines these.
-NEW_AUTO_CLASSES = (
-    "AutoModelForFewShotInstanceSegmentation",
-    "AutoModelForImageQualityAssessment",
-    "AutoModelForNodeClassification",
-    "AutoModelForObjectDetection3D",
-)
-
-# Name of a task to its pipeline. Those of transformers (image-classification, ...) need no entry.
-PIPELINES: dict[str, PipelineEntry] = {
-    "node-classification": PipelineEntry(
-        module="decahub.pipelines.node_classification",
-        pipeline="NodeClassificationPipeline",
-        auto_class="AutoModelForNodeClassification",
-    ),
-    "drum-generation": PipelineEntry(
-        module="decahub.pipelines.drum_generation",
-        pipeline="DrumGenerationPipeline",
-        auto_class="AutoModelForCausalLM",
-    ),
+# Of several tasks with one Auto class, the first is the one of a model that says nothing else.
+TASKS: dict[str, TaskEntry] = {
+    task.name: task
+    for task in (
+        TaskEntry(
+            name="image-classification",
+            family="image-classification",
+            metric="top_k_accuracy",
+            auto_class="AutoModelForImageClassification",
+            processor="image_processor",
+            module="image_classification",
+            hub_tag="image-classification",
+        ),
+        TaskEntry(
+            name="image-feature-extraction",
+            family="image-classification",
+            metric="feature_probe",
+            auto_class="AutoModel",
+            processor="image_processor",
+            module="image_feature_extraction",
+            hub_tag="image-feature-extraction",
+        ),
+        TaskEntry(
+            name="semantic-segmentation",
+            family="semantic-segmentation",
+            metric="mean_iou",
+            auto_class="AutoModelForSemanticSegmentation",
+            processor="image_processor",
+            module="semantic_segmentation",
+            hub_tag="image-segmentation",
+        ),
+        TaskEntry(
+            name="node-classification",
+            family="node-classification",
+            metric="node_accuracy",
+            auto_class="AutoModelForNodeClassification",
+            processor="feature_extractor",
+            module="node_classification",
+            pipeline="NodeClassificationPipeline",
+            is_new=True,
+            tags=("node-classification", "graph-ml"),
+        ),
+        TaskEntry(
+            name="fair-node-classification",
+            family="node-classification",
+            metric="group_fairness",
+            auto_class="AutoModelForNodeClassification",
+            processor="feature_extractor",
+            module="fair_node_classification",
+            is_new=True,
+            tags=("node-classification", "graph-ml"),
+        ),
+        TaskEntry(
+            name="drum-generation",
+            family="drum-generation",
+            metric="drum_structure",
+            auto_class="AutoModelForCausalLM",
+            processor="processor",
+            module="drum_generation",
+            pipeline="DrumGenerationPipeline",
+            tags=("drum-generation", "music", "midi"),
+        ),
+    )
 }
+
+
+def list_new_auto_classes() -> list[str]:
+    """Names of the Auto classes that `decahub.auto` defines."""
+    return list(dict.fromkeys(task.auto_class for task in TASKS.values() if task.is_new))
+
+
+def list_pipelines() -> dict[str, TaskEntry]:
+    """Tasks with a pipeline of ours, by the module that defines it."""
+    return {f"decahub.pipelines.{task.module}": task for task in TASKS.values() if task.pipeline is not None}
 
 
 def find_modules(method: Method, entry: ModelEntry) -> dict[str, str]:
@@ -336,13 +404,14 @@ def find_modules(method: Method, entry: ModelEntry) -> dict[str, str]:
 
 # Every public name of the package to the module that defines it.
 PUBLIC_NAMES: dict[str, str] = {
+    "load_dataset": "decahub.data",
     "load_metric": "decahub.metrics",
-    **dict.fromkeys(NEW_AUTO_CLASSES, "decahub.auto"),
+    **dict.fromkeys(list_new_auto_classes(), "decahub.auto"),
     **{
         name: module
         for method in METHODS.values()
         for entry in method.models
         for name, module in find_modules(method, entry).items()
     },
-    **{entry.pipeline: entry.module for entry in PIPELINES.values()},
+    **{str(task.pipeline): module for module, task in list_pipelines().items()},
 }

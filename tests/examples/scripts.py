@@ -10,6 +10,8 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from decahub.cli.main import main
+
 
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLES = PROJECT / "examples"
@@ -55,4 +57,12 @@ def _run_here(script: Path, *words: str | Path) -> str:
         for name, module in list(sys.modules.items()):
             if Path(getattr(module, "__file__", None) or "").is_relative_to(EXAMPLES):
                 del sys.modules[name]
+    return output.getvalue()
+
+
+def evaluate(model: Path, dataset: Path, task: str, split: str = "test/1") -> str:
+    """What `decahub evaluate` prints of a model on one's own data."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert main(["evaluate", str(model), "--dataset", str(dataset), "--task", task, "--split", split]) == 0
     return output.getvalue()

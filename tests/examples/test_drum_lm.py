@@ -112,16 +112,6 @@ def test_training_resumes_bit_exactly(grooves, tmp_path):
     assert all(torch.equal(value, broken[name]) for name, value in whole.items())
 
 
-def test_evaluate_measures_bits_and_structure(grooves, tmp_path):
-    train("--dataset", grooves, "--config", TINY_MODEL, "--max_steps", "1", "--output_dir", tmp_path)
-
-    output = run(SCRIPTS / "evaluate.py", "--model", tmp_path / "model", "--dataset", grooves,
-                 "--compose", "true")  # fmt: skip
-
-    assert all(name in output for name in ("bits_per_step", "stability", "repeat_rate"))
-    assert "valid_line_rate          1.0000" in output
-
-
 def test_quickstart_needs_no_data_and_no_large_model(tmp_path):
     output = run(SCRIPTS / "quickstart.py", "--max_steps", "4", "--output_dir", tmp_path)
 

@@ -9,7 +9,7 @@ from transformers import AutoFeatureExtractor
 from decahub import AutoModelForNodeClassification
 from tests.tiny.graph import NUM_FEATURES, NUM_NODES, write_toy_graph
 
-from .scripts import EXAMPLES, LAUNCHERS, run
+from .scripts import EXAMPLES, LAUNCHERS, evaluate, run
 
 
 SCRIPTS = EXAMPLES / "raw_gnn"
@@ -33,7 +33,7 @@ def assert_loads(folder):
 def test_train_and_evaluate(launcher, graph, tmp_path):
     run(SCRIPTS / "train.py", SCRIPTS / "texas.yaml", "--dataset", graph, "--split", "1", *TINY,
         "--output_dir", tmp_path, launcher=launcher)  # fmt: skip
-    output = run(SCRIPTS / "evaluate.py", "--model", tmp_path / "model", "--dataset", graph, "--split", "test/1")
+    output = evaluate(tmp_path / "model", graph, "node-classification")
 
     assert_loads(tmp_path / "model")
     evaluation = json.loads((tmp_path / "model" / "evaluation.json").read_text())

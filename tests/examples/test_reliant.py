@@ -11,7 +11,7 @@ from transformers import AutoFeatureExtractor
 from decahub import AutoModelForNodeClassification
 from tests.tiny.graph import NUM_FEATURES, NUM_NODES, write_toy_graph
 
-from .scripts import EXAMPLES, LAUNCHERS, run
+from .scripts import EXAMPLES, LAUNCHERS, evaluate, run
 
 
 SCRIPTS = EXAMPLES / "reliant"
@@ -54,7 +54,7 @@ def test_teacher_is_measured_with_its_fairness(graph, teacher):
     assert scores["accuracy"]["n"] == NUM_NODES // 3
     assert {"roc_auc", "f1", "accuracy_group_1"} <= set(scores)
     assert_loads(teacher)
-    output = run(SCRIPTS / "evaluate.py", "--model", teacher, "--dataset", graph, "--split", "test/1")
+    output = evaluate(teacher, graph, "fair-node-classification")
     assert f"{scores['statistical_parity_difference']['value']:.4f}" in output
 
 

@@ -76,14 +76,6 @@ def test_distill_resumes_bit_exactly(teacher, tmp_path):
     assert all(torch.equal(value, broken[name]) for name, value in whole.items())
 
 
-def test_evaluate_prints_probes(teacher):
-    output = run(SCRIPTS / "evaluate.py", "--model", teacher, "--dataset", "sklearn_digits",
-                 "--limit", "9", "--num_fit_rows", "20")  # fmt: skip
-
-    assert "linear_probe_accuracy" in output
-    assert "knn_accuracy" in output
-
-
 def test_reproduce_compares_arms(teacher, tmp_path):
     torch.manual_seed(0)
     strong = Dinov2Config(hidden_size=48, num_hidden_layers=9, num_attention_heads=6, image_size=56, patch_size=14)

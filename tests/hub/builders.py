@@ -23,7 +23,7 @@ from decahub import (
     RawGnnForNodeClassification,
 )
 from decahub.data import DATASETS, load_dataset, select_split
-from decahub.evaluation import build_evaluation, measure_model
+from decahub.evaluation import build_evaluation, evaluate_model
 from decahub.hub import save_model_folder
 from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
 from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
@@ -167,7 +167,7 @@ def build_graph_folder(folder: Path, **overrides) -> Path:
     data_dir = folder.parent / "data_of_builder"
     rows = select_split(load_dataset("texas", data_dir if data_dir.exists() else build_graphs(data_dir)), "test/1")
     facts = {"task": "node-classification", "dataset": "texas", "split": "test/1", "minutes": 0.1}
-    evaluation = build_evaluation(measure_model(model, extractor, rows, facts["task"], show_progress=False), **facts)
+    evaluation = build_evaluation(evaluate_model(model, extractor, rows, facts["task"], show_progress=False), **facts)
     recipe = {**RECIPE, "dataset": "texas", "card_title": "raw-gnn-tiny", "card_summary": "A tiny RAW-GNN."}
     arguments = {"evaluation": evaluation, "recipe": recipe, **overrides}
     return save_model_folder(folder, model, extractor, **arguments)
@@ -208,7 +208,7 @@ def build_drum_folder(folder: Path, model: Any = None, processor: Any = None, **
     data_dir = folder.parent / "data_of_builder"
     rows = load_dataset("groove", data_dir if data_dir.exists() else build_grooves(data_dir))["test"]
     facts = {"task": "drum-generation", "dataset": "groove", "split": "test", "minutes": 0.1}
-    evaluation = build_evaluation(measure_model(model, processor, rows, facts["task"], show_progress=False), **facts)
+    evaluation = build_evaluation(evaluate_model(model, processor, rows, facts["task"], show_progress=False), **facts)
     recipe = {**RECIPE, "dataset": "groove", "card_title": folder.name, "card_summary": "A tiny Drum LM."}
     arguments = {"evaluation": evaluation, "recipe": recipe, **overrides}
     return save_model_folder(folder, model, processor, **arguments)

@@ -113,14 +113,22 @@ def test_a_score_that_is_not_measured_fails(folder, tmp_path, monkeypatch):
     assert list(get_failed(verify(folder, data_dir=tmp_path))) == ["top_2_accuracy"]
 
 
-@pytest.mark.parametrize(("value", "exit_code"), [(0.56, 0), (0.54, 1)])
-def test_a_part_of_the_rows_widens_the_tolerance(folder, tmp_path, monkeypatch, value, exit_code):
-    measure(monkeypatch, value, num_rows=100)  # 2 / sqrt(100) = 0.2 below 0.7525
+@pytest.mark.parametrize(("value", "exit_code"), [(0.59, 3), (0.57, 1)])
+def test_a_sample_is_compared_within_its_own_error_and_says_so(folder, tmp_path, monkeypatch, value, exit_code):
+    measure(monkeypatch, value, other=0.9, num_rows=100)  # 4 standard errors of a share of 0.7525: 0.1726
 
     report = verify(folder, data_dir=tmp_path, limit=100)
 
     assert report.exit_code == exit_code
-    assert report.checks[-1].name == "accuracy"
+    assert report.checks[-1].detail == "a sample of 100 of 400 examples; without `limit` all of them are measured"
+
+
+def test_another_number_of_examples_fails(folder, tmp_path, monkeypatch):
+    measure(monkeypatch, 0.7525, num_rows=399)
+
+    report = verify(folder, data_dir=tmp_path)
+
+    assert get_failed(report) == {"examples": "published 400, measured 399: the data or the folder was changed"}
 
 
 def test_a_limit_above_the_number_of_rows_widens_nothing(folder, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--task", help="task to measure; by default that of the folder or of the dataset")
     parser.add_argument("--data-dir", type=Path, help="directory of the datasets; by default $DECAHUB_DATA_DIR")
-    parser.add_argument("--limit", type=int, help="measure on the first LIMIT rows, or nodes, only")
+    parser.add_argument("--limit", type=int, help="measure on a sample of LIMIT rows, or nodes")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -22,8 +22,8 @@ EPILOG = """examples:
 Each command has its own help: decahub predict --help"""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of all commands; `words` of the command line may give a command further options."""
     parser = argparse.ArgumentParser(
         "decahub", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,7 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
             epilog=f"examples:\n{module.EXAMPLES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        module.add_arguments(subparser)
+        if name == "predict":  # its options depend on the model
+            module.add_arguments(subparser, words[1:] if words[:1] == [name] else ())
+        else:
+            module.add_arguments(subparser)
         subparser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
         subparser.set_defaults(run=module.run)
     return parser
@@ -50,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         `int`: exit code; 0 for success, 1 for a failed verification, 2 for bad input, 3 for scores that were not
         measured again.
     """
-    options = build_parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = build_parser(words).parse_args(words)
     try:
         return options.run(options)
     except KeyboardInterrupt:

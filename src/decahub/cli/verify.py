@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="model folder, or a download of a published one")
     parser.add_argument("--data-dir", type=Path, help="directory of the datasets; by default $DECAHUB_DATA_DIR")
     parser.add_argument(
-        "--limit", type=int, help="measure on the first LIMIT rows, or nodes, only, with a wider tolerance"
+        "--limit", type=int, help="measure on a sample of LIMIT rows, or nodes, with a wider tolerance"
     )
 
 

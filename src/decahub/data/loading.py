@@ -11,13 +11,15 @@ from types import ModuleType
 import datasets
 import pyarrow.compute as pc
 
+from decahub.registry import TASKS
+
 from .catalog import DATASETS, DatasetEntry
 
 
 logger = logging.getLogger(__name__)
 
 DATA_DIR_VARIABLE = "DECAHUB_DATA_DIR"
-FAMILIES = ("drum-generation", "image-classification", "node-classification", "semantic-segmentation")
+FAMILIES = tuple(sorted({task.family for task in TASKS.values()}))
 
 
 def load_dataset(

@@ -1,19 +1,17 @@
 """Measure a model folder again, on the dataset that its `evaluation.json` names or on another one."""
 
-import importlib
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-import transformers
-
-import decahub.auto  # noqa: F401  (sets the Auto classes of new tasks on transformers)
 from decahub.data import DATASETS, DatasetEntry, load_dataset
+from decahub.registry import TASKS
+from decahub.tasks import Task, get_task, load_model, load_processor
+from decahub.tasks.task import AUTO_PROCESSORS
 
-from .driver import measure_model
-from .record import EVALUATION_FILE, build_evaluation, read_evaluation
-from .tasks import TASKS, get_task
+from .driver import evaluate_model
+from .record import DATASET_KEYS, EVALUATION_FILE, build_evaluation, read_evaluation
 
 
 DEFAULT_SPLIT, TRAIN_SPLIT = "test", "train"
@@ -35,12 +33,13 @@ def evaluate_folder(
     Args:
         folder (`str` or path): Holds the model, its processor and, unless `dataset` is given, `evaluation.json`.
         data_dir (`str` or path, *optional*): Directory of the datasets; by default `$DECAHUB_DATA_DIR`.
-        limit (`int`, *optional*): Use only the first `limit` rows, or nodes of graphs.
+        limit (`int`, *optional*): Measure a sample of so many rows, or nodes of graphs.
         dataset (`str` or path, *optional*): Name in the catalog, or a folder or Hub id of a user's own data; by
             default the dataset of `evaluation.json`.
         split (`str`, *optional*): By default the split of `evaluation.json`, or `"test"` where `dataset` is given. Of
             graphs with several splits of their nodes `"test/<number or name>"`.
-        task (`str`, *optional*): A key of `TASKS`; by default that of `evaluation.json` or of the dataset's family.
+        task (`str`, *optional*): A key of `decahub.registry.TASKS`; by default that of `evaluation.json`, or of
+            the dataset's family.
         batch_size (`int`, *optional*, defaults to 32): Rows per forward pass; graphs go one by one.
         show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
 
@@ -49,7 +48,7 @@ def evaluate_folder(
 
     Raises:
         FileNotFoundError: If the folder has no `evaluation.json` and no `dataset` is given, or the data is absent.
-        ValueError: If the task cannot be told, or the split does not exist.
+        ValueError: If the task cannot be guessed, or the split does not exist.
     """
     folder = Path(folder)
     published: dict[str, Any] = {}
@@ -59,14 +58,13 @@ def evaluate_folder(
         dataset, split = published["dataset"]["name"], split or published["dataset"]["split"]
     entry = DATASETS.get(str(dataset))
     record = get_task(task or published.get("task") or _guess_task(entry))
-    splits = load_dataset(dataset, data_dir, family=record.family)
-    rows = _select_split(splits, split or DEFAULT_SPLIT, str(dataset), record.family)
-    train_rows = _select_split(splits, TRAIN_SPLIT, str(dataset), record.family) if record.num_fit_rows else None
+    splits = load_dataset(dataset, data_dir, family=record.entry.family)
+    rows = _select_split(splits, split or DEFAULT_SPLIT, str(dataset), record)
 
-    model = getattr(transformers, record.model_class).from_pretrained(folder)
-    processor = getattr(transformers, record.processor_class).from_pretrained(folder)
+    model = load_model(folder, record.entry.auto_class)
+    processor = load_processor(folder, AUTO_PROCESSORS[record.entry.processor])
     started = time.monotonic()
-    measurement = measure_model(
+    measurement = evaluate_model(
         model,
         processor,
         rows,
@@ -74,8 +72,8 @@ def evaluate_folder(
         batch_size=batch_size,
         limit=limit,
         label_names=(entry.label_names or None) if entry else None,
-        train_dataset=train_rows,
-        num_fit_rows=published.get("dataset", {}).get("num_fit_rows"),
+        train_dataset=splits.get(TRAIN_SPLIT),
+        facts={name: value for name, value in published.get("dataset", {}).items() if name not in DATASET_KEYS},
         show_progress=show_progress,
     )
     return build_evaluation(
@@ -88,16 +86,15 @@ def evaluate_folder(
 
 
 def _guess_task(entry: DatasetEntry | None) -> str:
-    for task in TASKS.values():
-        if entry is not None and (task.family, task.needs_groups) == (entry.family, bool(entry.sensitive)):
-            return task.name
+    if entry is not None:
+        candidates = [task.name for task in TASKS.values() if task.family == entry.family]
+        return next((name for name in candidates if name.startswith("fair-") == bool(entry.sensitive)), candidates[0])
     raise ValueError(f"`task` must be given for data that is not in the catalog: one of {', '.join(TASKS)}; got None.")
 
 
-def _select_split(splits: Any, split: str, source: str, family: str) -> Any:
-    module = importlib.import_module(f"decahub.data.{family.replace('-', '_')}")
-    if hasattr(module, "select_split"):  # a split of the nodes of each graph
-        return module.select_split(splits, split)
+def _select_split(splits: Any, split: str, source: str, task: Task) -> Any:
+    if hasattr(task.family, "select_split"):  # a split of the nodes of each graph
+        return task.family.select_split(splits, split)
     if split not in splits:
         raise ValueError(f"`split` of {source!r} must be one of {', '.join(splits)}; got {split!r}.")
     return splits[split]

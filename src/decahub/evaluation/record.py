@@ -9,8 +9,7 @@ from typing import Any
 
 from decahub.data import DATASETS
 from decahub.environment import describe_command, describe_hardware, describe_versions
-
-from .tasks import Measurement
+from decahub.tasks import Measurement
 
 
 EVALUATION_FILE = "evaluation.json"
@@ -32,8 +31,8 @@ def build_evaluation(
     """The content of `evaluation.json`, with the command, hardware and versions of this process.
 
     Args:
-        scores (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` or `measure_model` returned.
-        task (`str`): A key of `TASKS`.
+        scores (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` returned, or scores.
+        task (`str`): A key of `decahub.registry.TASKS`.
         dataset (`str`): Name in the catalog, or a user's own name for the data; of an absolute path the last part.
         split (`str`): Split that was measured; of a graph such as "test/3".
         minutes (`float`): Duration of the evaluation.
@@ -44,11 +43,9 @@ def build_evaluation(
         ValueError: If there is no score, one is not finite, or `num_rows` is missing.
     """
     counts: Mapping[str, int] = {}
-    fit = {}
+    facts: Mapping[str, Any] = {}
     if isinstance(scores, Measurement):
-        if scores.num_fit_rows:
-            fit = {"num_fit_rows": scores.num_fit_rows}  # training rows behind a probe, to measure it again
-        num_rows, counts, scores = scores.num_rows, scores.counts, scores.scores
+        facts, num_rows, counts, scores = scores.facts, scores.num_rows, scores.counts, scores.scores
     if num_rows is None:
         raise ValueError("`num_rows` must be the number of rows, or nodes, behind the scores; got None.")
     if not scores:
@@ -62,7 +59,7 @@ def build_evaluation(
         title = DATASETS[dataset].title if dataset in DATASETS else dataset
     return {
         "task": task,
-        "dataset": {"name": dataset, "title": title, "split": split, "num_rows": num_rows, **fit},
+        "dataset": {"name": dataset, "title": title, "split": split, "num_rows": num_rows, **facts},
         "figures": [
             {"metric": metric, "value": float(value), "n": counts.get(metric, num_rows)}
             for metric, value in scores.items()
@@ -81,7 +78,7 @@ def write_evaluation(
 
     Args:
         path (`str` or path): The file, or the folder to write `evaluation.json` into.
-        scores (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` or `measure_model` returned.
+        scores (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` returned, or scores.
         facts: The keyword arguments of `build_evaluation`.
 
     Returns:

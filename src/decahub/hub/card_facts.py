@@ -9,25 +9,13 @@ from huggingface_hub.utils import validate_repo_id
 
 from decahub.data.catalog import DATASETS, DatasetEntry
 from decahub.registry import METHODS, PUBLIC_NAMES, Method, ModelEntry
+from decahub.tasks import Task, find_task, get_task
 
 from .folder import CONFIG, TRAINING_MINUTES, read_evaluation, read_json, read_recipe, read_train_log
 from .split_results import SplitResults, read_split_results
 
 
 CARD_PREFIX = "card_"
-# Tasks of the Hub whose pipeline in transformers takes our models. A tag promises that `pipeline(model=...)` works.
-PIPELINE_TAGS = {
-    "AutoModel": "image-feature-extraction",
-    "AutoModelForPreTraining": "image-feature-extraction",  # the pipeline loads the part without a head
-    "AutoModelForImageClassification": "image-classification",
-    "AutoModelForSemanticSegmentation": "image-segmentation",
-}
-# Tasks that the Hub or transformers has no pipeline for: our name of the task, and tags under which models are found.
-# The Hub's task graph-ml is such a tag: as `pipeline_tag` it would promise `pipeline("graph-ml")`, which there is not.
-NEW_TASKS = {
-    "AutoModelForNodeClassification": ("node-classification", ("graph-ml", "node-classification")),
-    "AutoModelForCausalLM": ("drum-generation", ("drum-generation", "music", "midi")),
-}
 REQUIRED_TEXTS = ("card_title", "card_summary", "card_intended_use", "card_limits")
 
 
@@ -143,23 +131,17 @@ class FolderFacts:
         return next((auto for auto, name in self.entry.auto_classes.items() if name == self.architecture), None)
 
     @property
-    def pipeline_tag(self) -> str | None:
-        """The Hub's name of the task, where transformers has a pipeline for it."""
-        if not self.entry.image_processors:  # all of those pipelines read images
-            return None
-        return PIPELINE_TAGS.get(self.auto_class or "")
+    def task(self) -> Task:
+        """The task that the weights answer; that of the scores where the class has none of its own."""
+        try:
+            return find_task(self.architecture)
+        except ValueError:
+            return get_task(self.evaluation["task"])
 
     @property
     def task_type(self) -> str:
         """Name of the task for the `model-index`."""
-        if self.auto_class in NEW_TASKS:
-            return NEW_TASKS[self.auto_class][0]
-        return self.pipeline_tag or self.evaluation["task"]
-
-    @property
-    def task_tags(self) -> tuple[str, ...]:
-        """Tags that say the task where no `pipeline_tag` does."""
-        return NEW_TASKS[self.auto_class][1] if self.auto_class in NEW_TASKS else ()
+        return self.task.entry.hub_tag or (*self.task.entry.tags, self.task.name)[0]
 
     @property
     def model_id(self) -> str:

@@ -18,7 +18,7 @@ from .folder import CARD, TRAINING_MINUTES, write_checksums, write_text
 from .split_results import SplitResults
 
 
-TEMPLATE = Path(__file__).with_name("model_card_template.md")
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 REQUIRED_METADATA = ("license", "library_name", "tags", "model-index")
 
 
@@ -80,8 +80,8 @@ def build_metadata(facts: FolderFacts) -> ModelCardData:
         license_name=f"{terms.name}-terms" if terms is not None else None,
         license_link=terms.homepage if terms is not None else None,
         library_name="transformers",
-        pipeline_tag=facts.pipeline_tag,
-        tags=[facts.method.name, *facts.task_tags, *paper, *(["custom_code"] if facts.has_code else [])],
+        pipeline_tag=facts.task.entry.hub_tag,
+        tags=[facts.method.name, *facts.task.entry.tags, *paper, *(["custom_code"] if facts.has_code else [])],
         datasets=[dataset.hub_id] if dataset is not None and dataset.hub_id else None,
         metrics=[scores[0]["metric"]],  # the headline; the model-index has all
         base_model=facts.card.card_base_model,

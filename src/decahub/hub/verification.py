@@ -16,16 +16,12 @@ import decahub
 from decahub.data.catalog import DATASETS
 from decahub.data.loading import DATA_DIR_VARIABLE
 from decahub.evaluation import evaluate_folder
+from decahub.tasks import get_task
 
 from .folder import CARD, CONFIG, EVALUATION, find_checksum_problems, list_files, read_evaluation, read_json
 from .model_card import render_model_card
 
 
-# Other kernels or another number of threads flip a borderline prediction: 2 in 1000 cover every machine tried so far.
-SCORE_TOLERANCE = 2e-3
-# On a part of the rows a share lies within four of its standard errors, at most 0.5 / sqrt(n) each. Bits per step of a
-# groove vary as much (0.50 over the test grooves of the Groove dataset).
-STANDARD_ERRORS = 4
 # What broken files raise; anything else is a bug of ours and is not caught.
 FOLDER_ERRORS = (OSError, ValueError, KeyError, RuntimeError, StrictDataclassError, SafetensorError)
 
@@ -70,8 +66,8 @@ def verify(
     Args:
         folder (`str` or `os.PathLike`): a folder of [`save_model_folder`], or a download of a published one.
         data_dir (`str` or `os.PathLike`, *optional*): holds the datasets; by default `$DECAHUB_DATA_DIR`.
-        limit (`int`, *optional*): measure on the first `limit` rows (nodes of graphs) only, by default on as many as
-            were published. With fewer the first score alone is compared, within `2 / sqrt(limit)` instead of 0.002.
+        limit (`int`, *optional*): measure on a sample of `limit` rows (nodes of graphs), by default on as many as were
+            published. A sample is compared within its own error, and scores that it cannot tell are not done.
 
     Returns:
         [`VerificationReport`]: never raises for an error of the folder's files; that is what the report is for.
@@ -169,16 +165,30 @@ def _check_scores(folder: Path, data_dir: str | os.PathLike | None, limit: int |
         detail = "not re-evaluated: the data is not in the catalog; `decahub evaluate --dataset` measures your own"
         return [Check("figures", "not done", detail)]
     published_rows = published["dataset"]["num_rows"]
+    wanted_rows = min(limit or published_rows, published_rows)
     try:
-        measured = evaluate_folder(folder, data_dir=data_dir, limit=min(limit or published_rows, published_rows))
+        measured = evaluate_folder(folder, data_dir=data_dir, limit=wanted_rows)
     except FileNotFoundError as error:
         return [Check("figures", "not done", f"not re-evaluated: {_describe(error)}")]
-    values = {row["metric"]: row["value"] for row in measured["figures"]}
-    rows, tolerance = published["figures"], SCORE_TOLERANCE
-    num_rows = measured["dataset"]["num_rows"]
-    if num_rows < published_rows:
-        rows, tolerance = rows[:1], STANDARD_ERRORS * 0.5 / math.sqrt(num_rows)
-    return [_compare(row, values.get(row["metric"], math.nan), tolerance) for row in rows]
+    task, num_rows = get_task(published["task"]), measured["dataset"]["num_rows"]
+    values = {row["metric"]: row for row in measured["figures"]}
+    if num_rows != wanted_rows:
+        detail = f"published {wanted_rows}, measured {num_rows}: the data or the folder was changed"
+        return [Check("examples", "failed", detail)]
+    is_sample = num_rows < published_rows
+    checks = []
+    for row in published["figures"]:
+        again = values.get(row["metric"], {"value": math.nan, "n": num_rows})
+        tolerance = task.tolerance(row["metric"], row["value"], again["n"], is_sample)
+        if tolerance is None:
+            detail = f"published {row['value']:.4f}; a sample of {num_rows} cannot tell"
+            checks.append(Check(row["metric"], "not done", detail))
+        else:
+            checks.append(_compare(row, again["value"], tolerance))
+    if is_sample:
+        detail = f"a sample of {num_rows} of {published_rows} examples; without `limit` all of them are measured"
+        checks.append(Check("all examples", "not done", detail))
+    return checks
 
 
 def _compare(row: dict, measured: float, tolerance: float) -> Check:

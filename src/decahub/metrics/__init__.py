@@ -4,11 +4,8 @@ A metric file follows the rules of `evaluate`'s own loader, which copies the fil
 line, no import of decahub, helpers only as `from .file import name`.
 """
 
-import sys
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 
@@ -48,30 +45,11 @@ def load_metric(name: str, **kwargs: Any) -> "EvaluationModule":
         nearest = get_close_matches(name, names, n=1, cutoff=0.4)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(f"`name` must be one of {', '.join(names)}; got {name!r}.{hint}")
-    return import_evaluate().load(str(_FOLDER / name), **kwargs)
-
-
-def import_evaluate() -> ModuleType:
-    """The `evaluate` library, also in a script that lies beside an `evaluate.py` of its own.
-
-    Python puts a script's folder first on the path, so that the example `train.py` of a method would find the example
-    `evaluate.py` under the library's name.
-
-    Raises:
-        ImportError: If the library is not installed.
-    """
-    loaded = sys.modules.get("evaluate")
-    if loaded is not None and hasattr(loaded, "load"):
-        return loaded
-    path = sys.path.copy()
-    sys.modules.pop("evaluate", None)
-    sys.path[:] = [folder for folder in path if not Path(folder, "evaluate.py").is_file()]
     try:
-        return import_module("evaluate")
+        import evaluate
     except ImportError as error:
         raise ImportError('Metrics need the `evaluate` package: pip install "decahub[train]".') from error
-    finally:
-        sys.path[:] = path
+    return evaluate.load(str(_FOLDER / name), **kwargs)
 
 
 __all__ = ["list_metrics", "load_metric"]

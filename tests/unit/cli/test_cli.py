@@ -7,8 +7,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from decahub import RawGnnConfig, RawGnnModel
 from decahub.cli.main import COMMANDS, build_parser, main
 from decahub.cli.table import format_table
 from decahub.data import DATASETS
@@ -245,7 +248,7 @@ def test_predict_writes_into_another_folder(segmenter, image, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["missing.png"], "missing.png', which does not exist"),
+        (["missing.png"], "'missing.png' does not exist"),
         ([__file__], "test_cli.py"),
         (["{image}", "--top-k", "0"], "`--top-k` must be at least 1; got 0"),
     ],
@@ -258,12 +261,66 @@ def test_predict_refuses(classifier, image, words, message, capsys):
 
 
 def test_predict_refuses_a_model_without_a_head(image, tmp_path, capsys):
-    tiny_model().emo.save_pretrained(tmp_path / "bare")
+    RawGnnModel(RawGnnConfig(num_features=3)).save_pretrained(tmp_path / "bare")
 
     assert run("predict", tmp_path / "bare", image) == 2
     error = capsys.readouterr().err
-    assert "must be a model ForImageClassification or ForSemanticSegmentation or ForNodeClassification" in error
-    assert "got EmoModel" in error
+    assert "`model` must be loaded by one of AutoModel, AutoModelForCausalLM, " in error
+    assert "RawGnnModel is not. Use it from Python." in error
+
+
+def test_predict_help_shows_the_options_of_the_models_task_only(node_classifier, capsys):
+    with pytest.raises(SystemExit):
+        run("predict", node_classifier, "--help")
+
+    text = capsys.readouterr().out
+    assert "--nodes" in text
+    assert "--prompt-bars" not in text
+
+
+def test_predict_refuses_options_of_other_tasks(classifier, image, capsys):
+    with pytest.raises(SystemExit):
+        run("predict", classifier, image, "--bars", 4)
+
+    assert "unrecognized arguments: --bars 4" in capsys.readouterr().err
+
+
+def test_predict_goes_on_after_a_bad_input(classifier, image, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(image.read_bytes()[:60])
+
+    assert run("predict", classifier, tmp_path / "broken.png", image) == 1
+
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1].startswith("noise.png")
+    assert "broken.png" in captured.err
+
+
+def test_predict_overwrites_nothing_in_silence(segmenter, image, tmp_path, capsys):
+    other = tmp_path / "other" / image.name
+    other.parent.mkdir()
+    build_image(seed=9).save(other)
+    words = ["predict", segmenter, image, other, "--output-dir", tmp_path / "masks"]
+
+    assert run(*words) == 0
+    assert len(list((tmp_path / "masks").iterdir())) == 2
+
+    assert run(*words) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert run(*words, "--overwrite") == 0
+
+
+def test_predict_refuses_incomplete_and_infinite_weights(folder, image, capsys):
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.startswith("classifier"))
+    broken = {**weights, name: torch.full_like(weights[name], torch.nan)}
+    save_file(broken, folder / "model.safetensors", {"format": "pt"})
+    assert run("predict", folder, image) == 2
+    assert f"`{name}` holds NaN or infinity" in capsys.readouterr().err
+
+    rest = {key: value for key, value in weights.items() if key != name}
+    save_file(rest, folder / "model.safetensors", {"format": "pt"})
+    assert run("predict", folder, image) == 2
+    assert "missing tensors, the first is classifier" in capsys.readouterr().err
 
 
 # graphs

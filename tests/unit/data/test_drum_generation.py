@@ -213,7 +213,7 @@ def test_bits_of_a_model_are_those_of_its_loss(groove_folder):
     rows = load_dataset("groove", groove_folder)["test"]
     example = build_eval_transform(PROCESSOR)(rows[0])
 
-    scores = evaluate_model(model, PROCESSOR, rows, "drum-generation", show_progress=False)
+    scores = evaluate_model(model, PROCESSOR, rows, "drum-generation", show_progress=False).scores
 
     batch = drum_generation.collate_training([example])
     with torch.inference_mode():

@@ -12,7 +12,8 @@ from transformers import AutoModelForImageClassification
 
 from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation, EmoImageProcessor
 from decahub.data import DATASETS, load_dataset
-from decahub.evaluation import TASKS, evaluate_folder, evaluate_model, write_evaluation
+from decahub.data.sampling import sample_rows
+from decahub.evaluation import evaluate_folder, evaluate_model, write_evaluation
 
 
 NAMES = ["ant", "bee", "cow", "dog", "eel", "fox", "gnu"]
@@ -81,7 +82,7 @@ def test_classification_scores_equal_a_plain_loop(classifier, processor, images)
             logits = classifier(**processor(row["image"], return_tensors="pt")).logits[0]
         ranks.append(int((logits > logits[row["label"]]).sum()))
 
-    scores = evaluate_model(classifier, processor, images, "image-classification", batch_size=4)
+    scores = evaluate_model(classifier, processor, images, "image-classification", batch_size=4).scores
 
     assert scores == {
         "accuracy": np.mean([rank < 1 for rank in ranks]),
@@ -101,7 +102,7 @@ def test_segmentation_scores_equal_a_plain_loop(segmenter, processor, scenes):
                 confusion[label, guess] += 1
     correct, union = np.diag(confusion), confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
 
-    scores = evaluate_model(segmenter, processor, scenes, "semantic-segmentation", label_names=NAMES)
+    scores = evaluate_model(segmenter, processor, scenes, "semantic-segmentation", label_names=NAMES).scores
 
     assert scores["mean_iou"] == pytest.approx(np.mean(correct / union))
     assert scores["overall_accuracy"] == pytest.approx(correct.sum() / confusion.sum())
@@ -113,7 +114,7 @@ def test_absent_class_has_no_score(segmenter, processor, scenes):
     blank = {"annotation": Image.new("L", (30, 26), 2)}
     segmenter.decode_head.classifier.bias.data[2] = 100.0  # predicts class 2 everywhere
 
-    scores = evaluate_model(segmenter, processor, scenes.map(lambda row: blank), "semantic-segmentation")
+    scores = evaluate_model(segmenter, processor, scenes.map(lambda row: blank), "semantic-segmentation").scores
 
     assert {name for name in scores if name.startswith("iou_")} == {"iou_cow"}
     assert all(math.isfinite(value) for value in scores.values())
@@ -121,23 +122,28 @@ def test_absent_class_has_no_score(segmenter, processor, scenes):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 9])
 def test_batch_size_does_not_matter(classifier, processor, images, batch_size):
-    expected = evaluate_model(classifier, processor, images, "image-classification", batch_size=3)
+    expected = evaluate_model(classifier, processor, images, "image-classification", batch_size=3).scores
 
-    scores = evaluate_model(classifier, processor, images, "image-classification", batch_size=batch_size)
+    scores = evaluate_model(classifier, processor, images, "image-classification", batch_size=batch_size).scores
 
     assert scores == expected
 
 
-def test_limit_takes_the_first_rows(classifier, processor, images):
-    expected = evaluate_model(classifier, processor, images.select(range(4)), "image-classification")
+def test_limit_takes_a_balanced_sample(classifier, processor, images):
+    by_class = images.sort("label")  # as folders of images are
 
-    assert evaluate_model(classifier, processor, images, "image-classification", limit=4) == expected
+    measurement = evaluate_model(classifier, processor, by_class, "image-classification", limit=7)
+
+    assert measurement.num_rows == 7
+    assert sorted(sample_rows(by_class, 7)["label"]) == list(range(7))
+    expected = evaluate_model(classifier, processor, sample_rows(by_class, 7), "image-classification")
+    assert measurement == expected
 
 
 def test_limit_may_exceed_the_rows(classifier, processor, images):
-    expected = evaluate_model(classifier, processor, images, "image-classification")
+    expected = evaluate_model(classifier, processor, images, "image-classification").scores
 
-    assert evaluate_model(classifier, processor, images, "image-classification", limit=99) == expected
+    assert evaluate_model(classifier, processor, images, "image-classification", limit=99).scores == expected
 
 
 def test_few_classes_have_no_top_5(processor, images):
@@ -145,7 +151,7 @@ def test_few_classes_have_no_top_5(processor, images):
     rows = images.cast_column("label", datasets.Value("int64")).map(lambda row: {"label": 1})
     rows = rows.cast_column("label", datasets.ClassLabel(names=["a", "b"]))
 
-    assert evaluate_model(model, processor, rows, "image-classification").keys() == {"accuracy"}
+    assert evaluate_model(model, processor, rows, "image-classification").scores.keys() == {"accuracy"}
 
 
 def test_leaves_the_modes_of_all_modules_alone(classifier, processor, images):
@@ -183,7 +189,7 @@ def test_leaves_the_random_state_alone(classifier, processor, images):
 
 
 def test_model_in_half_precision_is_given_its_own(classifier, processor, images):
-    scores = evaluate_model(classifier.bfloat16(), processor, images, "image-classification")
+    scores = evaluate_model(classifier.bfloat16(), processor, images, "image-classification").scores
 
     assert 0 <= scores["accuracy"] <= 1
 
@@ -192,7 +198,7 @@ def test_model_that_was_never_told_its_classes_is_measured(processor, images):
     config = build_config()
     config.id2label = {index: f"LABEL_{index}" for index in range(len(NAMES))}
 
-    scores = evaluate_model(EmoForImageClassification(config), processor, images, "image-classification")
+    scores = evaluate_model(EmoForImageClassification(config), processor, images, "image-classification").scores
 
     assert "accuracy" in scores
 
@@ -236,7 +242,7 @@ def test_refuses_a_model_that_diverged(classifier, processor, images):
     ("overrides", "kind", "message"),
     [
         ({"task": "image-clasification"}, ValueError, "`task` must be one of image-classification, image-feature"),
-        ({"limit": 0}, ValueError, "`limit` must be at least 1, or None for all rows; got 0"),
+        ({"limit": 0}, ValueError, "`limit` must be at least 1, or None for all; got 0"),
     ],
     ids=["task", "limit"],
 )
@@ -262,7 +268,7 @@ def measured_digits(tmp_path_factory):
     model = EmoForImageClassification(build_config(DATASETS["sklearn_digits"].label_names))
     processor = EmoImageProcessor(size={"height": 16, "width": 16}, do_center_crop=False)
     rows = load_dataset("sklearn_digits")["test"]
-    scores = evaluate_model(model, processor, rows, "image-classification")
+    scores = evaluate_model(model, processor, rows, "image-classification").scores
     folder = tmp_path_factory.mktemp("digits")
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -315,19 +321,6 @@ def test_folder_without_evaluation_needs_a_data_set(digits_folder):
 def test_folder_refuses(digits_folder, overrides, message):
     with pytest.raises(ValueError, match=message):
         evaluate_folder(digits_folder[0], **overrides)
-
-
-def test_tasks_name_classes_of_transformers():
-    import transformers
-
-    missing = [
-        name
-        for task in TASKS.values()
-        for name in (task.model_class, task.processor_class)
-        if not hasattr(transformers, name)
-    ]
-
-    assert missing == []
 
 
 def test_auto_class_loads_the_folder(digits_folder):

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from decahub import TinyMimConfig, TinyMimImageProcessor, TinyMimModel
-from decahub.evaluation import build_evaluation, evaluate_model, measure_model, select_fit_rows
+from decahub.evaluation import build_evaluation, evaluate_model
+from decahub.tasks.image_feature_extraction import select_fit_rows
 
 
 TASK = "image-feature-extraction"
@@ -39,8 +40,8 @@ def build_rows(count, seed):
 
 
 def test_probes_read_what_features_show(model, processor):
-    measurement = measure_model(
-        model, processor, build_rows(20, 1), TASK, train_dataset=build_rows(40, 0), num_fit_rows=30
+    measurement = evaluate_model(
+        model, processor, build_rows(20, 1), TASK, train_dataset=build_rows(40, 0), facts={"num_fit_rows": 30}
     )
 
     assert measurement.scores == {"linear_probe_accuracy": 1.0, "knn_accuracy": 1.0}
@@ -60,7 +61,7 @@ def test_fit_rows_are_drawn_from_the_whole_split():
     ("options", "message"),
     [
         ({}, "`train_dataset` must be the training rows"),
-        ({"train_dataset": build_rows(4, 0), "num_fit_rows": 1}, "`num_fit_rows` must be at least 2"),
+        ({"train_dataset": build_rows(4, 0), "facts": {"num_fit_rows": 1}}, "`num_fit_rows` must be at least 2"),
     ],
 )
 def test_bad_arguments_are_refused(options, message, model, processor):

@@ -15,12 +15,10 @@ from decahub.evaluation import (
     build_evaluation,
     evaluate_folder,
     evaluate_model,
-    evaluate_nodes,
-    measure_model,
-    measure_nodes,
     read_evaluation,
     write_evaluation,
 )
+from decahub.tasks import evaluate_nodes, evaluate_parts, join_scores
 
 
 NUM_NODES, NUM_FEATURES, NUM_SPLITS = 60, 6, 10
@@ -90,7 +88,7 @@ def test_scores_are_those_of_the_nodes_of_one_part_of_one_split(texas, extractor
         logits = model(**extractor(row, return_tensors="pt").data).logits
     expected = load_metric("node_accuracy").compute(predictions=logits[nodes], references=row["labels"][nodes])
 
-    measurement = measure_model(model, extractor, select_split(texas, f"{part}/{split}"), "node-classification")
+    measurement = evaluate_model(model, extractor, select_split(texas, f"{part}/{split}"), "node-classification")
 
     assert measurement.scores == expected
     assert list(measurement.scores) == ["accuracy", "macro_f1"]
@@ -98,32 +96,37 @@ def test_scores_are_those_of_the_nodes_of_one_part_of_one_split(texas, extractor
 
 
 def test_splits_differ(texas, extractor):
-    scores = [
+    measurements = [
         evaluate_model(build_model(5), extractor, select_split(texas, f"test/{split}"), "node-classification")
         for split in range(NUM_SPLITS)
     ]
 
-    assert len({score["accuracy"] for score in scores}) > 1
+    assert len({measurement.scores["accuracy"] for measurement in measurements}) > 1
 
 
-def test_limit_takes_the_first_nodes_of_the_part(texas, extractor):
-    model, row = build_model(5), texas["graph"][0]
-    first = np.flatnonzero(find_nodes(row, "test", 1))[:5]
-    with torch.no_grad():
-        guesses = model(**extractor(row, return_tensors="pt").data).logits.argmax(1).numpy()
+def test_limit_takes_a_sample_of_the_nodes_of_all_graphs(texas, extractor):
+    rows = select_split(texas, "test/1")
+    rows = datasets.concatenate_datasets([rows, rows.map(lambda row: {"labels": [4] * NUM_NODES})]).with_format(
+        "numpy"
+    )
+    num_nodes = evaluate_model(build_model(5), extractor, rows, "node-classification").num_rows
+    model = build_model(5)
+    model.classifier.bias.data[4] = 100.0  # always answers class 4
 
-    measurement = measure_model(model, extractor, select_split(texas, "test/1"), "node-classification", limit=5)
+    measurement = evaluate_model(model, extractor, rows, "node-classification", limit=num_nodes - 2)
 
-    assert measurement.num_rows == 5
-    assert measurement.scores["accuracy"] == np.mean(guesses[first] == row["labels"][first])
+    assert measurement.num_rows == num_nodes - 2
+    assert measurement.scores["accuracy"] > 0.5  # the second graph, all of class 4, takes part
+    few = evaluate_model(model, extractor, rows, "node-classification", limit=5)
+    assert (few.num_rows, few.scores["accuracy"]) == (5, 0.2)  # one node of each class
 
 
 def test_nodes_of_several_graphs_are_counted_together(texas, extractor):
     model = build_model(5)
     rows = select_split(texas, "test/1")
-    once = measure_model(model, extractor, rows, "node-classification")
+    once = evaluate_model(model, extractor, rows, "node-classification")
 
-    twice = measure_model(model, extractor, datasets.concatenate_datasets([rows, rows]), "node-classification")
+    twice = evaluate_model(model, extractor, datasets.concatenate_datasets([rows, rows]), "node-classification")
 
     assert twice.num_rows == 2 * once.num_rows
     assert twice.scores == pytest.approx(once.scores)
@@ -161,7 +164,7 @@ def test_fair_task_has_rates_of_groups_with_their_own_counts(graphs_dir, extract
     nodes = find_nodes(row, "test", 0)
     groups, labels = np.asarray(row["sensitive"])[nodes], row["labels"][nodes]
 
-    measurement = measure_model(model, extractor, select_split(graphs, "test/reliant"), "fair-node-classification")
+    measurement = evaluate_model(model, extractor, select_split(graphs, "test/reliant"), "fair-node-classification")
 
     assert list(measurement.scores) == [
         "accuracy",
@@ -186,7 +189,7 @@ def test_fair_task_needs_groups(texas, extractor):
 
 
 def test_rates_of_more_classes_are_scores_of_their_own(texas, extractor):
-    measurement = measure_model(
+    measurement = evaluate_model(
         build_model(5), extractor, select_split(texas, "test/0"), "fair-node-classification", show_progress=False
     )
 
@@ -206,18 +209,19 @@ def inputs(texas, extractor):
 
 @pytest.mark.parametrize("task", ["node-classification", "fair-node-classification"])
 def test_nodes_at_hand_give_the_scores_of_the_data_set(texas, extractor, inputs, task):
-    expected = measure_model(build_model(5), extractor, select_split(texas, "test/1"), task)
+    expected = evaluate_model(build_model(5), extractor, select_split(texas, "test/1"), task)
 
-    assert measure_nodes(build_model(5), inputs, inputs["test_mask"], task) == expected
+    assert evaluate_nodes(build_model(5), inputs, inputs["test_mask"], task) == expected
 
 
 def test_several_masks_share_one_forward_pass(inputs, monkeypatch):
     model = build_model(5)
-    separate = {name: evaluate_nodes(model, inputs, inputs[f"{name}_mask"]) for name in ("validation", "test")}
+    masks = {name: inputs[f"{name}_mask"] for name in ("validation", "test")}
+    separate = {name: evaluate_nodes(model, inputs, mask).scores for name, mask in masks.items()}
     calls, forward = [], model.forward
     monkeypatch.setattr(model, "forward", lambda *args, **kwargs: calls.append(1) or forward(*args, **kwargs))
 
-    scores = evaluate_nodes(model, inputs, {"validation": inputs["validation_mask"], "test": inputs["test_mask"]})
+    scores = join_scores(evaluate_parts(model, inputs, masks))
 
     assert len(calls) == 1
     assert scores == {f"{part}_{name}": value for part, values in separate.items() for name, value in values.items()}
@@ -230,7 +234,7 @@ def test_loss_is_the_cross_entropy_of_the_labeled_nodes(inputs):
             inputs["node_features"], inputs["edge_index"], labels=inputs["labels"], train_mask=inputs["test_mask"]
         ).loss
 
-    scores = evaluate_nodes(model, inputs, inputs["test_mask"], with_loss=True)
+    scores = evaluate_nodes(model, inputs, inputs["test_mask"], with_loss=True).scores
 
     assert scores["loss"] == pytest.approx(expected.item())
 
@@ -255,7 +259,7 @@ def test_leaves_modes_and_random_state_alone(inputs):
         (torch.arange(NUM_NODES) >= NUM_NODES - 4, "node-classification", "got 4 nodes, none labeled"),
         (torch.ones(3, dtype=torch.bool), "node-classification", r"`mask` must be booleans of shape \(60,\)"),
         (torch.ones(NUM_NODES), "node-classification", "got torch.float32 of shape"),
-        (torch.ones(NUM_NODES, dtype=torch.bool), "image-classification", "`task` must be one of nodes"),
+        (torch.ones(NUM_NODES, dtype=torch.bool), "image-classification", "`task` must classify nodes"),
         (torch.ones(NUM_NODES, dtype=torch.bool), "nodes", "`task` must be one of image-classification"),
     ],
 )
@@ -312,7 +316,7 @@ def measured_folders(graphs_dir, tmp_path_factory):
         names = list(DATASETS[name].label_names)
         model, extractor = build_model(len(names), names), RawGnnFeatureExtractor(num_features=NUM_FEATURES)
         rows = select_split(load_dataset(name, graphs_dir), split)
-        measurement = measure_model(model, extractor, rows, task)
+        measurement = evaluate_model(model, extractor, rows, task)
         folder = folders[name] = tmp_path_factory.mktemp(name)
         model.save_pretrained(folder)
         extractor.save_pretrained(folder)

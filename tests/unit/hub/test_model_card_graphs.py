@@ -44,7 +44,7 @@ def test_front_matter_has_tags_in_place_of_a_pipeline_that_does_not_exist(classi
     card = render_model_card(classifier)
 
     assert card.data.pipeline_tag is None
-    assert card.data.tags == ["raw_gnn", "graph-ml", "node-classification", "arxiv:2206.13953"]
+    assert card.data.tags == ["raw_gnn", "node-classification", "graph-ml", "arxiv:2206.13953"]
     assert {result.task_type for result in card.data.eval_results} == {"node-classification"}
     assert {result.dataset_split for result in card.data.eval_results} == {"test/1"}
     check_card(str(card))

@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoConfig
 
 import decahub
-from decahub.registry import NEW_AUTO_CLASSES
+from decahub.registry import list_new_auto_classes
 
 
 ROOMS = Path(__file__).with_name("rooms")
@@ -19,7 +19,7 @@ import sys, tempfile
 from importlib import import_module
 
 import decahub.models, decahub.pipelines
-from decahub.registry import METHODS, PIPELINES, Method, ModelEntry, PipelineEntry
+from decahub.registry import METHODS, TASKS, Method, ModelEntry, TaskEntry
 
 rooms, first = sys.argv[1:]
 decahub.models.__path__.append(rooms)
@@ -27,8 +27,14 @@ decahub.pipelines.__path__.append(f"{rooms}/pipelines")
 models = {"AutoModel": "ToyModel", "AutoModelForNodeClassification": "ToyForNodeClassification"}
 entry = ModelEntry("toy", "ToyConfig", models, feature_extractor="ToyFeatureExtractor")
 METHODS["toy"] = Method("toy", "A toy", "0000.00000", "Nothing.", ("toy-node-classification",), "toy", (entry,))
-PIPELINES["toy-node-classification"] = PipelineEntry(
-    "decahub.pipelines.toy_node_classification", "ToyNodeClassificationPipeline", "AutoModelForNodeClassification"
+TASKS["toy-node-classification"] = TaskEntry(
+    "toy-node-classification",
+    "node-classification",
+    "node_accuracy",
+    "AutoModelForNodeClassification",
+    "feature_extractor",
+    "toy_node_classification",
+    pipeline="ToyNodeClassificationPipeline",
 )
 import_module(first)
 """
@@ -75,7 +81,7 @@ def test_new_task_works_whatever_is_imported_first(run_python, first):
     run_python(PUT_TOY_INTO_TABLE + USE_TOY, ROOMS, first)
 
 
-@pytest.mark.parametrize("name", NEW_AUTO_CLASSES)
+@pytest.mark.parametrize("name", list_new_auto_classes())
 def test_new_auto_class_refuses_a_configuration_it_does_not_know(name):
     config = AutoConfig.for_model("emo")
 

@@ -14,7 +14,7 @@ from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel
 
 import decahub
 from decahub.registration import DeferredClasses, install
-from decahub.registry import METHODS, NEW_AUTO_CLASSES, PUBLIC_NAMES, ModelEntry, find_modules
+from decahub.registry import METHODS, PUBLIC_NAMES, ModelEntry, find_modules, list_new_auto_classes
 
 
 USE_AUTO_CLASSES = """
@@ -83,7 +83,7 @@ def test_classes_of_every_ready_method_load():
 
 def test_no_model_takes_the_number_of_items_of_a_step_for_its_loss():
     """Their losses are means over a batch. Without the mark `Trainer` would not divide those that it accumulates."""
-    classes = [getattr(decahub, name) for name in PUBLIC_NAMES if name not in NEW_AUTO_CLASSES]
+    classes = [getattr(decahub, name) for name in PUBLIC_NAMES if name not in list_new_auto_classes()]
     models = [value for value in classes if isinstance(value, type) and issubclass(value, PreTrainedModel)]
 
     unmarked = [model.__name__ for model in models if getattr(model, "accepts_loss_kwargs", None) is not False]

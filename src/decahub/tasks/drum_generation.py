@@ -1,0 +1,104 @@
+"""Drum generation: bits per step of what follows a prompt, and continued grooves as MIDI, plot and sound."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .measurement import Scores
+from .output_files import OutputFiles
+from .task import STANDARD_ERRORS, TOLERANCE, Task
+
+
+BITS_SPREAD = 0.5  # standard deviation of bits per step over the test grooves of the Groove dataset
+
+
+class DrumGeneration(Task):
+    """The continuation of a drum groove."""
+
+    columns = ("groove", "bars", "tempo", "written to")
+    input_kind = "a MIDI file"
+
+    def check_labels(self, model: Any, label_names: Sequence[str] | None) -> list[str]:
+        return []
+
+    def predict(self, model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Nats of what follows each prompt, when every token is predicted from the true ones before it."""
+        import torch
+
+        inputs = {name: value for name, value in batch.items() if name != "is_mark"}
+        losses = model(**inputs, use_cache=False, skip_logits=True).token_losses.double()
+        positions = torch.arange(losses.shape[1], device=losses.device)
+        # The loss at a position is that of the token after it.
+        losses = losses * (positions >= batch["prompt_lengths"][:, None] - 1)
+        marks = torch.nn.functional.pad(batch["is_mark"][:, 1:], (0, 1))
+        return {
+            "nll": losses.sum(1).tolist(),
+            "separator_nll": (losses * marks).sum(1).tolist(),
+            "num_steps": batch["num_steps"].tolist(),
+        }
+
+    def get_metric_options(self, label_names: Sequence[str]) -> dict[str, Any]:
+        return {"num_resamples": 0}
+
+    def summarize(self, result: Mapping[str, Any], label_names: Sequence[str]) -> Scores:
+        bits, separators = result["bits_per_step"], result["separator_bits_per_step"]
+        return {"bits_per_step": bits, "bits_per_step_of_lines": bits - separators}
+
+    def tolerance(self, metric: str, value: float, n: int, is_sample: bool) -> float | None:
+        return STANDARD_ERRORS * BITS_SPREAD / math.sqrt(n) if is_sample else TOLERANCE
+
+    def usage(self, facts: Any, remote: bool, trust: str) -> str:
+        if not remote:
+            return (
+                "from transformers import pipeline\n\n"
+                f'compose = pipeline("{self.name}", model="{facts.model_id}"{trust})\n'
+                'groove = compose("groove.mid", bars=16, seed=29)[0]\n'
+                'open("continued.mid", "wb").write(groove["midi"])\n'
+                'print(groove["text"])'
+            )
+        return REMOTE_USAGE.replace("MODEL", facts.model_id)
+
+    def add_arguments(self, parser: Any) -> None:
+        parser.add_argument("--bars", type=int, default=16, help="bars of the answer, prompt included (default: 16)")
+        parser.add_argument("--prompt-bars", type=int, help="bars of a MIDI file to continue; by default the model's")
+        parser.add_argument(
+            "--temperature", type=float, default=0.9, help="0 always takes the most probable (default: 0.9)"
+        )
+        parser.add_argument("--seed", type=int, help="makes a groove repeatable; by default each is another")
+
+    def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
+        seed = "" if arguments.seed is None else f"_seed{arguments.seed}"
+        targets = {key: files.choose(item, f"_continued{seed}.{ending}") for ending, key in ENDINGS.items()}
+        names = ("bars", "prompt_bars", "temperature", "seed")
+        answer = predictor(str(item), **{name: getattr(arguments, name) for name in names})[0]
+        for key, target in targets.items():
+            files.write(target, answer[key])
+        written = f"{targets['midi']}, {', '.join(f'.{ending}' for ending in list(ENDINGS)[1:])}"
+        return [(item.name, answer["bars"], f"{answer['tempo']:.0f}", written)]
+
+
+ENDINGS = {"mid": "midi", "png": "png", "wav": "wav"}
+REMOTE_USAGE = """\
+from transformers import AutoModelForCausalLM, AutoProcessor
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+model = AutoModelForCausalLM.from_pretrained("MODEL", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("MODEL", trust_remote_code=True)
+constraint = get_class_from_dynamic_module("grammar_drum_lm.DrumGrammarLogitsProcessor", "MODEL")
+roll = processor.read("groove.mid")
+grammar = processor.build_grammar(steps_per_bar=roll.steps_per_bar)
+inputs = processor(roll, return_tensors="pt")
+ids = model.generate(
+    **inputs,
+    do_sample=True,
+    temperature=0.9,
+    top_k=0,
+    max_new_tokens=grammar.count_tokens(16),
+    eos_token_id=[token for token in [*grammar.closing_ids, grammar.stop_id] if token is not None],
+    logits_processor=[constraint(grammar, bars_min=16)],
+)
+groove = processor.decode_roll(ids[0], steps_per_bar=roll.steps_per_bar, time_signature=roll.time_signature)
+open("continued.mid", "wb").write(processor.to_midi(groove, tempo=roll.tempo))"""
+
+
+__all__ = ["DrumGeneration"]

@@ -1,0 +1,95 @@
+"""Semantic segmentation: mean IoU, and maps of classes as palette images."""
+
+import colorsys
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from decahub.data.image_files import read_image
+
+from .measurement import Scores
+from .output_files import OutputFiles
+from .task import AUTO_PROCESSORS, Task
+
+
+if TYPE_CHECKING:
+    import numpy
+
+
+GOLDEN_RATIO = 0.618034  # successive hues at this distance on the color circle stay far apart
+
+
+class SemanticSegmentation(Task):
+    """A class for each pixel."""
+
+    columns = ("image", "class", "area", "written to")
+    input_kind = "an image file"
+
+    def predict(self, model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        outputs = model(pixel_values=batch["pixel_values"])
+        sizes = [tuple(labels.shape) for labels in batch["labels"]]
+        maps = processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
+        return {"predictions": [ids.cpu() for ids in maps], "references": [ids.cpu() for ids in batch["labels"]]}
+
+    def get_metric_options(self, label_names: Sequence[str]) -> dict[str, Any]:
+        return {"num_labels": len(label_names)}
+
+    def summarize(self, result: Mapping[str, Any], label_names: Sequence[str]) -> Scores:
+        scores = {name: result[name] for name in ("mean_iou", "mean_accuracy", "overall_accuracy")}
+        by_class = zip(label_names, result["per_category_iou"], strict=True)
+        # A class that the dataset lacks has no score.
+        return scores | {f"iou_{name}": value for name, value in by_class if not math.isnan(value)}
+
+    def usage(self, facts: Any, remote: bool, trust: str) -> str:
+        return (
+            "from transformers import pipeline\n\n"
+            f'segment = pipeline("{self.entry.hub_tag}", model="{facts.model_id}"{trust})\n'
+            'print([(part["label"], part["mask"]) for part in segment("image.png")])'
+        )
+
+    def build_predictor(self, arguments: Any) -> Any:
+        """Model and image processor: the pipeline gives a mask for each class, not a map."""
+        from .loading import load_model, load_processor
+
+        model = load_model(arguments.model, self.entry.auto_class)
+        return model, load_processor(arguments.model, AUTO_PROCESSORS[self.entry.processor])
+
+    def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
+        import torch
+
+        model, processor = predictor
+        image = read_image(item).convert("RGB")
+        target = files.choose(item, "_segmentation.png")
+        with torch.inference_mode():
+            outputs = model(**processor(image, return_tensors="pt"))
+        classes = processor.post_process_semantic_segmentation(outputs, target_sizes=[(image.height, image.width)])[0]
+        names = model.config.id2label
+        files.write(target, encode_segmentation(classes.to(torch.uint8).numpy(), len(names)))
+        ids, counts = classes.unique(return_counts=True)
+        areas = sorted(zip(ids.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
+        return [(item.name, names[label], f"{count / classes.numel():.1%}", target) for label, count in areas]
+
+
+def encode_segmentation(classes: "numpy.ndarray", num_labels: int) -> bytes:
+    """Class ids as a palette PNG: a viewer shows colors, a program reads the ids.
+
+    Args:
+        classes (`numpy.ndarray` of shape `(height, width)`): Ids as unsigned bytes.
+        num_labels (`int`): Number of classes.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(classes)
+    image.putpalette([round(255 * part) for index in range(num_labels) for part in choose_color(index)])
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def choose_color(index: int) -> tuple[float, float, float]:
+    """Red, green and blue in [0, 1] of a class."""
+    return colorsys.hsv_to_rgb((index * GOLDEN_RATIO) % 1, 0.7, 0.95)
+
+
+__all__ = ["SemanticSegmentation", "encode_segmentation"]
