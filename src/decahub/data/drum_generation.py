@@ -9,16 +9,14 @@ import datasets
 import numpy as np
 import torch
 
+from .family import DataFamily
 from .groove_files import find_groove_files, read_groove_files
 
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = {"midi": datasets.Value}
 IGNORED = -100
 RIDE, HIHAT = "ride", "hihat"  # what a swap exchanges
-
-find_files, read_files = find_groove_files, read_groove_files
 
 
 class ExcerptTransform:
@@ -162,7 +160,17 @@ def collate_training(examples: Sequence[Mapping[str, Any]], pad_to_multiple_of: 
     return batch
 
 
+FAMILY = DataFamily(
+    columns={"midi": datasets.Value},
+    build_eval_transform=build_eval_transform,
+    build_train_transform=build_train_transform,
+    collate=collate,
+    find_files=find_groove_files,
+    read_files=read_groove_files,
+)
+
 __all__ = [
+    "FAMILY",
     "build_eval_transform",
     "build_train_transform",
     "collate",

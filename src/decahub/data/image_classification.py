@@ -11,8 +11,9 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from .family import DataFamily
 
-COLUMNS = {"image": datasets.Image, "label": datasets.ClassLabel}
+
 AUGMENTATIONS = ("crop_flip", "random_resized_crop")
 
 MODES = {1: "L", 3: "RGB"}  # number of channels to PIL mode
@@ -238,9 +239,17 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
     }
 
 
+FAMILY = DataFamily(
+    columns={"image": datasets.Image, "label": datasets.ClassLabel},
+    build_eval_transform=build_eval_transform,
+    build_train_transform=build_train_transform,
+    collate=collate,
+    decode_row=decode_row,
+)
+
 __all__ = [
     "AUGMENTATIONS",
-    "COLUMNS",
+    "FAMILY",
     "build_eval_transform",
     "build_train_transform",
     "collate",

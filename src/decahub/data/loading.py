@@ -6,20 +6,17 @@ import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType
 
 import datasets
 import pyarrow.compute as pc
 
-from decahub.registry import TASKS
-
 from .catalog import DATASETS, DatasetEntry
+from .family import DataFamily, get_family
 
 
 logger = logging.getLogger(__name__)
 
 DATA_DIR_VARIABLE = "DECAHUB_DATA_DIR"
-FAMILIES = tuple(sorted({task.family for task in TASKS.values()}))
 
 
 def load_dataset(
@@ -60,24 +57,18 @@ def load_dataset(
     entry = DATASETS.get(str(name))
     if entry is None:
         _check_own_name(name)
-        module = _family_module(family)
-        return _normalize(_load_own(name, module), module, source=str(name))
+        kind = get_family(family)
+        return _normalize(_load_own(name, kind), kind, source=str(name))
     if family not in (None, entry.family):
         raise ValueError(f"`family` of {entry.name!r} must be {entry.family!r}; got {family!r}. Leave it out.")
-    module = _family_module(entry.family)
-    loaded = _normalize(_load_entry(entry, module, data_dir), module, source=entry.name)
-    return loaded if entry.void_label is None else module.ignore_label(loaded, entry.void_label)
+    kind = get_family(entry.family)
+    loaded = _normalize(_load_entry(entry, kind, data_dir), kind, source=entry.name)
+    if entry.void_label is None or kind.ignore_label is None:
+        return loaded
+    return kind.ignore_label(loaded, entry.void_label)
 
 
-def _family_module(family: str | None) -> ModuleType:
-    if family not in FAMILIES:
-        raise ValueError(
-            f"`family` must be one of {', '.join(FAMILIES)} for data that is not in the catalog; got {family!r}."
-        )
-    return importlib.import_module(f"{__package__}.{family.replace('-', '_')}")
-
-
-def _load_entry(entry: DatasetEntry, module: ModuleType, data_dir: str | os.PathLike | None) -> datasets.DatasetDict:
+def _load_entry(entry: DatasetEntry, kind: DataFamily, data_dir: str | os.PathLike | None) -> datasets.DatasetDict:
     if entry.builder is not None:
         module_name, function_name = entry.builder.split(":")
         return getattr(importlib.import_module(module_name), function_name)()
@@ -87,8 +78,8 @@ def _load_entry(entry: DatasetEntry, module: ModuleType, data_dir: str | os.Path
         folder = Path(directory) / entry.folder
         files = {split: folder / f"{stem}.{entry.file_format}" for split, stem in entry.splits.items()}
         if all(path.is_file() for path in files.values()):
-            if entry.file_format != "parquet":
-                return module.read_files({split: [path] for split, path in files.items()}, entry)
+            if kind.read_files is not None and entry.file_format != "parquet":
+                return kind.read_files({split: [path] for split, path in files.items()}, entry)
             return _rename(_read_parquet(files), entry.columns)
         tried = [str(path) for path in files.values() if not path.is_file()]
     if data_dir or entry.hub_id is None:
@@ -126,11 +117,11 @@ def _check_own_name(name: str | os.PathLike) -> None:
     raise ValueError(f"`name` must be one of {', '.join(DATASETS)}, a folder or a Hub id; got {str(name)!r}.{hint}")
 
 
-def _load_own(name: str | os.PathLike, module: ModuleType) -> datasets.DatasetDict:
+def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict:
     folder = Path(name)
     if folder.is_dir():
-        if hasattr(module, "find_files") and (found := module.find_files(folder)):
-            return module.read_files(found)
+        if kind.find_files is not None and kind.read_files is not None and (found := kind.find_files(folder)):
+            return kind.read_files(found)
         files = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
         return _read_parquet(files) if files else datasets.load_dataset("imagefolder", data_dir=str(folder))
     try:
@@ -150,14 +141,14 @@ def _rename(loaded: datasets.DatasetDict, columns: Mapping[str, str]) -> dataset
     return loaded.rename_columns({old: new for old, new in columns.items() if old in present})
 
 
-def _normalize(loaded: datasets.DatasetDict, module: ModuleType, source: str) -> datasets.DatasetDict:
+def _normalize(loaded: datasets.DatasetDict, kind: DataFamily, source: str) -> datasets.DatasetDict:
     for split, dataset in loaded.items():
         where = f"split {split!r} of {source!r}"
-        for column, feature_types in module.COLUMNS.items():
+        for column, feature_types in kind.columns.items():
             allowed = feature_types if isinstance(feature_types, tuple) else (feature_types,)
             _check_column(dataset, column, allowed, where)
-        if hasattr(module, "finish_loading"):
-            loaded[split] = module.finish_loading(dataset, where)
+        if kind.finish_loading is not None:
+            loaded[split] = kind.finish_loading(dataset, where)
     return loaded
 
 
@@ -189,4 +180,4 @@ def _check_labels(dataset: datasets.Dataset, column: str, num_classes: int, wher
         )
 
 
-__all__ = ["DATA_DIR_VARIABLE", "FAMILIES", "load_dataset"]
+__all__ = ["DATA_DIR_VARIABLE", "load_dataset"]

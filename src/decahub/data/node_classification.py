@@ -12,20 +12,13 @@ import datasets
 import numpy as np
 import torch
 
+from .family import DataFamily
 from .graph_files import MASKS, PARTS, UNLABELED, build_graph_dataset, read_graph_files
 from .graph_statistics import compute_homophily, describe_graph
 
 
-COLUMNS = {
-    "node_features": datasets.Array2D,
-    "edge_index": datasets.Array2D,
-    "labels": datasets.List,
-    **dict.fromkeys(MASKS, (datasets.List, datasets.Array2D)),
-}
 SPLIT_COLUMN, PART_COLUMN = "split", "measured_part"  # what `select_split` adds
 NUM_EXAMPLES = 5  # ids that an error shows
-
-read_files = read_graph_files  # `load_dataset` reads .npz files of this family with it
 
 
 def find_files(folder: Path) -> dict[str, list[Path]]:
@@ -231,8 +224,23 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return dict(examples[0])
 
 
+FAMILY = DataFamily(
+    columns={
+        "node_features": datasets.Array2D,
+        "edge_index": datasets.Array2D,
+        "labels": datasets.List,
+        **dict.fromkeys(MASKS, (datasets.List, datasets.Array2D)),
+    },
+    build_eval_transform=build_eval_transform,
+    collate=collate,
+    find_files=find_files,
+    read_files=read_graph_files,
+    finish_loading=finish_loading,
+    select_split=select_split,
+)
+
 __all__ = [
-    "COLUMNS",
+    "FAMILY",
     "MASKS",
     "PARTS",
     "UNLABELED",
@@ -245,6 +253,5 @@ __all__ = [
     "describe_graph",
     "find_split",
     "finish_loading",
-    "read_files",
     "select_split",
 ]

@@ -15,10 +15,10 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from .catalog import IGNORE_INDEX
+from .family import DataFamily
 from .image_classification import Normalization, image_to_tensor
 
 
-COLUMNS = {"image": datasets.Image, "annotation": datasets.Image}
 ANNOTATION_MODES = ("L", "P")  # one byte per pixel: gray values or indices into a palette
 CROP_ATTEMPTS = 10  # as in the recipe's code; the last crop is taken as it is
 
@@ -235,8 +235,17 @@ def collate(examples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, Any]:
     }
 
 
+FAMILY = DataFamily(
+    columns={"image": datasets.Image, "annotation": datasets.Image},
+    build_eval_transform=build_eval_transform,
+    build_train_transform=build_train_transform,
+    collate=collate,
+    decode_row=decode_row,
+    ignore_label=ignore_label,
+)
+
 __all__ = [
-    "COLUMNS",
+    "FAMILY",
     "annotation_to_tensor",
     "build_eval_transform",
     "build_train_transform",

@@ -93,7 +93,7 @@ def _guess_task(entry: DatasetEntry | None) -> str:
 
 
 def _select_split(splits: Any, split: str, source: str, task: Task) -> Any:
-    if hasattr(task.family, "select_split"):  # a split of the nodes of each graph
+    if task.family.select_split is not None:  # a split of the nodes of each graph
         return task.family.select_split(splits, split)
     if split not in splits:
         raise ValueError(f"`split` of {source!r} must be one of {', '.join(splits)}; got {split!r}.")

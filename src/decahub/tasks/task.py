@@ -1,12 +1,10 @@
 """What every task can do: load its models, measure them, and show what they answer."""
 
-import importlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from decahub.registry import TaskEntry
@@ -20,6 +18,8 @@ if TYPE_CHECKING:
 
     import torch
     from transformers import PreTrainedModel
+
+    from decahub.data.family import DataFamily
 
 
 # Other kernels or another number of threads flip a borderline prediction: 2 in 1000 cover every machine tried so far.
@@ -59,9 +59,11 @@ class Task:
         return self.entry.name
 
     @property
-    def family(self) -> ModuleType:
-        """The data module: transforms, collator, and what else belongs to this kind of rows."""
-        return importlib.import_module(f"decahub.data.{self.entry.family.replace('-', '_')}")
+    def family(self) -> "DataFamily":
+        """The data family: transforms, collator, and what else belongs to this kind of rows."""
+        from decahub.data.family import get_family
+
+        return get_family(self.entry.family)
 
     # Measuring
 
@@ -253,7 +255,7 @@ def move_to_model(batch: Mapping[str, Any], model: "PreTrainedModel") -> dict[st
     return {name: move(value) for name, value in batch.items()}
 
 
-def build_loader(rows: Any, family: ModuleType, processor: Any, batch_size: int, show_progress: bool) -> Any:
+def build_loader(rows: Any, family: "DataFamily", processor: Any, batch_size: int, show_progress: bool) -> Any:
     """Batches of rows in their order, through the evaluation transform of their family."""
     import torch
     from torch.utils.data import DataLoader
