@@ -1,9 +1,20 @@
 """Reading image files as a viewer shows them."""
 
+import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+
+if TYPE_CHECKING:
+    import datasets
+
+
+SMALL = (64, 64)  # JPEG files are decoded at a fraction of their size where no pixel is looked at
 
 
 def read_image(path: str | os.PathLike) -> Image.Image:
@@ -25,4 +36,39 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         raise ValueError(f"{str(path)!r} must be an intact image file; {error}.") from error
 
 
-__all__ = ["read_image"]
+def check_images(rows: "datasets.Dataset", column: str, where: str, show_progress: bool = True) -> None:
+    """Decode every image of a column, so that a damaged one is found before hours of training and not after them.
+
+    Args:
+        rows (`datasets.Dataset`): One split.
+        column (`str`): Column of images.
+        where (`str`): Name of the split, for the message.
+        show_progress (`bool`): Whether to show a progress bar.
+
+    Raises:
+        ValueError: If images cannot be decoded; the message names the first one and says how many there are.
+    """
+    bad = []
+    for number, (name, file) in enumerate(
+        tqdm(_iterate_files(rows, column), total=len(rows), desc=f"Checking {where}", disable=not show_progress)
+    ):
+        try:
+            with Image.open(file) as image:
+                image.draft("RGB", SMALL)
+                image.load()
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+            bad.append(f"row {number} ({name}): {error}")
+    if bad:
+        raise ValueError(f"`{column}` of {where} must hold intact images; {len(bad)} do not, the first is {bad[0]}.")
+
+
+def _iterate_files(rows: "datasets.Dataset", column: str) -> Iterator[tuple[str, Any]]:
+    """Name and file of each image, not decoded."""
+    import datasets
+
+    for row in rows.select_columns([column]).cast_column(column, datasets.Image(decode=False)):
+        path, content = row[column]["path"], row[column]["bytes"]
+        yield Path(path or "embedded").name, path if content is None else io.BytesIO(content)
+
+
+__all__ = ["check_images", "read_image"]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow.compute as pc
@@ -17,10 +18,15 @@ from .family import DataFamily, get_family
 logger = logging.getLogger(__name__)
 
 DATA_DIR_VARIABLE = "DECAHUB_DATA_DIR"
+LABEL_COLUMN = "label"
 
 
 def load_dataset(
-    name: str | os.PathLike, data_dir: str | os.PathLike | None = None, *, family: str | None = None
+    name: str | os.PathLike,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    family: str | None = None,
+    needs_labels: bool = True,
 ) -> datasets.DatasetDict:
     """Load a dataset with the columns of its family.
 
@@ -29,8 +35,10 @@ def load_dataset(
     explicit `data_dir` is never replaced by the Hub.
 
     Anything else is a user's own data and needs `family`: a folder of `<split>.parquet` files, a folder of images in
-    the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`), a folder of graphs (`<graph>.npz`, the arrays
-    of `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), or the id of a repository on the Hub.
+    the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`, or `<split>/<file>` with a table
+    `<split>/metadata.csv` of `file_name` and `label`), a folder of images and maps of classes
+    (`<split>/images/<name>.jpg`, `<split>/annotations/<name>.png`), a folder of graphs (`<graph>.npz`, the arrays of
+    `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), or the id of a repository on the Hub.
 
     Columns by family:
 
@@ -45,6 +53,7 @@ def load_dataset(
         name (`str` or path): Name in the catalog, folder, or Hub id.
         data_dir (`str` or path, *optional*): Directory of the catalog's folders.
         family (`str`, *optional*): Kind of data, for a user's own.
+        needs_labels (`bool`): Whether images must have a class; without, a folder of images will do.
 
     Returns:
         `datasets.DatasetDict`: one `Dataset` per split.
@@ -58,11 +67,11 @@ def load_dataset(
     if entry is None:
         _check_own_name(name)
         kind = get_family(family)
-        return _normalize(_load_own(name, kind), kind, source=str(name))
+        return _normalize(_encode_labels(_load_own(name, kind), needs_labels), kind, str(name), needs_labels)
     if family not in (None, entry.family):
         raise ValueError(f"`family` of {entry.name!r} must be {entry.family!r}; got {family!r}. Leave it out.")
     kind = get_family(entry.family)
-    loaded = _normalize(_load_entry(entry, kind, data_dir), kind, source=entry.name)
+    loaded = _normalize(_load_entry(entry, kind, data_dir), kind, entry.name, needs_labels)
     if entry.void_label is None or kind.ignore_label is None:
         return loaded
     return kind.ignore_label(loaded, entry.void_label)
@@ -141,10 +150,33 @@ def _rename(loaded: datasets.DatasetDict, columns: Mapping[str, str]) -> dataset
     return loaded.rename_columns({old: new for old, new in columns.items() if old in present})
 
 
-def _normalize(loaded: datasets.DatasetDict, kind: DataFamily, source: str) -> datasets.DatasetDict:
+def _encode_labels(loaded: datasets.DatasetDict, needs_labels: bool) -> datasets.DatasetDict:
+    """Text labels, as a table beside the images has them, as class ids in the order of their names."""
+    if not needs_labels and any(None in rows.unique(LABEL_COLUMN) for rows in loaded.values() if _has_labels(rows)):
+        return loaded.remove_columns(LABEL_COLUMN)  # classes that were made up from the names of folders
+    texts = [split for split, rows in loaded.items() if _has_labels(rows) and _is_text(rows.features[LABEL_COLUMN])]
+    if not texts:
+        return loaded
+    names = sorted({name for split in texts for name in loaded[split].unique(LABEL_COLUMN) if name is not None})
+    return loaded.cast_column(LABEL_COLUMN, datasets.ClassLabel(names=names))
+
+
+def _has_labels(rows: datasets.Dataset) -> bool:
+    return LABEL_COLUMN in rows.column_names
+
+
+def _is_text(feature: Any) -> bool:
+    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string")
+
+
+def _normalize(
+    loaded: datasets.DatasetDict, kind: DataFamily, source: str, needs_labels: bool
+) -> datasets.DatasetDict:
     for split, dataset in loaded.items():
         where = f"split {split!r} of {source!r}"
         for column, feature_types in kind.columns.items():
+            if column == LABEL_COLUMN and not needs_labels and column not in dataset.column_names:
+                continue
             allowed = feature_types if isinstance(feature_types, tuple) else (feature_types,)
             _check_column(dataset, column, allowed, where)
         if kind.finish_loading is not None:

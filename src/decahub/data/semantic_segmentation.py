@@ -5,6 +5,7 @@ An annotation is a single-channel image whose values are class ids; `IGNORE_INDE
 
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -19,6 +20,7 @@ from .family import DataFamily
 from .image_classification import Normalization, image_to_tensor
 
 
+IMAGE_FOLDER, ANNOTATION_FOLDER = "images", "annotations"
 ANNOTATION_MODES = ("L", "P")  # one byte per pixel: gray values or indices into a palette
 CROP_ATTEMPTS = 10  # as in the recipe's code; the last crop is taken as it is
 
@@ -50,6 +52,79 @@ def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
             f"`annotation` must have the size of its image, {tuple(image.shape[1:])}; got {tuple(annotation.shape)}."
         )
     return {"image": image, "annotation": annotation}
+
+
+def find_files(folder: Path) -> dict[str, list[Path]]:
+    """Images of each split in a folder `<split>/images/*`, each with its map in `<split>/annotations/<stem>.png`."""
+    splits = sorted(path.parent for path in folder.glob(f"*/{IMAGE_FOLDER}") if path.is_dir())
+    return {split.name: sorted((split / IMAGE_FOLDER).glob("*.*")) for split in splits}
+
+
+def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:
+    """Dataset of what `find_files` found; files are read when a row is asked for.
+
+    Raises:
+        FileNotFoundError: If an image has no map of classes.
+    """
+    features = datasets.Features(image=datasets.Image(), annotation=datasets.Image())
+    loaded = datasets.DatasetDict()
+    for split, images in files.items():
+        annotations = [path.parents[1] / ANNOTATION_FOLDER / f"{path.stem}.png" for path in images]
+        missing = [path for path in annotations if not path.is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"each image needs a map of classes; {len(missing)} are missing, the first is {missing[0]}."
+            )
+        columns = {"image": [str(path) for path in images], "annotation": [str(path) for path in annotations]}
+        loaded[split] = datasets.Dataset.from_dict(columns, features=features)
+    return loaded
+
+
+def count_labels(rows: datasets.Dataset) -> np.ndarray:
+    """Number of pixels of each value in the annotations of a split.
+
+    Returns:
+        `numpy.ndarray` of shape `(256,)`.
+    """
+    counts = np.zeros(IGNORE_INDEX + 1, dtype=np.int64)
+    for row in rows.select_columns(["annotation"]):
+        counts += torch.bincount(annotation_to_tensor(row["annotation"]).flatten(), minlength=len(counts)).numpy()
+    return counts
+
+
+def check_annotations(
+    rows: datasets.Dataset, label_names: Sequence[str], where: str, do_reduce_labels: bool = False
+) -> list[str]:
+    """Compare the values of annotations with the classes.
+
+    Args:
+        rows (`datasets.Dataset`): One split.
+        label_names (`Sequence[str]`): Names of the classes, in the order of their ids.
+        where (`str`): Name of the split, for the message.
+        do_reduce_labels (`bool`): Whether 0 means "ignore" and the classes begin at 1, as in ADE20K.
+
+    Returns:
+        `list[str]`: Names of the classes without a single pixel. No score of theirs can be measured.
+
+    Raises:
+        ValueError: If a value is neither a class nor 255, or if 255, which is ignored, seems to be a class.
+    """
+    first, num_labels = int(do_reduce_labels), len(label_names)
+    counts = count_labels(rows)
+    values = np.flatnonzero(counts[:IGNORE_INDEX])
+    unknown = values[values >= num_labels + first]
+    if len(unknown):
+        raise ValueError(
+            f"`annotation` of {where} must hold ids in [0, {num_labels + first}) or {IGNORE_INDEX} (ignored), for "
+            f"{num_labels} classes; got {unknown[0]}, and {len(unknown)} such values in all."
+        )
+    absent = [name for index, name in enumerate(label_names) if not counts[index + first]]
+    if num_labels == 2 and not first and counts[IGNORE_INDEX] and len(absent) == 1:
+        raise ValueError(
+            f"`annotation` of {where} holds only {values[0]} and {IGNORE_INDEX}, which is ignored; class "
+            f"{absent[0]!r} has no pixel. Is {IGNORE_INDEX} meant as a class? Then save the masks with its id: `mask // 255`."
+        )
+    return absent
 
 
 def ignore_label(loaded: datasets.DatasetDict, label: int) -> datasets.DatasetDict:
@@ -241,6 +316,8 @@ FAMILY = DataFamily(
     build_train_transform=build_train_transform,
     collate=collate,
     decode_row=decode_row,
+    find_files=find_files,
+    read_files=read_files,
     ignore_label=ignore_label,
 )
 

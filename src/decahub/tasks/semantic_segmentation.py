@@ -2,20 +2,24 @@
 
 import colorsys
 import io
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from decahub.data.image_files import read_image
 
-from .measurement import Scores
+from .measurement import Measurement, MeasurementContext, Scores
 from .output_files import OutputFiles
 from .task import AUTO_PROCESSORS, Task
 
 
 if TYPE_CHECKING:
     import numpy
+    from transformers import PreTrainedModel
 
+
+logger = logging.getLogger(__name__)
 
 GOLDEN_RATIO = 0.618034  # successive hues at this distance on the color circle stay far apart
 
@@ -31,6 +35,17 @@ class SemanticSegmentation(Task):
         sizes = [tuple(labels.shape) for labels in batch["labels"]]
         maps = processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
         return {"predictions": [ids.cpu() for ids in maps], "references": [ids.cpu() for ids in batch["labels"]]}
+
+    def measure(self, model: "PreTrainedModel", processor: Any, rows: Any, context: MeasurementContext) -> Measurement:
+        """As [`Task.measure`]; the values of the annotations are compared with the classes first."""
+        from decahub.data.semantic_segmentation import check_annotations
+
+        names = self.check_labels(model, context.label_names)
+        rows, do_reduce = self.sample_rows(rows, context.limit), getattr(processor, "do_reduce_labels", False)
+        absent = check_annotations(rows, names, "the measured split", bool(do_reduce))
+        if absent:
+            logger.warning(f"No pixel of the measured split shows {', '.join(absent)}: the mean leaves them out.")
+        return super().measure(model, processor, rows, context)
 
     def get_metric_options(self, label_names: Sequence[str]) -> dict[str, Any]:
         return {"num_labels": len(label_names)}

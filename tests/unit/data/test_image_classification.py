@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 from transformers import ViTImageProcessor
 
-from decahub.data import InMemoryDataset, SeededTransform
+from decahub.data import InMemoryDataset, SeededTransform, load_dataset
 from decahub.data import image_classification as family
+from decahub.data.image_files import check_images, read_image
 
 
 HEIGHT, WIDTH = 12, 16
@@ -196,3 +197,59 @@ def test_collate_stacks():
 
     assert batch["pixel_values"].shape == (2, 3, 4, 5)
     assert (batch["labels"].tolist(), batch["labels"].dtype) == ([1, 2], torch.int64)
+
+
+# Files
+
+
+def write_folder(folder, with_labels=True):
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
+        lines = ["file_name,label"]
+        for number, name in enumerate(("owl", "cat", "owl")):
+            Image.new("RGB", (5, 4), (40 * number, 0, 0)).save(folder / split / f"{number}.png")
+            lines.append(f"{number}.png,{name}")
+        if with_labels:
+            (folder / split / "metadata.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_a_folder_with_a_table_of_labels_is_a_dataset(tmp_path):
+    splits = load_dataset(write_folder(tmp_path / "mine"), family="image-classification")
+
+    assert splits["train"].features["label"].names == ["cat", "owl"]
+    assert splits["test"]["label"][:] == [1, 0, 1]
+
+
+def test_images_without_labels_are_a_dataset_where_none_are_needed(tmp_path):
+    folder = write_folder(tmp_path / "mine", with_labels=False)
+
+    splits = load_dataset(folder, family="image-classification", needs_labels=False)
+
+    assert splits["train"].column_names == ["image"]
+    with pytest.raises(ValueError, match="got None in row 0"):
+        load_dataset(folder, family="image-classification")
+
+
+def test_damaged_images_are_named_before_they_are_used(tmp_path):
+    folder = write_folder(tmp_path / "mine")
+    content = (folder / "test" / "1.png").read_bytes()
+    (folder / "test" / "1.png").write_bytes(content[: len(content) // 2])
+    splits = load_dataset(folder, family="image-classification")
+
+    check_images(splits["train"], "image", "train")
+    with pytest.raises(
+        ValueError, match=r"`image` of test must hold intact images; 1 do not, the first is row 1 \(1\.png\)"
+    ):
+        check_images(splits["test"], "image", "test")
+
+
+def test_images_are_read_upright(tmp_path):
+    image = Image.new("RGB", (6, 4))
+    exif = image.getexif()
+    exif[0x0112] = 6  # rotated by a quarter
+    image.save(tmp_path / "phone.jpg", exif=exif)
+
+    assert read_image(tmp_path / "phone.jpg").size == (4, 6)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        read_image(tmp_path / "none.jpg")

@@ -2,13 +2,14 @@
 
 import random
 
+import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from transformers import SegformerImageProcessor
 
-from decahub.data import IGNORE_INDEX, InMemoryDataset, SeededTransform
+from decahub.data import IGNORE_INDEX, InMemoryDataset, SeededTransform, load_dataset
 from decahub.data import semantic_segmentation as family
 
 
@@ -232,3 +233,54 @@ def test_collate_refuses_images_of_unequal_size():
 
     with pytest.raises(ValueError, match=r"must have one size; got \[\(4, 5\), \(6, 5\)\]"):
         family.collate(examples)
+
+
+# Values of annotations, and folders of a user's own
+
+
+def make_maps(*values):
+    features = datasets.Features(image=datasets.Image(), annotation=datasets.Image())
+    maps = [Image.fromarray(np.full((4, 6), value, dtype=np.uint8)) for value in values]
+    return datasets.Dataset.from_dict({"image": maps, "annotation": maps}, features=features)
+
+
+def test_classes_without_a_pixel_are_told():
+    assert family.check_annotations(make_maps(0, 2, 255), ["sky", "road", "car"], "test") == ["road"]
+    assert family.check_annotations(make_maps(0, 2, 255), ["road", "car"], "test", do_reduce_labels=True) == ["road"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((0, 1, 7), r"must hold ids in \[0, 2\) or 255 .*; got 7, and 1 such values"),
+        ((0, 255), r"class 'object' has no pixel. Is 255 meant as a class\?.*mask // 255"),
+    ],
+    ids=["unknown id", "255 as a class"],
+)
+def test_refuses_values_that_are_not_classes(values, message):
+    with pytest.raises(ValueError, match=message):
+        family.check_annotations(make_maps(*values), ["background", "object"], "test")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split in ("train", "test"):
+        for kind, suffix in (("images", "jpg"), ("annotations", "png")):
+            path = tmp_path / split / kind / f"street.{suffix}"
+            path.parent.mkdir(parents=True)
+            Image.fromarray(np.full((4, 6), 3, dtype=np.uint8)).save(path)
+    return tmp_path
+
+
+def test_a_folder_of_images_and_maps_is_a_dataset(folder):
+    splits = load_dataset(folder, family="semantic-segmentation")
+
+    assert set(splits) == {"train", "test"}
+    assert np.unique(np.asarray(splits["test"][0]["annotation"])) == [3]
+
+
+def test_an_image_without_a_map_is_named(folder):
+    (folder / "test" / "annotations" / "street.png").unlink()
+
+    with pytest.raises(FileNotFoundError, match=r"1 are missing, the first is .*street\.png"):
+        load_dataset(folder, family="semantic-segmentation")

@@ -227,7 +227,7 @@ def test_refuses_given_names_that_are_not_the_models(segmenter, processor, scene
 def test_refuses_annotation_out_of_range(segmenter, processor, scenes):
     rows = scenes.map(lambda row: {"annotation": Image.new("L", (30, 26), 7)})
 
-    with pytest.raises(ValueError, match=r"`references` must be in \[0, 7\) or 255 \(ignored\); got 7"):
+    with pytest.raises(ValueError, match=r"must hold ids in \[0, 7\) or 255 \(ignored\), for 7 classes; got 7"):
         evaluate_model(segmenter, processor, rows, "semantic-segmentation")
 
 
