@@ -60,8 +60,8 @@ there are several; the mean of the paired differences has a 95 % interval by Stu
 than 3 pairs a comparison is undecided. Otherwise it holds if the whole interval lies on the claimed side, does not
 hold if the whole interval lies on the other side, and is undecided in between. A claim holds if all its comparisons
 hold, and does not hold if one of them does not. Intervals are not corrected for the number of comparisons, and pairs
-that share a split or a seed count as independent. The column *difference* shows the comparison with the most pairs
-among those that have the verdict of the claim."""
+that share a split or a seed count as independent. A difference is that of scores, or for *nearer* that of distances.
+The summary shows the comparison with the most pairs among those that have the verdict of the claim."""
 ABOUT_DETAILS = (
     "The column *paper* shows what its source reports for its own data and training, not for those used here."
 )
