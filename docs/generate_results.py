@@ -16,13 +16,14 @@ import argparse
 import json
 import math
 import re
-import statistics
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from decahub.evaluation import read_comparison
+from decahub.evaluation.record import check_is_list, check_keys, read_json
 from decahub.hub.card_facts import FolderFacts
 from decahub.hub.folder import EVALUATION, TRAIN_LOG, TRAINING_MINUTES, write_text
 from decahub.hub.model_card import format_minutes, join_versions
@@ -31,26 +32,40 @@ from decahub.registry import METHODS, Method
 
 PROJECT = Path(__file__).resolve().parent.parent
 README, RESULTS = "README.md", "docs/results.md"
-NOTHING = "Nothing has been measured yet."
+NOT_MEASURED = "Nothing has been measured yet."
+# The model of a method whose first score README.md shows; by default the first by name.
+HEADLINE_MODELS = (
+    "drum-lm-smollm2-groove",
+    "emo-1m-cifar10",
+    "raw-gnn-cora",
+    "reliant-sgc-bail",
+    "tinymim-student-cifar10-5k",
+)
 MAX_SCORES = 3  # of a model in docs/results.md; its card has all
 SIGNIFICANT_DIGITS = 3  # of a score whose error is not known
 # Shares of rows, whose error by the choice of rows follows from their number.
 SHARE_OF_ROWS = re.compile(r"(top_\d+_)?accuracy")
-REL_TOL = 1e-6  # scores pass through JSON, perhaps rounded to float32
+PERCENT = " (%)"
 
 ORIGIN_KEYS = ("command", "hardware", "versions")
-COMPARISON_KEYS = ("method", "claim", "verdict", "rows", *ORIGIN_KEYS)
-ROW_KEYS = ("model", "dataset", "metric", "value", "spread", "n", "seeds", "runs", "paper", "paper_source", "minutes")
 SPEED_KEYS = ("method", "case", "ours_seconds", "reference_seconds", "ratio", "ratio_spread", "repetitions", "threads")
 
 ABOUT_RESULTS = """\
 `make docs` writes this page from JSON that runs wrote; edits are lost. Scores are rounded to their spread. The spread
 of several runs is their standard deviation. A score of one run is rounded to its standard error by the choice of test
 rows if it is a share of them, and to three significant digits otherwise."""
-ABOUT_MODELS = "One run each; the cards have all scores and the recipes. Which weights of a run were taken:"
 ABOUT_CLAIMS = """\
-Compared at a scale that fits a small machine. The column *paper* shows what its source reports for its own data and
-training, which are not those of this table."""
+Each claim was tested at a scale that fits a small machine. Runs of two models are paired by seed, and by split where
+there are several; the mean of the paired differences has a 95 % interval by Student's t over the pairs. With fewer
+than 3 pairs a comparison is undecided. Otherwise it holds if the whole interval lies on the claimed side, does not
+hold if the whole interval lies on the other side, and is undecided in between. A claim holds if all its comparisons
+hold, and does not hold if one of them does not. Intervals are not corrected for the number of comparisons, and pairs
+that share a split or a seed count as independent. A difference is that of scores, or for *nearer* that of distances.
+The summary shows the comparison with the most pairs among those that have the verdict of the claim."""
+ABOUT_DETAILS = (
+    "The column *paper* shows what its source reports for its own data and training, not for those used here."
+)
+ABOUT_MODELS = "One run each; the cards have all scores and the recipes. Which weights of a run were taken:"
 ABOUT_SPEED = """\
 Time of a reference divided by that of decahub, measured in turns in one process: above 1, decahub is faster. Ratio of
 medians, in brackets the quartiles of single repetitions."""
@@ -66,13 +81,13 @@ class Sources:
     Args:
         methods (`Sequence[Method]`): the table of methods.
         models (`Mapping[str, FolderFacts]`): published weights by the name of their folder.
-        comparisons (`Sequence[Mapping]`): one claim each, with its rows.
+        comparisons (`Mapping[str, Mapping]`): one claim each, with its rows, by the name of its file.
         speed (`Sequence[Mapping]`): one case each.
     """
 
     methods: Sequence[Method]
     models: Mapping[str, FolderFacts]
-    comparisons: Sequence[Record]
+    comparisons: Mapping[str, Record]
     speed: Sequence[Record]
 
 
@@ -88,7 +103,7 @@ def read_sources(project: Path) -> Sources:
     return Sources(
         methods=list(METHODS.values()),
         models={path.parent.name: read_model(path.parent) for path in _find(project, f"model_cards/*/{EVALUATION}")},
-        comparisons=[read_comparison(path) for path in _find(project, "docs/results/*.json")],
+        comparisons={path.stem: read_comparison(path) for path in _find(project, "docs/results/*.json")},
         speed=[row for path in _find(project, "benchmarks/results/*.json") for row in read_speed(path)],
     )
 
@@ -107,69 +122,17 @@ def read_model(folder: Path) -> FolderFacts:
         raise ValueError(f"{folder} must be a complete model folder; {error}") from error
 
 
-def read_comparison(path: Path) -> Record:
-    """One claim, whose scores are checked against the runs they summarize."""
-    comparison = _read_json(path)
-    _check_keys(comparison, COMPARISON_KEYS, str(path))
-    _check_is_list(comparison["rows"], f"`rows` of {path}")
-    for index, row in enumerate(comparison["rows"]):
-        where = f"row {index} of {path}"
-        _check_keys(row, ROW_KEYS, where)
-        _check_is_list(row["runs"], f"`runs` in {where}")
-        check_summary(row, where)
-    return comparison
-
-
-def check_summary(row: Record, where: str) -> None:
-    """Refuses a row whose `n`, `value` and `spread` are not count, mean and sample deviation of its `runs`."""
-    runs = row["runs"]
-    expected = {
-        "n": len(runs),
-        "value": statistics.mean(runs),
-        "spread": statistics.stdev(runs) if len(runs) > 1 else None,
-    }
-    for name, value in expected.items():
-        if not _is_close(row[name], value):
-            raise ValueError(f"`{name}` in {where} must be {value!r}, as `runs` give it; got {row[name]!r}.")
-
-
 def read_speed(path: Path) -> list[Record]:
     """Rows of a benchmark."""
-    rows = _read_json(path)
-    _check_is_list(rows, str(path))
+    rows = read_json(path)
+    check_is_list(rows, str(path))
     for index, row in enumerate(rows):
         where = f"row {index} of {path}"
-        _check_keys(row, (*SPEED_KEYS, *ORIGIN_KEYS), where)
+        check_keys(row, (*SPEED_KEYS, *ORIGIN_KEYS), where)
         ratio = row["reference_seconds"] / row["ours_seconds"]
-        if not _is_close(row["ratio"], ratio):
+        if not math.isclose(row["ratio"], ratio, rel_tol=1e-6):
             raise ValueError(f"`ratio` in {where} must be {ratio!r}, reference by ours; got {row['ratio']!r}.")
     return rows
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # broken JSON or broken UTF-8
-        raise ValueError(f"{path} must be JSON; {error}. Is it truncated?") from error
-
-
-def _check_is_list(value: Any, where: str) -> None:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{where} must be a list that is not empty; got {value!r}.")
-
-
-def _check_keys(record: Any, keys: Sequence[str], where: str) -> None:
-    if not isinstance(record, dict):
-        raise ValueError(f"{where} must be an object with {', '.join(keys)}; got {type(record).__name__}.")
-    missing = [key for key in keys if key not in record]
-    if missing:
-        raise ValueError(f"{where} must hold {', '.join(keys)}; {', '.join(missing)} is missing.")
-
-
-def _is_close(given: float | None, expected: float | None) -> bool:
-    if given is None or expected is None:
-        return given is expected
-    return math.isclose(given, expected, rel_tol=REL_TOL, abs_tol=1e-9)
 
 
 # Numbers as text
@@ -207,6 +170,20 @@ def format_share(score: Record) -> str:
     return format_score(value, math.sqrt(share * (1 - share) / n))
 
 
+def format_difference(value: float | None, interval: Sequence[float] | None) -> str:
+    """A difference with its sign, to two digits of half its interval."""
+    if value is None:
+        return ""
+    if interval is None or interval[0] == interval[1]:
+        return f"{value:+.{SIGNIFICANT_DIGITS}g}"
+    return f"{'+' if value > 0 else ''}{round_to(value, (interval[1] - interval[0]) / 20)}"
+
+
+def format_interval(interval: Sequence[float] | None) -> str:
+    """The ends of an interval; empty for fewer pairs than one needs."""
+    return " to ".join(format_difference(end, interval) for end in interval or ())
+
+
 def format_ratio(row: Record) -> str:
     """Ratio of medians and the quartiles of single repetitions, to half their distance."""
     low, high = row["ratio_spread"]
@@ -230,26 +207,42 @@ def format_table(columns: Columns, rows: Sequence[Any]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def format_methods(methods: Iterable[Method]) -> str:
-    """The table of methods."""
+def format_methods(sources: Sources) -> str:
+    """The table of methods: the first score of one model, and the verdict on the main claim."""
     columns: Columns = {
-        "method": lambda method: (
-            f"[{method.name}](src/decahub/models/{method.name}/README.md)" if method.is_ready else method.name
-        ),
+        "method": lambda method: f"[{method.name}]({_get_method_link(method)})",
         "what it does": lambda method: method.summary,
-        "paper": lambda method: f"[{method.arxiv or method.doi}]({method.paper_url})",
-        "state": lambda method: "ready" if method.is_ready else "to come",
+        "score": lambda method: _format_headline(sources.models, method),
+        "main claim": lambda method: (
+            "planned" if not method.is_ready else sources.comparisons.get(method.name, {}).get("verdict", "")
+        ),
+        "results": lambda method: f"[claims]({RESULTS}#{method.name})" if method.name in sources.comparisons else "",
     }
-    return format_table(columns, list(methods))
+    return format_table(columns, sources.methods)
 
 
-def format_models(models: Mapping[str, FolderFacts], link_prefix: str, max_scores: int) -> str:
+def _get_method_link(method: Method) -> str:
+    return f"src/decahub/models/{method.name}/README.md" if method.is_ready else method.paper_url
+
+
+def _format_headline(models: Mapping[str, FolderFacts], method: Method) -> str:
+    names = [name for name, facts in models.items() if facts.method.name == method.name]
+    if not names:
+        return ""
+    name = next((name for name in names if name in HEADLINE_MODELS), names[0])
+    evaluation = models[name].evaluation
+    score = evaluation["figures"][0]
+    text = f"{score['metric'].replace('_', ' ')} {format_share(score)}"
+    return f"[{text}](model_cards/{name}/README.md), {evaluation['dataset']['title']}"
+
+
+def format_models(models: Mapping[str, FolderFacts]) -> str:
     """The table of published weights, with the first scores of each; the very first is the headline of its card."""
     rows = [
-        (name, facts, score) for name, facts in models.items() for score in facts.evaluation["figures"][:max_scores]
+        (name, facts, score) for name, facts in models.items() for score in facts.evaluation["figures"][:MAX_SCORES]
     ]
     columns: Columns = {
-        "model": lambda row: f"[{row[0]}]({link_prefix}model_cards/{row[0]}/README.md)",
+        "model": lambda row: f"[{row[0]}](../model_cards/{row[0]}/README.md)",
         "data, split": lambda row: "{title}, {split}".format(**row[1].evaluation["dataset"]),
         "metric": lambda row: row[2]["metric"],
         "value": lambda row: format_share(row[2]),
@@ -257,7 +250,75 @@ def format_models(models: Mapping[str, FolderFacts], link_prefix: str, max_score
         "seed": lambda row: _format_optional(row[1].recipe, "seed"),
         "training": lambda row: format_minutes(row[1].training[TRAINING_MINUTES]) if row[1].training else "",
     }
-    return format_table(columns, rows) if rows else ""
+    return format_table(columns, rows)
+
+
+def format_claims(claims: Sequence[Record]) -> str:
+    """The summary: one row a claim."""
+    columns: Columns = {
+        "method": lambda claim: f"[{claim['method']}](#{claim['method']})",
+        "claim": lambda claim: claim["claim"],
+        "verdict": lambda claim: f"**{claim['verdict']}**",
+        "difference (95 % interval)": _format_effect,
+        "pairs": lambda claim: _format_optional(_choose_comparison(claim), "num_pairs"),
+        "comparisons that hold": _format_share_of_comparisons,
+    }
+    return format_table(columns, claims)
+
+
+def _choose_comparison(claim: Record) -> Record:
+    """The comparison with the most pairs among those that have the verdict of the claim."""
+    deciding = [part for part in claim["comparisons"] if part["verdict"] == claim["verdict"]]
+    return max(deciding, key=lambda part: part["num_pairs"], default={})
+
+
+def _format_effect(claim: Record) -> str:
+    part = _choose_comparison(claim)
+    if not part:
+        return ""
+    name, percent, _ = part["metric"].partition(PERCENT)
+    unit = f"points of {name}" if percent else name
+    interval = f" ({format_interval(part['interval'])})" if part["interval"] else ""
+    difference = format_difference(part["difference"], part["interval"])
+    return f"{difference}{interval} {unit}: {describe_comparison(part)}, {_format_data(part)}"
+
+
+def _format_share_of_comparisons(claim: Record) -> str:
+    parts = claim["comparisons"]
+    return f"{sum(part['verdict'] == 'holds' for part in parts)} of {len(parts)}"
+
+
+def _format_data(part: Record) -> str:
+    return ", ".join(part[key] for key in ("dataset", "split") if part.get(key))
+
+
+def describe_comparison(part: Record) -> str:
+    """What is claimed, in words."""
+    first, direction, margin = f"*{part['first']}*", part["direction"], f"{abs(part['margin']):.3g}"
+    second = f"*{part['second']}*" if isinstance(part["second"], str) else f"{part['second']:g} (published)"
+    if direction == "equal":
+        return f"{first} within {margin} of {second}"
+    if direction == "nearer":
+        relation = f"nearer to *{part['reference']}* than"
+    else:
+        relation = "above" if (direction == "higher") == (part["margin"] >= 0) else "below"
+    if part["margin"] < 0:
+        return f"{first} at most {margin} {relation} {second}"
+    return f"{first} {relation} {second}" + (f" by more than {margin}" if part["margin"] else "")
+
+
+def format_comparisons(parts: Sequence[Record]) -> str:
+    """The comparisons of one claim."""
+    columns: Columns = {
+        "claimed": describe_comparison,
+        "data": _format_data,
+        "metric": lambda part: part["metric"],
+        "difference": lambda part: format_difference(part["difference"], part["interval"]),
+        "95 % interval": lambda part: format_interval(part["interval"]),
+        "pairs": lambda part: str(part["num_pairs"]),
+        "verdict": lambda part: part["verdict"],
+    }
+    return format_table(columns, parts)
 
 
 def _format_comparison_rows(rows: Sequence[Record]) -> str:
@@ -268,12 +329,13 @@ def _format_comparison_rows(rows: Sequence[Record]) -> str:
         "metric": lambda row: row["metric"],
         "mean ± deviation": lambda row: format_with_spread(row["value"], row["spread"]),
         "runs": lambda row: str(row["n"]),
-        "seeds": lambda row: ", ".join(map(str, row["seeds"])),
+        "seeds": lambda row: ", ".join(map(str, dict.fromkeys(row["seeds"]))),
+        "splits": lambda row: str(len(set(row["splits"]))) if "splits" in row else "",
         "checkpoint": lambda row: _format_optional(row, "checkpoint"),
         "parameters": lambda row: _format_optional(row, "num_parameters"),
         "steps": lambda row: _format_optional(row, "steps"),
         "batch": lambda row: _format_optional(row, "batch_size"),
-        "all runs": lambda row: format_minutes(row["minutes"]),
+        "all runs": lambda row: "" if row["minutes"] is None else format_minutes(row["minutes"]),
         "paper": _format_paper,
     }
     return format_table(columns, rows)
@@ -288,65 +350,58 @@ def format_origin(record: Record) -> str:
     return f"`{record['command']}` on {record['hardware']}, {join_versions(record['versions'])}."
 
 
-def format_claims(comparisons: Sequence[Record]) -> str:
-    """One line for each claim, whether it holds or not."""
-    return "\n".join(f"- {record['method']}: {record['claim']}: **{record['verdict']}**." for record in comparisons)
-
-
 # Documents
-
-
-def render_readme_blocks(sources: Sources) -> dict[str, str]:
-    """The content of each marked block of README.md."""
-    results = (format_models(sources.models, "", max_scores=1), format_claims(sources.comparisons))
-    return {
-        "methods": format_methods(sources.methods),
-        "results": "\n\n".join(part for part in results if part) or NOTHING,
-    }
 
 
 def render_results(sources: Sources) -> str:
     """docs/results.md."""
+    claims = list(sources.comparisons.values())
     parts = [
         "# Results",
         ABOUT_RESULTS,
+        "## Claims of the papers",
+        *([ABOUT_CLAIMS, format_claims(claims)] if claims else [NOT_MEASURED]),
+        "## Claims in detail",
+        *_render_details(claims),
         "## Published weights",
         *_render_models(sources.models),
-        "## Claims of the papers",
-        *_render_comparisons(sources.comparisons),
         "## Speed",
         *_render_speed(sources.speed),
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def _render_details(claims: Sequence[Record]) -> list[str]:
+    if not claims:
+        return [NOT_MEASURED]
+    parts = [ABOUT_DETAILS]
+    for method in dict.fromkeys(claim["method"] for claim in claims):
+        parts.append(f"### {method}")
+        for claim in (claim for claim in claims if claim["method"] == method):
+            parts += [
+                f"#### {claim['claim']}",
+                f"**{claim['verdict'].capitalize()}.**",
+                *claim.get("notes", ()),
+                *([format_comparisons(claim["comparisons"])] if claim["comparisons"] else []),
+                _format_comparison_rows(claim["rows"]),
+                format_origin(claim),
+            ]
+    return parts
+
+
 def _render_models(models: Mapping[str, FolderFacts]) -> list[str]:
     if not models:
-        return [NOTHING]
+        return [NOT_MEASURED]
     return [
         ABOUT_MODELS,
         "\n".join(f"- {name}: {facts.checkpoint}" for name, facts in models.items()),
-        format_models(models, "../", MAX_SCORES),
+        format_models(models),
     ]
-
-
-def _render_comparisons(comparisons: Sequence[Record]) -> list[str]:
-    if not comparisons:
-        return [NOTHING]
-    parts = [ABOUT_CLAIMS]
-    for record in comparisons:
-        parts += [
-            f"### {record['method']}: {record['claim']}",
-            f"**{record['verdict'][:1].upper()}{record['verdict'][1:]}.**",
-            _format_comparison_rows(record["rows"]),
-            format_origin(record),
-        ]
-    return parts
 
 
 def _render_speed(rows: Sequence[Record]) -> list[str]:
     if not rows:
-        return [NOTHING]
+        return [NOT_MEASURED]
     columns: Columns = {
         "method": lambda row: row["method"],
         "case": lambda row: row["case"],
@@ -379,7 +434,7 @@ def generate(project: Path) -> dict[Path, str]:
     sources = read_sources(project)
     readme = project / README
     return {
-        readme: fill_blocks(readme.read_text(encoding="utf-8"), render_readme_blocks(sources), README),
+        readme: fill_blocks(readme.read_text(encoding="utf-8"), {"methods": format_methods(sources)}, README),
         project / RESULTS: render_results(sources),
     }
 

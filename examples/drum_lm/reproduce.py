@@ -12,6 +12,7 @@ import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor, pipeline
 
 from decahub import load_metric
 from decahub.data import SeededTransform, drum_generation, load_dataset
-from decahub.evaluation import write_json
+from decahub.evaluation import run_once, write_json
 from decahub.tasks import get_task
 from decahub.training import argument, load_recipe
 from decahub.training.train_log import EVALUATED
@@ -65,12 +66,8 @@ def read_curve(path: Path) -> list[dict[str, float]]:
     return [{"step": row["step"], "bits_per_step": row[key]} for row in rows if key in row]
 
 
-def run_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial: bool) -> dict:
-    """Outcome of one run; a finished one is not repeated."""
-    folder = Path(run.output_dir)
-    record = folder / "run.json"
-    if record.exists():
-        return json.loads(record.read_text(encoding="utf-8"))
+def train_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial: bool) -> dict:
+    """Outcome of one run."""
     set_seed(run.seed)
     processor = build_processor(run)
     model = build_model(run, processor)
@@ -89,9 +86,8 @@ def run_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial: b
         outcome["validation excerpts"] = measure_excerpts(run, result.model, processor, splits["validation"])
         if run.seed in arguments.sampled_seeds:
             outcome["texts"] = continue_prompts(result.model, processor, splits["test"], arguments)
-    for checkpoint in folder.glob("checkpoint-*"):
+    for checkpoint in Path(run.output_dir).glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    write_json(record, outcome)
     return outcome
 
 
@@ -131,7 +127,8 @@ def choose_rate(arm: str, splits: Any, arguments: Arguments) -> float:
     bits = {}
     for rate in arguments.learning_rates:
         run = build_arguments(arguments, arm, rate, arguments.sweep_seed, arguments.sweep_steps)
-        bits[rate] = run_once(run, splits, arguments, is_trial=True)["curve"][-1]["bits_per_step"]
+        outcome = run_once(run.output_dir, partial(train_once, run, splits, arguments, is_trial=True))
+        bits[rate] = outcome["curve"][-1]["bits_per_step"]
         print(f"{arm:12} rate {rate:g} bits per step {bits[rate]:.3f}", flush=True)
     return min(bits, key=bits.__getitem__)
 
@@ -146,7 +143,7 @@ def main():
     for seed in arguments.seeds:
         for arm in arguments.arms:
             run = build_arguments(arguments, arm, rates[arm], seed, None)
-            outcome = run_once(run, splits, arguments, is_trial=False)
+            outcome = run_once(run.output_dir, partial(train_once, run, splits, arguments, is_trial=False))
             write_json(Path(arguments.output_dir) / f"{arm}-seed{seed}.json", {"arm": arm, **outcome})
             print(f"{arm:12} seed {seed} bits per step {outcome['validation']['bits_per_step']:.3f}", flush=True)
     for name in arguments.sampled_models:

@@ -6,7 +6,6 @@ what was written, beside human grooves and grooves without a model; `drum_lm_cur
 
 import json
 import random
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from counting import measure_contexts, read_lines
 from curves import draw_curves, read_training_bits
 
 from decahub import load_metric
-from decahub.evaluation import write_comparison
+from decahub.evaluation import Comparison, build_row, write_comparison
 from decahub.models.drum_lm.pairs_drum_lm import strip_silence
 
 
@@ -35,13 +34,16 @@ RATES = {"repeat_rate": "share of repeated bars", "train_copy_rate": "share of b
 TRIMMED = {f"{key}_trimmed": f"{title}, silent ends left out" for key, title in PAPER.items()}
 STRUCTURE = {**PAPER, **RATES, **TRIMMED}
 TEXTS_SUFFIX = ".texts.json"
-JUDGED = (*TRIMMED, "repeat_rate")
-JUDGED_AS_PUBLISHED = (*PAPER, "repeat_rate")
+COMPARED = (*TRIMMED, "repeat_rate")
+COMPARED_AS_PUBLISHED = (*PAPER, "repeat_rate")
+COUNTING = "counting: "
 # The paper's systems, measured on the authors' outputs for the same 37 test grooves.
 PUBLISHED = {
     "GPT-3 davinci": dict(zip((*PAPER, *RATES), (3.039, 6.895, 0.636, 0.445, 0.134), strict=True)),
     "GPT-3 ada": dict(zip((*PAPER, *RATES), (3.450, 7.164, 0.826, 0.419, 0.196), strict=True)),
 }
+AUTHORS = "{} (the authors' outputs)"
+DATASET = "groove"
 RANDOM_SEED = 29
 
 
@@ -58,31 +60,11 @@ def read_outcomes(folder: Path) -> dict[str, list[dict]]:
     return outcomes
 
 
-def build_row(
-    model: str, split: str, metric: str, values: Sequence[float], seeds: Sequence[int], **facts: Any
-) -> dict:
-    return {
-        "model": model,
-        "dataset": "groove",
-        "split": split,
-        "checkpoint": "last step",
-        "metric": metric,
-        "value": statistics.mean(values),
-        "spread": statistics.stdev(values) if len(values) > 1 else None,
-        "n": len(values),
-        "seeds": list(seeds),
-        "runs": list(values),
-        "paper": None,
-        "paper_source": None,
-        "minutes": 0.0,
-        **facts,
-    }
-
-
 def build_bit_rows(outcomes: dict[str, list[dict]], counted: dict[str, dict[str, float]]) -> list[dict]:
     rows = []
     for arm, runs in outcomes.items():
         facts = {
+            "checkpoint": "last step",
             "steps": runs[0]["steps"],
             "num_parameters": runs[0]["num_parameters"],
             "minutes": sum(run["minutes"] for run in runs),
@@ -94,31 +76,42 @@ def build_bit_rows(outcomes: dict[str, list[dict]], counted: dict[str, dict[str,
                 values = [run[split][key] for run in measured]
                 if not values:
                     continue
-                rows.append(build_row(ARMS[arm], split, metric, values, seeds, **facts))
+                rows.append(build_row(ARMS[arm], DATASET, metric, values, seeds, split=split, **facts))
     for name, bits in counted.items():
-        rows += [build_row(f"counting: {name}", split, LINE_BITS, [value], [0]) for split, value in bits.items()]
+        rows += [
+            build_row(f"{COUNTING}{name}", DATASET, LINE_BITS, [value], split=split) for split, value in bits.items()
+        ]
     return rows
 
 
-def judge(outcomes: dict[str, list[dict]], counted: dict[str, dict[str, float]]) -> str:
-    """Whether every pre-trained run is better than every random one, and both beside counting."""
-    if len(outcomes) < len(ARMS):
-        return "undecided here: not all arms are finished"
-    gaps, holds = {}, True
-    for split in ("validation", "validation excerpts"):
-        bits = {arm: [run[split][LINE_KEY] for run in runs] for arm, runs in outcomes.items()}
-        gaps[split] = statistics.mean(bits["random"]) - statistics.mean(bits["pretrained"])
-        holds = holds and max(bits["pretrained"]) < min(bits["random"])
-    leads = []
-    for split in ("validation", "test"):
-        pretrained = statistics.mean(run[split][LINE_KEY] for run in outcomes["pretrained"])
-        leads.append(f"{min(values[split] for values in counted.values()) - pretrained:+.2f} on {split}")
-    return (
-        f"{'holds' if holds else 'does not hold'} here: pre-training saves {gaps['validation']:.2f} bits per step on "
-        f"whole validation grooves and {gaps['validation excerpts']:.2f} on excerpts of the training length, and its "
-        f"worst run is {'better' if holds else 'not better'} than the best without; the best counting needs more bits "
-        f"than the pre-trained model by {', '.join(leads)}"
-    )
+def compare_bits(rows: list[dict]) -> list[Comparison]:
+    """The pre-trained arm needs fewer bits than the random one and than counting; the random one needs more."""
+    values = {(row["split"], row["model"]): row["value"] for row in rows if row["metric"] == LINE_BITS}
+    pretrained, untrained = ARMS.values()
+    if not {("validation", pretrained), ("validation", untrained)} <= values.keys():
+        return []  # undecided until both arms are finished
+    counted = [name for split, name in values if split == "validation" and name.startswith(COUNTING)]
+    best = min(counted, key=lambda name: values["validation", name])
+    claims = [(split, pretrained, untrained, "lower") for split in ("validation", "validation excerpts")]
+    claims += [(split, pretrained, best, "lower") for split in ("validation", "test")]
+    claims += [(split, untrained, best, "higher") for split in ("validation", "test")]
+    return [
+        Comparison(DATASET, LINE_BITS, first, second, direction, split=split)
+        for split, first, second, direction in claims
+    ]
+
+
+def compare_structure(rows: list[dict]) -> list[Comparison]:
+    """The pre-trained arm is nearer to human grooves than grooves without a model and than the paper's systems are."""
+    found = {(row["model"], row["metric"]) for row in rows}
+    model = ARMS["pretrained"]
+    pairs = [(system, STRUCTURE[key]) for system in BASELINES for key in COMPARED]
+    pairs += [(AUTHORS.format(system), STRUCTURE[key]) for system in PUBLISHED for key in COMPARED_AS_PUBLISHED]
+    return [
+        Comparison(DATASET, metric, model, system, "nearer", reference=HUMAN)
+        for system, metric in pairs
+        if {(model, metric), (system, metric), (HUMAN, metric)} <= found
+    ]
 
 
 def measure_structure(texts: Sequence[str], train_texts: Sequence[str]) -> dict[str, float]:
@@ -135,10 +128,14 @@ def measure_structure(texts: Sequence[str], train_texts: Sequence[str]) -> dict[
     }
 
 
+def join_lines(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
 def collect_texts(
     folder: Path, outcomes: dict[str, list[dict]], humans: list[list[str]]
-) -> dict[str, dict[int, list[str]]]:
-    """Texts of each system for the test grooves, by seed."""
+) -> dict[str, dict[int | None, list[str]]]:
+    """Texts of each system for the test grooves, by seed; `None` where nothing is random."""
     generator = random.Random(RANDOM_SEED)
     prompts = [strip_silence(lines, rule="bar") for lines in humans]  # as models get them
     grooves = {
@@ -147,7 +144,10 @@ def collect_texts(
         ALTERNATION: [alternate_bars(lines) for lines in prompts],
         COINS: [draw_lines(generator) for _ in humans],
     }
-    texts = {name: {0: ["".join(f"{line}\n" for line in lines) for lines in rows]} for name, rows in grooves.items()}
+    texts: dict[str, dict[int | None, list[str]]] = {
+        name: {RANDOM_SEED if name == COINS else None: [join_lines(lines) for lines in rows]}
+        for name, rows in grooves.items()
+    }
     for arm, runs in outcomes.items():
         written = {run["seed"]: run["texts"] for run in runs if "texts" in run}
         texts |= {ARMS[arm]: written} if written else {}
@@ -173,59 +173,48 @@ def write_results(folder: Path, results_dir: Path, splits: Any) -> None:
     if not outcomes:
         return
     counted = measure_contexts(splits)
-    write_comparison(
-        results_dir / "drum_lm.json",
-        method="drum_lm",
-        claim="A language model that has learned text learns to drum from a few hundred grooves, and one that has not "
-        "does not",
-        verdict=judge(outcomes, counted),
-        rows=build_bit_rows(outcomes, counted),
-    )
+    write_bits(results_dir, build_bit_rows(outcomes, counted))
     best_counting = min(bits["validation"] for bits in counted.values())
     draw_curves(results_dir / "drum_lm_curves.png", collect_curves(folder, outcomes), best_counting)
-    train_texts = ["".join(f"{line}\n" for line in lines) for lines in read_lines(splits["train"])]
+    train_texts = [join_lines(lines) for lines in read_lines(splits["train"])]
     humans = read_lines(splits["test"])
     rows = []
     for name, texts_of_seeds in collect_texts(folder, outcomes, humans).items():
         scores = [measure_structure(texts, train_texts) for texts in texts_of_seeds.values()]
+        seeds = [seed for seed in texts_of_seeds if seed is not None]
         rows += [
-            build_row(name, "test", title, [one[key] for one in scores], list(texts_of_seeds))
+            build_row(name, DATASET, title, [one[key] for one in scores], seeds, split="test")
             for key, title in STRUCTURE.items()
             if all(one.get(key) is not None for one in scores)
         ]
     for name, scores in PUBLISHED.items():
-        for key, value in scores.items():
-            source = {"paper": value, "paper_source": "authors' outputs"}
-            rows.append(build_row(f"{name} (the authors' outputs)", "test", STRUCTURE[key], [value], [0], **source))
+        rows += [
+            build_row(
+                AUTHORS.format(name), DATASET, STRUCTURE[key], [value], split="test", paper=value,
+                paper_source="authors' outputs",
+            )
+            for key, value in scores.items()
+        ]  # fmt: skip
+    write_structure(results_dir, rows)
+
+
+def write_bits(results_dir: Path, rows: list[dict]) -> None:
     write_comparison(
-        results_dir / "drum_lm_structure.json",
+        results_dir / "drum_lm.json",
         method="drum_lm",
-        claim="What the fine-tuned model writes has steady bars and fills as human grooves have",
-        verdict=judge_structure(rows),
+        claim="A language model that has learned text learns to drum from a few hundred grooves, better than counting "
+        "does; one that has not does not",
+        comparisons=compare_bits(rows),
         rows=rows,
     )
 
 
-def judge_structure(rows: list[dict]) -> str:
-    """Whether what the pre-trained model writes is nearer to human grooves than grooves without a model are."""
-    values = {(row["model"], row["metric"]): row["value"] for row in rows}
-    model = ARMS["pretrained"]
-    if (model, STRUCTURE["stability"]) not in values:
-        return "undecided here: no pre-trained model has written anything yet"
-
-    def miss(model: str, key: str) -> float:
-        return abs(values[model, STRUCTURE[key]] - values[HUMAN, STRUCTURE[key]])
-
-    nearer = [key for key in JUDGED if miss(model, key) < min(miss(system, key) for system in BASELINES)]
-    published = [f"{name} (the authors' outputs)" for name in PUBLISHED]
-    ahead = [key for key in JUDGED_AS_PUBLISHED if miss(model, key) < min(miss(system, key) for system in published)]
-    details = "; ".join(
-        f"{STRUCTURE[key]} {values[model, STRUCTURE[key]]:.2f}, human {values[HUMAN, STRUCTURE[key]]:.2f}"
-        + "".join(f", {name} {scores[key]:.2f}" for name, scores in PUBLISHED.items())
-        for key in JUDGED_AS_PUBLISHED
-    )
-    return (
-        f"{'holds' if len(nearer) == len(JUDGED) else 'does not hold'} here: the model {model} is nearer to human "
-        f"grooves than repetition, alternation and coins are by {len(nearer)} of {len(JUDGED)} scores without silent "
-        f"ends, and than the paper's two systems by {len(ahead)} as their script measures ({details})"
+def write_structure(results_dir: Path, rows: list[dict]) -> None:
+    write_comparison(
+        results_dir / "drum_lm_structure.json",
+        method="drum_lm",
+        claim="What the fine-tuned model writes is nearer in structure to human grooves than repetition, alternation, "
+        "coins and the paper's systems are",
+        comparisons=compare_structure(rows),
+        rows=rows,
     )

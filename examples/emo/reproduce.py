@@ -6,9 +6,8 @@ Every network sees the same batches in the same order with the same recipe. Each
 again, the script goes on where it was. The result goes to `docs/results/emo.json`.
 """
 
-import json
-import statistics
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 
 from decahub import EmoConfig, EmoForImageClassification, EmoImageProcessor
 from decahub.data import InMemoryDataset, SeededTransform, image_classification, load_dataset
-from decahub.evaluation import evaluate_model, write_comparison, write_json
+from decahub.evaluation import Comparison, build_row, evaluate_model, run_once, write_comparison
 from decahub.models.emo.optimization_emo import build_parameter_groups
 from decahub.training import (
     LoopArguments,
@@ -31,6 +30,7 @@ from decahub.training import (
 
 
 EMO = "emo-1m"
+ACCURACY = "top-1 accuracy (%)"
 # Top-1 on ImageNet-1k, 224 pixels.
 PAPER = {EMO: (71.5, "EMO, release table"), "mobilevit_xxs": (69.0, "MobileViT, arXiv 2110.02178, table of variants")}
 
@@ -60,12 +60,8 @@ def build_model(name: str, label_names: list[str], config: dict):
     return model
 
 
-def run(name: str, seed: int, arguments: Arguments, splits) -> dict:
-    """Accuracy of one network after one run; a finished run is not repeated."""
-    folder = Path(arguments.output_dir) / f"{name}-seed{seed}"
-    record = folder / "run.json"
-    if record.exists():
-        return json.loads(record.read_text())
+def run(name: str, seed: int, folder: Path, arguments: Arguments, splits) -> dict:
+    """Accuracy of one network after one run."""
     set_seed(seed)
     processor = EmoImageProcessor(**arguments.processor)
     rows = splits["train"].select(
@@ -93,49 +89,30 @@ def run(name: str, seed: int, arguments: Arguments, splits) -> dict:
         batch_size=arguments.per_device_eval_batch_size,
         limit=arguments.max_eval_samples,
     ).scores
-    outcome = {
+    return {
         "accuracy": 100 * scores["accuracy"],
         "minutes": result.minutes,
         "steps": result.step,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
-    write_json(record, outcome)
-    return outcome
 
 
 def summarize(name: str, runs: list[dict], arguments: Arguments) -> dict:
-    accuracies = [run["accuracy"] for run in runs]
     paper, source = PAPER.get(name, (None, None))
-    return {
-        "model": name,
-        "dataset": arguments.dataset,
-        "split": "test",
-        "checkpoint": "last step",
-        "metric": "top-1 accuracy (%)",
-        "value": statistics.mean(accuracies),
-        "spread": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        "n": len(accuracies),
-        "seeds": arguments.seeds,
-        "runs": accuracies,
-        "steps": runs[0]["steps"],
-        "batch_size": arguments.per_device_train_batch_size,
-        "num_parameters": runs[0]["num_parameters"],
-        "paper": paper,
-        "paper_source": source,
-        "minutes": sum(run["minutes"] for run in runs),
-    }
-
-
-def judge(ours: dict, peer: dict) -> str:
-    """Whether EMO is ahead, as in the papers, by more than two standard errors of the difference."""
-    gap = ours["value"] - peer["value"]
-    if ours["n"] < 2:
-        return f"one run only: gap {gap:+.1f} points, no verdict"
-    error = ((ours["spread"] ** 2 + peer["spread"] ** 2) / ours["n"]) ** 0.5
-    if abs(gap) <= 2 * error:
-        return f"undecided here: gap {gap:+.1f} points, within two standard errors ({2 * error:.1f})"
-    return (
-        f"{'holds' if gap > 0 else 'does not hold'} here: gap {gap:+.1f} points, two standard errors {2 * error:.1f}"
+    return build_row(
+        name,
+        arguments.dataset,
+        ACCURACY,
+        [run["accuracy"] for run in runs],
+        arguments.seeds,
+        split="test",
+        checkpoint="last step",
+        steps=runs[0]["steps"],
+        batch_size=arguments.per_device_train_batch_size,
+        num_parameters=runs[0]["num_parameters"],
+        paper=paper,
+        paper_source=source,
+        minutes=sum(run["minutes"] for run in runs),
     )
 
 
@@ -146,14 +123,16 @@ def main():
     runs = {name: [] for name in (EMO, arguments.peer)}
     for seed in arguments.seeds:
         for name, finished in runs.items():
-            finished.append(run(name, seed, arguments, splits))
-    ours, peer = (summarize(name, finished, arguments) for name, finished in runs.items())
-    claim, verdict = f"EMO-1M is more accurate than {arguments.peer} at equal size", judge(ours, peer)
-    write_comparison(arguments.results, method="emo", claim=claim, verdict=verdict, rows=[ours, peer])
-    for row in (ours, peer):
-        print(
-            f"{row['model']:16} {row['value']:.1f} % over {row['n']} seeds: {[round(run, 1) for run in row['runs']]}"
-        )
+            folder = Path(arguments.output_dir) / f"{name}-seed{seed}"
+            finished.append(run_once(folder, partial(run, name, seed, folder, arguments, splits)))
+    claim = f"EMO-1M is more accurate than {arguments.peer} at equal size"
+    verdict = write_comparison(
+        arguments.results,
+        method="emo",
+        claim=claim,
+        comparisons=[Comparison(arguments.dataset, ACCURACY, EMO, arguments.peer)],
+        rows=[summarize(name, finished, arguments) for name, finished in runs.items()],
+    )
     print(f"{claim}: {verdict}")
 
 

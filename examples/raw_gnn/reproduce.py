@@ -8,10 +8,10 @@ accuracy on the first splits is used; test nodes are not looked at. Results go t
 `docs/results/raw_gnn.json` and its siblings (see `results.py`).
 """
 
-import json
 import shutil
 import statistics
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from results import COMPILED_LAW, OFFICIAL, TUNED, write_results
 
 from decahub import RawGnnConfig, RawGnnFeatureExtractor, RawGnnForNodeClassification
 from decahub.data import load_dataset, node_classification
-from decahub.evaluation import write_json
+from decahub.evaluation import run_once, write_json
 from decahub.models.raw_gnn.optimization_raw_gnn import training_step
 from decahub.tasks import evaluate_parts, join_scores
 from decahub.training import (
@@ -72,10 +72,7 @@ def build_inputs(name: str, settings: dict, row: dict, split: int) -> dict:
 def train_once(
     name: str, settings: dict, row: dict, split: int, seed: int, folder: Path, arguments: Arguments
 ) -> dict:
-    """Accuracies of one run; a finished run is not repeated."""
-    record = folder / "run.json"
-    if record.exists():
-        return json.loads(record.read_text())
+    """Accuracies of one run."""
     set_seed(seed)
     inputs = build_inputs(name, settings, row, split)
     model = build_model(name, settings, inputs, int(row["labels"].max()) + 1)
@@ -120,7 +117,6 @@ def train_once(
         outcome["test_averaged"] = 100 * averaged["test_accuracy"]
         outcome["validation_averaged"] = 100 * averaged["validation_accuracy"]
     shutil.rmtree(folder)  # checkpoints of hundreds of runs
-    write_json(record, outcome)
     return outcome
 
 
@@ -134,10 +130,7 @@ def choose_settings(name: str, dataset: str, row: dict, arguments: Arguments) ->
     scores = []
     for number, settings in enumerate(grid):
         runs = [
-            train_once(
-                name, settings, row, split, 0, find_folder(arguments, dataset, name, number, split, 0), arguments
-            )
-            for split in arguments.tuning_splits
+            run_split(dataset, name, number, settings, row, split, 0, arguments) for split in arguments.tuning_splits
         ]
         scores.append(statistics.mean(run["validation"] for run in runs))
     best = scores.index(max(scores))
@@ -153,16 +146,19 @@ def run_dataset(dataset: str, arguments: Arguments) -> None:
         for name, (number, settings) in chosen.items():
             runs = []
             for split in arguments.splits:
-                folder = find_folder(arguments, dataset, name, number, split, seed)
-                outcome = train_once(name, settings, row, split, seed, folder, arguments)
+                outcome = run_split(dataset, name, number, settings, row, split, seed, arguments)
                 runs.append({"split": split, "seed": seed, **outcome})
             summary = {"model": name, "dataset": dataset, "seed": seed, "settings": settings, "runs": runs}
             write_json(Path(arguments.output_dir) / dataset / f"{describe(name)}-seed{seed}.summary.json", summary)
             print(f"{dataset:12} seed {seed} {name:30} {statistics.mean(run['test'] for run in runs):.2f}", flush=True)
 
 
-def find_folder(arguments: Arguments, dataset: str, name: str, setting: int, split: int, seed: int) -> Path:
-    return Path(arguments.output_dir) / dataset / f"{describe(name)}-setting{setting}-split{split}-seed{seed}"
+def run_split(
+    dataset: str, name: str, setting: int, settings: dict, row: dict, split: int, seed: int, arguments: Arguments
+) -> dict:
+    """Accuracies of one run; a finished run is not repeated."""
+    folder = Path(arguments.output_dir) / dataset / f"{describe(name)}-setting{setting}-split{split}-seed{seed}"
+    return run_once(folder, partial(train_once, name, settings, row, split, seed, folder, arguments))
 
 
 def describe(name: str) -> str:

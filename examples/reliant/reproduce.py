@@ -8,9 +8,9 @@ to `docs/results` (see `results.py`).
 """
 
 import dataclasses
-import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from accelerate.utils import set_seed
@@ -20,10 +20,9 @@ from train import TASK, DistillationArguments, build_inputs, build_model, get_la
 
 from decahub import load_metric
 from decahub.data import load_dataset
-from decahub.evaluation import write_json
-from decahub.evaluation.tasks import gather_nodes
+from decahub.evaluation import run_once, write_json
 from decahub.models.reliant.knowledge_reliant import TeacherKnowledge
-from decahub.tasks import evaluate_parts, join_scores
+from decahub.tasks import evaluate_parts, get_task, join_scores
 from decahub.training import argument, load_recipe, train
 
 
@@ -97,11 +96,8 @@ def merge_settings(run: Run, arguments: Arguments) -> tuple[str, dict, dict]:
 
 
 def train_once(run: Run, row: dict, arguments: Arguments) -> dict:
-    """Scores of one run; a finished run is not repeated."""
+    """Scores of one run."""
     folder = run.find_folder(arguments.output_dir)
-    record = folder / "run.json"
-    if record.exists():
-        return json.loads(record.read_text())
     variant, fields, loop = merge_settings(run, arguments)
     run_arguments = dataclasses.replace(arguments, seed=run.seed, output_dir=str(folder), **loop)
     set_seed(run.seed)
@@ -134,7 +130,6 @@ def train_once(run: Run, row: dict, arguments: Arguments) -> dict:
     if run.student is None:
         knowledge = TeacherKnowledge.from_model(result.model, inputs["node_features"], inputs["edge_index"])
         knowledge.save(folder / "knowledge.safetensors")
-    write_json(record, outcome)
     return outcome
 
 
@@ -145,7 +140,7 @@ def measure_majority(dataset: str, row: dict, arguments: Arguments) -> None:
     constant = functional.one_hot(majority, int(inputs["labels"].max()) + 1).float().expand(len(inputs["labels"]), -1)
     scores = {}
     for part in ("validation", "test"):
-        columns = gather_nodes(constant, inputs, inputs[f"{part}_mask"], needs_groups=True)
+        columns = get_task(TASK).gather(constant, inputs, inputs[f"{part}_mask"])
         result = load_metric("group_fairness").compute(**columns)
         scores |= {f"{part}_{name}": value for name, value in result.items() if isinstance(value, float)}
     outcome = {**describe_run(Run(dataset, MAJORITY, seed=0)), "figures": scores, "checkpoint": "none"}
@@ -160,7 +155,8 @@ def main():
         if run.dataset not in rows:
             rows[run.dataset] = load_dataset(run.dataset, arguments.data_dir, family="node-classification")["graph"][0]
             measure_majority(run.dataset, rows[run.dataset], arguments)
-        scores = train_once(run, rows[run.dataset], arguments)["figures"]
+        folder = run.find_folder(arguments.output_dir)
+        scores = run_once(folder, partial(train_once, run, rows[run.dataset], arguments))["figures"]
         shown = {name: round(value, 4) for name, value in scores.items() if "_group_" not in name}
         print(run.find_folder(""), shown, flush=True)
     chosen = {

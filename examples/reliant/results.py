@@ -12,10 +12,9 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from scipy.stats import spearmanr
 
 from decahub.data import DATASETS
-from decahub.evaluation import write_comparison
+from decahub.evaluation import Comparison, build_row, write_comparison
 
 
 matplotlib.use("Agg")
@@ -23,8 +22,8 @@ matplotlib.use("Agg")
 MAJORITY = "majority class"
 PLAIN = 0.0  # the fairness weight of plain distillation
 MAIN_TEACHER = "GCN"
-STRONG_CORRELATION = 0.8
-LITTLE = 3.0  # points of accuracy
+MAX_COST = 3.0  # points of accuracy
+PLAIN_DISTILLATION = "plain distillation"
 STUDENTS = {"AKD": "SGC", "CPF": "PLP"}
 PARITY, OPPORTUNITY = "statistical_parity_difference", "equal_opportunity_difference"
 METRICS = {
@@ -70,67 +69,56 @@ def name_model(teacher: str, student: str | None, weight: float | None) -> str:
         return MAJORITY
     if student is None:
         return f"{teacher}, teacher"
-    how = "plain distillation" if weight == PLAIN else f"RELIANT, fairness weight {weight:g}"
+    how = PLAIN_DISTILLATION if weight == PLAIN else f"RELIANT, fairness weight {weight:g}"
     return f"{STUDENTS[student]} of {teacher}, {student}: {how}"
 
 
-def build_row(key: tuple, runs: list[dict], metric: str, quotes_authors: bool = True) -> dict:
+def summarize(key: tuple, runs: list[dict], metric: str, quotes_authors: bool = True) -> dict:
     dataset, teacher, student, weight = key
-    values = [100 * run["figures"][f"test_{metric}"] for run in runs]
     known = KNOWN.get((teacher, student, dataset)) if quotes_authors and weight != PLAIN else None
     scores = dict(zip(("accuracy", PARITY, OPPORTUNITY), known or (), strict=False))
-    return {
-        "model": name_model(teacher, student, weight),
-        "dataset": dataset,
-        "split": "test nodes of the authors' split",
-        "checkpoint": runs[0]["checkpoint"],
-        "metric": METRICS[metric],
-        "value": statistics.mean(values),
-        "spread": statistics.stdev(values) if len(values) > 1 else None,
-        "n": len(values),
-        "seeds": [run["seed"] for run in runs],
-        "runs": values,
-        "num_parameters": runs[0]["num_parameters"],
-        "paper": scores.get(metric),
-        "paper_source": SOURCE if metric in scores else None,
-        "minutes": sum(run["minutes"] for run in runs),
-    }
-
-
-def compare(first: list[dict], second: list[dict], metric: str) -> tuple[float, float]:
-    """Mean and two standard errors of `first - second` in percent, seed by seed."""
-    others = {run["seed"]: run["figures"][f"test_{metric}"] for run in second}
-    gaps = [100 * (run["figures"][f"test_{metric}"] - others[run["seed"]]) for run in first if run["seed"] in others]
-    return statistics.mean(gaps), 2 * statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else float("inf")
-
-
-def judge_pair(fair: list[dict], plain: list[dict]) -> str:
-    """Whether the parity difference of RELIANT is below that of plain distillation, and what it costs."""
-    gap, error = compare(fair, plain, PARITY)
-    cost, cost_error = compare(fair, plain, "accuracy")
-    word = "undecided" if abs(gap) <= error else "holds" if gap < 0 else "does not hold"
-    if word == "holds" and cost < -LITTLE:
-        word = f"a lower difference, but at more than {LITTLE:g} points of accuracy"
-    auroc, auroc_error = compare(fair, plain, "roc_auc")
-    before, after = (statistics.mean(100 * run["figures"][f"test_{PARITY}"] for run in runs) for runs in (plain, fair))
-    return (
-        f"{word} ({before:.1f} to {after:.1f}, {_format_gap(gap, error)}; accuracy {_format_gap(cost, cost_error)}, "
-        f"AUROC {_format_gap(auroc, auroc_error)})"
+    return build_row(
+        name_model(teacher, student, weight),
+        dataset,
+        METRICS[metric],
+        [100 * run["figures"][f"test_{metric}"] for run in runs],
+        [] if teacher == MAJORITY else [run["seed"] for run in runs],
+        split="test nodes of the authors' split",
+        checkpoint=runs[0]["checkpoint"],
+        num_parameters=runs[0]["num_parameters"],
+        paper=scores.get(metric),
+        paper_source=SOURCE if metric in scores else None,
+        minutes=sum(run["minutes"] for run in runs) or None,
     )
 
 
-def _format_gap(gap: float, error: float) -> str:
-    return f"{gap:+.1f}" + (f" ± {error:.1f}" if error < float("inf") else " in one run")
+def list_students(rows: list[dict]) -> dict[tuple[str, str], list[str]]:
+    """Names of the fair students by (dataset, name of the plain one), in the order of their weights."""
+    students: dict[tuple[str, str], dict[str, None]] = {}
+    for row in rows:
+        student, colon, how = row["model"].partition(": ")
+        if colon and how != PLAIN_DISTILLATION:
+            plain = f"{student}: {PLAIN_DISTILLATION}"
+            students.setdefault((row["dataset"], plain), {})[row["model"]] = None
+    return {key: list(names) for key, names in students.items()}
 
 
-def judge_students(groups: dict[tuple, list[dict]], weights: dict[tuple[str, str], float]) -> str:
-    parts = []
-    for (dataset, student), weight in weights.items():
-        for teacher in dict.fromkeys(key[1] for key in groups if key[:1] == (dataset,) and key[2] == student):
-            keys = [(dataset, teacher, student, value) for value in (weight, PLAIN)]
-            if all(key in groups for key in keys):
-                parts.append(f"{dataset}, {STUDENTS[student]}: {judge_pair(*(groups[key] for key in keys))}")
-    return "; ".join(parts) + ". Points of percent, ± two standard errors over seeds"
+def compare_students(rows: list[dict]) -> list[Comparison]:
+    """A lower parity difference than that of plain distillation, and at most 3 points less accuracy."""
+    return [
+        Comparison(dataset, METRICS[metric], name, plain, direction, margin)
+        for (dataset, plain), names in list_students(rows).items()
+        for name in names
+        for metric, direction, margin in ((PARITY, "lower", 0.0), ("accuracy", "higher", -MAX_COST))
+    ]
+
+
+def compare_weights(rows: list[dict]) -> list[Comparison]:
+    """The largest weight against the smallest."""
+    return [
+        Comparison(dataset, METRICS[PARITY], names[-1], names[0], "lower")
+        for (dataset, _), names in list_students(rows).items()
+    ]
 
 
 def write_results(folder: Path, results_dir: Path, chosen: dict[tuple[str, str], float]) -> None:
@@ -146,24 +134,35 @@ def write_results(folder: Path, results_dir: Path, chosen: dict[tuple[str, str],
     for teacher in dict.fromkeys(key[1] for key in groups if key[1] != MAJORITY):
         kept = {key: runs for key, runs in compared.items() if key[1] in (teacher, MAJORITY)}
         kept = {key: runs for key, runs in kept.items() if any(other[2] and other[0] == key[0] for other in kept)}
-        name = "reliant" if teacher == MAIN_TEACHER else f"reliant_{teacher.lower()}"
-        claim = f"RELIANT lowers the statistical parity difference of students of {teacher} at little cost of accuracy"
-        rows = [build_row(key, runs, metric) for key, runs in kept.items() for metric in METRICS]
-        _write(results_dir / f"{name}.json", claim, judge_students(kept, chosen), rows)
+        write_students(
+            results_dir, teacher, [summarize(key, runs, name) for key, runs in kept.items() for name in METRICS]
+        )
     curves = find_curves(groups)
-    _write(
-        results_dir / "reliant_tradeoff.json",
-        "A larger fairness weight lowers the statistical parity difference further",
-        "; ".join(judge_curve(name, curve) for name, curve in curves.items()),
-        [
-            build_row(key, runs, metric, quotes_authors=False)
-            for curve in curves.values()
-            for key, runs in curve.items()
-            for metric in ("accuracy", "roc_auc", PARITY)
-        ],
-    )
+    rows = [
+        summarize(key, runs, metric, quotes_authors=False)
+        for curve in curves.values()
+        for key, runs in curve.items()
+        for metric in ("accuracy", "roc_auc", PARITY)
+    ]
+    write_tradeoff(results_dir, rows)
     for (dataset, _, student), curve in curves.items():
         draw_curve(results_dir / f"reliant_tradeoff_{dataset}_{STUDENTS[student].lower()}.png", curve, groups)
+
+
+def write_students(results_dir: Path, teacher: str, rows: list[dict]) -> None:
+    name = "reliant" if teacher == MAIN_TEACHER else f"reliant_{teacher.lower()}"
+    claim = (
+        f"RELIANT lowers the statistical parity difference of students of {teacher} and costs at most {MAX_COST:g} "
+        "points of accuracy"
+    )
+    _write(results_dir / f"{name}.json", claim, compare_students(rows), rows)
+
+
+def write_tradeoff(results_dir: Path, rows: list[dict]) -> None:
+    claim = (
+        "A larger fairness weight lowers the statistical parity difference further: the largest against the smallest"
+    )
+    _write(results_dir / "reliant_tradeoff.json", claim, compare_weights(rows), rows)
 
 
 def is_compared(key: tuple, chosen: dict[tuple[str, str], float]) -> bool:
@@ -184,32 +183,17 @@ def find_curves(groups: dict[tuple, list[dict]]) -> dict[tuple, dict[tuple, list
     return curves
 
 
-def judge_curve(name: tuple, curve: dict[tuple, list[dict]]) -> str:
-    """Rank correlation of the weight with the mean parity difference and the mean accuracy."""
-    weights = [key[3] for key in curve]
-    ranks = {
-        metric: spearmanr(weights, [_summarize(runs, metric)[0] for runs in curve.values()]).statistic
-        for metric in (PARITY, "accuracy")
-    }
-    holds = "holds" if round(ranks[PARITY], 2) <= -STRONG_CORRELATION else "does not hold"
-    dataset, teacher, student = name
-    return (
-        f"{holds} on {dataset} with {STUDENTS[student]} of {teacher}: over {len(weights)} weights the rank "
-        f"correlation with the parity difference is {ranks[PARITY]:+.2f}, with the accuracy {ranks['accuracy']:+.2f}"
-    )
-
-
 def draw_curve(path: Path, curve: dict[tuple, list[dict]], groups: dict[tuple, list[dict]]) -> None:
     """Image of accuracy and AUROC against the parity difference, with teacher and majority class."""
     dataset, teacher, student, _ = next(iter(curve))
-    score, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+    plot, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
     for panel, metric in zip(panels, ("accuracy", "roc_auc"), strict=True):
         fair = [runs for key, runs in curve.items() if key[3] != PLAIN]
         line = [[_summarize(runs, name)[0] for runs in fair] for name in (metric, PARITY)]
         panel.plot(*line, color="tab:blue", linewidth=1)
         for (*_, weight), runs in curve.items():
             if weight == PLAIN:
-                _draw_point(panel, runs, metric, "plain distillation", "tab:red", "s")
+                _draw_point(panel, runs, metric, PLAIN_DISTILLATION, "tab:red", "s")
             else:
                 label = "RELIANT, by its weight" if runs is fair[0] else None
                 _draw_point(panel, runs, metric, label, "tab:blue", "o", text=f"{weight:g}")
@@ -223,11 +207,11 @@ def draw_curve(path: Path, curve: dict[tuple, list[dict]], groups: dict[tuple, l
     title = DATASETS[dataset].title if dataset in DATASETS else dataset
     number = len(next(iter(curve.values())))
     what = "one run" if number == 1 else f"mean and deviation of {number} runs"
-    score.suptitle(f"{title}: {STUDENTS[student]} of {teacher}, {what}, test nodes")
+    plot.suptitle(f"{title}: {STUDENTS[student]} of {teacher}, {what}, test nodes")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    score.savefig(partial, dpi=110, format="png", metadata={"Software": None})
-    plt.close(score)
+    plot.savefig(partial, dpi=110, format="png", metadata={"Software": None})
+    plt.close(plot)
     os.replace(partial, path)
 
 
@@ -255,6 +239,6 @@ def _summarize(runs: list[dict], metric: str) -> tuple[float, float]:
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def _write(path: Path, claim: str, verdict: str, rows: list[dict]) -> None:
+def _write(path: Path, claim: str, comparisons: list[Comparison], rows: list[dict]) -> None:
     if rows:
-        write_comparison(path, method="reliant", claim=claim, verdict=verdict, rows=rows)
+        write_comparison(path, method="reliant", claim=claim, comparisons=comparisons, rows=rows)

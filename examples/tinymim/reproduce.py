@@ -9,9 +9,9 @@ An arm is a way to pre-train (or none), always followed by the same fine-tuning 
 
 import copy
 import dataclasses
-import json
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from decahub import TinyMimImageProcessor, TinyMimModel, load_metric
 from decahub.data import SeededTransform, load_dataset
-from decahub.evaluation import write_json
+from decahub.evaluation import run_once, write_json
 from decahub.tasks.image_feature_extraction import select_fit_rows
 from decahub.tasks.task import evaluating
 from decahub.training import argument, load_recipe
@@ -43,6 +43,7 @@ class Arguments:
     finetuning_epochs: float | None = argument(None, "Epochs of fine-tuning; by default those of `finetuning`.")
     teacher: str = argument("model_cards/tinymim-mae-teacher-cifar10", "Model folder of the teacher.")
     strong_teacher: str | None = argument(None, "Model folder of a teacher that learned from more data, for 'strong'.")
+    strong_teacher_title: str | None = argument(None, "What the tables call it; by default the name of its folder.")
     dataset: str = argument("cifar10", "Name of the dataset.")
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     student: dict = argument({}, "Fields of TinyMimConfig of all students.")
@@ -147,13 +148,10 @@ class Benchmark:
         )
 
 
-def run_once(
+def train_once(
     folder: Path, arguments: StageArguments, splits: Any, benchmark: Benchmark, cache: Path | None = None
 ) -> dict:
-    """Scores of one stage, whose model is then in `folder / "model"`; a finished one is not repeated."""
-    record = folder / "run.json"
-    if record.exists():
-        return json.loads(record.read_text())
+    """Scores of one stage, whose model is then in `folder / "model"`."""
     set_seed(arguments.seed)
     images = benchmark.choose_training_images(arguments)
     processor = TinyMimImageProcessor(**arguments.processor)
@@ -176,7 +174,6 @@ def run_once(
     outcome |= benchmark.measure_probes(getattr(result.model, "tinymim", result.model))
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    write_json(record, outcome)
     return outcome
 
 
@@ -202,23 +199,29 @@ def run_arm(arm: str, seed: int, arguments: Arguments, splits: Any, benchmark: B
         fields["teacher"] = arguments.strong_teacher if settings.get("cached") else arguments.teacher
         stage = build_arguments(arguments, arm, "pretraining", seed, **fields)
         cache = Path(arguments.output_dir) / "strong_teacher_relations.safetensors" if settings.get("cached") else None
-        outcome["pretraining"] = run_once(folder / "pretraining", stage, splits, benchmark, cache)
+        stage_folder = folder / "pretraining"
+        compute = partial(train_once, stage_folder, stage, splits, benchmark, cache)
+        outcome["pretraining"] = run_once(stage_folder, compute)
         pretrained = str(folder / "pretraining" / "model")
     epochs = {} if arguments.finetuning_epochs is None else {"num_train_epochs": arguments.finetuning_epochs}
     stage = build_arguments(arguments, arm, "finetuning", seed, pretrained=pretrained, **epochs)
-    outcome["finetuning"] = run_once(folder / "finetuning", stage, splits, benchmark)
+    stage_folder = folder / "finetuning"
+    outcome["finetuning"] = run_once(stage_folder, partial(train_once, stage_folder, stage, splits, benchmark))
     write_json(folder / "arm.json", outcome)
     return outcome
 
 
-def measure_teacher(name: str, source: str | None, arguments: Arguments, benchmark: Benchmark) -> None:
+def measure_teacher(
+    name: str, source: str | None, title: str | None, arguments: Arguments, benchmark: Benchmark
+) -> None:
     """Probes of a teacher, for the question whether it is good enough to teach; measured once."""
     record = Path(arguments.output_dir) / f"{name}.json"
     if record.exists():
         return
     model = AutoModel.from_pretrained(source).eval()
     scores = benchmark.measure_probes(model)
-    write_json(record, {"model": Path(source).name, "num_parameters": model.num_parameters(), **scores})
+    facts = {"model": Path(source).name, "title": title or Path(source).name}
+    write_json(record, {**facts, "num_parameters": model.num_parameters(), **scores})
 
 
 def build_processor(arguments: Arguments, **attributes: Any) -> TinyMimImageProcessor:
@@ -233,11 +236,13 @@ def main():
     if arguments.arms:
         splits = load_dataset(arguments.dataset, arguments.data_dir, family="image-classification")
         benchmark = Benchmark(splits, build_processor(arguments), arguments)
-        measure_teacher("teacher", arguments.teacher, arguments, benchmark)
+        measure_teacher("teacher", arguments.teacher, None, arguments, benchmark)
         if "strong" in arguments.arms:
             side = arguments.settings["strong"]["teacher_size"]
             processor = build_processor(arguments, size={"height": side, "width": side})
-            measure_teacher("strong_teacher", arguments.strong_teacher, arguments, benchmark.resize(splits, processor))
+            resized = benchmark.resize(splits, processor)
+            title = arguments.strong_teacher_title
+            measure_teacher("strong_teacher", arguments.strong_teacher, title, arguments, resized)
         # Seed by seed, so that a run that is cut short has compared something.
         for seed in arguments.seeds:
             for arm in arguments.arms:

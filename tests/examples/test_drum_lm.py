@@ -143,13 +143,14 @@ def test_reproduce_compares_pretrained_and_random(language_model, grooves, tmp_p
     run(SCRIPTS / "reproduce.py", *words)
 
     comparison = json.loads((tmp_path / "results" / "drum_lm.json").read_text())
-    assert "here: " in comparison["verdict"]
+    assert [part["num_pairs"] for part in comparison["comparisons"]] == [2] * 6
     assert {row["model"].split(":")[0] for row in comparison["rows"]} == {
         "pre-trained on text", "the same architecture, random weights", "counting",
     }  # fmt: skip
     structure = json.loads((tmp_path / "results" / "drum_lm_structure.json").read_text())
     models = {row["model"]: row["seeds"] for row in structure["rows"]}
     assert models["pre-trained on text"] == [29]
+    assert models["human"] == []
     assert models["drum-lm-small-groove"] == [0]
     assert (tmp_path / "results" / "drum_lm_curves.png").read_bytes().startswith(b"\x89PNG")
     output = run(SCRIPTS / "reproduce.py", *words)

@@ -49,7 +49,8 @@ def test_reproduce_compares_two_networks(tmp_path):
 
     record = json.loads(results.read_text())
     assert [row["n"] for row in record["rows"]] == [2, 2]
-    assert "here" in record["verdict"]
+    assert [part["num_pairs"] for part in record["comparisons"]] == [2]
+    assert record["verdict"] == "undecided", "two pairs decide nothing"
 
 
 def test_quickstart_reloads_what_it_wrote(tmp_path):

@@ -92,7 +92,9 @@ def test_reproduce_compares_arms(teacher, tmp_path):
 
     record = json.loads((tmp_path / "results" / "tinymim.json").read_text())
     assert [row["model"] for row in record["rows"]] == ["TinyMIM", "masked autoencoder", "from scratch"]
-    assert record["verdict"].startswith("undecided here"), "one seed decides nothing"
+    assert record["verdict"] == "undecided", "one seed decides nothing"
+    strong = json.loads((tmp_path / "results" / "tinymim_strong_teacher.json").read_text())
+    assert strong["rows"][0]["model"] == "TinyMIM, teacher: strong"
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
         "tinymim.json", "tinymim_probes.json", "tinymim_strong_teacher.json", "tinymim_targets.json"
     }  # fmt: skip

@@ -1,12 +1,12 @@
 """Model + processor + dataset + task -> measurement, and the file that keeps it."""
 
+from .comparison import Comparison, build_row, read_comparison, run_once, write_comparison
 from .driver import evaluate_model
 from .folder import evaluate_folder
 from .record import (
     EVALUATION_FILE,
     build_evaluation,
     read_evaluation,
-    write_comparison,
     write_evaluation,
     write_json,
 )
@@ -14,10 +14,14 @@ from .record import (
 
 __all__ = [
     "EVALUATION_FILE",
+    "Comparison",
     "build_evaluation",
+    "build_row",
     "evaluate_folder",
     "evaluate_model",
+    "read_comparison",
     "read_evaluation",
+    "run_once",
     "write_comparison",
     "write_evaluation",
     "write_json",

@@ -13,7 +13,7 @@ from decahub.tasks import Measurement
 
 
 EVALUATION_FILE = "evaluation.json"
-KEYS = ("task", "dataset", "figures", "command", "minutes", "hardware", "versions")
+KEYS = ("task", "dataset", "figures", "command", "hardware", "versions")
 DATASET_KEYS = ("name", "title", "split", "num_rows")
 SCORE_KEYS = ("metric", "value", "n")
 
@@ -24,7 +24,7 @@ def build_evaluation(
     task: str,
     dataset: str,
     split: str,
-    minutes: float,
+    minutes: float | None = None,
     num_rows: int | None = None,
     title: str | None = None,
 ) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def build_evaluation(
         task (`str`): A key of `decahub.registry.TASKS`.
         dataset (`str`): Name in the catalog, or a user's own name for the data; of an absolute path the last part.
         split (`str`): Split that was measured; of a graph such as "test/3".
-        minutes (`float`): Duration of the evaluation.
+        minutes (`float`, *optional*): Duration of the evaluation; left out if it is not known.
         num_rows (`int`, *optional*): Number of rows, or nodes, that were measured; a [`Measurement`] knows it.
         title (`str`, *optional*): Name of the data for readers; by default the catalog's.
 
@@ -65,7 +65,7 @@ def build_evaluation(
             for metric, value in scores.items()
         ],
         "command": describe_command(),
-        "minutes": round(minutes, 2),
+        **({} if minutes is None else {"minutes": round(minutes, 2)}),
         "hardware": describe_hardware(),
         "versions": describe_versions(),
     }
@@ -90,23 +90,6 @@ def write_evaluation(
     return evaluation
 
 
-def write_comparison(
-    path: str | os.PathLike, *, method: str, claim: str, verdict: str, rows: list[dict[str, Any]]
-) -> None:
-    """Write what `docs/results.md` is made of: a claim, its verdict and rows, with the command of this process.
-
-    Args:
-        path (`str` or path): The file.
-        method (`str`): Name in the table of methods.
-        claim (`str`): What is examined, as one sentence.
-        verdict (`str`): Whether it holds.
-        rows (`list[dict]`): Scores; docs/adding_a_method.md, section 8, names their keys.
-    """
-    content = {"method": method, "claim": claim, "verdict": verdict, "rows": rows}
-    origin = {"command": describe_command(), "hardware": describe_hardware(), "versions": describe_versions()}
-    write_json(path, {**content, **origin})
-
-
 def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
     """Write a JSON object and the folders above it; an older file stays whole until the new one is complete."""
     path = Path(path)
@@ -129,18 +112,30 @@ def read_evaluation(path: str | os.PathLike) -> dict[str, Any]:
     path = _resolve(path)
     if not path.is_file():
         raise FileNotFoundError(f"`{path.name}` was not found; tried {path}.")
-    try:
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # broken JSON or broken UTF-8
-        raise ValueError(f"{path} must be a JSON file; {error}. Is it truncated?") from error
-    _check_keys(evaluation, KEYS, str(path))
-    _check_keys(evaluation["dataset"], DATASET_KEYS, f"`dataset` in {path}")
+    evaluation = read_json(path)
+    check_keys(evaluation, KEYS, str(path))
+    check_keys(evaluation["dataset"], DATASET_KEYS, f"`dataset` in {path}")
     for index, score in enumerate(evaluation["figures"]):
-        _check_keys(score, SCORE_KEYS, f"`figures[{index}]` in {path}")
+        check_keys(score, SCORE_KEYS, f"`figures[{index}]` in {path}")
     return evaluation
 
 
-def _check_keys(record: Any, keys: tuple[str, ...], where: str) -> None:
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file; an error names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # broken JSON or broken UTF-8
+        raise ValueError(f"{path} must be a JSON file; {error}. Is it truncated?") from error
+
+
+def check_is_list(value: Any, where: str) -> None:
+    """Refuse what is not a list, or an empty one."""
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{where} must be a list that is not empty; got {value!r}.")
+
+
+def check_keys(record: Any, keys: tuple[str, ...], where: str) -> None:
+    """Refuse what is not an object with these keys."""
     if not isinstance(record, dict):
         raise ValueError(f"{where} must be an object with {', '.join(keys)}; got {type(record).__name__}.")
     missing = [key for key in keys if key not in record]
@@ -157,7 +152,6 @@ __all__ = [
     "EVALUATION_FILE",
     "build_evaluation",
     "read_evaluation",
-    "write_comparison",
     "write_evaluation",
     "write_json",
 ]

@@ -47,7 +47,7 @@ def render_model_card(folder: str | os.PathLike) -> ModelCard:
         scores=[{**row, "value": format_score(row["value"])} for row in facts.evaluation["figures"]],
         training=describe_training(facts.training),
         versions=join_versions(facts.evaluation["versions"]),
-        minutes=format_minutes(facts.evaluation["minutes"]),
+        minutes=format_minutes(facts.evaluation["minutes"]) if "minutes" in facts.evaluation else None,
         recipe=format_recipe(facts.recipe),
         split_table=None if facts.split_results is None else build_split_table(facts.split_results),
     )

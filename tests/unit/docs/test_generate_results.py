@@ -9,28 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from decahub.evaluation import Comparison, build_row, write_comparison
+
 
 PROJECT = Path(__file__).parents[3]
 DOCUMENTS = [PROJECT / "README.md", *sorted(PROJECT.glob("docs/**/*.md"))]
 
 # Mean 4, median 3, maximum 9: no two of them can be taken for each other. The sample deviation is sqrt(36 / 3).
 RUNS = [1.0, 3.0, 3.0, 9.0]
+PEER_RUNS = [2.0, 4.5, 4.0, 10.5]  # differences of -1, -1.5, -1, -1.5: mean -1.25, interval -1.25 +- 0.46
+METRIC = "top-1 accuracy (%)"
 ORIGIN = {"command": "python run.py", "hardware": "a small computer", "versions": {"python": "3.11"}}
-ROW = {
-    "model": "small",
-    "dataset": "cifar10",
-    "metric": "top-1 accuracy (%)",
-    "value": 4.0,
-    "spread": 12**0.5,
-    "n": 4,
-    "seeds": [0, 1, 2, 5],
-    "runs": RUNS,
-    "paper": 71.5,
-    "paper_source": "table 2",
-    "minutes": 96.4,
-    "num_parameters": 1200300,
-}
-CLAIM = {"method": "emo", "claim": "small is more accurate", "verdict": "does not hold here: gap -2", "rows": [ROW]}
+FACTS = {"paper": 71.5, "paper_source": "table 2", "minutes": 96.4, "num_parameters": 1200300}
 SPEED = {
     "method": "emo",
     "case": "inference batch 1",
@@ -48,8 +38,6 @@ README = """# Title
 old
 <!-- /generated -->
 text
-<!-- generated: results -->
-<!-- /generated -->
 """
 
 
@@ -78,8 +66,16 @@ def write(path: Path, content) -> Path:
     return path
 
 
-def add_claim(project: Path, **changes) -> Path:
-    return write(project / "docs/results/emo.json", {**CLAIM, **ORIGIN, "rows": [{**ROW, **changes}]})
+def add_claim(project: Path, name: str = "emo", runs=RUNS, **options) -> Path:
+    path = project / f"docs/results/{name}.json"
+    seeds = [0, 1, 2, 5][: len(runs)]
+    rows = [
+        build_row("small", "cifar10", METRIC, runs, seeds, **FACTS),
+        build_row("peer", "cifar10", METRIC, PEER_RUNS[: len(runs)], seeds),
+    ]
+    comparison = Comparison("cifar10", METRIC, "small", "peer", **options)
+    write_comparison(path, method="emo", claim="small is better", comparisons=[comparison], rows=rows)
+    return path
 
 
 def add_speed(project: Path, **changes) -> Path:
@@ -145,12 +141,44 @@ def test_one_run_and_equal_runs_claim_no_deviation():
 # Tables
 
 
-def test_comparison_shows_mean_and_sample_deviation(project):
+@pytest.mark.parametrize(
+    ("value", "interval", "text"),
+    [
+        (2.4466, [0.0566, 4.8366], "+2.4"),  # two digits of 2.39
+        (-17.91, [-18.104, -17.716], "-17.91"),
+        (0.38, None, "+0.38"),
+        (-1.5, [-1.5, -1.5], "-1.5"),
+        (None, None, ""),
+    ],
+)
+def test_difference_has_its_sign_and_two_digits_of_its_interval(value, interval, text):
+    assert generator.format_difference(value, interval) == text
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "*a* above *b*"),
+        ({"margin": 2.0}, "*a* above *b* by more than 2"),
+        ({"margin": -3.0}, "*a* at most 3 below *b*"),
+        ({"direction": "lower"}, "*a* below *b*"),
+        ({"direction": "lower", "margin": -3.0}, "*a* at most 3 above *b*"),
+        ({"direction": "equal", "margin": 3.857, "second": 81.35}, "*a* within 3.86 of 81.35 (published)"),
+        ({"direction": "nearer", "reference": "human"}, "*a* nearer to *human* than *b*"),
+    ],
+)
+def test_comparison_in_words(options, text):
+    part = {"first": "a", "second": "b", "direction": "higher", "margin": 0.0, **options}
+
+    assert generator.describe_comparison(part) == text
+
+
+def test_row_shows_mean_and_sample_deviation(project):
     add_claim(project)
 
     cells = find_row(render(project)[1], "small")
 
-    columns = "small", "cifar10", "top-1 accuracy (%)", "4 ± 3", "4", "0, 1, 2, 5", "1,200,300", "96 minutes"
+    columns = "small", "cifar10", METRIC, "4 ± 3", "4", "0, 1, 2, 5", "1,200,300", "96 minutes"
     assert cells == [*columns, "71.5 (table 2)"]
 
 
@@ -159,8 +187,32 @@ def test_claim_that_does_not_hold_is_a_normal_row(project):
 
     readme, results = render(project)
 
-    assert "- emo: small is more accurate: **does not hold here: gap -2**." in readme
-    assert "### emo: small is more accurate\n\n**Does not hold here: gap -2.**" in results
+    effect = "-1.25 (-1.71 to -0.79) points of top-1 accuracy: *small* above *peer*, cifar10"
+    assert find_row(results, "[emo](#emo)") == [
+        "[emo](#emo)", "small is better", "**does not hold**", effect, "4", "0 of 1"
+    ]  # fmt: skip
+    assert "### emo\n\n#### small is better\n\n**Does not hold.**\n" in results
+    assert find_row(results, "*small*")[3:] == ["-1.25", "-1.71 to -0.79", "4", "does not hold"]
+    assert find_row(readme, "[emo]")[-2:] == ["does not hold", "[claims](docs/results.md#emo)"]
+
+
+def test_too_few_pairs_are_undecided_without_interval(project):
+    add_claim(project, runs=RUNS[:2])
+
+    cells = find_row(render(project)[1], "[emo](#emo)")
+
+    effect = "-1.25 points of top-1 accuracy: *small* above *peer*, cifar10"
+    assert cells[2:] == ["**undecided**", effect, "2", "0 of 1"]
+
+
+def test_readme_has_the_main_claim_alone(project):
+    add_claim(project)
+    add_claim(project, "emo_second", direction="lower")
+
+    readme, results = render(project)
+
+    assert find_row(readme, "[emo]")[-2] == "does not hold"
+    assert "| **holds** |" in results
 
 
 def test_speed_is_a_ratio_with_its_quartiles(project):
@@ -176,30 +228,33 @@ def test_weights_are_rounded_to_the_error_of_a_share(project):
 
     readme, results = render(project)
 
-    link = "[emo-tiny](model_cards/emo-tiny/README.md)"
-    data = ["CIFAR-10 (JPEG), test"]
-    rest = ["2,500", "3", "118 minutes"]
     # The standard error of a share of 0.88 of 2,500 rows is 0.006.
-    assert find_row(readme, "[emo-tiny]") == [link, *data, "accuracy", "0.882", *rest]
+    assert "[accuracy 0.882](model_cards/emo-tiny/README.md), CIFAR-10 (JPEG)" in find_row(readme, "[emo]")
     rows = [line.strip("| ").split(" | ") for line in results.splitlines() if line.startswith("| [emo-tiny]")]
     assert [row[2:4] for row in rows] == [["accuracy", "0.882"], ["top_5_accuracy", "1.0000"], ["mean_iou", "0.432"]]
-    assert rows[0][0] == "[emo-tiny](../model_cards/emo-tiny/README.md)"
+    link = "[emo-tiny](../model_cards/emo-tiny/README.md)"
+    assert rows[0] == [link, "CIFAR-10 (JPEG), test", "accuracy", "0.882", "2,500", "3", "118 minutes"]
     assert "- emo-tiny: The weights after the last step; no checkpoint was chosen by its score." in results
 
 
+def test_headline_is_the_chosen_model(project):
+    for name in ("emo-1m-camvid", "emo-1m-cifar10"):
+        add_model(project, name)
+
+    assert "(model_cards/emo-1m-cifar10/README.md)" in render(project)[0]
+
+
 def test_every_method_has_a_row(project):
+    add_claim(project)
+
     readme, _ = render(project)
 
-    assert find_row(readme, "[emo]")[-1] == "ready"
-    assert find_row(readme, "cmt")[-1] == "to come"
-    assert len(re.findall(r"(?:ready|to come) \|$", readme, re.MULTILINE)) == 10
+    assert find_row(readme, "[cmt]")[2] == "planned"
+    assert len(re.findall(r"^\| \[\w+\]\(", readme, re.MULTILINE)) == 10
 
 
-def test_what_was_not_measured_is_said(project):
-    readme, results = render(project)
-
-    assert f"<!-- generated: results -->\n\n{generator.NOTHING}\n\n<!-- /generated -->" in readme
-    assert results.count(generator.NOTHING) == 3
+def test_what_was_not_measured_is_named(project):
+    assert render(project)[1].count(generator.NOT_MEASURED) == 4
 
 
 def test_bar_in_a_cell_does_not_end_it():
@@ -214,7 +269,7 @@ def test_broken_json_is_named(project, add):
     path = add(project)
     path.write_text(path.read_text()[:-5])
 
-    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} must be JSON; .*Is it truncated"):
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))} must be a JSON file; .*Is it truncated"):
         generator.generate(project)
 
 
@@ -227,45 +282,30 @@ def test_broken_json_of_a_model_is_named(project, name):
         generator.generate(project)
 
 
-@pytest.mark.parametrize(
-    ("add", "changes", "message"),
-    [
-        (add_claim, {"value": 3.0}, r"`value` in row 0 of .*emo\.json must be 4\.0, as `runs` give it; got 3\.0"),
-        (add_claim, {"spread": 2.0}, r"`spread` in row 0 of .*emo\.json must be 3\.46"),
-        (add_claim, {"spread": None}, r"`spread` in row 0 of .*emo\.json must be 3\.46.*got None"),
-        (add_claim, {"n": 3}, r"`n` in row 0 of .*emo\.json must be 4.*got 3"),
-        (add_claim, {"runs": []}, r"`runs` in row 0 of .*emo\.json must be a list that is not empty; got \[\]"),
-        (
-            add_speed,
-            {"ratio": 0.667},
-            r"`ratio` in row 0 of .*emo\.json must be 1\.\d+, reference by ours; got 0\.667",
-        ),
-    ],
-    ids=["median for mean", "another deviation", "no deviation", "wrong count", "no runs", "ratio upside down"],
-)
-def test_score_that_its_runs_do_not_give_is_refused(project, add, changes, message):
-    add(project, **changes)
+def test_claim_that_its_runs_do_not_give_is_refused(project):
+    path = add_claim(project)
+    path.write_text(path.read_text().replace("does not hold", "holds"))
 
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"`verdict` in comparison 0 of .*emo\.json must be 'does not hold'"):
         generator.generate(project)
 
 
-def test_missing_key_is_named(project):
-    write(project / "docs/results/emo.json", {**CLAIM, **ORIGIN, "rows": [{"model": "small"}]})
+def test_ratio_upside_down_is_refused(project):
+    add_speed(project, ratio=0.667)
 
-    with pytest.raises(ValueError, match=r"row 0 of .*emo\.json must hold .*; dataset, metric, .* is missing"):
+    with pytest.raises(ValueError, match=r"`ratio` in row 0 of .*emo\.json must be 1\.\d+, .*; got 0\.667"):
         generator.generate(project)
 
 
 @pytest.mark.parametrize(
     "readme",
-    [README.replace("generated: results", "generated: result"), README + README],
+    [README.replace("generated: methods", "generated: method"), README + README],
     ids=["misspelt block", "block twice"],
 )
 def test_readme_with_other_blocks_is_refused(project, readme):
     (project / "README.md").write_text(readme)
 
-    with pytest.raises(ValueError, match=r"README\.md must have one generated block for each of methods, results"):
+    with pytest.raises(ValueError, match=r"README\.md must have one generated block for each of methods;"):
         generator.generate(project)
 
 
@@ -294,7 +334,7 @@ def test_command_ends_with_a_clear_line(project, capsys):
         generator.main([], project)
 
     assert ended.value.code == 2
-    assert re.match(r"error: .*emo\.json must be JSON; .*\n$", capsys.readouterr().err)
+    assert re.match(r"error: .*emo\.json must be a JSON file; .*\n$", capsys.readouterr().err)
     assert (project / "README.md").read_text() == README
 
 

@@ -25,6 +25,12 @@ def test_round_trip(tmp_path):
     assert written["versions"]["torch"]
 
 
+def test_unknown_minutes_are_left_out(tmp_path):
+    write_evaluation(tmp_path, {"accuracy": 1.0}, **(FACTS | {"minutes": None}))
+
+    assert "minutes" not in read_evaluation(tmp_path)
+
+
 @pytest.mark.parametrize(("title", "expected"), [(None, "my_photos"), ("My photos", "My photos")])
 def test_title_of_own_data(title, expected):
     evaluation = build_evaluation({"accuracy": 1.0}, **(FACTS | {"dataset": "my_photos", "title": title}))

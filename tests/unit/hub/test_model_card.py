@@ -162,6 +162,12 @@ def test_training_is_told_in_steps_minutes_hardware_and_versions(folder):
     assert "Trained for 12,000 steps (2.5 epochs), 118 minutes on a big one with torch 9." in text
 
 
+def test_card_leaves_unknown_minutes_of_the_evaluation_out(folder):
+    write_json(folder / "evaluation.json", {key: value for key, value in EVALUATION.items() if key != "minutes"})
+
+    assert f" Measured on {EVALUATION['hardware']} with" in str(render_model_card(folder))
+
+
 def test_card_without_a_log_tells_nothing_of_training(folder):
     (folder / "train_log.jsonl").unlink()
 
