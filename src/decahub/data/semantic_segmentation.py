@@ -122,7 +122,7 @@ def check_annotations(
     if num_labels == 2 and not first and counts[IGNORE_INDEX] and len(absent) == 1:
         raise ValueError(
             f"`annotation` of {where} holds only {values[0]} and {IGNORE_INDEX}, which is ignored; class "
-            f"{absent[0]!r} has no pixel. Is {IGNORE_INDEX} meant as a class? Then save the masks with its id: `mask // 255`."
+            f"{absent[0]!r} has no pixel. Is {IGNORE_INDEX} meant as a class? Then save the masks as `mask // 255`."
         )
     return absent
 
