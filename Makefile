@@ -71,6 +71,10 @@ benchmarks: $(STAMP) ## Measure speed against peers (ARGS="emo --json out.json")
 docs: $(STAMP) ## Write docs/results.md and the README's table from the measured JSON
 	$(BIN)/python docs/generate_results.py
 
+site: $(STAMP) ## Build the documentation into out/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open out/site/index.html, or run: $(BIN)/python -m http.server --directory out/site"
+
 clean: ## Remove caches and build products, and keep .venv
 	rm -rf build dist src/*.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -66,8 +66,10 @@ class DrumLmProcessor(ProcessorMixin):
         end (`str`, defaults to `"END"`): Line after the last bar.
         tokenization (`str`, defaults to `"text"`): `"text"` for the tokens of a language model, `"line"` for one token
             for each line. Must be that of the tokenizer.
-        quantize, unknown_pitch, pedal_hat, time_signature: As in
-            [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`].
+        quantize (`str`): This and the next three as in [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`].
+        unknown_pitch (`str`): Same.
+        pedal_hat (`str`): Same.
+        time_signature (`str`): Same.
         strip_rule (`str`, *optional*, defaults to `"bar"`): Which silent bars at the beginning are dropped: `"bar"` or
             `"first_beat"`; none with `None`.
         trim_empty (`bool`, defaults to `True`): Whether silent bars at the end are dropped from what is learnt.
