@@ -51,9 +51,13 @@ test: check ## Check the code and run all tests but the slow ones (PYTEST_FLAGS=
 
 check: lint contracts types ## Lint, formatting, layers of imports, types
 
-lint: $(STAMP) ## Lint and look at the formatting
+PROSE := src docs examples conversion tests benchmarks Makefile $(wildcard *.md)
+
+lint: $(STAMP) ## Check code, formatting, spelling and docstrings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell $(PROSE)
+	$(BIN)/interrogate --quiet src/decahub
 
 format: $(STAMP) ## Repair what ruff can repair
 	$(BIN)/ruff check --fix .

@@ -28,7 +28,7 @@ class Arguments:
     dataset: str = argument("groove", "Name of a dataset, or a folder of your own.")
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     split: str = argument("test", "Split to measure on.")
-    limit: int | None = argument(None, "Measure only so many grooves.")
+    limit: int | None = argument(None, "Measure at most this many grooves.")
     batch_size: int = argument(8, "Grooves of one forward pass.")
     compose: bool = argument(False, "Continue the grooves, too.")
     temperature: float = argument(0.9, "Of what is written.")

@@ -28,7 +28,7 @@ class Arguments:
     dataset: str = argument("cifar10", "Name of a dataset, or a folder of your own.")
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     split: str = argument("test", "Split to measure on.")
-    limit: int | None = argument(None, "Measure only so many rows.")
+    limit: int | None = argument(None, "Measure at most this many rows.")
     batch_size: int = argument(64, "Rows of one forward pass.")
 
 

@@ -22,7 +22,7 @@ class Arguments:
     dataset: str = argument("texas", "Name of a graph, or a folder of your own.")
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     split: str = argument("test/0", "Part and number of the public split: train, validation or test.")
-    draws: int | None = argument(None, "Average logits over so many draws of walks; by default as the model says.")
+    draws: int | None = argument(None, "Average logits over this many draws of walks; by default as the model says.")
 
 
 def main():

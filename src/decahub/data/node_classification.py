@@ -29,7 +29,7 @@ read_files = read_graph_files  # `load_dataset` reads .npz files of this family 
 
 
 def find_files(folder: Path) -> dict[str, list[Path]]:
-    """The graphs in a folder of one's own."""
+    """The graphs in a user's own folder."""
     graphs = sorted(folder.glob("*.npz"))
     return {"graph": graphs} if graphs else {}
 

@@ -260,7 +260,7 @@ def test_missing_key_is_named(project):
 @pytest.mark.parametrize(
     "readme",
     [README.replace("generated: results", "generated: result"), README + README],
-    ids=["misspelt block", "block twice"],
+    ids=["misspelled block", "block twice"],
 )
 def test_readme_with_other_blocks_is_refused(project, readme):
     (project / "README.md").write_text(readme)
