@@ -150,7 +150,7 @@ def find_assignments(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
 
 def describe_commands() -> str:
     """The help of each command."""
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "80"  # a code block shows no more
     parser = build_parser()
     subparsers = next(action for action in parser._actions if action.dest == "command")
     sections = [f"## decahub {name}\n\n```text\n{subparsers.choices[name].format_help()}```" for name in COMMANDS]
