@@ -51,9 +51,13 @@ test: check ## Check the code and run all tests but the slow ones (PYTEST_FLAGS=
 
 check: lint contracts types ## Lint, formatting, layers of imports, types
 
-lint: $(STAMP) ## Lint and look at the formatting
+PROSE := src docs examples conversion tests benchmarks Makefile $(wildcard *.md)
+
+lint: $(STAMP) ## Check code, formatting, spelling and docstrings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell $(PROSE)
+	$(BIN)/interrogate --quiet src/decahub
 
 format: $(STAMP) ## Repair what ruff can repair
 	$(BIN)/ruff check --fix .
@@ -70,6 +74,10 @@ benchmarks: $(STAMP) ## Measure speed against peers (ARGS="emo --json out.json")
 
 docs: $(STAMP) ## Write docs/results.md and the README's table from the measured JSON
 	$(BIN)/python docs/generate_results.py
+
+site: $(STAMP) ## Build the documentation into out/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open out/site/index.html, or run: $(BIN)/python -m http.server --directory out/site"
 
 clean: ## Remove caches and build products, and keep .venv
 	rm -rf build dist src/*.egg-info .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -92,7 +92,7 @@ def build_prompts(num_prompts: int, variant: str = "small"):
 
 
 def generate(model: Any, input_ids: Any, num_tokens: int, **options: Any):
-    """So many tokens, whatever they are."""
+    """This number of tokens, whatever they are."""
     from transformers import GenerationConfig
 
     lengths = {"max_new_tokens": num_tokens, "min_new_tokens": num_tokens}

@@ -221,7 +221,7 @@ def _convert_peft(
 def _load_peft(
     checkpoint: Path, base_model: str | None, repo_id: str | None
 ) -> tuple[DrumLmForCausalLM, DrumLmProcessor, dict[str, torch.Tensor]]:
-    """An adapter of peft on its base, its processor, and its tensors as they stand in the file."""
+    """An adapter of peft on its base, its processor, and its tensors as they are in the file."""
     settings = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     _check_peft(checkpoint, settings)
     source = base_model or settings.get("base_model_name_or_path")

@@ -89,7 +89,7 @@ def fine_tune(output_dir: Path, max_steps: int):
         card_title="emo-1m-handwritten-digits",
         card_summary="EMO-1M fine-tuned for a minute on small handwritten digits.",
         card_intended_use="Seeing what decahub writes.",
-        card_limits="Learnt from 1,437 images of 8 x 8 pixels; no use beyond them was tried.",
+        card_limits="Trained on 1,437 images of 8 x 8 pixels; no use beyond them was tried.",
         output_dir=str(output_dir / "run"),
         resume_from_checkpoint="none",
         max_steps=max_steps,

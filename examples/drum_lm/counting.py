@@ -31,7 +31,7 @@ class Context:
 
     Args:
         name: In tables.
-        distances: Lines so many steps ago, the most telling first; or `POSITION`, the step in the bar.
+        distances: Numbers of steps back, the most telling first; or `POSITION`, the step in the bar.
     """
 
     name: str

@@ -82,7 +82,7 @@ def train_and_resume(dataset: Path, output_dir: Path, max_steps: int) -> Path:
         card_title="drum-lm-tiny",
         card_summary="A tiny language model of drum grooves, trained for a minute.",
         card_intended_use="Seeing what decahub writes.",
-        card_limits="Learnt from 24 grooves that another model wrote.",
+        card_limits="Trained on 24 grooves that another model wrote.",
         card_license="apache-2.0",
         dataset=str(dataset),
         config={"backbone_config": TINY_BACKBONE},

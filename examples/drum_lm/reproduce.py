@@ -44,7 +44,7 @@ class Arguments:
     num_curve_grooves: int = argument(12, "Validation grooves of the learning curve and of the choice of a rate.")
     sampled_seeds: list[int] = argument([29], "Seeds whose models continue the first bars of the test grooves.")
     sampled_models: list[str] = argument([], "Model folders or Hub ids that continue them, too.")
-    num_sampled: int | None = argument(None, "Continue only so many of them.")
+    num_sampled: int | None = argument(None, "Continue at most this many of them.")
     output_dir: str = argument("runs/drum_lm-reproduce", "Folder of the runs.")
     results_dir: str = argument("docs/results", "Folder of the results.")
 

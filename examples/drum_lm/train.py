@@ -40,8 +40,8 @@ class TrainArguments(LoopArguments):
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     eval_split: str = argument("test", "Split that the scores of the model card are measured on.")
     monitor_split: str = argument("validation", "Split that is evaluated in training.")
-    max_train_samples: int | None = argument(None, "Train on only so many grooves.")
-    max_eval_samples: int | None = argument(None, "Evaluate only so many grooves.")
+    max_train_samples: int | None = argument(None, "Train on at most this many grooves.")
+    max_eval_samples: int | None = argument(None, "Evaluate at most this many grooves.")
     backbone: str | None = argument(
         None, "Causal language model to fine-tune: folder, Hub id, or GGUF file; by default a new one of `variant`."
     )
@@ -53,7 +53,7 @@ class TrainArguments(LoopArguments):
     config: dict = argument({}, "Fields of DrumLmConfig to change.")
     processor: dict = argument({}, "Arguments of DrumLmProcessor.")
     augmentation: dict = argument({}, "Arguments of `build_train_transform`: length of the crop, rotation, swaps.")
-    pad_to_multiple_of: int = argument(1, "Pad batches to a multiple of so many tokens: fewer shapes, fewer kernels.")
+    pad_to_multiple_of: int = argument(1, "Pad batches to a multiple of this length: fewer shapes, fewer kernels.")
     adam_betas: list[float] = argument([0.9, 0.999], "Betas of AdamW.")
 
 

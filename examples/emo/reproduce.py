@@ -44,8 +44,8 @@ class Arguments(LoopArguments):
     label_smoothing: float = argument(0.1, "Label smoothing of the loss.")
     config: dict = argument({}, "Fields of EmoConfig to change.")
     processor: dict = argument({}, "Attributes of EmoImageProcessor to change.")
-    max_train_samples: int | None = argument(None, "Train on only so many rows.")
-    max_eval_samples: int | None = argument(None, "Evaluate only so many rows.")
+    max_train_samples: int | None = argument(None, "Train on at most this many rows.")
+    max_eval_samples: int | None = argument(None, "Evaluate at most this many rows.")
     results: str = argument("docs/results/emo.json", "File of the result.")
 
 

@@ -48,8 +48,8 @@ class Arguments(CardArguments, LoopArguments):
     label_names: list[str] = argument([], "Classes of your own data, where its files do not name them.")
     eval_split: str = argument("test", "Split that the scores of the model card are measured on.")
     monitor_split: str | None = argument(None, "Split that is evaluated in training; by default `eval_split`.")
-    max_eval_samples: int | None = argument(None, "Evaluate only so many rows.")
-    max_train_samples: int | None = argument(None, "Train on only so many rows.")
+    max_eval_samples: int | None = argument(None, "Evaluate at most this many rows.")
+    max_train_samples: int | None = argument(None, "Train on at most this many rows.")
     pretrained: str | None = argument(None, "Model folder or Hub id to start from; by default random weights.")
     variant: str = argument("1m", "Published variant of EMO to start from random weights.")
     decode_head: str = argument("deeplabv3", "Head for semantic segmentation: deeplabv3, pspnet, segformer, sem_fpn.")
@@ -59,7 +59,7 @@ class Arguments(CardArguments, LoopArguments):
 
 
 def check_splits(arguments: Arguments, splits) -> None:
-    """Refuses a misspelt split now and not after hours of training."""
+    """Refuses a misspelled split now and not after hours of training."""
     for name in ("eval_split", "monitor_split"):
         split = getattr(arguments, name)
         if split is not None and split not in splits:

@@ -31,7 +31,7 @@ class Arguments(CardArguments, LoopArguments):
     split: int = argument(0, "Number of the public split: which nodes train, validate and test.")
     pretrained: str | None = argument(None, "Model folder or Hub id to start from; by default random weights.")
     nodes_per_batch: int | None = argument(
-        None, "Train in mini-batches of so many nodes, for large graphs; by default a step takes the whole graph."
+        None, "Train in mini-batches of this many nodes, for large graphs; by default a step takes the whole graph."
     )
     splits_file: str | None = argument(None, "A `splits.json`, results over all splits, to show in the card.")
     variant: str = argument("paper", "Published variant to start from random weights: paper or official.")

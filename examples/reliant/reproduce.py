@@ -61,7 +61,7 @@ class Run:
 
 
 def describe_run(run: Run) -> dict:
-    """What was run, a folder of one's own by its name."""
+    """What was run; a user's own folder by its name."""
     return {**dataclasses.asdict(run), "dataset": Path(run.dataset).name}
 
 

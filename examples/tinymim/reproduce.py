@@ -51,7 +51,7 @@ class Arguments:
     pretraining: dict = argument({}, "Further arguments of pre-training.")
     finetuning: dict = argument({}, "Further arguments of fine-tuning.")
     settings: dict = argument({}, "For each arm its own arguments of `pretraining` and `finetuning`.")
-    max_train_samples: int | None = argument(None, "Pre-train on only so many rows.")
+    max_train_samples: int | None = argument(None, "Pre-train on at most this many rows.")
     num_test_rows: int = argument(10_000, "Test rows that classifiers are measured on.")
     num_probe_rows: int = argument(5_000, "Those of them that probes are measured on.")
     num_fit_rows: int = argument(6_000, "Training rows that probes are fitted on.")

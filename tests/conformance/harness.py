@@ -7,7 +7,7 @@
         def build_config(self): ...
         def build_inputs(self): ...
 
-A test of the suites that cannot fit a method is named in `skips`, with the reason and the test of ours that stands in
+A test of the suites that cannot fit a method is named in `skips`, with the reason and the test of ours in
 its place. The suites are fetched when this module is imported; without them every module that imports it is skipped.
 """
 

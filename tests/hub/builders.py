@@ -50,7 +50,7 @@ RECIPE = {
     "card_title": "emo-tiny",
     "card_summary": "A tiny EMO that tells cats from dogs and foxes.",
     "card_intended_use": "Tests: it is small and quick.",
-    "card_limits": "It never learnt anything.",
+    "card_limits": "It never learned anything.",
 }
 EVALUATION = {
     "task": "image-classification",

@@ -153,7 +153,7 @@ def add_a_file(folder):
 
 def edit_the_card(folder):
     card = folder / "README.md"
-    card.write_text(card.read_text().replace("It never learnt anything.", "None."))
+    card.write_text(card.read_text().replace("It never learned anything.", "None."))
 
 
 def edit_a_score_of_the_card(folder):

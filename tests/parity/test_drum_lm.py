@@ -1,6 +1,6 @@
 """Drum LM's texts, files, pairs and scores are those of the authors' scripts: every golden file, by its kind.
 
-What each key means, and how the files were made, stands in the README of the golden folder.
+What each key means, and how the files were made, is in the README of the golden folder.
 """
 
 import json

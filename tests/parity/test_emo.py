@@ -1,6 +1,6 @@
 """EMO computes the authors' numbers from the authors' weights: every golden file, by its kind.
 
-What each key means, and how the files were made, stands in the README of the golden folder. Other files of the same
+What each key means, and how the files were made, is in the README of the golden folder. Other files of the same
 kinds can be checked through `DECAHUB_GOLDEN_DIR`: weights, cases and shapes are read from the file.
 """
 

@@ -1,6 +1,6 @@
 """RAW-GNN computes the authors' numbers from the authors' weights on the authors' walks: every golden file, by kind.
 
-What each key means, and how the files were made, stands in the README of the golden folder. Further files of the same
+What each key means, and how the files were made, is in the README of the golden folder. Further files of the same
 kinds, such as that of a real graph, can be checked through `DECAHUB_GOLDEN_DIR`: sizes are read from the file.
 """
 

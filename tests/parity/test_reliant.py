@@ -1,6 +1,6 @@
 """RELIANT computes the authors' numbers from the authors' weights: every golden file, by its kind.
 
-What each key means, and how the files were made, stands in the README of the golden folder.
+What each key means, and how the files were made, is in the README of the golden folder.
 """
 
 import math

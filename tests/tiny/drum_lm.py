@@ -59,7 +59,7 @@ def build_bpe_tokenizer(kind="words", columns=6, vocab_size=60):
 
 
 def build_random_llama(tokenizer, seed=0, extra_ids=5):
-    """A language model that has learnt nothing, with some ids that the tokenizer does not have."""
+    """A language model that has learned nothing, with some ids that the tokenizer does not have."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer) + extra_ids,

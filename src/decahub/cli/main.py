@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 
-COMMANDS = ("list", "info", "predict", "evaluate", "verify", "card", "publish")
+COMMANDS = ("list", "info", "predict", "evaluate", "verify", "card", "publish", "new-method")
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -29,7 +29,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name in COMMANDS:
-        module = importlib.import_module(f"decahub.cli.{name}")
+        module = importlib.import_module(f"decahub.cli.{name.replace('-', '_')}")
         subparser = subparsers.add_parser(
             name,
             help=module.HELP,

@@ -126,7 +126,7 @@ def collate(examples: Sequence[Mapping[str, Any]], pad_to_multiple_of: int = 1) 
 
     Args:
         examples (`Sequence[Mapping]`): What the transforms make of rows.
-        pad_to_multiple_of (`int`, defaults to 1): Pad on to a multiple of so many tokens. Kernels are then built for
+        pad_to_multiple_of (`int`, defaults to 1): Pad to a multiple of this many tokens. Kernels are then built for
             few lengths and not for each batch anew.
 
     Returns:

@@ -1,4 +1,4 @@
-"""MIDI files of grooves as rows: the Groove dataset by its table, and folders of one's own."""
+"""MIDI files of grooves as rows: the Groove dataset by its table, and a user's own folders."""
 
 import csv
 import logging

@@ -17,7 +17,7 @@ def get_label_names(dataset: str, rows: Any, given: Sequence[str] = ()) -> list[
     """Names of the classes of a dataset, in the order of their ids.
 
     Args:
-        dataset (`str`): Name in the catalog, or where a dataset of one's own was loaded from.
+        dataset (`str`): Name in the catalog, or path of a user's own dataset.
         rows (`datasets.Dataset`): One of its splits.
         given (`Sequence[str]`, *optional*): Names that come before all others.
 

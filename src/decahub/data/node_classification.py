@@ -22,7 +22,7 @@ NUM_EXAMPLES = 5  # ids that an error shows
 
 
 def find_files(folder: Path) -> dict[str, list[Path]]:
-    """The graphs in a folder of one's own."""
+    """The graphs in a user's own folder."""
     graphs = sorted(folder.glob("*.npz"))
     return {"graph": graphs} if graphs else {}
 

@@ -33,7 +33,7 @@ def evaluate_folder(
     Args:
         folder (`str` or path): Holds the model, its processor and, unless `dataset` is given, `evaluation.json`.
         data_dir (`str` or path, *optional*): Directory of the datasets; by default `$DECAHUB_DATA_DIR`.
-        limit (`int`, *optional*): Measure a sample of so many rows, or nodes of graphs.
+        limit (`int`, *optional*): Measure a sample of this many rows, or nodes of graphs.
         dataset (`str` or path, *optional*): Name in the catalog, or a folder or Hub id of a user's own data; by
             default the dataset of `evaluation.json`.
         split (`str`, *optional*): By default the split of `evaluation.json`, or `"test"` where `dataset` is given. Of

@@ -205,7 +205,7 @@ def list_files(folder: Path) -> list[str]:
         FileNotFoundError: If `folder` is no folder.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"`folder` must be a model folder; got {str(folder)!r}, which is none.")
+        raise FileNotFoundError(f"`folder` must be a model folder; got {str(folder)!r}.")
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name != CHECKSUMS and not any(part[0] == "." for part in name.split("/")))
 

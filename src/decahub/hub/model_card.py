@@ -37,7 +37,7 @@ def render_model_card(folder: str | os.PathLike) -> ModelCard:
         ValueError: If a file or text is unusable; the message says which.
     """
     facts = FolderFacts.from_folder(Path(folder))
-    # Not `ModelCard.from_template`, whose templates print nothing where a name is misspelt.
+    # Not `ModelCard.from_template`, whose templates print nothing where a name is misspelled.
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["score"] = format_score
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))

@@ -74,8 +74,8 @@ class DrumGenerationPipeline(Pipeline):
     Whatever the weights and the temperature, each answer has exactly the bars that were asked for: the writing is
     constrained by its grammar. A groove is a MIDI file (path, bytes, file object), a score of symusic or pretty_midi,
     notes with their ticks, a text, a roll, or `None` or `""` for a groove without a given beginning. A list of grooves
-    or a column of a dataset is a batch, which is computed together; `batch_size` splits it. Of an iterator so many
-    are taken at a time, by default one, and answered before the next.
+    or a column of a dataset is a batch, which is computed together; `batch_size` splits it. From an iterator,
+    `batch_size` grooves (by default one) are taken at a time and answered before the next.
 
     Args of a call:
         bars (`int`, defaults to 16): Bars of the answer, those given included.
@@ -84,7 +84,7 @@ class DrumGenerationPipeline(Pipeline):
             silent bars at its beginning are dropped as they were in training, by the `strip_rule` of the processor.
         temperature (`float`, defaults to 0.9): The lower, the more predictable; 0 always takes the most probable. From
             1e-6 to 1e6 otherwise.
-        top_k (`int`, *optional*): Choose among so many most probable tokens; 0 for all.
+        top_k (`int`, *optional*): Choose among this many most probable tokens; 0 for all.
         top_p (`float`, *optional*): Choose among the most probable tokens that together have this probability.
         do_sample (`bool`, defaults to `True`): `False` is the temperature 0.
         num_return_sequences (`int`, defaults to 1): Answers for each groove.
@@ -178,7 +178,7 @@ class DrumGenerationPipeline(Pipeline):
         self.processor.save_pretrained(save_directory, **kwargs)
 
     def stream(self, groove: Any = None, **kwargs: Any) -> Iterator[dict[str, Any]]:
-        """Continues one groove and hands out each new bar as soon as it is written.
+        """Continues one groove and yields each new bar as soon as it is written.
 
         Bar for bar it is the groove that a call gives with the same arguments and the same seed. Between two bars
         nothing is computed, and the global random generators are the caller's.

@@ -19,7 +19,7 @@ class NodeClassificationPipeline(Pipeline):
         nodes (sequence of `int`, *optional*): Ids of the nodes to answer for, in this order; by default all. For a
             list of graphs one such sequence for each.
         top_k (`int`, *optional*): Classes in `probabilities`, the most probable ones; by default all.
-        batch_size_nodes (`int`, *optional*): Compute the answers for so many nodes at a time, in bounded memory. A
+        batch_size_nodes (`int`, *optional*): Compute the answers for this many nodes at a time, in bounded memory. A
             model that cannot (its `forward` takes no `target_nodes`) computes all at once.
 
     Returns for each input:

@@ -81,7 +81,7 @@ class LoopArguments:
         "first", "Which of two evaluations with an equal `metric_for_best_model` is the best: the first or the last."
     )
     early_stopping_patience: int | None = argument(
-        None, "End the run after so many evaluations in a row without a new best `metric_for_best_model`."
+        None, "End the run after this many evaluations in a row without a new best `metric_for_best_model`."
     )
 
     # Logs

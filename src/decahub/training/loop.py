@@ -90,7 +90,7 @@ def train(
     arguments, a killed run goes on from its newest checkpoint and ends with the same weights bit for bit (on a CPU),
     provided that with worker processes the items of the dataset depend on (seed, epoch, index) alone.
 
-    What has a method `set_epoch` (dataset, `collate_fn`, a step) is told the epoch before each begins.
+    What has a method `set_epoch` (dataset, `collate_fn`, a step) gets the number of each epoch before it begins.
 
     Args:
         model (`PreTrainedModel`): the model to train.

@@ -21,7 +21,7 @@ class Update:
         scheduler (`LRScheduler` or `Callable`, *optional*): stepped each time the update runs. A function
             `(optimizer, num_training_steps) -> LRScheduler`, such as `LoopArguments.build_scheduler`, is called by the
             loop with the number of times the update will run.
-        every (`int`): run in one iteration out of so many, the first included.
+        every (`int`): run once in this many iterations, in the first one too.
         name (`str`, *optional*): stands before the terms in the log (`<name>/loss`) when there are several updates.
     """
 

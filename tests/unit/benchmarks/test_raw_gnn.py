@@ -13,7 +13,7 @@ from decahub.models.raw_gnn.walks_raw_gnn import WalkGraph, first_step_probabili
 
 FLOAT32_ATOL = 1e-5  # two summation orders, as for the golden numbers
 NUM_WALKS = 100_000
-MAX_TOTAL_VARIATION = 0.02  # of so many walks over at most 49 pairs of steps
+MAX_TOTAL_VARIATION = 0.02  # of that number of walks over at most 49 pairs of steps
 
 
 def test_reference_equals_the_model():

@@ -1,4 +1,4 @@
-"""Grooves as data: the table of the dataset, folders of one's own, excerpts, batches, evaluation."""
+"""Grooves as data: the table of the dataset, a user's own folders, excerpts, batches, evaluation."""
 
 import csv
 import random

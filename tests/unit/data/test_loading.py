@@ -133,10 +133,10 @@ def test_void_pixels_become_the_ignored_label(tmp_path):
     ("columns", "features", "kind", "message"),
     [
         (
-            {"picture": [make_image(1)], "label": [0]},
-            {"picture": datasets.Image(), "label": FEATURES["label"]},
+            {"photo": [make_image(1)], "label": [0]},
+            {"photo": datasets.Image(), "label": FEATURES["label"]},
             ValueError,
-            "column `image` is missing from split 'train'.*it has picture, label.*rename_column",
+            "column `image` is missing from split 'train'.*it has photo, label.*rename_column",
         ),
         (
             {"image": [make_image(1)], "label": [0]},

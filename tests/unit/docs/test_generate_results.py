@@ -300,7 +300,7 @@ def test_ratio_upside_down_is_refused(project):
 @pytest.mark.parametrize(
     "readme",
     [README.replace("generated: methods", "generated: method"), README + README],
-    ids=["misspelt block", "block twice"],
+    ids=["misspelled block", "block twice"],
 )
 def test_readme_with_other_blocks_is_refused(project, readme):
     (project / "README.md").write_text(readme)

@@ -563,7 +563,7 @@ def test_refuses_an_empty_list(pipe):
         pipe([])
 
 
-def test_refuses_a_misspelt_argument_with_the_nearest(compose):
+def test_refuses_a_misspelled_argument_with_the_nearest(compose):
     with pytest.raises(TypeError, match="`temperatur` must be an argument of this pipeline.*`temperature`"):
         compose(None, temperatur=1.0)
 

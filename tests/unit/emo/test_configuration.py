@@ -64,7 +64,7 @@ def test_refuses_unknown_variant_with_the_list():
         EmoConfig.from_variant("3m")
 
 
-def test_refuses_misspelt_override_with_the_nearest_name():
+def test_refuses_misspelled_override_with_the_nearest_name():
     with pytest.raises(ValueError, match=r"`window_size`.*`window_sizes`"):
         EmoConfig.from_variant("1m", window_size=[7, 7, 7, 7])
 

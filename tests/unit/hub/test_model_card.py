@@ -286,7 +286,7 @@ def test_empty_text_is_refused():
         CardArguments(**{**TEXTS, "card_limits": "  "})
 
 
-def test_misspelt_text_is_refused(folder):
+def test_misspelled_text_is_refused(folder):
     change_recipe(folder, card_limit="None.")
 
     with pytest.raises(ValueError, match="must be among card_title, .*; got card_limit"):

@@ -70,7 +70,7 @@ def test_type_checkers_see_what_resolves_at_run_time():
     assert declared == {name: module for name, module in PUBLIC_NAMES.items() if module != "decahub.auto"}
 
 
-def test_misspelt_name_is_answered_with_the_nearest():
+def test_misspelled_name_is_answered_with_the_nearest():
     with pytest.raises(AttributeError, match=r"no attribute 'EmoBackbon'\. Did you mean 'EmoBackbone'\?"):
         decahub.EmoBackbon  # noqa: B018
 

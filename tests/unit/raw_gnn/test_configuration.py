@@ -64,7 +64,7 @@ def test_variants_differ_in_their_walks():
     assert RawGnnConfig.from_variant("paper", hidden_size=5).hidden_size == 5
 
 
-def test_refuses_unknown_variant_and_misspelt_field():
+def test_refuses_unknown_variant_and_misspelled_field():
     with pytest.raises(ValueError, match=r"`name` must be one of paper, official; got 'small'"):
         RawGnnConfig.from_variant("small")
     with pytest.raises(ValueError, match=r"got 'walk_lenght'\. Did you mean 'walk_length'\?"):

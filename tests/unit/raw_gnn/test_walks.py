@@ -199,7 +199,7 @@ def test_a_walk_does_not_depend_on_the_number_of_threads(parameters, way):
         for threads in (1, 2):
             torch.set_num_threads(threads)
             graph = build_mixed_graph()
-            starts = torch.arange(graph.num_nodes).repeat(40)  # so many that torch splits its loops
+            starts = torch.arange(graph.num_nodes).repeat(40)  # enough that torch splits its loops
             walks.append(sample_walks(graph, starts, length=4, **parameters, seed=7))
     finally:
         torch.set_num_threads(num_threads)

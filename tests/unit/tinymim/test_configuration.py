@@ -46,7 +46,7 @@ def test_variants_survive_a_file(name, tmp_path):
     }
 
 
-def test_refuses_unknown_variant_and_misspelt_field():
+def test_refuses_unknown_variant_and_misspelled_field():
     with pytest.raises(ValueError, match="'huge'"):
         TinyMimConfig.from_variant("huge")
     with pytest.raises(ValueError, match="Did you mean `teacher_layer`"):

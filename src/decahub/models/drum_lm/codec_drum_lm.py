@@ -68,7 +68,7 @@ class DrumRoll:
 
 
 def find_time_signature(steps_per_bar: int) -> tuple[int, int]:
-    """A meter whose bar has so many sixteenth notes."""
+    """The meter whose bar has this many sixteenth notes."""
     quarters, rest = divmod(steps_per_bar, STEPS_PER_QUARTER)
     return (steps_per_bar, STEPS_PER_QUARTER * 4) if rest else (quarters, 4)
 

@@ -22,7 +22,7 @@ class DrumMap:
         dropped (`tuple[int, ...]`): Pitches that are known and left out.
 
     Raises:
-        ValueError: If the four do not fit together, or a pitch stands in two places.
+        ValueError: If the four do not fit together, or a pitch is in two places.
     """
 
     columns: tuple[str, ...]

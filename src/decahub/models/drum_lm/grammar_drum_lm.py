@@ -197,7 +197,7 @@ class DrumGrammar:
         return [token for line in text.splitlines() for token in self.canonical_ids(line)]
 
     def count_tokens(self, bars: int) -> int:
-        """The most tokens that so many bars can take, with separators and end mark: a bound for `max_new_tokens`."""
+        """The most tokens that this many bars can take, with separators and end mark: a bound for `max_new_tokens`."""
         longest = max(len(self._canonical[line]) for line in self.lines)
         separators = (bars - 1) * len(self._canonical[self.separator + "\n"])
         return bars * self.steps_per_bar * longest + separators + len(self._canonical[self.end])

@@ -311,7 +311,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             shift_labels (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*): In place of `labels`,
                 the target of each position, as training on parts of a sequence needs them.
             use_cache (`bool`, *optional*): Whether keys and values are returned.
-            logits_to_keep (`int` or `torch.Tensor`, defaults to 0): Scores of so many last tokens only, or of these
+            logits_to_keep (`int` or `torch.Tensor`, defaults to 0): Scores of only this many last tokens, or of these
                 positions; 0 for all.
             skip_logits (`bool`, defaults to `False`): Return no `logits`, which training does not need; with
                 `restrict_vocab` this saves a tensor as wide as the vocabulary.

@@ -66,11 +66,13 @@ class DrumLmProcessor(ProcessorMixin):
         end (`str`, defaults to `"END"`): Line after the last bar.
         tokenization (`str`, defaults to `"text"`): `"text"` for the tokens of a language model, `"line"` for one token
             for each line. Must be that of the tokenizer.
-        quantize, unknown_pitch, pedal_hat, time_signature: As in
-            [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`].
+        quantize (`str`): This and the next three as in [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`].
+        unknown_pitch (`str`): Same.
+        pedal_hat (`str`): Same.
+        time_signature (`str`): Same.
         strip_rule (`str`, *optional*, defaults to `"bar"`): Which silent bars at the beginning are dropped: `"bar"` or
             `"first_beat"`; none with `None`.
-        trim_empty (`bool`, defaults to `True`): Whether silent bars at the end are dropped from what is learnt.
+        trim_empty (`bool`, defaults to `True`): Whether silent bars at the end are dropped from what is learned.
         encoding_version (`int`, defaults to 1): Version of the writing.
 
     Raises:
@@ -263,7 +265,7 @@ class DrumLmProcessor(ProcessorMixin):
         return_attention_mask: bool = True,
         return_tensors: str | None = None,
     ) -> BatchFeature:
-        """Rows filled up with the end of sequence, or another token that stands in no groove; the mask hides it."""
+        """Rows filled up with the end of sequence, or another token that is in no groove; the mask hides it."""
         leading, end = self._get_grammar().leading_ids, self.tokenizer.eos_token_id
         filling = end if end in leading else next(iter(leading), 0)
         length = max(map(len, rows)) if padding and padding != "do_not_pad" else 0
@@ -509,7 +511,7 @@ class DrumLmProcessor(ProcessorMixin):
             ids (`Sequence[int]` or `torch.Tensor` of shape `(num_tokens,)`): Token ids of complete lines.
             strict (`bool`, defaults to `True`): Whether a line that is none is refused.
             steps_per_bar (`int`, *optional*): Lines of a bar; by default those of the processor, or 16.
-            time_signature (`tuple[int, int]`, *optional*): Meter; by default one of so many lines.
+            time_signature (`tuple[int, int]`, *optional*): Meter; by default one of as many lines.
 
         Raises:
             ValueError: If a line is not one of a groove.

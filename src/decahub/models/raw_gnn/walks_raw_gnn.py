@@ -1,7 +1,7 @@
 """Second-order random walks with p and q, and the paths that RAW-GNN reads.
 
 Every draw is a hash of (seed, strategy, start node, walk number, step, attempt), so a walk is the same whatever else
-is drawn with it, in whatever order and by however many threads. The law of a step stands in `walk_steps_raw_gnn.py`.
+is drawn with it, in whatever order and by however many threads. The law of a step is in `walk_steps_raw_gnn.py`.
 
 Source: "RAW-GNN: RAndom Walk Aggregation based Graph Neural Network", arXiv 2206.13953.
 """

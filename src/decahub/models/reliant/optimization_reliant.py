@@ -64,7 +64,7 @@ def teacher_step(model: nn.Module, batch: Batch, **companions: nn.Module) -> Ter
 
 
 def call_student(model: nn.Module, batch: Batch, config: ReliantConfig, proxy: torch.Tensor | None) -> Any:
-    """Outputs of a student, to which `"plp"` alone is told the training labels."""
+    """Outputs of a student, where only `"plp"` gets the training labels."""
     known = {"labels": batch["labels"], "train_mask": batch["train_mask"]} if config.architecture == "plp" else {}
     return model(batch["node_features"], batch["edge_index"], proxy=proxy, **known)
 

@@ -1,0 +1,1 @@
+"""NewMethod: one file for each part; import the classes from `decahub`."""
