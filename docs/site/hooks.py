@@ -15,7 +15,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from decahub.cli.main import COMMANDS, build_parser
-from decahub.registry import METHODS, PUBLIC_NAMES
+from decahub.registry import METHODS, PUBLIC_NAMES, TASKS
 
 
 ROOT = Path(__file__).parents[2]
@@ -86,8 +86,7 @@ def build_reference() -> dict[str, str]:
             names = [f"{module}.{name}" for name, module in PUBLIC_NAMES.items() if module.startswith(room)]
             intro = f"{method.summary} Paper: [{method.title}]({method.paper_url})."
             pages[f"api/models/{method.name}.md"] = format_page(method.name, names, intro)
-    shared = [f"{module}.{name}" for name, module in PUBLIC_NAMES.items() if module == "decahub.auto"]
-    pages["api/auto.md"] = format_page("Auto classes", shared)
+    pages["api/auto.md"] = format_page("Auto classes", [], describe_auto_classes())
     pipelines = [f"{module}.{name}" for name, module in PUBLIC_NAMES.items() if ".pipelines." in module]
     pages["api/pipelines.md"] = format_page("pipelines", pipelines)
     functions = ["decahub.metrics.load_metric", "decahub.metrics.list_metrics"]
@@ -97,6 +96,17 @@ def build_reference() -> dict[str, str]:
             pages[f"api/{folder.name}.md"] = format_page(folder.name, find_names(folder), read_docstring(folder))
     pages["api/command_line.md"] = describe_commands()
     return dict(sorted(pages.items()))
+
+
+def describe_auto_classes() -> str:
+    """The Auto classes that the table of tasks asks for; `decahub.auto` makes them when it is imported."""
+    lines = {
+        task.auto_class: f"- `{task.auto_class}` loads models for {task.name.replace('-', ' ')}."
+        for task in reversed(TASKS.values())
+        if task.is_new
+    }
+    intro = "Auto classes of tasks that transformers has none for, with `from_pretrained` and `from_config` as usual:"
+    return "\n".join([intro, "", *lines.values()])
 
 
 def format_page(title: str, identifiers: Iterable[str], intro: str = "") -> str:
