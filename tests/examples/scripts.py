@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,8 @@ def _run_here(script: Path, *words: str | Path) -> str:
             if Path(getattr(module, "__file__", None) or "").is_relative_to(EXAMPLES):
                 del sys.modules[name]
     return output.getvalue()
+
+
+def copy_stopped_run(run_folder: Path, target: Path, step: int) -> None:
+    """Make a folder as a run leaves it that was stopped after `step`."""
+    shutil.copytree(run_folder / f"checkpoint-{step}", target / f"checkpoint-{step}")
