@@ -62,10 +62,12 @@ def build_student_pair(num_nodes: int, num_edges: int, hidden_size: int = 64):
     reference = ReferenceTraining(student, judges, proxy, batch, config.fairness_weight)
 
     def epoch() -> torch.Tensor:
-        for optimizer, step, _ in updates:
+        for optimizer, step, _, after in updates:
             optimizer.zero_grad()
             step(model.train(), batch, **companions)["loss"].backward()
             optimizer.step()
+            if after is not None:
+                after(model, batch, **companions)
         return evaluate()
 
     @torch.inference_mode()

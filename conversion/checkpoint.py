@@ -23,7 +23,7 @@ MAX_NAMES_SHOWN = 8
 HARMLESS_CLASSES = (argparse.Namespace,)
 
 
-class CheckpointError(ValueError):
+class ConversionError(ValueError):
     """A checkpoint that cannot be converted; the message says which tensors are wrong and what to do."""
 
 
@@ -39,7 +39,7 @@ def read_checkpoint(path: str | os.PathLike, harmless_classes: Iterable[type] = 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If the file is damaged or holds more than tensors and plain containers.
+        ConversionError: If the file is damaged or holds more than tensors and plain containers.
     """
     path = Path(path)
     if not path.is_file():
@@ -53,7 +53,7 @@ def read_checkpoint(path: str | os.PathLike, harmless_classes: Iterable[type] = 
         # torch's own text advises to load the file without protection.
         unpickling = isinstance(error, pickle.UnpicklingError)
         reason = "it holds more" if unpickling else (str(error).strip() or "no reason given").splitlines()[0]
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must be an undamaged file of tensors and plain containers; {path.name!r} was refused and "
             f"nothing in it was executed ({type(error).__name__}: {reason}). Download it again, or ask its authors "
             "for a plain state dict."
@@ -70,21 +70,21 @@ def check_is_state_dict(value: Any) -> dict[str, torch.Tensor]:
     """`value` as a dictionary from names to dense tensors.
 
     Raises:
-        CheckpointError: If it is anything else, or mixes floating types.
+        ConversionError: If it is anything else, or mixes floating types.
     """
     if not isinstance(value, Mapping) or not value:
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must hold a state dict; got {type(value).__name__} instead of names and tensors."
         )
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
-            raise CheckpointError(
+            raise ConversionError(
                 f"`checkpoint` must map names to dense tensors; got {type(tensor).__name__} under {name!r}. Is it a "
                 "training checkpoint of another project?"
             )
     dtypes = {str(tensor.dtype) for tensor in value.values() if tensor.is_floating_point()}
     if len(dtypes) > 1:
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must have one floating type; got {sorted(dtypes)}. Cast it to one of them first."
         )
     return {name: tensor.detach() for name, tensor in value.items()}
@@ -106,7 +106,7 @@ def check_tensors(state_dict: Mapping[str, torch.Tensor], expected: Mapping[str,
     """Compares names and shapes with those that an architecture has.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape; one message tells all errors.
+        ConversionError: If a tensor is missing, unexpected or of another shape; one message tells all errors.
     """
     missing = [name for name in expected if name not in state_dict]
     unexpected = [name for name in state_dict if name not in expected]
@@ -121,7 +121,7 @@ def check_tensors(state_dict: Mapping[str, torch.Tensor], expected: Mapping[str,
         if names
     ]
     if problems:
-        raise CheckpointError(
+        raise ConversionError(
             f"The state dict must hold exactly the {len(expected)} tensors of {architecture}; {'; '.join(problems)}. "
             "Is the configuration that of the checkpoint?"
         )
@@ -181,11 +181,11 @@ def write_parity_report(
         revert (`Callable`): from our names and layout to the authors'.
 
     Raises:
-        CheckpointError: If a tensor did not survive the way there and back.
+        ConversionError: If a tensor did not survive the way there and back.
     """
     changed = find_changed_tensors(official, revert(load_file(folder / "model.safetensors")))
     if changed:
-        raise CheckpointError(f"Every tensor must survive the way there and back; {changed} did not.")
+        raise ConversionError(f"Every tensor must survive the way there and back; {changed} did not.")
     report["round_trip"]["bit_equal"] = len(official)
     write_json(folder / PARITY_REPORT, report)
 
@@ -226,7 +226,7 @@ def _shorten(names: list[str]) -> str:
 
 __all__ = [
     "PARITY_REPORT",
-    "CheckpointError",
+    "ConversionError",
     "check_is_state_dict",
     "check_tensors",
     "find_changed_tensors",

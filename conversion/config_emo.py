@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from conversion.checkpoint import CheckpointError, shapes_of
+from conversion.checkpoint import ConversionError, shapes_of
 from conversion.layouts_emo import BACKBONE, CLASSIFICATION, SEGMENTATION, Layout, find_official_layout
 from decahub import EmoConfig
 from decahub.models.emo.configuration_emo import NUM_STAGES, VARIANTS
@@ -75,7 +75,7 @@ def infer_config(official: Mapping[str, torch.Tensor], variant: str = "auto", **
         overrides: fields of [`EmoConfig`] that win over everything else.
 
     Raises:
-        CheckpointError: If the tensors are not those of an EMO, if `variant` is another one, or if they are of no
+        ConversionError: If the tensors are not those of an EMO, if `variant` is another one, or if they are of no
             published variant and `head_dims` is not given.
         ValueError: If `variant` is unknown.
     """
@@ -91,12 +91,12 @@ def infer_config(official: Mapping[str, torch.Tensor], variant: str = "auto", **
     fields |= _infer_head_fields(ShapeTable(shapes_of(official)), layout)
     name = find_variant(fields)
     if variant not in ("auto", name):
-        raise CheckpointError(
+        raise ConversionError(
             f"`variant` must be that of the checkpoint; got {variant!r} for `hidden_sizes` {fields['hidden_sizes']} "
             f"and `depths` {fields['depths']}, which are those of {repr(name) if name else 'no published variant'}."
         )
     if name is None and any(fields["use_attention"]) and "head_dims" not in {**fields, **overrides}:
-        raise CheckpointError(
+        raise ConversionError(
             "`checkpoint` must be of a published variant, for the size of attention heads leaves no trace in tensors; "
             f"got `hidden_sizes` {fields['hidden_sizes']} and `depths` {fields['depths']}. Give `--head_dims`."
         )
@@ -131,9 +131,9 @@ class ShapeTable:
         """Size along an axis of the first tensor that matches."""
         for name, shape in self.find(pattern).items():
             if axis >= len(shape):
-                raise CheckpointError(f"`checkpoint` must have at least {axis + 1} axes in {name}; got {list(shape)}.")
+                raise ConversionError(f"`checkpoint` must have at least {axis + 1} axes in {name}; got {list(shape)}.")
             return shape[axis]
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must have a tensor named like {pattern.replace(chr(92), '')}; it has none. Is it an EMO "
             "checkpoint?"
         )
@@ -163,7 +163,7 @@ def _infer_backbone_fields(table: ShapeTable) -> dict[str, Any]:
 def _infer_depth(table: ShapeTable, stage: int) -> int:
     blocks = [int(name.split(".")[1]) for name in table.find(rf"stage{stage}\.\d+\..*")]
     if not blocks:
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must have a tensor named like stage{stage}.0.proj.conv.weight; it has none."
         )
     return 1 + max(blocks)
@@ -184,7 +184,7 @@ def _infer_expansion_ratio(table: ShapeTable, stage: int, in_sizes: Sequence[int
     ratio = _shortest_decimal(smallest, fits)
     if ratio is None or not widths:
         found = ", ".join(f"{width} channels from {in_size}" for in_size, _, width in widths) or "none"
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must have one expansion ratio in stage{stage}.*.v.conv.weight; got {found}."
         )
     return ratio
@@ -202,7 +202,7 @@ def _infer_squeeze_ratio(table: ShapeTable, stage: int) -> float:
 
     ratio = _shortest_decimal(max((reduced - 0.5) / width for width, reduced in widths), fits)
     if ratio is None:
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must have one reduction in stage{stage}.*.se.conv_reduce.weight; got {widths}."
         )
     return ratio
@@ -240,7 +240,7 @@ def _infer_head_fields(table: ShapeTable, layout: Layout) -> dict[str, Any]:
         return fields
     heads = [head for head, mark in DECODE_HEAD_MARKS.items() if table.has(re.escape(mark) + ".*")]
     if len(heads) != 1:
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must have one decode head of {list(DECODE_HEAD_MARKS)}, known by "
             f"{list(DECODE_HEAD_MARKS.values())}; found {heads or 'none'}. Other heads of mmsegmentation are not part "
             "of decahub."

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from conversion.checkpoint import CheckpointError, shapes_of
+from conversion.checkpoint import ConversionError, shapes_of
 from conversion.layouts_tinymim import (
     BACKBONE,
     CLASSIFICATION,
@@ -40,7 +40,7 @@ def infer_config(
         overrides: fields of [`TinyMimConfig`] that win over everything else.
 
     Raises:
-        CheckpointError: If the tensors are not those of a TinyMIM, if `variant` is another one, or if they are of no
+        ConversionError: If the tensors are not those of a TinyMIM, if `variant` is another one, or if they are of no
             published variant and `num_attention_heads` is not given.
         ValueError: If `variant` is unknown.
     """
@@ -52,12 +52,12 @@ def infer_config(
     fields = _infer_encoder_fields(encoder, overrides.get("image_size"))
     names = find_variants(fields)
     if variant != "auto" and variant not in names:
-        raise CheckpointError(
+        raise ConversionError(
             f"`variant` must be that of the checkpoint; got {variant!r} for `hidden_size` {fields['hidden_size']} and "
             f"`num_hidden_layers` {fields['num_hidden_layers']}, which are those of {names or 'no published variant'}."
         )
     if not names and "num_attention_heads" not in overrides:
-        raise CheckpointError(
+        raise ConversionError(
             "`checkpoint` must be of a published variant, for the number of attention heads leaves no trace in "
             f"tensors; got `hidden_size` {fields['hidden_size']} and `num_hidden_layers` "
             f"{fields['num_hidden_layers']}. Give `--num_attention_heads`."
@@ -97,7 +97,7 @@ def _infer_encoder_fields(shapes: Shapes, image_size: int | list[int] | None) ->
     has_distillation_token = "dist_token" in shapes
     grid = infer_grid(_get_shape(shapes, "pos_embed", 3), 1 + has_distillation_token)
     if grid is None and image_size is None:
-        raise CheckpointError(
+        raise ConversionError(
             f"`pos_embed` must belong to a square grid of patches; got {shapes['pos_embed'][1]} rows. Give the height "
             "and width of its images as `--image_size`."
         )
@@ -140,9 +140,9 @@ def _infer_head_fields(shapes: Shapes, layout: Layout, depth: int) -> dict[str, 
 
 def _get_shape(shapes: Shapes, name: str, num_axes: int) -> tuple[int, ...]:
     if name not in shapes:
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must have a tensor named {name}; it has none. Is it a TinyMIM or MAE checkpoint?"
         )
     if len(shapes[name]) != num_axes:
-        raise CheckpointError(f"`checkpoint` must have {num_axes} axes in {name}; got {list(shapes[name])}.")
+        raise ConversionError(f"`checkpoint` must have {num_axes} axes in {name}; got {list(shapes[name])}.")
     return shapes[name]

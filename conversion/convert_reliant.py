@@ -22,7 +22,7 @@ if not __package__:  # run as a script or loaded by path: the folder that holds 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conversion.checkpoint import (
-    CheckpointError,
+    ConversionError,
     check_is_state_dict,
     check_tensors,
     find_changed_tensors,
@@ -76,7 +76,7 @@ def convert_state_dict(
         `dict[str, torch.Tensor]`: state dict of `ReliantForNodeClassification`.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape.
+        ConversionError: If a tensor is missing, unexpected or of another shape.
     """
     dropped = find_dropped(official, config)
     official = {name: tensor for name, tensor in official.items() if name not in dropped}
@@ -105,7 +105,7 @@ def build_own_buffers(
         if value is None:
             continue
         if name not in buffers or buffers[name].shape != value.shape:
-            raise CheckpointError(f"The architecture must have a place for `{name}` of shape {tuple(value.shape)}.")
+            raise ConversionError(f"The architecture must have a place for `{name}` of shape {tuple(value.shape)}.")
         buffers[name] = value
     return buffers
 
@@ -123,7 +123,7 @@ def revert_state_dict(ours: Mapping[str, torch.Tensor], config: ReliantConfig) -
         config ([`ReliantConfig`]): its configuration.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape.
+        ConversionError: If a tensor is missing, unexpected or of another shape.
     """
     ours = {name: tensor for name, tensor in ours.items() if name not in OWN_BUFFERS}
     check_tensors(ours, build_shapes(config), "ReliantForNodeClassification")
@@ -153,7 +153,7 @@ def infer_config(official: Mapping[str, torch.Tensor], has_proxy: bool, **overri
         overrides: fields of [`ReliantConfig`] that the tensors do not show, such as `num_propagation_steps` for PLP.
 
     Raises:
-        CheckpointError: If the network is none of the known ones.
+        ConversionError: If the network is none of the known ones.
     """
     layout = find_official_layout(official)
     fields: dict[str, Any] = {} if has_proxy else {"proxy_mode": "none", "fairness_weight": 0.0}
@@ -170,7 +170,7 @@ def infer_config(official: Mapping[str, torch.Tensor], has_proxy: bool, **overri
     if layout is GCN:
         matrices = [matrix.t() for matrix in matrices]
     if layout in (GCN, SAGE) and has_proxy:
-        raise CheckpointError(f"`proxy` must be left out for a {layout.architecture} teacher.")
+        raise ConversionError(f"`proxy` must be left out for a {layout.architecture} teacher.")
     appended = PROXY_DIM if has_proxy and layout is not PLP else 0
     fields["num_features"] = matrices[0].shape[1] - appended
     fields["num_hidden_layers"] = len(matrices) - 1
@@ -185,7 +185,7 @@ def infer_config(official: Mapping[str, torch.Tensor], has_proxy: bool, **overri
 def _sorted_weights(official: Mapping[str, torch.Tensor], prefix: str) -> list[torch.Tensor]:
     names = [name for name in official if name.startswith(prefix) and name.endswith("weight")]
     if not names:
-        raise CheckpointError(f"`checkpoint` must hold matrices whose names begin with {prefix!r}; it has none.")
+        raise ConversionError(f"`checkpoint` must hold matrices whose names begin with {prefix!r}; it has none.")
     return [
         official[name]
         for name in sorted(names, key=lambda name: [int(part) for part in name.split(".") if part.isdigit()])
@@ -196,14 +196,14 @@ def check_name_map(config: ReliantConfig) -> int:
     """Sends deterministic tensors through both name maps and a model between them; returns how many came back.
 
     Raises:
-        CheckpointError: If one did not come back bit-equal; the converter itself is wrong then.
+        ConversionError: If one did not come back bit-equal; the converter itself is wrong then.
     """
     filled = fill_state_dict(build_official_shapes(config))
     model = ReliantForNodeClassification(config)
     model.load_state_dict(convert_state_dict(filled, config))
     changed = find_changed_tensors(filled, revert_state_dict(model.state_dict(), config))
     if changed:
-        raise CheckpointError(f"The name maps must be inverse to each other; they changed {changed}.")
+        raise ConversionError(f"The name maps must be inverse to each other; they changed {changed}.")
     return len(filled)
 
 
@@ -211,12 +211,12 @@ def read_proxy(path: Path) -> torch.Tensor:
     """The authors' proxy, a tensor of shape `(num_nodes, 2)`.
 
     Raises:
-        CheckpointError: If the file holds something else.
+        ConversionError: If the file holds something else.
     """
     proxy = read_checkpoint(path)
     if not isinstance(proxy, torch.Tensor) or proxy.ndim != 2 or proxy.shape[1] != PROXY_DIM:
         given = tuple(proxy.shape) if isinstance(proxy, torch.Tensor) else type(proxy).__name__
-        raise CheckpointError(f"`proxy` must be a tensor of shape (num_nodes, {PROXY_DIM}); got {given}.")
+        raise ConversionError(f"`proxy` must be a tensor of shape (num_nodes, {PROXY_DIM}); got {given}.")
     return proxy.detach()
 
 
@@ -235,7 +235,7 @@ def convert_checkpoint(
         `dict[str, Any]`: the parity report, which also lies in the folder.
 
     Raises:
-        CheckpointError: If a file is refused, or a tensor did not survive the way there and back.
+        ConversionError: If a file is refused, or a tensor did not survive the way there and back.
     """
     sha256 = sha256_of(checkpoint) if Path(checkpoint).is_file() else None
     official = strip_prefix(check_is_state_dict(read_checkpoint(checkpoint)), "module.")

@@ -25,7 +25,7 @@ if not __package__:  # run as a script or loaded by path: the folder that holds 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conversion.checkpoint import (
-    CheckpointError,
+    ConversionError,
     check_is_state_dict,
     check_tensors,
     find_changed_tensors,
@@ -77,7 +77,7 @@ def convert_state_dict(
         `TinyMimForImageClassification`, `TinyMimForSemanticSegmentation` or `TinyMimBackbone`.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape.
+        ConversionError: If a tensor is missing, unexpected or of another shape.
         ValueError: If `task` is unknown or not that of the checkpoint.
     """
     layout = find_layout(official, task)
@@ -87,7 +87,7 @@ def convert_state_dict(
     indices = build_indices(config, layout)
     wrong = [name for name, index in indices.items() if not torch.equal(official[name], index)]
     if wrong:
-        raise CheckpointError(
+        raise ConversionError(
             f"relative positions must be numbered as in the authors' code for {config.grid_size} patches; "
             f"{wrong[0]} is not. Is `image_size` that of the checkpoint?"
         )
@@ -103,7 +103,7 @@ def revert_state_dict(ours: Mapping[str, torch.Tensor], config: TinyMimConfig) -
         config ([`TinyMimConfig`]): its configuration.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape.
+        ConversionError: If a tensor is missing, unexpected or of another shape.
     """
     layout = find_our_layout(ours)
     check_tensors(ours, build_shapes(config, layout), layout.architecture.__name__)
@@ -132,10 +132,10 @@ def select_state_dict(checkpoint: Any) -> tuple[str, dict[str, torch.Tensor]]:
         checkpoint (`Any`): what [`~conversion.checkpoint.read_checkpoint`] returned.
 
     Raises:
-        CheckpointError: If there is none.
+        ConversionError: If there is none.
     """
     if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f"`checkpoint` must hold a dictionary; got {type(checkpoint).__name__}.")
+        raise ConversionError(f"`checkpoint` must hold a dictionary; got {type(checkpoint).__name__}.")
     places = [key for key in CONTAINERS if isinstance(checkpoint.get(key), Mapping)]
     place = places[0] if places else "the file itself"
     state_dict = check_is_state_dict(checkpoint[place] if places else checkpoint)
@@ -150,7 +150,7 @@ def resize_positions(
     """The authors' tensors with a position table for `config.image_size`, and what was done to which of them.
 
     Raises:
-        CheckpointError: If the table cannot be resized.
+        ConversionError: If the table cannot be resized.
     """
     name = layout.official_prefix + POSITIONS
     old_grid = infer_grid(tuple(official[name].shape), config.num_prefix_tokens)
@@ -158,9 +158,9 @@ def resize_positions(
     if old_grid == config.grid_size or (old_grid is None and official[name].shape[1] == num_rows):
         return dict(official), {}
     if old_grid is None:
-        raise CheckpointError(f"`{POSITIONS}` must belong to a square grid to be resized; got {old_grid}.")
+        raise ConversionError(f"`{POSITIONS}` must belong to a square grid to be resized; got {old_grid}.")
     if config.use_relative_position_bias:
-        raise CheckpointError(
+        raise ConversionError(
             f"`image_size` must be {old_grid[0] * config.patch_size}, that of the checkpoint, because its relative "
             f"positions cannot be resized; got {config.image_size}."
         )
@@ -197,14 +197,14 @@ def check_name_map(config: TinyMimConfig, layout: Layout) -> int:
         `int`: how many tensors came back bit-equal, which is all of them.
 
     Raises:
-        CheckpointError: If one did not; the converter itself is wrong then.
+        ConversionError: If one did not; the converter itself is wrong then.
     """
     filled = fill_state_dict(build_official_shapes(config, layout)) | build_indices(config, layout)
     model = layout.architecture(config)
     model.load_state_dict(convert_state_dict(filled, config, layout.task))
     changed = find_changed_tensors(filled, revert_state_dict(model.state_dict(), config))
     if changed:
-        raise CheckpointError(f"The name maps must be inverse to each other; they changed {changed}.")
+        raise ConversionError(f"The name maps must be inverse to each other; they changed {changed}.")
     return len(filled)
 
 
@@ -225,7 +225,7 @@ def convert_checkpoint(
         `dict[str, Any]`: the parity report, which also lies in the folder.
 
     Raises:
-        CheckpointError: If the file is refused, or a tensor did not survive the way there and back.
+        ConversionError: If the file is refused, or a tensor did not survive the way there and back.
         ValueError: If `variant` or `task` is not one of the checkpoint.
     """
     sha256 = sha256_of(checkpoint) if Path(checkpoint).is_file() else None

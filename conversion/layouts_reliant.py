@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from conversion.checkpoint import CheckpointError, shapes_of
+from conversion.checkpoint import ConversionError, shapes_of
 from conversion.name_map import NameMap
 from decahub import ReliantConfig, ReliantForNodeClassification
 
@@ -89,13 +89,13 @@ def find_official_layout(names: Iterable[str]) -> Layout:
     """The kind of network that has these names of the authors.
 
     Raises:
-        CheckpointError: If no known kind has.
+        ConversionError: If no known kind has.
     """
     names = list(names)
     for layout in LAYOUTS:
         if any(name.endswith(layout.marks) for name in names):
             return layout
-    raise CheckpointError(
+    raise ConversionError(
         f"`checkpoint` must be one of {[layout.architecture for layout in LAYOUTS]} of the authors; its names are "
         f"{sorted(names)[:5]}."
     )
@@ -105,12 +105,12 @@ def find_layout(config: ReliantConfig) -> Layout:
     """The layout of an architecture.
 
     Raises:
-        CheckpointError: If the authors have none.
+        ConversionError: If the authors have none.
     """
     for layout in LAYOUTS:
         if layout.architecture == config.architecture:
             return layout
-    raise CheckpointError(
+    raise ConversionError(
         f"`architecture` must be one of {[layout.architecture for layout in LAYOUTS]}; got {config.architecture!r}."
     )
 

@@ -128,10 +128,8 @@ def prepare_training(
         discriminator_learning_rate=arguments.discriminator_learning_rate,
         weight_decay=arguments.weight_decay,
     )
-    named = [
-        Update(optimizer, step, scheduler=arguments.build_scheduler, name=name) for optimizer, step, name in updates
-    ]
-    return named, companions, batch
+    scheduler = arguments.build_scheduler
+    return [Update(scheduler=scheduler, **update._asdict()) for update in updates], companions, batch
 
 
 def main():

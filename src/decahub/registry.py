@@ -19,7 +19,7 @@ class ModelEntry:
         processor (`str`, *optional*): class of a processor of several parts.
         file_stem (`str`, *optional*): how the names of the files end, where not with the method's name:
             `modeling_<file_stem>.py`. For a method with several model types.
-        companions (`dict[str, str]`): further public classes to the noun of their file, such as `teacher`.
+        further_classes (`dict[str, str]`): further public classes to the noun of their file, such as `teacher`.
     """
 
     model_type: str
@@ -29,7 +29,7 @@ class ModelEntry:
     feature_extractor: str | None = None
     processor: str | None = None
     file_stem: str | None = None
-    companions: dict[str, str] = field(default_factory=dict)
+    further_classes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ METHODS: dict[str, Method] = {
                         "AutoModelForSemanticSegmentation": "TinyMimForSemanticSegmentation",
                     },
                     image_processors={"torchvision": "TinyMimImageProcessor", "pil": "TinyMimImageProcessorPil"},
-                    companions={"TinyMimTeacher": "teacher"},
+                    further_classes={"TinyMimTeacher": "teacher"},
                 ),
             ),
         ),
@@ -398,7 +398,7 @@ def find_modules(method: Method, entry: ModelEntry) -> dict[str, str]:
         files[entry.feature_extractor] = f"feature_extraction_{stem}"
     if entry.processor is not None:
         files[entry.processor] = f"processing_{stem}"
-    files |= {name: f"{noun}_{stem}" for name, noun in entry.companions.items()}
+    files |= {name: f"{noun}_{stem}" for name, noun in entry.further_classes.items()}
     return {name: f"decahub.models.{method.name}.{file}" for name, file in files.items()}
 
 

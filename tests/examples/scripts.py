@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,8 @@ def evaluate(model: Path, dataset: Path, task: str, split: str = "test/1") -> st
     with contextlib.redirect_stdout(output):
         assert main(["evaluate", str(model), "--dataset", str(dataset), "--task", task, "--split", split]) == 0
     return output.getvalue()
+
+
+def copy_stopped_run(run_folder: Path, target: Path, step: int) -> None:
+    """Make a folder as a run leaves it that was stopped after `step`."""
+    shutil.copytree(run_folder / f"checkpoint-{step}", target / f"checkpoint-{step}")

@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor
 
 from decahub import AutoModelForNodeClassification
+from decahub.training import CheckpointError
 from tests.tiny.graph import NUM_FEATURES, NUM_NODES, write_toy_graph
 
-from .scripts import EXAMPLES, LAUNCHERS, evaluate, run
+from .scripts import EXAMPLES, LAUNCHERS, copy_stopped_run, evaluate, run
 
 
 SCRIPTS = EXAMPLES / "reliant"
@@ -69,14 +70,20 @@ def test_distils_a_student(recipe, launcher, graph, teacher, tmp_path):
 
 
 def test_a_run_that_is_started_again_ends_with_the_same_weights(graph, teacher, tmp_path):
-    words = ("--teacher", teacher)
-    whole = train("distill_akd.yaml", graph, tmp_path / "whole", *words, "--max_steps", "4")
+    words = ("--teacher", teacher, "--max_steps", "4", "--save_steps", "2")
+    whole = train("distill_akd.yaml", graph, tmp_path / "whole", *words)
 
-    train("distill_akd.yaml", graph, tmp_path / "parts", *words, "--max_steps", "2")
-    parts = train("distill_akd.yaml", graph, tmp_path / "parts", *words, "--max_steps", "4")
+    copy_stopped_run(tmp_path / "whole", tmp_path / "parts", step=2)
+    parts = train("distill_akd.yaml", graph, tmp_path / "parts", *words)
 
     weights, expected = (load_file(folder / "model.safetensors") for folder in (parts, whole))
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
+    for changes, message in {
+        ("--split", "0"): r"`split` must be '1' .*; got '0' \(1 more differ: train_dataset\)",
+        ("--config", "{fairness_weight: 1000}"): "`config` must be .*; got {'fairness_weight': 1000}",
+    }.items():
+        with pytest.raises(CheckpointError, match=message):
+            train("distill_akd.yaml", graph, tmp_path / "parts", *words, *changes)
 
 
 def test_a_teacher_may_be_a_file_of_logits(graph, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from conversion.checkpoint import CheckpointError, read_checkpoint
+from conversion.checkpoint import ConversionError, read_checkpoint
 from conversion.convert_emo import main
 
 
@@ -114,5 +114,5 @@ def test_command_line_of_a_training_run_is_harmless(tmp_path):
 def test_other_classes_are_refused_unless_a_converter_names_them(tmp_path):
     torch.save({"where": Path("net")}, tmp_path / "net.pth")
 
-    with pytest.raises(CheckpointError, match="was refused"):
+    with pytest.raises(ConversionError, match="was refused"):
         read_checkpoint(tmp_path / "net.pth")

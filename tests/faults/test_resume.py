@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 
 from decahub.training import CheckpointError, LoopArguments
 from decahub.training import checkpoint as checkpoint_module
+from decahub.training import loop as loop_module
 from decahub.training.ema import ExponentialMovingAverage
 from decahub.training.train_log import TrainLog
-from tests.tiny.training import WEIGHTS_FILE, kill_itself, run_toy
+from tests.tiny.training import WEIGHTS_FILE, ToyRows, kill_itself, run_toy
 
 
 REPOSITORY = Path(__file__).parents[2]
@@ -417,8 +418,13 @@ def test_refuses_a_named_checkpoint_that_is_damaged(stopped):
 REFUSALS = {
     "batch-size": ({"per_device_train_batch_size": 8}, "`per_device_train_batch_size` must be 4 as in .*12; got 8"),
     "seed": ({"seed": 5}, "`seed` must be 0 as in .*12; got 5"),
-    "no-average": ({"ema_decay": None}, "`ema_decay` must be set or unset as it was in checkpoint-12; got None"),
-    "too-short": ({"max_steps": 10}, "at least the 12 steps of .*; got 10"),
+    "no-average": ({"ema_decay": None}, "`ema_decay` must be 0.9 as in .*12; got None"),
+    "shorter": ({"max_steps": 10}, "`max_steps` must be 19 as in .*12; got 10"),
+    "learning-rate": ({"learning_rate": 1e-5}, "`learning_rate` must be 0.001 as in .*12; got 1e-05. Start with"),
+    "several": (
+        {"weight_decay": 0.1, "eval_steps": 2, "learning_rate": 1.0},
+        r"`learning_rate` must be 0.001 .* got 1.0 \(2 more differ: weight_decay, eval_steps\)",
+    ),
     "anew": ({"resume_from_checkpoint": "none"}, "must not hold later checkpoints.* got checkpoint-12, checkpoint-8"),
     "absent": ({"resume_from_checkpoint": "checkpoint-99"}, "got 'checkpoint-99': there is no such folder"),
 }
@@ -432,6 +438,171 @@ def test_refuses_to_resume_another_run(changes, message, stopped):
         run_toy(build_arguments(stopped, **changes))
 
     assert list_folder(stopped) == before
+
+
+def test_refuses_other_data(stopped):
+    rows = ToyRows()
+    rows.labels[17] = (rows.labels[17] + 1) % 3
+
+    with pytest.raises(CheckpointError, match="`train_dataset` must be 'data .*' as in .*12; got 'data "):
+        run_toy(build_arguments(stopped), rows=rows)
+
+
+def test_finished_run_is_refused_with_another_recipe(tmp_path, undisturbed):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+
+    with pytest.raises(CheckpointError, match="`weight_decay` must be 0.0 as in .*19; got 0.5"):
+        run_toy(build_arguments(tmp_path, save_total_limit=None, weight_decay=0.5))
+
+
+def test_resumes_with_other_output_logging_and_workers(stopped, undisturbed):
+    changes = {"logging_steps": 1, "save_steps": None, "dataloader_num_workers": 2, "per_device_eval_batch_size": 1}
+
+    save_result(build_arguments(stopped, **changes))
+
+    expected = load_file(undisturbed / WEIGHTS_FILE)
+    torch.testing.assert_close(load_file(stopped / WEIGHTS_FILE), expected, rtol=0, atol=0)
+
+
+def test_resumes_from_a_checkpoint_without_fingerprints(stopped, undisturbed):
+    for path in stopped.glob("checkpoint-*/progress.json"):
+        progress = json.loads(path.read_text())
+        del progress["recipe"], progress["data"]
+        path.write_text(json.dumps(progress))
+
+    save_result(build_arguments(stopped))
+
+    assert_same_result(stopped, undisturbed)
+    with pytest.raises(CheckpointError, match="`learning_rate` must be 0.001"):  # known by now
+        run_toy(build_arguments(stopped, learning_rate=1.0))
+
+
+def test_old_checkpoint_is_refused_for_another_batch_size(stopped):
+    path = stopped / "checkpoint-12/progress.json"
+    progress = json.loads(path.read_text())
+    path.write_text(json.dumps({**progress, "recipe": {}}))
+
+    with pytest.raises(CheckpointError, match="`per_device_train_batch_size` must be 4 as in .*12; got 8"):
+        run_toy(build_arguments(stopped, per_device_train_batch_size=8))
+    with pytest.raises(CheckpointError, match="at least the 12 steps of .*; got 10"):
+        run_toy(build_arguments(stopped, max_steps=10))
+    with pytest.raises(CheckpointError, match="`ema_decay` must be set or unset as it was in checkpoint-12; got None"):
+        run_toy(build_arguments(stopped, ema_decay=None))
+
+
+def test_console_says_where_the_run_goes_on(stopped, capsys):
+    save_result(build_arguments(stopped))
+    resumed = capsys.readouterr().err
+    save_result(build_arguments(stopped))
+    finished = capsys.readouterr().err
+
+    assert "Resumed from step 12 of 19 (" in resumed
+    assert f"{stopped} is already finished at step 19; nothing to train." in finished
+
+
+# The best weights
+
+BEST = {"eval_steps": 1, "metric_for_best_model": "nearness"}
+
+
+@pytest.fixture(scope="module")
+def undisturbed_best(tmp_path_factory) -> Path:
+    output_dir = tmp_path_factory.mktemp("undisturbed-best")
+    save_result(build_arguments(output_dir, **BEST))
+    return output_dir
+
+
+@pytest.mark.parametrize("damage", [alter, truncate, Path.unlink], ids=["altered", "truncated", "lost"])
+def test_damaged_best_weights_are_named_and_found_again(damage, tmp_path, undisturbed_best, caplog):
+    shutil.copytree(undisturbed_best, tmp_path, dirs_exist_ok=True)
+    damage(next(tmp_path.glob("checkpoint-19/best-*.safetensors")))
+
+    save_result(build_arguments(tmp_path, **BEST))
+
+    assert "checkpoint-19 is skipped: best-" in caplog.text
+    assert_same_result(tmp_path, undisturbed_best)
+
+
+def test_refuses_to_go_on_where_all_best_weights_are_damaged(tmp_path, undisturbed_best):
+    shutil.copytree(undisturbed_best, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("checkpoint-*/best-*.safetensors"):
+        alter(path)
+
+    with pytest.raises(
+        CheckpointError, match=r"must hold an intact checkpoint .*19: best-\d+.safetensors was altered"
+    ):
+        run_toy(build_arguments(tmp_path, **BEST))
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])  # two checkpoints, and the counters after the last evaluation
+def test_best_weights_and_checkpoint_agree_after_a_kill_at_any_move(call, tmp_path):
+    # The last evaluation is the best one, so that its weights go into a checkpoint that is already there.
+    changes = {"metric_for_best_model": "norm", "eval_steps": 5, "save_steps": 8, "max_steps": 12}
+    killed, expected = build_arguments(tmp_path / "killed", **changes), build_arguments(tmp_path / "whole", **changes)
+
+    def train_and_die() -> None:
+        count, replace = kill_at_call(call), os.replace
+        checkpoint_module.os.replace = lambda *paths: (count(), replace(*paths))
+        save_result(killed)
+
+    exit_code = run_in_fork(train_and_die)
+    save_result(killed)
+    save_result(expected)
+
+    assert exit_code == KILLED
+    assert_same_result(tmp_path / "killed", tmp_path / "whole")
+    assert [path.name for path in (tmp_path / "killed/checkpoint-12").glob("best-*")] == ["best-12.safetensors"]
+
+
+def test_best_weights_beside_the_checkpoints_are_still_read(tmp_path, undisturbed_best):
+    """As runs left them that began before the best weights were part of a checkpoint."""
+    shutil.copytree(undisturbed_best, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("checkpoint-*/progress.json"):
+        best = next(path.parent.glob("best-*"))
+        progress = json.loads(path.read_text())
+        del progress["best_step"], progress["files"][best.name]
+        path.write_text(json.dumps(progress))
+        best.replace(tmp_path / "best.safetensors")
+
+    save_result(build_arguments(tmp_path, **BEST))
+
+    assert_same_result(tmp_path, undisturbed_best)
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="`output_dir` must hold best.safetensors"):
+        run_toy(build_arguments(tmp_path, **BEST))
+
+
+# One run a folder
+
+
+def test_refuses_a_second_run_in_the_same_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop_module, "LOCK_SECONDS", 0.0)
+    refusals = []
+
+    def start_another() -> None:
+        if not refusals:
+            with pytest.raises(CheckpointError, match=f"one run at a time; another process trains in {tmp_path}"):
+                run_toy(build_arguments(tmp_path))
+            refusals.append(run_in_fork(start_in_fork))
+
+    def start_in_fork() -> None:
+        with pytest.raises(CheckpointError, match="one run at a time"):
+            run_toy(build_arguments(tmp_path))
+
+    run_toy(build_arguments(tmp_path), start_another)
+
+    assert refusals == [0]
+
+
+def test_killed_run_leaves_no_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop_module, "LOCK_SECONDS", 0.0)
+    arguments = build_arguments(tmp_path, max_steps=2)
+
+    exit_code = run_in_fork(save_result, arguments, kill_at_call(2))
+    save_result(arguments)
+
+    assert exit_code == KILLED
+    assert (tmp_path / "checkpoint-2").is_dir()
 
 
 def test_refuses_to_leave_out_later_checkpoints(stopped):

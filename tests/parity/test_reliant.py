@@ -269,10 +269,12 @@ def test_label_propagation_training(golden):
     )
 
     for epoch in range(int(golden.metadata["steps"])):
-        for optimizer, step, _ in updates:
+        for optimizer, step, _, after in updates:
             optimizer.zero_grad()
             step(case.model, case.batch, **case.companions)["loss"].backward()
             optimizer.step()
+            if after is not None:
+                after(case.model, case.batch, **case.companions)
         with torch.no_grad():
             # Neither labels nor proxy: a trained model keeps what it needs.
             log_probs = case.call().logits.log_softmax(-1)
@@ -369,12 +371,14 @@ def test_adversarial_distillation(golden):
         if f"out.{epoch}.stu_logits" in golden:
             assert_near(outputs.logits, golden[f"out.{epoch}.stu_logits"], ATOL, what="logits")
             assert_near(outputs.node_embeddings, golden[f"out.{epoch}.stu_emb"], ATOL, what="embeddings")
-        for optimizer, step, name in updates:
+        for optimizer, step, name, after in updates:
             optimizer.zero_grad()
             terms = step(case.model, case.batch, **case.companions)
             terms["loss"].backward()
             assert_terms_near(case, name, terms, epoch)
             optimizer.step()
+            if after is not None:
+                after(case.model, case.batch, **case.companions)
         with torch.no_grad():
             logits = case.call().logits
         if f"out.{epoch}.eval_logits" in golden:

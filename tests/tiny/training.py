@@ -93,7 +93,9 @@ def compute_rivaled_loss(
     return {"loss": entropy - 0.1 * rivalry, "rivalry": rivalry}
 
 
-def run_toy(arguments: LoopArguments, before_step: Callable[[], None] = lambda: None) -> TrainingResult:
+def run_toy(
+    arguments: LoopArguments, before_step: Callable[[], None] = lambda: None, rows: Dataset | None = None
+) -> TrainingResult:
     """Train the toy against its rival; `before_step` is called before each step function."""
     model = build_model()
     rival = nn.Sequential(nn.Linear(NUM_LABELS, 4), nn.Dropout(0.2), nn.Linear(4, NUM_FEATURES))
@@ -109,7 +111,7 @@ def run_toy(arguments: LoopArguments, before_step: Callable[[], None] = lambda: 
     return train(
         model,
         updates,
-        ToyRows(),
+        ToyRows() if rows is None else rows,
         arguments,
         companions={"rival": rival.train()},
         evaluate=evaluate,

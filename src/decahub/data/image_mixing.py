@@ -1,7 +1,6 @@
 """Batches for fine-tuning: images mixed with each other, and balanced subsets of labeled rows."""
 
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -9,14 +8,12 @@ import torch
 from torchvision.transforms import v2
 
 from .image_classification import collate
-from .seeded import seeded_random_state
 
 
 class MixingCollate:
     """Stack examples and mix each image of the batch with its neighbor.
 
-    What is drawn depends on the examples alone: those of a seeded transform differ from epoch to epoch and are equal
-    after a run is resumed, and so are the mixtures, with worker processes as well.
+    It draws from the global generators, which the training loop seeds for each batch.
 
     Args:
         mix: Transform of images and labels, such as torchvision's `MixUp`.
@@ -27,9 +24,7 @@ class MixingCollate:
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         batch = collate(examples)
-        content = batch["pixel_values"][:, :, 0].contiguous().numpy().tobytes() + batch["labels"].numpy().tobytes()
-        with seeded_random_state(int.from_bytes(blake2b(content, digest_size=8).digest(), "little")):
-            pixel_values, labels = self.mix(batch["pixel_values"], batch["labels"])
+        pixel_values, labels = self.mix(batch["pixel_values"], batch["labels"])
         return {"pixel_values": pixel_values, "labels": labels}
 
 

@@ -1,49 +1,13 @@
 """Random transforms whose result depends on (seed, epoch, index) and on nothing else, and rows kept in memory."""
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from hashlib import blake2b
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.random import mtrand
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-
-# One of these stands in for numpy's global bit generator while a seeded block runs: swapping the object takes a
-# microsecond, whereas copying its state out and in, or making a new one, takes two hundred. Blocks may be nested.
-_SPARE_GENERATORS: list[np.random.MT19937] = []
-
-
-@contextmanager
-def seeded_random_state(*key: int) -> Iterator[None]:
-    """Run a block under random state derived from `key`, then put the global random state back as it was.
-
-    Covers Python's `random`, numpy's legacy global generator and torch's CPU generator.
-
-    Args:
-        key (`int`): Any number of integers; the same ones give the same draws on every machine.
-    """
-    seed = int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest(), "little")
-    python_state = random.getstate()
-    torch_state = torch.get_rng_state()
-    numpy_generator = mtrand.get_bit_generator()
-    stand_in = _SPARE_GENERATORS.pop() if _SPARE_GENERATORS else np.random.MT19937()
-    try:
-        random.seed(seed)
-        # `torch.manual_seed` would also queue a call for each kind of accelerator: ten times a small transform's time.
-        torch.default_generator.manual_seed(seed)
-        mtrand.set_bit_generator(stand_in)
-        np.random.seed(seed % 2**32)
-        yield
-    finally:
-        mtrand.set_bit_generator(numpy_generator)
-        _SPARE_GENERATORS.append(stand_in)
-        torch.set_rng_state(torch_state)
-        random.setstate(python_state)
+from decahub.seeding import seeded_random_state
 
 
 class SeededTransform(Dataset):
@@ -62,6 +26,7 @@ class SeededTransform(Dataset):
 
     def __init__(self, dataset: Sequence[Any], transform: Callable[[Any], Any], seed: int = 0):
         self.dataset = dataset
+        self.fingerprint_source = dataset
         self.transform = transform
         self.seed = seed
         # Shared memory, so that data loader workers that live through several epochs see the new value.
@@ -100,6 +65,7 @@ class InMemoryDataset(Dataset):
     def __init__(self, dataset: Sequence[Any], decode: Callable[[Any], Any], description: str | None = None):
         bar = tqdm(dataset, desc=description, disable=description is None, leave=False)
         self.rows = [decode(row) for row in bar]
+        self.features = getattr(dataset, "features", None)  # names of classes
 
     def __len__(self) -> int:
         return len(self.rows)

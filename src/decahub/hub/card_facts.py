@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.utils import validate_repo_id
 
@@ -29,6 +29,11 @@ class CardArguments:
     Raises:
         ValueError: If a text is empty or the repository id is malformed.
     """
+
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = (  # when a run is resumed
+        "card_title", "card_summary", "card_intended_use", "card_limits", "card_checkpoint", "card_repo_id",
+        "card_base_model", "card_license",
+    )  # fmt: skip
 
     card_title: str = field(metadata={"help": "Name of the model, as its repository is called: 'emo-1m-cifar10'."})
     card_summary: str = field(metadata={"help": "What the model is and does, in one or two sentences."})

@@ -13,10 +13,7 @@ average of the weights, checkpoints, logs, resuming):
     groups = build_parameter_groups(model, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate)
 
-    def step(model, batch):
-        return {"loss": model(**batch).loss}
-
-    update = Update(optimizer, step, scheduler=arguments.build_scheduler)
+    update = Update(optimizer, scheduler=arguments.build_scheduler)
     result = train(model, update, dataset, arguments, collate_fn=collate, evaluate=evaluate)
     if result.is_main_process:
         result.model.save_pretrained(arguments.output_dir)
@@ -27,6 +24,7 @@ from decahub.seeding import derive_seed, seed_everything
 
 from .arguments import LoopArguments, argument
 from .checkpoint import CheckpointError
+from .fingerprint import fingerprint_data, fingerprint_recipe
 from .loop import TrainingResult, train
 from .recipe import RecipeError, load_recipe, recipe_to_yaml
 from .schedules import SCHEDULES, build_scheduler
@@ -48,6 +46,8 @@ __all__ = [
     "describe_command",
     "describe_hardware",
     "describe_versions",
+    "fingerprint_data",
+    "fingerprint_recipe",
     "load_recipe",
     "recipe_to_yaml",
     "seed_everything",

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -22,16 +22,24 @@ def argument(default: Any, help: str) -> Any:
 class LoopArguments:
     """Arguments of `decahub.training.train`; scripts derive their own arguments from it.
 
+    A run is resumed with the same values only. The exceptions are the fields that a class lists in `MAY_CHANGE`, those
+    of its base classes included: where files are, what is logged, how a model card reads.
+
     Raises:
         ValueError: If a value is out of range or two contradict each other.
     """
+
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = (
+        "output_dir", "resume_from_checkpoint", "per_device_eval_batch_size", "dataloader_num_workers", "save_steps",
+        "save_every_minutes", "save_total_limit", "logging_steps", "report_to",
+        "data_dir",  # of scripts: the data themselves are compared
+    )  # fmt: skip
 
     # Run
     output_dir: str = argument("output", "Folder of the run: checkpoints, log, and what the script adds.")
     seed: int = argument(0, "Seed of data order and of every draw in a step.")
     resume_from_checkpoint: str = argument(
-        "auto",
-        "'auto': newest intact checkpoint of `output_dir`, if any; 'none': start anew; else a checkpoint.",
+        "auto", "'auto': newest intact checkpoint of `output_dir`, if any; 'none': start anew; else a checkpoint."
     )
     use_cpu: bool = argument(False, "Train on the CPU even where there is an accelerator.")
 
@@ -55,7 +63,7 @@ class LoopArguments:
     warmup_steps: int | None = argument(None, "Steps of linear warm-up; replaces `warmup_ratio` where given.")
     warmup_ratio: float = argument(0.0, "Share of the optimizer steps that are linear warm-up.")
     lr_scheduler_options: dict = argument({}, "Further arguments of the schedule, such as min_factor or power.")
-    max_grad_norm: float | None = argument(None, "Largest L2 norm of an update's gradient; longer ones are shortened.")
+    max_grad_norm: float | None = argument(None, "Clip the gradient to this L2 norm.")
     mixed_precision: Literal["no", "bf16"] = argument("no", "Precision of forward passes.")
     ddp_find_unused_parameters: bool = argument(
         False, "Several processes: allow parameters that take no part in a step, at some cost."
@@ -68,13 +76,13 @@ class LoopArguments:
     # Checkpoints
     save_steps: int | None = argument(None, "Optimizer steps between checkpoints; one is always written at the end.")
     save_every_minutes: float | None = argument(None, "Minutes between checkpoints.")
-    save_total_limit: int | None = argument(2, "Checkpoints that are kept, the newest ones; unset: all.")
+    save_total_limit: int | None = argument(2, "Number of newest checkpoints to keep; unset: all.")
 
     # Evaluation
     eval_steps: int | None = argument(None, "Optimizer steps between evaluations.")
     eval_epochs: int | None = argument(None, "Epochs between evaluations.")
     metric_for_best_model: str | None = argument(
-        None, "Return the weights with the best value of this score of `evaluate` instead of the last ones."
+        None, "Return the weights with the best value of this score of `evaluate`, not the final ones."
     )
     greater_is_better: bool = argument(True, "Whether a larger value of `metric_for_best_model` is better.")
     best_model_ties: Literal["first", "last"] = argument(
@@ -86,9 +94,17 @@ class LoopArguments:
 
     # Logs
     logging_steps: int = argument(50, "Optimizer steps between lines of the log.")
-    report_to: Literal["none", "tensorboard", "trackio"] = argument("none", "Tracker that gets the log as well.")
+    report_to: Literal["none", "tensorboard", "trackio"] = argument("none", "Tracker that also receives the log.")
 
     def __post_init__(self):
+        self.check()
+
+    def check(self) -> None:
+        """Refuse values out of range; `train` calls it again, since a script may have changed some.
+
+        Raises:
+            ValueError: If a value is out of range or two contradict each other.
+        """
         self._check_positive()
         self._check_ranges()
         check_schedule(self.lr_scheduler_type, self.lr_scheduler_options)

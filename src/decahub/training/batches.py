@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from decahub.seeding import derive_seed
+from decahub.seeding import derive_seed, seeded_random_state
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -94,30 +94,56 @@ class EpochBatches(Sampler[list[int]]):
             yield rows[self.rank * share : (self.rank + 1) * share]
 
 
+class _CollatedBatches(Dataset):
+    """Batches by (number in the epoch, indices of its rows), read and collated under a random state of their own.
+
+    The state depends on (seed, epoch, number, rank), so that rows and collators may draw from the global generators,
+    in the main process and in workers alike.
+    """
+
+    def __init__(self, dataset: Any, batches: EpochBatches, collate_fn: Callable | None):
+        self.dataset = dataset
+        self.collate = collate_fn or default_collate
+        self.seed = batches.seed
+        self.epoch = batches.epoch
+        self.rank = batches.rank
+
+    def __getitem__(self, key: tuple[int, list[int]]) -> Any:
+        number, indices = key
+        with seeded_random_state(self.seed, "batch", self.epoch, number, self.rank):
+            if hasattr(self.dataset, "__getitems__"):
+                return self.collate(self.dataset.__getitems__(indices))
+            return self.collate([self.dataset[index] for index in indices])
+
+
 def iterate_batches(
     dataset: Dataset, batches: EpochBatches, *, collate_fn: Callable | None = None, num_workers: int = 0
 ) -> Iterator[Any]:
-    """The batches of an epoch from the position of `batches` on.
+    """The batches of an epoch from the position of `batches` on, the same with and without workers.
 
     Without workers rows are read here, one after the other, as a data loader would do: to build one for each epoch
     takes as long as a step on a small graph, which is an epoch. Workers are started anew in each epoch: persistent
     ones would keep a copy of the dataset that never hears of `set_epoch`. Their seeds come from a generator of its
     own; the global one is left alone.
     """
+    collated = _CollatedBatches(dataset, batches, collate_fn)
+    keys = enumerate(batches, start=batches.first_step * batches.accumulation_steps)
     if num_workers == 0:
-        collate = collate_fn or default_collate
-        return (collate(_read_rows(dataset, indices)) for indices in batches)
+        return (collated[key] for key in keys)
     generator = torch.Generator().manual_seed(derive_seed(batches.seed, "workers", batches.epoch))
     loader = DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collate_fn, num_workers=num_workers, generator=generator
+        collated,
+        batch_size=None,
+        sampler=list(keys),
+        collate_fn=_return_as_it_is,
+        num_workers=num_workers,
+        generator=generator,
     )
     return iter(loader)
 
 
-def _read_rows(dataset: Any, indices: list[int]) -> list[Any]:
-    if hasattr(dataset, "__getitems__"):
-        return dataset.__getitems__(indices)
-    return [dataset[index] for index in indices]
+def _return_as_it_is(batch: Any) -> Any:
+    return batch
 
 
 __all__ = ["EpochBatches", "iterate_batches"]

@@ -1,7 +1,7 @@
-"""The weights of the best evaluation of a run, kept beside its checkpoints."""
+"""The weights of the best evaluation of a run, kept in its checkpoints."""
 
 import math
-import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -11,35 +11,28 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 
-BEST_FILE = "best.safetensors"
+OLD_BEST_FILE = "best.safetensors"  # beside the checkpoints, in runs that began before it was one of their files
 TIES = ("first", "last")
 
 
 class BestWeights:
-    """`best.safetensors` in the run's folder.
+    """The weights of the best evaluation so far: `best-<step>.safetensors` in the newest checkpoint.
 
-    The weights wait in memory until the next checkpoint is written: early in a run every evaluation may be the best so
-    far, and what was found after the last checkpoint is found again when the run goes on from it.
+    They wait in memory until the next checkpoint is written, of which they are a part: early in a run every evaluation
+    may be the best so far, and what was found after the last checkpoint is found again when the run goes on from it.
 
     Args:
-        output_dir (`str` or `Path`): folder of the run.
         metric (`str`, *optional*): score that decides; `None` keeps nothing.
         greater_is_better (`bool`): direction of the score.
         ties (`str`): which of two equal evaluations is kept, "first" or "last".
     """
 
-    def __init__(
-        self,
-        output_dir: str | Path,
-        metric: str | None,
-        greater_is_better: bool = True,
-        ties: Literal["first", "last"] = "first",
-    ):
-        self.path = Path(output_dir) / BEST_FILE
+    def __init__(self, metric: str | None, greater_is_better: bool = True, ties: Literal["first", "last"] = "first"):
         self.metric = metric
         self.greater_is_better = greater_is_better
         self.ties = ties
         self.unwritten: dict[str, torch.Tensor] = {}
+        self.path: Path | None = None  # the file that was last written or resumed from
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
         """Whether `metrics` take the place of the `best` so far; NaN never does.
@@ -68,17 +61,22 @@ class BestWeights:
             name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in model.state_dict().items()
         }
 
-    def write(self) -> None:
-        """Replace the file by what `keep` remembered since the last call, if anything."""
+    def write(self, path: Path) -> None:
+        """Write what `keep` remembered since the last call, or else copy the file that was written before."""
         if self.unwritten:
-            partial = self.path.with_suffix(".partial")
-            save_file(self.unwritten, str(partial))
-            os.replace(partial, self.path)
+            save_file(self.unwritten, str(path))
             self.unwritten = {}
+        elif self.path is not None:
+            shutil.copyfile(self.path, path)
 
     def load(self, model: nn.Module) -> None:
         """Put the weights of the file into `model`."""
         model.load_state_dict(load_file(str(self.path)))
 
 
-__all__ = ["BEST_FILE", "TIES", "BestWeights"]
+def get_best_name(step: int | str) -> str:
+    """Name of the file with the weights of the evaluation after `step`."""
+    return f"best-{step}.safetensors"
+
+
+__all__ = ["OLD_BEST_FILE", "TIES", "BestWeights", "get_best_name"]

@@ -1,8 +1,8 @@
 """Checkpoints of a run: whole or absent, checked before they are read, and never more than wanted.
 
 A checkpoint is a folder `checkpoint-<step>` that was written under another name and renamed. It holds what Accelerate
-saves (weights as safetensors, optimizer and schedule states), the average of the weights, and `progress.json`
-with the counters of the loop and the hash of every other file.
+saves (weights as safetensors, optimizer and schedule states), the average of the weights, the weights of the best
+evaluation, and `progress.json` with the counters of the loop and the hash of every other file.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
+from .best import BestWeights, get_best_name
 from .ema import ExponentialMovingAverage
 
 
@@ -30,7 +31,7 @@ CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be resumed from: missing, incomplete, altered, or of another run."""
+    """A run that cannot go on: its checkpoint is missing, damaged or of another run, or its folder is in use."""
 
 
 class CheckpointFolder:
@@ -58,7 +59,7 @@ class CheckpointFolder:
             for path in self.output_dir.glob(f"{prefix}*"):
                 shutil.rmtree(path)
 
-    def save(self, progress: dict[str, Any], ema: ExponentialMovingAverage | None = None) -> Path:
+    def save(self, progress: dict[str, Any], ema: ExponentialMovingAverage | None, best: BestWeights) -> Path:
         """Write `checkpoint-<progress["step"]>`; called by all processes.
 
         Raises:
@@ -66,12 +67,16 @@ class CheckpointFolder:
         """
         final = self.output_dir / f"checkpoint-{progress['step']}"
         partial = self.output_dir / f"{BEING_WRITTEN}{final.name}"
+        has_best = progress["best_step"] >= 0
+        best_name = get_best_name(progress["best_step"])
         try:
             self.accelerator.save_state(str(partial))
             self.accelerator.wait_for_everyone()
             if self.accelerator.is_main_process:
                 if ema is not None:
                     ema.save(partial / EMA_FILE)
+                if has_best:
+                    best.write(partial / best_name)
                 _write_progress(partial, progress)
                 self._delete(final)
                 os.replace(partial, final)
@@ -82,6 +87,8 @@ class CheckpointFolder:
                 f"`{final.name}` could not be written to {self.output_dir}: {error}. "
                 f"The newest checkpoint is still whole ({newest}); free some space and start again to resume from it."
             ) from error
+        if has_best:
+            best.path = final / best_name
         if self.accelerator.is_main_process and self.total_limit is not None:
             # A later one is damaged (else the run had gone on from it) and must not take the place of an intact one.
             written = [path for path in self.list_newest_first() if get_step(path) <= progress["step"]]
@@ -90,13 +97,24 @@ class CheckpointFolder:
         self.accelerator.wait_for_everyone()
         return final
 
-    def replace_progress(self, path: Path, progress: dict[str, Any]) -> None:
-        """Give the checkpoint at `path` other counters, in one move; called by all processes."""
+    def replace_progress(self, path: Path, progress: dict[str, Any], best: BestWeights) -> None:
+        """Give the checkpoint at `path` other counters and best weights, in one move; called by all processes."""
+        best_name = get_best_name(progress["best_step"])
         if self.accelerator.is_main_process:
+            files = read_progress(path)["files"]
+            if best.unwritten:  # a file beside the old one, which counts until the new counters are in place
+                best.write(path / best_name)
+                files = {name: digest for name, digest in files.items() if not name.startswith("best-")}
+                files[best_name] = _compute_digest(path / best_name)
             partial = path / f"{BEING_WRITTEN}{PROGRESS_FILE}"
-            _write_json(partial, {**progress, "files": read_progress(path)["files"]})
+            _write_json(partial, {**progress, "files": files})
             os.replace(partial, path / PROGRESS_FILE)
+            for superseded in path.glob(get_best_name("*")):
+                if superseded.name not in files:
+                    superseded.unlink()
         self.accelerator.wait_for_everyone()
+        if (path / best_name).exists():
+            best.path = path / best_name
 
     def load(self, path: Path, ema: ExponentialMovingAverage | None = None) -> None:
         """Read the checkpoint at `path` into what the accelerator holds and into `ema`."""

@@ -6,6 +6,7 @@ that was killed at any moment and started again ends with the same bits as one t
 
 import importlib.util
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -21,17 +22,17 @@ from accelerate.utils import (
     broadcast_object_list,
     send_to_device,
 )
+from filelock import FileLock, Timeout
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from decahub.seeding import seed_everything
-
 from .arguments import LoopArguments
 from .batches import EpochBatches, iterate_batches
-from .best import BestWeights
+from .best import OLD_BEST_FILE, BestWeights, get_best_name
 from .checkpoint import CheckpointError, CheckpointFolder, read_progress
 from .ema import ExponentialMovingAverage
+from .fingerprint import find_differences, fingerprint_data, fingerprint_recipe
 from .progress import Progress
 from .train_log import EVALUATED, TermWindow, TrainLog, compute_means
 from .update_runner import UpdateRunner
@@ -41,6 +42,9 @@ from .updates import Update
 logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[PreTrainedModel], dict[str, float]]
+
+LOCK_FILE = ".run.lock"
+LOCK_SECONDS = 6.0  # a run that was killed holds its lock until its worker processes notice, up to five seconds
 
 
 @dataclass
@@ -88,7 +92,9 @@ def train(
     Every iteration takes the next batch and makes each update in order: forward, backward, clipping, optimizer,
     schedule. Checkpoints, `train_log.jsonl` and trackers go to `arguments.output_dir`. Started again with the same
     arguments, a killed run goes on from its newest checkpoint and ends with the same weights bit for bit (on a CPU),
-    provided that with worker processes the items of the dataset depend on (seed, epoch, index) alone.
+    provided that rows and batches draw from nothing but the global generators of Python, numpy and torch's CPU, which
+    are seeded for each batch. A folder belongs to one run: other arguments or other data are refused, and so is a
+    second run at the same time.
 
     What has a method `set_epoch` (dataset, `collate_fn`, a step) gets the number of each epoch before it begins.
 
@@ -106,16 +112,18 @@ def train(
 
     Raises:
         DivergenceError: If updates in a row, or the model's statistics, are not finite; the last checkpoint is kept.
-        CheckpointError: If there is no intact checkpoint to resume from, or it is of another run.
+        CheckpointError: If there is no intact checkpoint to resume from, it is of another run, or a run is in progress
+            in `output_dir`.
         OSError: If a checkpoint cannot be written.
     """
     updates = [updates] if isinstance(updates, Update) else list(updates)
     companions = dict(companions or {})
     _check_inputs(updates, train_dataset, arguments, companions, evaluate)
     loop = _Loop(model, updates, train_dataset, arguments, collate_fn, companions, evaluate)
-    loop.resume()
-    loop.run()
-    return loop.finish()
+    with loop.locked():
+        loop.resume()
+        loop.run()
+        return loop.finish()
 
 
 def _check_inputs(
@@ -125,6 +133,7 @@ def _check_inputs(
     companions: dict[str, nn.Module],
     evaluate: Evaluate | None,
 ) -> None:
+    arguments.check()
     if not updates or not all(isinstance(update, Update) for update in updates):
         raise TypeError(f"`updates` must hold at least one Update and nothing else; got {updates!r}.")
     if len(train_dataset) == 0:
@@ -158,7 +167,7 @@ class _Loop:
         self.batches = self._build_batches()
         self.num_steps = _count_steps(arguments, self.batches)
         self.runner = UpdateRunner(self.accelerator, model, companions, updates, arguments, self.num_steps)
-        self.bare_model = self.accelerator.unwrap_model(self.runner.model)
+        self.bare_model = self.runner.bare_model
         self.ema = None
         if arguments.ema_decay is not None:
             self.ema = ExponentialMovingAverage(self.bare_model, arguments.ema_decay, warmup=arguments.ema_warmup)
@@ -166,14 +175,11 @@ class _Loop:
             arguments.output_dir, self.accelerator, total_limit=arguments.save_total_limit
         )
         self.best = BestWeights(
-            arguments.output_dir,
-            arguments.metric_for_best_model,
-            arguments.greater_is_better,
-            arguments.best_model_ties,
+            arguments.metric_for_best_model, arguments.greater_is_better, arguments.best_model_ties
         )
         self.log = TrainLog(arguments.output_dir)
         self.window = TermWindow()
-        self.progress = Progress(settings=self._get_settings())
+        self.progress = Progress(settings=self._get_settings(), recipe=fingerprint_recipe(arguments))
         self.checkpoint = Path()
         self.seconds_since_log = 0.0
         self.rows_since_log = 0
@@ -209,9 +215,8 @@ class _Loop:
     def resume(self) -> None:
         """Clean the folder, and go back to the checkpoint that the arguments ask for."""
         if self.accelerator.is_main_process:
-            Path(self.arguments.output_dir).mkdir(parents=True, exist_ok=True)
             self.checkpoints.clean()
-        self.accelerator.wait_for_everyone()
+        self.progress.data = self._share(lambda: fingerprint_data(self.train_dataset))
         path = self.checkpoints.find(self.arguments.resume_from_checkpoint)
         if path is not None:
             self._load(path)
@@ -222,24 +227,84 @@ class _Loop:
 
     def _load(self, path: Path) -> None:
         saved = Progress.from_dict(read_progress(path))
-        expected = self.progress.settings
-        for name, value in saved.settings.items():
-            if expected.get(name) != value:
-                raise CheckpointError(
-                    f"`{name}` must be {value!r} as in {path}; got {expected.get(name)!r}. "
-                    "Start with the run's own arguments, or in another `output_dir`."
-                )
+        self._check_same_run(saved, path)
         if saved.step > self.num_steps:
             raise CheckpointError(
                 f"The run must have at least the {saved.step} steps of {path}; got {self.num_steps}. "
                 "Start with the run's own arguments, or in another `output_dir`."
             )
         self.checkpoints.load(path, self.ema)
+        self._find_best_weights(saved, path)
+        saved.recipe, saved.data = self.progress.recipe, self.progress.data  # absent from old checkpoints
         self.progress = saved
         self.checkpoint = path
         if saved.windows:
             self.window.restore(saved.windows[self.accelerator.process_index])
-        logger.info("Resumed from %s.", path)
+        if self._is_finished():
+            self._announce(f"{path.parent} is already finished at step {saved.step}; nothing to train.")
+        else:
+            self._announce(f"Resumed from step {saved.step} of {self.num_steps} ({path}).")
+
+    def _check_same_run(self, saved: Progress, path: Path) -> None:
+        differences = {
+            **find_differences(saved.recipe, self.progress.recipe),
+            **find_differences(saved.settings, self.progress.settings),
+        }
+        if saved.data not in ("", self.progress.data):
+            differences["train_dataset"] = (f"data {saved.data}", f"data {self.progress.data}")
+        if not differences:
+            return
+        (name, (old, new)), *others = differences.items()
+        also = f" ({len(others)} more differ: {', '.join(other for other, _ in others)})" if others else ""
+        raise CheckpointError(
+            f"`{name}` must be {old!r} as in {path}; got {new!r}{also}. "
+            "Start with the run's own arguments and data, or in another `output_dir`."
+        )
+
+    def _find_best_weights(self, saved: Progress, path: Path) -> None:
+        if not saved.best_metrics:
+            return
+        if saved.best_step >= 0:
+            self.best.path = path / get_best_name(saved.best_step)
+            return
+        saved.best_step, self.best.path = 0, path.parent / OLD_BEST_FILE
+        if not self.best.path.is_file():
+            raise CheckpointError(
+                f"`output_dir` must hold {OLD_BEST_FILE}, the best weights of the run; {path.parent} does not. "
+                "Restore the file, or start anew in another `output_dir`."
+            )
+
+    def _announce(self, text: str) -> None:
+        if self.accelerator.is_main_process:
+            tqdm.write(text, file=sys.stderr)
+
+    def _share(self, compute: Callable[[], Any]) -> Any:
+        """What `compute` returns in the main process, in all processes."""
+        return broadcast_object_list([compute() if self.accelerator.is_main_process else None])[0]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Context in which the run's folder belongs to this run; the main process holds the lock for all."""
+        folder = Path(self.arguments.output_dir)
+        lock = FileLock(folder / LOCK_FILE)
+
+        def acquire() -> bool:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=LOCK_SECONDS)
+            except Timeout:
+                return False
+            return True
+
+        if not self._share(acquire):
+            raise CheckpointError(
+                f"`output_dir` must be the folder of one run at a time; another process trains in {folder}. "
+                "Wait until it has finished, or choose another `output_dir`."
+            )
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _start_trackers(self) -> None:
         if self.arguments.report_to != "none":
@@ -268,8 +333,7 @@ class _Loop:
         # The trained weights are saved by now: an evaluation that fails costs no more than itself.
         if self.evaluate is not None and progress.evaluated_step != progress.step:
             self._evaluate(self.evaluate)
-            self.best.write()
-            self.checkpoints.replace_progress(self.checkpoint, progress.to_dict())
+            self.checkpoints.replace_progress(self.checkpoint, progress.to_dict(), self.best)
 
     def _run_epoch(self, epoch: int, first_step: int, bar: tqdm) -> None:
         self._announce_epoch(epoch)
@@ -299,12 +363,8 @@ class _Loop:
                 listener.set_epoch(epoch)
 
     def _fetch(self, rows: Iterator[Any], num_batches: int) -> list[Any]:
-        """Micro-batches of the next step; seeded as well, for datasets that draw from the global generators."""
-        batches = []
-        for number in range(num_batches):
-            seed_everything(self.arguments.seed, "batch", self.progress.step, number, self.accelerator.process_index)
-            batches.append(send_to_device(next(rows), self.accelerator.device))
-        return batches
+        """Micro-batches of the next step."""
+        return [send_to_device(next(rows), self.accelerator.device) for _ in range(num_batches)]
 
     def _count(self, started: float, num_rows: int) -> None:
         seconds = time.monotonic() - started
@@ -382,7 +442,7 @@ class _Loop:
         progress.evaluated_step = progress.step
         progress.evaluations_since_best += 1
         if self.best.is_better(progress.metrics, progress.best_metrics):
-            progress.best_metrics = progress.metrics
+            progress.best_metrics, progress.best_step = progress.metrics, progress.step
             progress.evaluations_since_best = 0
         self._report({f"{EVALUATED}{name}": value for name, value in progress.metrics.items()})
         progress.seconds += time.monotonic() - started
@@ -400,17 +460,16 @@ class _Loop:
     def _save(self) -> None:
         started = time.monotonic()
         self.progress.windows = self.window.gather(self.accelerator)
-        self.best.write()
-        self.checkpoint = self.checkpoints.save(self.progress.to_dict(), self.ema)
+        self.checkpoint = self.checkpoints.save(self.progress.to_dict(), self.ema, self.best)
         self.last_save_time = time.monotonic()
         self.progress.seconds += self.last_save_time - started
 
     def finish(self) -> TrainingResult:
-        """Put the wanted weights into the bare model and hand it out."""
+        """Load the best or averaged weights, if wanted, into the bare model and return it."""
         for tracker in self.accelerator.trackers:
             tracker.finish()
         model = self.accelerator.unwrap_model(self.runner.model, keep_fp32_wrapper=False)
-        if self.best.metric is not None:
+        if self.best.path is not None:
             self.best.load(model)
         elif self.ema is not None:
             self.ema.copy_to(model)
@@ -420,7 +479,7 @@ class _Loop:
             model=model,
             step=progress.step,
             epoch=progress.step / self.batches.steps_per_epoch,
-            metrics=progress.best_metrics if self.best.metric is not None else progress.metrics,
+            metrics=progress.best_metrics or progress.metrics,
             minutes=progress.seconds / 60,
             skipped_updates=progress.skipped_updates,
             checkpoint=self.checkpoint,

@@ -16,8 +16,11 @@ class Progress:
         evaluated_step (`int`): step of the last evaluation; -1 before the first.
         metrics (`dict[str, float]`): what it returned.
         best_metrics (`dict[str, float]`): scores of the evaluation with the best `metric_for_best_model` so far.
+        best_step (`int`): step of that evaluation; -1 before the first.
         evaluations_since_best (`int`): evaluations after that one.
         settings (`dict`): what must stay the same for the run to be continued exactly.
+        recipe (`dict`): the arguments that identify the run (`fingerprint_recipe`); empty in old checkpoints.
+        data (`str`): hash of the dataset (`fingerprint_data`); empty in old checkpoints.
         learning_rates (`dict[str, float]`): rate of each update's last run, by its name in the log.
         windows (`list`): sums and counts of the terms since the last line of the log, by process.
     """
@@ -29,8 +32,11 @@ class Progress:
     evaluated_step: int = -1
     metrics: dict[str, Any] = field(default_factory=dict)
     best_metrics: dict[str, Any] = field(default_factory=dict)
+    best_step: int = -1
     evaluations_since_best: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    data: str = ""
     learning_rates: dict[str, float] = field(default_factory=dict)
     windows: list[dict[str, list[float]]] = field(default_factory=list)
 

@@ -63,14 +63,21 @@ class UpdateRunner:
         self.model = accelerator.prepare(model)
         self.companions = {name: accelerator.prepare(module) for name, module in companions.items()}
         self.is_plain = accelerator.distributed_type in PLAIN_BACKENDS
-        prepared = [accelerator.prepare(update.optimizer) for update in updates]
-        self.optimizers = [optimizer.optimizer if self.is_plain else optimizer for optimizer in prepared]
+        self.bare_model = accelerator.unwrap_model(self.model)
+        self.bare_companions = {name: accelerator.unwrap_model(module) for name, module in self.companions.items()}
+        self.optimizers = [self._prepare_optimizer(update.optimizer) for update in updates]
         self.schedulers = []
         for update in updates:
             scheduler = update.scheduler
-            if callable(scheduler):
+            if callable(scheduler) and update.optimizer is not None:
                 scheduler = scheduler(update.optimizer, update.count_runs(num_steps))
             self.schedulers.append(None if scheduler is None else accelerator.prepare(scheduler))
+
+    def _prepare_optimizer(self, optimizer: Optimizer | None) -> Any:
+        if optimizer is None:
+            return None
+        prepared = self.accelerator.prepare(optimizer)
+        return prepared.optimizer if self.is_plain else prepared
 
     def run(self, batches: Sequence[Any], progress: Progress) -> dict[str, torch.Tensor]:
         """Make the updates of one iteration and return the terms to log, scalars on their device.
@@ -84,40 +91,53 @@ class UpdateRunner:
         for index, update in enumerate(self.updates):
             if progress.step % update.every == 0:
                 prefix = "" if len(self.updates) == 1 else f"{update.name or index}/"
-                progress.learning_rates[f"{prefix}learning_rate"] = float(self.optimizers[index].param_groups[0]["lr"])
+                optimizer = self.optimizers[index]
+                if optimizer is not None:
+                    progress.learning_rates[f"{prefix}learning_rate"] = float(optimizer.param_groups[0]["lr"])
                 for name, value in self._run_update(index, batches, progress).items():
                     terms[prefix + name] = value
         return terms
 
     def _run_update(self, index: int, batches: Sequence[Any], progress: Progress) -> dict[str, torch.Tensor]:
-        optimizer, scheduler = self.optimizers[index], self.schedulers[index]
-        optimizer.zero_grad()
-        terms = self._accumulate_gradients(index, batches, progress.step)
-        gradients = _get_gradients(optimizer)
-        terms["grad_norm"] = get_total_norm(gradients)
-        finite = self._is_finite_everywhere(terms["loss"] + terms["grad_norm"])
-        if finite:
-            limit = self.arguments.max_grad_norm
-            if limit is not None and terms["grad_norm"].item() > limit:
-                parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-                clip_grads_with_norm_(parameters, limit, terms["grad_norm"])
-            optimizer.step()
-            progress.consecutive_skips = 0
-        else:
+        update, optimizer, scheduler = self.updates[index], self.optimizers[index], self.schedulers[index]
+        if optimizer is not None:
+            optimizer.zero_grad()
+        terms = self._accumulate_terms(index, batches, progress.step)
+        if optimizer is not None:
+            terms["grad_norm"] = get_total_norm(_get_gradients(optimizer))
+        decisive = [terms[name] for name in ("loss", "grad_norm") if name in terms]
+        finite = not decisive or self._is_finite_everywhere(torch.stack(decisive).sum())
+        if not finite:
             self._skip(terms, progress)
+        elif optimizer is not None:
+            self._step(optimizer, terms["grad_norm"])
+            progress.consecutive_skips = 0
         if scheduler is not None:
             scheduler.step()  # also after a skip: the schedule depends on the step alone
+        if finite and update.after is not None:
+            with torch.no_grad():
+                update.after(self.bare_model, batches[-1], **self.bare_companions)
         return terms if finite else {}
 
-    def _accumulate_gradients(self, index: int, batches: Sequence[Any], step: int) -> dict[str, torch.Tensor]:
-        """Gradient of the mean of the micro-batches' losses, and the mean of each term."""
+    def _step(self, optimizer: Optimizer, grad_norm: torch.Tensor) -> None:
+        limit = self.arguments.max_grad_norm
+        if limit is not None and grad_norm.item() > limit:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            clip_grads_with_norm_(parameters, limit, grad_norm)
+        optimizer.step()
+
+    def _accumulate_terms(self, index: int, batches: Sequence[Any], step: int) -> dict[str, torch.Tensor]:
+        """The mean of each term over the micro-batches; with an optimizer, also the gradient of the mean loss."""
         means: dict[str, torch.Tensor] = {}
+        learns = self.optimizers[index] is not None
         for number, batch in enumerate(batches):
             seed_everything(self.arguments.seed, "update", index, step, number, self.accelerator.process_index)
             is_last = number == len(batches) - 1
-            with self._synchronized(is_last):
-                terms = check_terms(self.updates[index].step(self.model, batch, **self.companions))
-                self._run_backward(terms["loss"] / len(batches))
+            with self._synchronized(is_last), torch.set_grad_enabled(learns):
+                terms = self.updates[index].step(self.model, batch, **self.companions)
+                terms = check_terms(terms, with_gradients=learns)
+                if learns:
+                    self._run_backward(terms["loss"] / len(batches))
             for name, value in terms.items():
                 means[name] = means.get(name, 0) + value.detach() / len(batches)
         return means
@@ -147,17 +167,19 @@ class UpdateRunner:
     def _skip(self, terms: dict[str, torch.Tensor], progress: Progress) -> None:
         progress.skipped_updates += 1
         progress.consecutive_skips += 1
-        loss, norm = terms["loss"].item(), terms["grad_norm"].item()
-        logger.warning("Step %d is skipped: loss %g, gradient norm %g.", progress.step, loss, norm)
+        given = f"loss {terms['loss'].item():g}"
+        if "grad_norm" in terms:
+            given += f", gradient norm {terms['grad_norm'].item():g}"
+        logger.warning("Step %d is skipped: %s.", progress.step, given)
         if not self._is_finite_everywhere(_find_statistics_extreme(self.model, *self.companions.values())):
             raise DivergenceError(
                 f"Running statistics of the model must be finite; they are not after step {progress.step} "
-                f"(loss {loss:g}). Look for infinite values in the data; the last checkpoint is kept."
+                f"({given}). Look for infinite values in the data; the last checkpoint is kept."
             )
         if progress.consecutive_skips >= MAX_CONSECUTIVE_SKIPS:
             raise DivergenceError(
                 f"`loss` and its gradient must be finite; they were not in {progress.consecutive_skips} updates in a "
-                f"row up to step {progress.step} (loss {loss:g}, gradient norm {norm:g}). Lower `learning_rate` or "
+                f"row up to step {progress.step} ({given}). Lower `learning_rate` or "
                 "set `max_grad_norm`; the last checkpoint is kept."
             )
 

@@ -6,7 +6,7 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from decahub import TinyMimImageProcessor
-from decahub.data import SeededTransform, image_mixing, image_views
+from decahub.data import SeededTransform, image_mixing, image_views, seeded_random_state
 
 
 COLOR_ATOL = 1e-3  # on values up to 255: the same sums in another order
@@ -82,19 +82,19 @@ def test_bad_options_are_refused(options, message, processor):
         image_views.build_pair_transform(processor, **options)
 
 
-def test_mixing_depends_on_the_examples_alone():
+def test_mixing_draws_from_the_global_generators():
     examples = [{"pixel_values": torch.randn(3, 8, 8), "labels": index % 3} for index in range(4)]
     collate = image_mixing.build_collate(3, mixup_alpha=0.8, cutmix_alpha=1.0)
-    torch.manual_seed(1)
-    first = collate(examples)
-    torch.manual_seed(2)
-    state = torch.get_rng_state()
+    with seeded_random_state(1):
+        first = collate(examples)
+    with seeded_random_state(1):
+        again = collate(examples)
+    with seeded_random_state(2):
+        other = collate(examples)
 
-    again = collate(examples)
-
-    assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first["pixel_values"], again["pixel_values"])
     assert torch.equal(first["labels"], again["labels"])
+    assert not torch.equal(first["pixel_values"], other["pixel_values"])
     assert first["labels"].shape == (4, 3)
     torch.testing.assert_close(first["labels"].sum(1), torch.ones(4))
 

@@ -8,6 +8,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from decahub.data import InMemoryDataset, SeededTransform, seeded_random_state
+from decahub.seeding import derive_seed
+
+
+DRAWN = (0.38052780576693346, 0.21968678373237183, 0.9185271187717051)
+ORDER_SEED = 5740146499394323429
 
 
 def draw(row):
@@ -41,6 +46,14 @@ def test_draws_differ(seed, epoch, index, part):
     dataset.set_epoch(epoch)
 
     assert dataset[index][part] != SeededTransform([7, 7, 7], draw, seed=4)[1][part]
+
+
+def test_draws_of_a_seed_do_not_change():
+    # Published weights were trained with them.
+    with seeded_random_state(3, 1, 4):
+        drawn = random.random(), float(np.random.rand()), float(torch.rand((), dtype=torch.float64))
+    assert drawn == pytest.approx(DRAWN, rel=1e-12)
+    assert derive_seed(3, "order", 1) == ORDER_SEED
 
 
 def test_leaves_global_state_as_it_was():

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from conversion.checkpoint import CheckpointError
+from conversion.checkpoint import ConversionError
 from conversion.convert_drum_lm import convert_checkpoint, main, revert_state_dict
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from tests.tiny.drum_lm import build_bpe_tokenizer
@@ -174,7 +174,7 @@ def test_what_is_no_adapter_cannot_be_merged(language_model, tmp_path):
     convert_checkpoint(language_model, tmp_path / "ours")
 
     for checkpoint in (language_model, tmp_path / "ours"):
-        with pytest.raises(CheckpointError, match=f"`merge` needs an adapter; {checkpoint} holds none"):
+        with pytest.raises(ConversionError, match=f"`merge` needs an adapter; {checkpoint} holds none"):
             convert_checkpoint(checkpoint, tmp_path / "whole", merge=True)
 
     assert not (tmp_path / "whole").exists()
@@ -214,7 +214,7 @@ def test_adapters_that_would_score_otherwise_are_refused(peft_folder, tmp_path, 
     path = tmp_path / "peft" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
 
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(ConversionError, match=message):
         convert_checkpoint(tmp_path / "peft", tmp_path / "ours")
 
     assert not (tmp_path / "ours").exists()
@@ -255,7 +255,7 @@ def test_an_adapter_that_holds_weights_of_its_base_is_refused(embedding_adapter,
     embedding_adapter.save_pretrained(tmp_path / "peft")
 
     with pytest.raises(
-        CheckpointError, match="must not hold .*embed_tokens.base_layer.weight, .*save_embedding_layers"
+        ConversionError, match="must not hold .*embed_tokens.base_layer.weight, .*save_embedding_layers"
     ):
         convert_checkpoint(tmp_path / "peft", tmp_path / "ours")
 
@@ -263,14 +263,14 @@ def test_an_adapter_that_holds_weights_of_its_base_is_refused(embedding_adapter,
 def test_a_base_without_a_tokenizer_is_refused(peft_folder, tmp_path):
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(CheckpointError, match=r"must hold a tokenizer that transformers knows; .*empty"):
+    with pytest.raises(ConversionError, match=r"must hold a tokenizer that transformers knows; .*empty"):
         convert_checkpoint(peft_folder, tmp_path / "ours", base_model=str(tmp_path / "empty"))
 
 
 def test_an_adapter_without_safetensors_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
 
-    with pytest.raises(CheckpointError, match="`checkpoint` must hold adapter_model.safetensors"):
+    with pytest.raises(ConversionError, match="`checkpoint` must hold adapter_model.safetensors"):
         convert_checkpoint(tmp_path, tmp_path / "ours")
 
 
@@ -293,7 +293,7 @@ def test_the_command_line_tells_what_was_made(language_model, tmp_path, capsys):
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="`checkpoint` must be a .gguf file, or a folder with config.json"):
+    with pytest.raises(ConversionError, match="`checkpoint` must be a .gguf file, or a folder with config.json"):
         convert_checkpoint(tmp_path, tmp_path / "ours")
 
 
@@ -305,7 +305,7 @@ def test_a_missing_checkpoint_is_refused(tmp_path):
 def test_another_kind_of_adapter_is_refused(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
 
-    with pytest.raises(CheckpointError, match="`peft_type` must be LORA"):
+    with pytest.raises(ConversionError, match="`peft_type` must be LORA"):
         convert_checkpoint(tmp_path, tmp_path / "ours")
 
 
@@ -314,10 +314,10 @@ def test_an_adapter_whose_base_has_no_name_must_be_merged(tmp_path):
     model = DrumLmForCausalLM(build_config(adapter={"r": 2, "target_modules": "all-linear"}))
     model.save_pretrained(tmp_path / "model")
 
-    with pytest.raises(CheckpointError, match="Merge it first"):
+    with pytest.raises(ConversionError, match="Merge it first"):
         convert_checkpoint(tmp_path / "model", tmp_path / "theirs")
 
 
 def test_names_of_another_model_are_refused():
-    with pytest.raises(CheckpointError, match="must begin with 'backbone.'; model.norm.weight does not"):
+    with pytest.raises(ConversionError, match="must begin with 'backbone.'; model.norm.weight does not"):
         revert_state_dict({"model.norm.weight": torch.ones(2)}, DrumLmConfig())

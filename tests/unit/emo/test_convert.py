@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.reference_emo import ReferenceEmo
-from conversion.checkpoint import CheckpointError, find_changed_tensors, sha256_of, shapes_of
+from conversion.checkpoint import ConversionError, find_changed_tensors, sha256_of, shapes_of
 from conversion.convert_emo import (
     config_from_official,
     convert_state_dict,
@@ -253,28 +253,28 @@ def test_finds_the_weights(official, wrap, weights, place):
     ids=["absent", "list", "no-tensor", "empty", "mixed", "sparse"],
 )
 def test_refuses_what_is_no_state_dict(content, weights, message):
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(ConversionError, match=message):
         select_state_dict(content, weights)
 
 
 def test_refuses_a_missing_tensor(official):
     del official["stage3.1.qk.conv.bias"]
 
-    with pytest.raises(CheckpointError, match=r"missing: stage3\.1\.qk\.conv\.bias\. "):
+    with pytest.raises(ConversionError, match=r"missing: stage3\.1\.qk\.conv\.bias\. "):
         convert_state_dict(official, tiny_config())
 
 
 def test_refuses_an_unexpected_tensor(official):
     official["stage3.1.qk.norm.weight"] = torch.zeros(3)
 
-    with pytest.raises(CheckpointError, match=r"unexpected: stage3\.1\.qk\.norm\.weight\. "):
+    with pytest.raises(ConversionError, match=r"unexpected: stage3\.1\.qk\.norm\.weight\. "):
         convert_state_dict(official, tiny_config())
 
 
 def test_refuses_a_tensor_of_another_shape(official):
     official["head.weight"] = torch.zeros(7, 29)
 
-    with pytest.raises(CheckpointError, match=r"head\.weight \[7, 29\] instead of \[7, 28\]"):
+    with pytest.raises(ConversionError, match=r"head\.weight \[7, 29\] instead of \[7, 28\]"):
         convert_state_dict(official, tiny_config())
 
 
@@ -282,7 +282,7 @@ def test_way_back_refuses_a_missing_tensor(official):
     ours = convert_state_dict(official, tiny_config())
     del ours["classifier.bias"]
 
-    with pytest.raises(CheckpointError, match=r"EmoForImageClassification; missing: classifier\.bias"):
+    with pytest.raises(ConversionError, match=r"EmoForImageClassification; missing: classifier\.bias"):
         revert_state_dict(ours, tiny_config())
 
 
@@ -300,7 +300,7 @@ def test_detector_keeps_its_backbone():
 def test_refuses_a_detector_with_unknown_parts():
     official = {**fill_official(tiny_config(), BACKBONE), "keypoint_head.weight": torch.zeros(2)}
 
-    with pytest.raises(CheckpointError, match=r"unexpected: keypoint_head\.weight"):
+    with pytest.raises(ConversionError, match=r"unexpected: keypoint_head\.weight"):
         convert_state_dict(official, tiny_config())
 
 
@@ -308,31 +308,31 @@ def test_refuses_an_unknown_decode_head():
     official = fill_official(tiny_config(decode_head="pspnet"), SEGMENTATION)
     official = {name.replace("psp_modules", "ppm"): tensor for name, tensor in official.items()}
 
-    with pytest.raises(CheckpointError, match="one decode head of .*; found none"):
+    with pytest.raises(ConversionError, match="one decode head of .*; found none"):
         infer_config(official, head_dims=tiny_config().head_dims)
 
 
 def test_refuses_to_guess_head_sizes(official):
-    with pytest.raises(CheckpointError, match=r"`hidden_sizes` \[8, 12, 16, 28\].* Give `--head_dims`"):
+    with pytest.raises(ConversionError, match=r"`hidden_sizes` \[8, 12, 16, 28\].* Give `--head_dims`"):
         infer_config(official)
 
 
 def test_refuses_another_variant():
     official = describe_official(EmoConfig.from_variant("1m"))
 
-    with pytest.raises(CheckpointError, match="got '2m' .* which are those of '1m'"):
+    with pytest.raises(ConversionError, match="got '2m' .* which are those of '1m'"):
         infer_config(official, "2m")
 
 
 def test_refuses_blocks_of_different_widths(official):
     official["stage3.1.v.conv.weight"] = official["stage3.1.v.conv.weight"][:-1]
 
-    with pytest.raises(CheckpointError, match=r"one expansion ratio in stage3\.\*\.v\.conv\.weight; got 72 .* 47"):
+    with pytest.raises(ConversionError, match=r"one expansion ratio in stage3\.\*\.v\.conv\.weight; got 72 .* 47"):
         infer_config(official, head_dims=tiny_config().head_dims)
 
 
 def test_refuses_another_network():
-    with pytest.raises(CheckpointError, match=r"named like stage0\.0\.convs\.0\.0\.weight; it has none"):
+    with pytest.raises(ConversionError, match=r"named like stage0\.0\.convs\.0\.0\.weight; it has none"):
         infer_config({"conv1.weight": torch.zeros(4, 3, 7, 7)})
 
 

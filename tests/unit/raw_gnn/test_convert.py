@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import AutoFeatureExtractor
 
 import decahub  # noqa: F401 (the Auto classes know our models then)
-from conversion.checkpoint import CheckpointError, find_changed_tensors, sha256_of
+from conversion.checkpoint import ConversionError, find_changed_tensors, sha256_of
 from conversion.convert_raw_gnn import (
     build_official_shapes,
     convert_state_dict,
@@ -157,7 +157,7 @@ def without(name: str):
 def test_refuses_what_is_no_complete_state_dict(official, damage, message):
     damage(official)
 
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(ConversionError, match=message):
         convert_state_dict(official)
 
 
@@ -165,7 +165,7 @@ def test_refuses_a_state_dict_of_another_class(official):
     ours = convert_state_dict(official)
     ours["raw_gnn.aggregators.0.recurrent.extra"] = torch.ones(1)
 
-    with pytest.raises(CheckpointError, match=r"unexpected: raw_gnn\.aggregators\.0\.recurrent\.extra"):
+    with pytest.raises(ConversionError, match=r"unexpected: raw_gnn\.aggregators\.0\.recurrent\.extra"):
         revert_state_dict(ours)
 
 
@@ -179,7 +179,7 @@ def test_refuses_a_state_dict_of_another_class(official):
     ],
 )
 def test_refuses_what_holds_no_state_dict(checkpoint, message):
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(ConversionError, match=message):
         select_state_dict(checkpoint)
 
 

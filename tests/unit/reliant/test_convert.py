@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from conversion.checkpoint import CheckpointError, find_changed_tensors
+from conversion.checkpoint import ConversionError, find_changed_tensors
 from conversion.convert_reliant import (
     check_name_map,
     convert_discriminators,
@@ -200,12 +200,12 @@ def test_command_runs_nothing_that_a_file_brings(place, tmp_path):
 
 
 def test_refuses_a_proxy_for_a_teacher():
-    with pytest.raises(CheckpointError, match="`proxy` must be left out for a gcn teacher"):
+    with pytest.raises(ConversionError, match="`proxy` must be left out for a gcn teacher"):
         infer_config(fill_state_dict(GCN), has_proxy=True)
 
 
 def test_refuses_known_labels_without_a_place():
     official = fill_state_dict(SGC)
 
-    with pytest.raises(CheckpointError, match=r"have a place for `classifier\.known_labels`"):
+    with pytest.raises(ConversionError, match=r"have a place for `classifier\.known_labels`"):
         convert_state_dict(official, infer_config(official, True), known_labels=torch.zeros(NUM_NODES).long())

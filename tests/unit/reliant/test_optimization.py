@@ -45,12 +45,14 @@ def build_student(variant: str, **fields):
 def run_epochs(model, batch, companions, updates, num_epochs: int = 3) -> list[dict[str, float]]:
     log = []
     for epoch in range(num_epochs):
-        for index, (optimizer, step, _) in enumerate(updates):
+        for index, (optimizer, step, _, after) in enumerate(updates):
             torch.manual_seed(100 * epoch + index)
             optimizer.zero_grad()
             terms = step(model, batch, **companions)
             terms["loss"].backward()
             optimizer.step()
+            if after is not None:
+                after(model, batch, **companions)
             log.append({name: value.item() for name, value in terms.items()})
     return log
 
@@ -114,20 +116,20 @@ def test_without_fairness_groups_are_not_looked_at():
 def test_updates_come_in_the_order_of_an_epoch(variant, fields, names):
     *_, updates = build_student(variant, **fields)
 
-    assert [name for _, _, name in updates] == names
+    assert [name for _, _, name, _ in updates] == names
 
 
 @by_variant
 def test_every_parameter_learns_from_exactly_one_update(variant):
     model, batch, companions, updates = build_student(variant)
     owned = [
-        parameter for optimizer, _, _ in updates for group in optimizer.param_groups for parameter in group["params"]
+        parameter for optimizer, *_ in updates for group in optimizer.param_groups for parameter in group["params"]
     ]
     modules = nn.ModuleList([model, *companions.values()])
 
     assert {id(parameter) for parameter in owned} == {id(parameter) for parameter in modules.parameters()}
     assert len(owned) == len({id(parameter) for parameter in owned})
-    for optimizer, step, _ in updates:
+    for optimizer, step, *_ in updates:
         optimizer.zero_grad()
         step(model, batch, **companions)["loss"].backward()
         assert all(parameter.grad is not None for group in optimizer.param_groups for parameter in group["params"])
@@ -163,7 +165,7 @@ def test_model_keeps_the_mean_of_the_proxy():
 
 def test_proxy_step_widens_the_gap():
     model, batch, companions, updates = build_student("kd-sgc", proxy_mode="learnable", fairness_weight=1.0)
-    optimizer, step, _ = updates[1]
+    optimizer, step, *_ = updates[1]
     model.eval()
 
     penalties = []
@@ -316,7 +318,7 @@ def test_training_loop_takes_the_updates(variant, tmp_path):
 
     train(
         model,
-        [Update(optimizer, step, name=name) for optimizer, step, name in updates],
+        [Update(**update._asdict()) for update in updates],
         [batch],
         arguments,
         companions=companions,

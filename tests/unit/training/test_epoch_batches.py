@@ -1,8 +1,12 @@
 """Which rows make which batch: each once, in equal shares, and the same whatever the division and the first step."""
 
-import pytest
+import random
 
-from decahub.training.batches import EpochBatches
+import numpy as np
+import pytest
+import torch
+
+from decahub.training.batches import EpochBatches, iterate_batches
 
 
 def list_batches(epoch: int = 0, first_step: int = 0, **options) -> list[list[int]]:
@@ -58,7 +62,63 @@ def test_processes_share_the_last_rows_evenly():
     assert [[len(batch) for batch in batches] for batches in ranks] == [[4, 4, 4], [4, 4, 4]]
     rows = flatten(ranks[0]) + flatten(ranks[1])
     assert sorted(set(rows)) == list(range(23))
-    assert len(rows) == 24  # one row is used twice
+    assert len(rows) == 24
+    assert ranks[1][-1][-1] == ranks[0][0][0]  # the first row of the epoch, once more
+
+
+def test_one_row_is_shared_by_all_processes():
+    assert [list_batches(num_rows=1, num_processes=3, rank=rank) for rank in range(3)] == [[[0]]] * 3
+
+
+def test_missing_rows_are_taken_from_the_beginning_in_order():
+    ranks = [list_batches(num_rows=6, num_processes=4, rank=rank, drop_last=False) for rank in range(4)]
+
+    order = flatten(flatten(ranks))[:6]
+    assert flatten(flatten(ranks)) == order + order[:2]
+
+
+class Drawing:
+    """Rows, and a collator, that draw from the global generators."""
+
+    def __len__(self):
+        return 23
+
+    def __getitem__(self, index):
+        return index, torch.rand(()).item(), random.random()
+
+    def collate(self, rows):
+        return rows, float(np.random.rand()), torch.rand(()).item()
+
+
+def iterate_draws(epoch=0, first_step=0, num_workers=0, **options):
+    batches = EpochBatches(23, 4, accumulation_steps=2, drop_last=False, **options)
+    batches.set_position(epoch, first_step)
+    return list(iterate_batches(Drawing(), batches, collate_fn=Drawing().collate, num_workers=num_workers))
+
+
+def test_draws_are_the_same_in_workers_and_from_any_step():
+    expected = iterate_draws(epoch=1)
+
+    assert iterate_draws(epoch=1, num_workers=2) == expected
+    assert iterate_draws(epoch=1, first_step=2) == expected[4:]
+    assert iterate_draws(epoch=1, first_step=1, num_workers=2) == expected[2:]
+
+
+def test_draws_differ_between_batches_epochs_seeds_and_processes():
+    runs = [iterate_draws(), iterate_draws(epoch=1), iterate_draws(seed=1)]
+    runs += [iterate_draws(num_processes=2, rank=rank) for rank in range(2)]
+    draws = [batch[1] for run in runs for batch in run]
+
+    shared = len(iterate_draws(num_processes=2))  # whose keys are those of a run with one process
+    assert len(set(draws)) == len(draws) - shared
+
+
+def test_global_state_is_left_alone():
+    state = torch.get_rng_state()
+
+    iterate_draws()
+
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize(

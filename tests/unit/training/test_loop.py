@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from decahub.training import DivergenceError, LoopArguments, Update, train
 from decahub.training.batches import EpochBatches
 from decahub.training.ema import ExponentialMovingAverage
+from decahub.training.updates import call_model
 from tests.tiny.training import NUM_FEATURES, NUM_LABELS, ToyRows, build_model, compute_loss
 
 
@@ -222,6 +223,82 @@ def test_draws_differ_between_steps_batches_and_updates_but_not_between_runs(row
     assert len(set(draws)) == 12  # three steps of two updates of two micro-batches
 
 
+# Updates without a step, without an optimizer, and what follows them
+
+
+class ModelWithTerms(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = build_model(dropout=0.0)
+
+    def forward(self, features, labels):
+        logits = self.model(features)
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits, "entropy": logits.exp().mean(), "cache": 3}
+
+
+def test_model_is_called_by_default_and_its_scalars_are_logged(rows, build_arguments):
+    model, expected = ModelWithTerms(), ModelWithTerms()
+    update = Update(torch.optim.SGD(model.parameters(), lr=0.1))
+    other = Update(
+        torch.optim.SGD(expected.parameters(), lr=0.1), lambda model, batch: {"loss": model(**batch)["loss"]}
+    )
+
+    result = train(model, update, rows, build_arguments(max_steps=3))
+    train(expected, other, rows, build_arguments(max_steps=3, output_dir=str(result.train_log.parent / "other")))
+
+    assert {"loss", "entropy", "grad_norm"} <= read_log(result)[0].keys() - {"logits", "cache"}
+    torch.testing.assert_close(get_state(model), get_state(expected), rtol=0, atol=0)
+
+
+def test_after_follows_each_update_that_was_made(rows, build_arguments):
+    calls = []
+
+    def after(model, batch, rival):
+        calls.append((len(batch["labels"]), type(rival), torch.is_grad_enabled()))
+
+    model, rival = build_model(), nn.Linear(1, 1)
+    step = spoil({1, 4})
+    update = build_update(model, lambda model, batch, rival: step(model, batch), after=after)
+
+    train(model, update, rows, build_arguments(gradient_accumulation_steps=2), companions={"rival": rival})
+
+    assert calls == [(8, nn.Linear, False)] * 4  # of 6: calls 1 and 4 spoiled steps 0 and 2
+
+
+def test_update_without_optimizer_has_no_gradients_and_changes_nothing(rows, build_arguments, tmp_path):
+    modes, calls = [], []
+
+    def measure(model, batch):
+        modes.append(torch.is_grad_enabled())
+        return {"mean": model(batch["features"]).mean()}
+
+    def count(model, batch):
+        calls.append(1)
+
+    results = []
+    for name, number in {"with": 1, "without": 0}.items():
+        model = build_model()
+        model.norm = nn.Identity()  # which would keep statistics of a further forward pass
+        observer = Update(step=measure, every=2, name="observer", after=count)
+        arguments = build_arguments(output_dir=str(tmp_path / name), max_grad_norm=1e-3)
+        results.append(train(model, [build_update(model, name="model"), *[observer] * number], rows, arguments))
+
+    assert modes == [False] * 3
+    assert len(calls) == 3
+    torch.testing.assert_close(get_state(results[0].model), get_state(results[1].model), rtol=0, atol=0)
+    assert "observer/mean" in read_log(results[0])[0]
+    assert not any(name.startswith("observer/") for name in read_log(results[0])[1])
+
+
+def test_update_without_optimizer_is_skipped_where_its_loss_is_not_finite(rows, build_arguments):
+    calls = []
+    update = Update(step=lambda model, batch: {"loss": torch.tensor(float("nan"))}, after=lambda *_: calls.append(1))
+
+    result = train(build_model(), update, rows, build_arguments(max_steps=2))
+
+    assert (result.skipped_updates, calls) == (2, [])
+
+
 # Lengths
 
 
@@ -246,8 +323,8 @@ def test_number_of_steps(num_rows, options, steps, build_arguments):
     assert result.step == steps
 
 
-def test_workers_prepare_the_same_batches(rows, build_arguments, tmp_path):
-    states = []
+def test_workers_prepare_the_same_batches(build_arguments, tmp_path):
+    states, rows = [], ToyRows(num_rows=23, noise=0.1)
     for workers in (0, 2):
         model = build_model()
         arguments = build_arguments(output_dir=str(tmp_path / str(workers)), dataloader_num_workers=workers)
@@ -502,6 +579,23 @@ def test_refuses_no_update(rows, build_arguments):
         train(build_model(), [], rows, build_arguments())
 
 
+def test_refuses_model_without_named_outputs_and_without_step(rows, build_arguments):
+    model = build_model()
+    model.forward = lambda features, labels: features.sum()
+    update = Update(torch.optim.SGD(model.parameters()))
+
+    with pytest.raises(TypeError, match="The model must return a mapping such as a `ModelOutput`; got Tensor"):
+        train(model, update, rows, build_arguments())
+
+
+def test_refuses_arguments_that_were_changed_afterwards(rows, build_arguments):
+    arguments, model = build_arguments(), build_model()
+    arguments.per_device_train_batch_size = -5
+
+    with pytest.raises(ValueError, match="`per_device_train_batch_size` must be positive; got -5"):
+        train(model, build_update(model), rows, arguments)
+
+
 def test_refuses_no_row(build_arguments):
     model = build_model()
 
@@ -538,8 +632,11 @@ def test_refuses_score_that_evaluation_lacks(rows, build_arguments):
         ({"optimizer": 3}, TypeError, "`optimizer` must be a torch.optim.Optimizer; got int"),
         ({"step": 3}, TypeError, "`step` must be a function of .*; got 3"),
         ({"every": 0}, ValueError, "`every` must be at least 1; got 0"),
+        ({"after": 3}, TypeError, "`after` must be a function of .*; got 3"),
+        ({"optimizer": None, "step": call_model}, ValueError, "`optimizer` or `step` must be given; got neither"),
+        ({"optimizer": None, "scheduler": print}, ValueError, "`scheduler` must come with an `optimizer`; got none"),
     ],
-    ids=["optimizer", "step", "every"],
+    ids=["optimizer", "step", "every", "after", "nothing", "scheduler"],
 )
 def test_refuses_update(options, error, message):
     optimizer = torch.optim.SGD(build_model().parameters(), lr=0.1)

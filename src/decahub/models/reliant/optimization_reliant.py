@@ -7,7 +7,7 @@ graph: `node_features`, `edge_index`, `labels`, `train_mask`, and as far as the 
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -49,6 +49,15 @@ RECIPES = {
         "weight_decay": 5e-4,
     },
 }
+
+
+class ReliantUpdate(NamedTuple):
+    """Arguments of one `decahub.training.Update`: `after(model, batch, **companions)` follows each update."""
+
+    optimizer: torch.optim.Optimizer
+    step: Callable[..., Terms]
+    name: str
+    after: Callable[..., None] | None = None
 
 
 def teacher_step(model: nn.Module, batch: Batch, **companions: nn.Module) -> Terms:
@@ -213,11 +222,11 @@ def build_updates(
     proxy_learning_rate: float | None = None,
     discriminator_learning_rate: float | None = None,
     weight_decay: float | None = None,
-) -> list[tuple[torch.optim.Optimizer, Callable[..., Terms], str]]:
+) -> list[ReliantUpdate]:
     """Optimizers and their steps, in the order of an epoch.
 
-    The model's `proxy_mean` follows the proxy from here on: it is set now, and after each step of the proxy's
-    optimizer, so that an evaluation between two epochs reads the right mean.
+    The model's `proxy_mean` follows the proxy: it is set now, and by `after` once the proxy was updated, so that an
+    evaluation between two epochs reads the right mean.
 
     Args:
         config ([`ReliantConfig`]): of the student.
@@ -231,7 +240,7 @@ def build_updates(
         weight_decay (`float`, *optional*): of all three.
 
     Returns:
-        `list` of tuples of an Adam optimizer, its step and a name.
+        `list[ReliantUpdate]`: an Adam optimizer, its step, a name and what follows the update, if anything.
 
     Raises:
         ValueError: If a companion or the training graph is missing.
@@ -249,7 +258,7 @@ def build_updates(
     def build_optimizer(parameters: list[nn.Parameter], rate: str) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=rates[rate], weight_decay=rates["weight_decay"])
 
-    updates: list[tuple[torch.optim.Optimizer, Callable[..., Terms], str]] = []
+    updates: list[ReliantUpdate] = []
     student = list(model.parameters())
     if config.framework == "akd":
         projection = companions["discriminators"].projection
@@ -257,14 +266,18 @@ def build_updates(
         student += own
         judges = [p for p in companions["discriminators"].parameters() if all(p is not other for other in own)]
         optimizer = build_optimizer(judges, "discriminator_learning_rate")
-        updates.append((optimizer, partial(discriminator_step, config=config), "discriminators"))
-    updates.append((build_optimizer(student, "learning_rate"), partial(student_step, config=config), "student"))
+        updates.append(ReliantUpdate(optimizer, partial(discriminator_step, config=config), "discriminators"))
+    optimizer = build_optimizer(student, "learning_rate")
+    updates.append(ReliantUpdate(optimizer, partial(student_step, config=config), "student"))
     if config.proxy_mode == "learnable" and config.fairness_weight > 0:
-        proxy = companions["proxy"]
-        optimizer = build_optimizer(list(proxy.parameters()), "proxy_learning_rate")
-        optimizer.register_step_post_hook(lambda *_: model.reliant.set_proxy_mean(proxy()))
-        updates.append((optimizer, partial(proxy_step, config=config), "proxy"))
+        optimizer = build_optimizer(list(companions["proxy"].parameters()), "proxy_learning_rate")
+        updates.append(ReliantUpdate(optimizer, partial(proxy_step, config=config), "proxy", keep_proxy_mean))
     return updates
+
+
+def keep_proxy_mean(model: nn.Module, batch: Batch, proxy: nn.Module, **companions: nn.Module) -> None:
+    """Give the model the mean of the proxy, which it reads in evaluation."""
+    model.reliant.set_proxy_mean(proxy())
 
 
 def check_companions(config: ReliantConfig, companions: Mapping[str, nn.Module] | None) -> dict[str, nn.Module]:
@@ -293,6 +306,7 @@ def keep_training_state(
 
 __all__ = [
     "RECIPES",
+    "ReliantUpdate",
     "build_companions",
     "build_updates",
     "discriminator_step",
