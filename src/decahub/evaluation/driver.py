@@ -34,7 +34,7 @@ def evaluate_model(
             go through `decahub.data.select_split(graphs, "test/0")` first.
         task (`str`): A key of `decahub.registry.TASKS`.
         batch_size (`int`, *optional*, defaults to 32): Rows per forward pass; graphs go one by one.
-        limit (`int`, *optional*): Measure a sample of this many rows, or nodes: always the same, balanced over classes.
+        limit (`int`, *optional*): Measure a sample of this many rows, or nodes, balanced over classes.
         label_names (`Sequence[str]`, *optional*): Classes of the dataset in the order of their ids; by default those
             of its column of class ids.
         train_dataset (`datasets.Dataset`, *optional*): Training split, for tasks that fit a probe on it.

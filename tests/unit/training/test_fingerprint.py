@@ -103,7 +103,7 @@ CHANGES = {
     "tensor": (lambda: torch.arange(9), lambda: torch.arange(9).flip(0)),
     "sparse": (lambda: [torch.eye(4).to_sparse()], lambda: [(2 * torch.eye(4)).to_sparse()]),
     "roll": (lambda: [Roll(np.zeros(3))], lambda: [Roll(np.ones(3))]),
-    "bytes": (lambda: [{"midi": b"abc"}], lambda: [{"midi": b"abd"}]),
+    "bytes": (lambda: [{"midi": b"abc"}], lambda: [{"midi": b"abx"}]),
 }
 
 
