@@ -8,8 +8,9 @@ from typing import Any
 from huggingface_hub.utils import validate_repo_id
 
 from decahub.data.catalog import DATASETS, DatasetEntry
-from decahub.registry import METHODS, PUBLIC_NAMES, Method, ModelEntry
+from decahub.registry import METHODS, Method, ModelEntry
 
+from .flattening import get_class_reference
 from .folder import CONFIG, TRAINING_MINUTES, read_evaluation, read_json, read_recipe, read_train_log
 from .split_results import SplitResults, read_split_results
 
@@ -223,8 +224,3 @@ def find_method(config: dict[str, Any]) -> tuple[Method, ModelEntry]:
     if model_type not in entries:
         raise ValueError(f"`model_type` in config.json must be one of {', '.join(entries)}; got {model_type!r}.")
     return entries[model_type]
-
-
-def get_class_reference(class_name: str) -> str:
-    """A class of a room as `auto_map` names it: `<module>.<class>`."""
-    return f"{PUBLIC_NAMES[class_name].rsplit('.', 1)[-1]}.{class_name}"
