@@ -20,7 +20,7 @@ from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from decahub import EmoConfig, EmoForImageClassification, EmoImageProcessor
 from decahub.data import InMemoryDataset, SeededTransform, image_classification, load_dataset
 from decahub.evaluation import evaluate_model, write_comparison, write_json
-from decahub.models.emo.optimization_emo import build_parameter_groups
+from decahub.models.emo.optimization import build_parameter_groups
 from decahub.training import (
     LoopArguments,
     Update,

@@ -22,7 +22,7 @@ from decahub import load_metric
 from decahub.data import load_dataset
 from decahub.evaluation import evaluate_nodes, write_json
 from decahub.evaluation.tasks import gather_nodes
-from decahub.models.reliant.knowledge_reliant import TeacherKnowledge
+from decahub.models.reliant.knowledge import TeacherKnowledge
 from decahub.training import argument, load_recipe, train
 
 

@@ -13,9 +13,9 @@ from torch.nn.utils import clip_grad_norm_
 from conversion.convert_emo import config_from_official
 from conversion.layouts_emo import build_name_map
 from decahub import EmoBackbone, EmoConfig, EmoImageProcessor, EmoImageProcessorPil
-from decahub.models.emo.block_emo import EmoInvertedResidualBlock
-from decahub.models.emo.optimization_emo import build_parameter_groups, compute_learning_rate
-from decahub.models.emo.windows_emo import EmoWindows
+from decahub.models.emo.block import EmoInvertedResidualBlock
+from decahub.models.emo.optimization import build_parameter_groups, compute_learning_rate
+from decahub.models.emo.windows import EmoWindows
 from tests.parity.emo_models import (
     CLASSIFICATION,
     FLOAT32,

@@ -9,8 +9,8 @@ from torch.nn import functional
 from transformers.utils import logging
 
 from decahub import EmoBackbone, EmoForImageClassification, EmoForSemanticSegmentation, EmoModel
-from decahub.models.emo.layers_emo import EmoDropPath
-from decahub.models.emo.windows_emo import EmoWindows
+from decahub.models.emo.layers import EmoDropPath
+from decahub.models.emo.windows import EmoWindows
 from tests.tiny.emo import tiny_config
 
 
@@ -202,7 +202,7 @@ def test_padding_takes_part_unless_it_is_masked(implementation):
 
 
 def test_says_once_that_padding_makes_over_half_the_keys(caplog):
-    logger = "decahub.models.emo.block_emo"
+    logger = "decahub.models.emo.block"
     model = build(window_sizes=[7, 7, 7, 7])
     logging.warning_once.cache_clear()
     with caplog.at_level("WARNING", logger=logger):

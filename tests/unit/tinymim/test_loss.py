@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from decahub import TinyMimConfig
-from decahub.models.tinymim.loss_tinymim import compute_classification_loss, compute_segmentation_loss
+from decahub.models.tinymim.loss import compute_classification_loss, compute_segmentation_loss
 
 
 NUM_LABELS = 5

@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from decahub import TinyMimBackbone, TinyMimForImageClassification, TinyMimForPreTraining, TinyMimModel
-from decahub.models.tinymim.layers_tinymim import compute_drop_path_rates, drop_path
-from decahub.models.tinymim.position_embeddings_tinymim import build_position_embeddings, resize_position_embeddings
-from decahub.models.tinymim.vit_weights_tinymim import from_vit
+from decahub.models.tinymim.layers import compute_drop_path_rates, drop_path
+from decahub.models.tinymim.position_embeddings import build_position_embeddings, resize_position_embeddings
+from decahub.models.tinymim.vit_weights import from_vit
 from tests.tiny.tinymim import GRID, HEIGHT, NUM_TOKENS, WIDTH, tiny_config, tiny_pixels
 
 

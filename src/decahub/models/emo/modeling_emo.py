@@ -28,11 +28,11 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .block_emo import EmoInvertedResidualBlock, EmoWindowAttention
+from .block import EmoInvertedResidualBlock, EmoWindowAttention
 from .configuration_emo import EmoConfig
-from .decode_heads_emo import DECODE_HEADS, EmoAuxiliaryHead, EmoPixelClassifier
-from .layers_emo import EmoConvolutionLayer, build_norm
-from .loss_emo import compute_classification_loss, compute_segmentation_loss
+from .decode_heads import DECODE_HEADS, EmoAuxiliaryHead, EmoPixelClassifier
+from .layers import EmoConvolutionLayer, build_norm
+from .loss import compute_classification_loss, compute_segmentation_loss
 
 
 PIXEL_CLASSIFIER_STD = 0.01  # of the authors' decode heads

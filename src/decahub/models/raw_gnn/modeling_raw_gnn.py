@@ -22,8 +22,8 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_raw_gnn import RawGnnConfig
-from .path_aggregator_raw_gnn import RawGnnInputProjection, RawGnnPathAggregator, RawGnnRecurrence
-from .walks_raw_gnn import prepare_walk_graph, sample_paths
+from .path_aggregator import RawGnnInputProjection, RawGnnPathAggregator, RawGnnRecurrence
+from .walks.sampling import prepare_walk_graph, sample_paths
 
 
 IGNORE_INDEX = -100

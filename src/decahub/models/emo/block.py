@@ -12,7 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 
 from .configuration_emo import EmoConfig
-from .layers_emo import (
+from .layers import (
     EmoConvolutionLayer,
     EmoDropPath,
     EmoPointwiseLinear,
@@ -21,7 +21,7 @@ from .layers_emo import (
     build_norm,
     fold_norm_before,
 )
-from .windows_emo import EmoWindows
+from .windows import EmoWindows
 
 
 logger = logging.get_logger(__name__)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 from transformers.utils import logging
 
-from .adjacency_reliant import to_full_precision
+from .adjacency import to_full_precision
 from .configuration_reliant import ReliantConfig
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .adjacency_reliant import Adjacency, to_full_precision
+from .adjacency import Adjacency, to_full_precision
 from .configuration_reliant import ReliantConfig
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from .configuration_emo import EmoConfig
-from .layers_emo import EmoConvolutionLayer
+from .layers import EmoConvolutionLayer
 
 
 DEEPLAB_DILATIONS = (1, 12, 24, 36)

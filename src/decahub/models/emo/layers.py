@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers.activations import ACT2FN, SiLUActivation
 
 from .configuration_emo import EmoConfig
-from .depthwise_emo import EmoDepthwiseConvolution
+from .depthwise import EmoDepthwiseConvolution
 
 
 HEAD_BATCH_NORM_EPS = 1e-5

@@ -15,8 +15,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_tinymim import TinyMimConfig
-from .position_embeddings_tinymim import resize_position_embeddings
-from .relative_position_tinymim import build_relative_position_index, num_relative_positions
+from .position_embeddings import resize_position_embeddings
+from .relative_position import build_relative_position_index, num_relative_positions
 
 
 def compute_drop_path_rates(config: TinyMimConfig) -> list[float]:
