@@ -100,7 +100,8 @@ def _rewrite_imports(module: Module, root: Path) -> tuple[bytes, list[Module]]:
             "relative import must begin its line: transformers looks for them line by line, in texts as well."
         )
     for node, target in sorted(zip(imports, targets, strict=True), key=lambda item: -item[0].lineno):
-        start, end = (line_starts[part.lineno - 1] + part.col_offset for part in (node, node.names[0]))
+        start = line_starts[node.lineno - 1] + node.col_offset
+        end = line_starts[node.names[0].lineno - 1] + node.names[0].col_offset
         flat = f"from .{_join_flat(target)} import".encode()
         head = re.sub(rb"\Afrom\b.*?\bimport\b", flat, content[start:end], flags=re.DOTALL)
         content = content[:start] + head + content[end:]
@@ -110,15 +111,14 @@ def _rewrite_imports(module: Module, root: Path) -> tuple[bytes, list[Module]]:
 def _find_relative_imports(tree: ast.Module, path: Path) -> Iterator[ast.ImportFrom]:
     for node in ast.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield node
+        elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
-            if node.level:
-                yield node
-                continue
         if any(name.split(".")[0] == "decahub" for name in names):
             raise ValueError(
-                f"{path}:{node.lineno}: a room must not import decahub absolutely; got {', '.join(names)!r}. "
-                "Use a relative import of the room or of `..shared`."
+                f"{path}: a room must not import decahub absolutely; got {', '.join(names)!r}. Use a relative import "
+                "of the room or of `..shared`."
             )
 
 

@@ -9,7 +9,6 @@ from torch import nn
 from benchmarks.reliant import CREDIT, build_batch
 from decahub import ReliantForNodeClassification
 from decahub.models.reliant.discriminators import ReliantDiscriminators
-from decahub.models.reliant.loss import compute_node_loss
 from decahub.models.reliant.optimization import (
     RECIPES,
     build_companions,
@@ -18,6 +17,7 @@ from decahub.models.reliant.optimization import (
     teacher_step,
 )
 from decahub.models.reliant.proxy import ReliantProxy
+from decahub.models.shared.losses import compute_node_loss
 from decahub.training.arguments import LoopArguments
 from decahub.training.loop import train
 from decahub.training.updates import Update

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from .graph_inputs import merge_graphs, read_graph
+from ..shared.graph_inputs import merge_graphs, read_graph
 from .walks.sampling import WalkGraph, sample_walks, transition_probabilities
 
 

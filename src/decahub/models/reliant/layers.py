@@ -11,11 +11,9 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ..shared.ignore_index import IGNORED_CLASS
 from .adjacency import Adjacency, to_full_precision
 from .configuration_reliant import ReliantConfig
-
-
-UNKNOWN_LABEL = -100
 
 
 class ReliantModule(nn.Module):
@@ -199,7 +197,7 @@ class ReliantLabelPropagation(ReliantModule):
         self.node_balance = None
         if config.num_nodes is not None:
             self.node_balance = nn.Parameter(torch.zeros(config.num_nodes, 1))
-            self.register_buffer("known_labels", torch.full((config.num_nodes,), UNKNOWN_LABEL))
+            self.register_buffer("known_labels", torch.full((config.num_nodes,), IGNORED_CLASS))
 
     def forward(
         self,
@@ -269,14 +267,13 @@ class ReliantLabelPropagation(ReliantModule):
         """One-hot rows for known labels and uniform ones elsewhere, and which are known, `(num_nodes, 1)`."""
         num_nodes, num_labels = node_features.shape[0], self.projection.out_features
         if known_labels is None:
-            known_labels = torch.full((num_nodes,), UNKNOWN_LABEL, device=node_features.device)
-        is_known = (known_labels != UNKNOWN_LABEL)[:, None]
+            known_labels = torch.full((num_nodes,), IGNORED_CLASS, device=node_features.device)
+        is_known = (known_labels != IGNORED_CLASS)[:, None]
         one_hot = functional.one_hot(known_labels.clamp(min=0), num_labels).to(self.projection.weight.dtype)
         return torch.where(is_known, one_hot, 1 / num_labels), is_known
 
 
 __all__ = [
-    "UNKNOWN_LABEL",
     "ReliantAttentionConvolution",
     "ReliantConvolution",
     "ReliantInitialResidualConvolution",

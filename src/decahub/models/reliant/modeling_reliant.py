@@ -17,10 +17,11 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
+from ..shared.ignore_index import IGNORED_CLASS
+from ..shared.losses import compute_node_loss, select_labels
 from .adjacency import Adjacency, prepare_adjacency
 from .configuration_reliant import NUM_REPLACED_COLUMNS, ReliantConfig
 from .layers import (
-    UNKNOWN_LABEL,
     ReliantAttentionConvolution,
     ReliantConvolution,
     ReliantInitialResidualConvolution,
@@ -31,7 +32,7 @@ from .layers import (
     ReliantPersonalizedPropagation,
     ReliantSageConvolution,
 )
-from .loss import check_labels, compute_node_loss, select_labels
+from .loss import check_labels
 
 
 INITIAL_PROXY_MEAN = 0.5  # of the uniform distribution that proxies start from
@@ -149,7 +150,7 @@ class ReliantPreTrainedModel(PreTrainedModel):
             init.xavier_normal_(module.label_scores, gain=gain)
             if module.node_balance is not None:
                 init.zeros_(module.node_balance)
-                init.constant_(module.known_labels, UNKNOWN_LABEL)
+                init.constant_(module.known_labels, IGNORED_CLASS)
         elif isinstance(module, ReliantModel) and self.config.has_proxy:
             init.constant_(module.proxy_mean, INITIAL_PROXY_MEAN)
         if getattr(module, "bias", None) is not None:

@@ -26,6 +26,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from ..shared.losses import compute_classification_loss, compute_segmentation_loss
 from .configuration_tinymim import TinyMimConfig
 from .decode_heads import TinyMimPixelClassifier, build_auxiliary_head, build_decode_head
 from .decoder import TinyMimDecoder, choose_tokens, compute_reconstruction_loss
@@ -38,7 +39,6 @@ from .layers import (
     compute_drop_path_rates,
     merge_heads,
 )
-from .loss import compute_classification_loss, compute_segmentation_loss
 from .position_embeddings import build_position_embeddings
 from .pyramid import TinyMimFeaturePyramid
 from .relations import compute_relation_loss, gather_tokens
