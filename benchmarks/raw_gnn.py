@@ -99,7 +99,7 @@ def build_epoch(folder: Path) -> tuple[Sampler, Sampler]:
 def build_walks(folder: Path, graph_sizes: dict[str, int], strategy: str) -> tuple[Sampler, Sampler]:
     import torch
 
-    from decahub.models.raw_gnn.walks_raw_gnn import WalkGraph, sample_walks
+    from decahub.models.raw_gnn.walks.sampling import WalkGraph, sample_walks
 
     from .reference_raw_gnn import draw_reference_walks
 

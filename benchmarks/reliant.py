@@ -42,7 +42,7 @@ def build_student_pair(num_nodes: int, num_edges: int, hidden_size: int = 64):
 
     from conversion.convert_reliant import revert_discriminators, revert_state_dict
     from decahub import ReliantConfig, ReliantForNodeClassification
-    from decahub.models.reliant.optimization_reliant import build_companions, build_updates
+    from decahub.models.reliant.optimization import build_companions, build_updates
 
     from .reference_reliant import ReferenceDiscriminators, ReferenceStudent, ReferenceTraining
 
@@ -97,7 +97,7 @@ def build_teacher_pair(num_nodes: int, num_edges: int, hidden_size: int = 64):
 
     from conversion.convert_reliant import revert_state_dict
     from decahub import ReliantConfig, ReliantForNodeClassification
-    from decahub.models.reliant.optimization_reliant import teacher_step
+    from decahub.models.reliant.optimization import teacher_step
 
     from .reference_reliant import ReferenceStudent
 

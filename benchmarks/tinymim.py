@@ -38,7 +38,7 @@ def build_distillation_pair(
 
     from conversion.convert_tinymim import revert_state_dict
     from decahub import TinyMimConfig, TinyMimForPreTraining, TinyMimModel, TinyMimTeacher
-    from decahub.models.tinymim.optimization_tinymim import build_pretraining_parameter_groups
+    from decahub.models.tinymim.optimization import build_pretraining_parameter_groups
 
     from .reference_tinymim import ReferenceTinyMim, compute_loss
 

@@ -250,6 +250,7 @@ def _infer_head_fields(table: ShapeTable, layout: Layout) -> dict[str, Any]:
         "num_labels": table.size(r"decode_head\.conv_seg\.(weight|bias)", 0),
         "decode_hidden_size": table.size(r"decode_head\.conv_seg\.weight", 1),
         "use_auxiliary_head": table.has(r"auxiliary_head\..*"),
+        "loss_avg_non_ignore": False,  # the authors' framework divides by the number of all pixels
     }
     if fields["use_auxiliary_head"]:
         fields["auxiliary_hidden_size"] = table.size(r"auxiliary_head\.conv_seg\.weight", 1)

@@ -18,7 +18,7 @@ import torch
 
 from decahub import TinyMimConfig, TinyMimImageProcessor
 from decahub.models.tinymim.configuration_tinymim import VARIANTS
-from decahub.models.tinymim.position_embeddings_tinymim import resize_position_embeddings
+from decahub.models.tinymim.position_embeddings import resize_position_embeddings
 
 
 if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet

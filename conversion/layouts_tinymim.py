@@ -17,7 +17,7 @@ from decahub import (
     TinyMimForSemanticSegmentation,
     TinyMimModel,
 )
-from decahub.models.tinymim.relative_position_tinymim import build_relative_position_index
+from decahub.models.tinymim.relative_position import build_relative_position_index
 
 
 BLOCK_KEY_MAP = (

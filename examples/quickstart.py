@@ -26,7 +26,7 @@ from transformers.utils import logging
 from decahub.data import InMemoryDataset, SeededTransform, image_classification, load_dataset
 from decahub.evaluation import build_evaluation, evaluate_model
 from decahub.hub import CardArguments, save_model_folder
-from decahub.models.emo.optimization_emo import build_parameter_groups, training_step
+from decahub.models.emo.optimization import build_parameter_groups, training_step
 from decahub.training import LoopArguments, Update, train
 
 

@@ -19,7 +19,7 @@ from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
 from decahub import EmoConfig, EmoForImageClassification, EmoImageProcessor
 from decahub.data import InMemoryDataset, SeededTransform, image_classification, load_dataset
 from decahub.evaluation import Comparison, build_row, evaluate_model, run_once, write_comparison
-from decahub.models.emo.optimization_emo import build_parameter_groups
+from decahub.models.emo.optimization import build_parameter_groups
 from decahub.training import (
     LoopArguments,
     Update,

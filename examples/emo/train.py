@@ -25,7 +25,7 @@ from decahub.data import (
 )
 from decahub.evaluation import build_evaluation, evaluate_model
 from decahub.hub import CardArguments, save_model_folder
-from decahub.models.emo.optimization_emo import (
+from decahub.models.emo.optimization import (
     build_parameter_groups,
     build_segmentation_parameter_groups,
     training_step,

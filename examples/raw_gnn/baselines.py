@@ -13,7 +13,7 @@ from torch_geometric.utils import remove_self_loops, to_torch_csr_tensor, to_und
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from decahub.models.raw_gnn.modeling_raw_gnn import compute_node_loss
+from decahub.models.shared.losses import compute_node_loss
 
 
 NETWORKS = {"GCN": GCN, "GAT": GAT, "GraphSAGE": GraphSAGE, "MLP": MLP}

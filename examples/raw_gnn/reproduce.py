@@ -22,7 +22,7 @@ from results import COMPILED_LAW, OFFICIAL, TUNED, write_results
 from decahub import RawGnnConfig, RawGnnFeatureExtractor, RawGnnForNodeClassification
 from decahub.data import load_dataset, node_classification
 from decahub.evaluation import run_once, write_json
-from decahub.models.raw_gnn.optimization_raw_gnn import training_step
+from decahub.models.raw_gnn.optimization import training_step
 from decahub.tasks import evaluate_parts, join_scores
 from decahub.training import (
     LoopArguments,

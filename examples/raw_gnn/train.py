@@ -18,7 +18,7 @@ from decahub import RawGnnConfig, RawGnnFeatureExtractor, RawGnnForNodeClassific
 from decahub.data import load_dataset, node_classification
 from decahub.evaluation import build_evaluation
 from decahub.hub import CardArguments, save_model_folder
-from decahub.models.raw_gnn.optimization_raw_gnn import build_parameter_groups, training_step
+from decahub.models.raw_gnn.optimization import build_parameter_groups, training_step
 from decahub.tasks import evaluate_nodes
 from decahub.training import LoopArguments, Update, argument, load_recipe, train
 

@@ -21,7 +21,7 @@ from train import TASK, DistillationArguments, build_inputs, build_model, get_la
 from decahub import load_metric
 from decahub.data import load_dataset
 from decahub.evaluation import run_once, write_json
-from decahub.models.reliant.knowledge_reliant import TeacherKnowledge
+from decahub.models.reliant.knowledge import TeacherKnowledge
 from decahub.tasks import evaluate_parts, get_task, join_scores
 from decahub.training import argument, load_recipe, train
 

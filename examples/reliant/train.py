@@ -27,8 +27,8 @@ from decahub import (
 from decahub.data import DATASETS, load_dataset, node_classification
 from decahub.evaluation import build_evaluation
 from decahub.hub import CardArguments, save_model_folder
-from decahub.models.reliant.knowledge_reliant import TEACHER_OUTPUTS, TeacherKnowledge
-from decahub.models.reliant.optimization_reliant import build_companions, build_updates, teacher_step
+from decahub.models.reliant.knowledge import TEACHER_OUTPUTS, TeacherKnowledge
+from decahub.models.reliant.optimization import build_companions, build_updates, teacher_step
 from decahub.tasks import evaluate_nodes
 from decahub.training import LoopArguments, Update, argument, load_recipe, train
 

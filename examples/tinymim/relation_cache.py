@@ -20,7 +20,7 @@ from decahub import TinyMimConfig, TinyMimTeacher
 from decahub.data import image_classification
 from decahub.data.image_classification import Normalization
 from decahub.data.image_views import ColorJitter
-from decahub.models.tinymim.relations_tinymim import compute_relations
+from decahub.models.tinymim.relations import compute_relations
 
 
 RELATIONS = "relations"

@@ -37,14 +37,14 @@ from decahub.data import (
 )
 from decahub.evaluation import evaluate_model
 from decahub.models.tinymim.configuration_tinymim import VARIANTS
-from decahub.models.tinymim.optimization_tinymim import (
+from decahub.models.tinymim.optimization import (
     build_layer_decay_parameter_groups,
     build_pretraining_parameter_groups,
     distillation_step,
     finetuning_step,
     reconstruction_step,
 )
-from decahub.models.tinymim.vit_weights_tinymim import from_vit
+from decahub.models.tinymim.vit_weights import from_vit
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, TrainingResult, Update, argument, train
 

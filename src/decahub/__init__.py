@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         TinyMimForSemanticSegmentation,
         TinyMimModel,
     )
-    from decahub.models.tinymim.teacher_tinymim import TinyMimTeacher
+    from decahub.models.tinymim.teacher import TinyMimTeacher
     from decahub.pipelines.drum_generation import DrumGenerationPipeline
     from decahub.pipelines.node_classification import NodeClassificationPipeline
 

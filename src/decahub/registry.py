@@ -17,9 +17,9 @@ class ModelEntry:
         image_processors (`dict[str, str]`): backend ("torchvision", "pil") to class; empty if there is none.
         feature_extractor (`str`, *optional*): class for a single input that is no image.
         processor (`str`, *optional*): class of a processor of several parts.
-        file_stem (`str`, *optional*): how the names of the files end, where not with the method's name:
+        file_stem (`str`, *optional*): how the names of the contract files end, where not with the method's name:
             `modeling_<file_stem>.py`. For a method with several model types.
-        further_classes (`dict[str, str]`): further public classes to the noun of their file, such as `teacher`.
+        further_classes (`dict[str, str]`): further public classes to their file in the room, such as `teacher`.
     """
 
     model_type: str
@@ -398,7 +398,7 @@ def find_modules(method: Method, entry: ModelEntry) -> dict[str, str]:
         files[entry.feature_extractor] = f"feature_extraction_{stem}"
     if entry.processor is not None:
         files[entry.processor] = f"processing_{stem}"
-    files |= {name: f"{noun}_{stem}" for name, noun in entry.further_classes.items()}
+    files |= entry.further_classes
     return {name: f"decahub.models.{method.name}.{file}" for name, file in files.items()}
 
 

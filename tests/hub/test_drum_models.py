@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import decahub.models.drum_lm as room
 from decahub import DrumLmForCausalLM, DrumLmProcessor
 from decahub.hub import verify
+from decahub.hub.flattening import flatten_modules
 from decahub.hub.folder import read_json
+from decahub.registry import METHODS, find_modules
 from tests.hub.builders import (
     build_drum_adapter_folder,
     build_drum_base,
@@ -31,7 +32,7 @@ LOCAL_CLASSES = {
 }
 BARS_OF_THE_CARD, PROMPT_BARS = 16, 2
 STEPS_PER_BAR, TEMPO = 12, 94.0  # neither is what a file without them has
-ROOM_FILES = {path.name for path in Path(room.__file__).parent.glob("*.py")} - {"__init__.py"}
+ROOM_FILES = set(flatten_modules(find_modules(METHODS["drum_lm"], METHODS["drum_lm"].models[0]).values()))
 
 
 def build_complete(parent: Path) -> SimpleNamespace:

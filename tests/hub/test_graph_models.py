@@ -37,7 +37,7 @@ def test_configurations_name_the_code(staged):
     assert read_json(staged / "preprocessor_config.json")["auto_map"] == {
         "AutoFeatureExtractor": "feature_extraction_raw_gnn.RawGnnFeatureExtractor"
     }
-    assert (staged / "walks_raw_gnn.py").is_file()
+    assert (staged / "walks_sampling_raw_gnn.py").is_file()
 
 
 def test_card_of_a_repository_shows_both_ways(staged):

@@ -2,19 +2,19 @@
 
 import hashlib
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-import decahub.models.emo as room
 from decahub.hub import publish, stage_repository
+from decahub.hub.flattening import flatten_modules
 from decahub.hub.folder import hash_file, list_files, read_json, read_recipe, write_checksums, write_yaml
+from decahub.registry import METHODS, find_modules
 from tests.hub.conftest import CLASSIFIER
 
 
-ROOM_FILES = {path.name for path in Path(room.__file__).parent.glob("*.py")} - {"__init__.py"}
+ROOM_FILES = set(flatten_modules(find_modules(METHODS["emo"], METHODS["emo"].models[0]).values()))
 FOLDER_FILES = {
     "README.md",
     "SHA256SUMS",

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from conversion.convert_raw_gnn import convert_state_dict, infer_config, revert_state_dict
 from decahub import RawGnnForNodeClassification
-from decahub.models.raw_gnn.optimization_raw_gnn import build_parameter_groups
-from decahub.models.raw_gnn.walks_raw_gnn import (
+from decahub.models.raw_gnn.optimization import build_parameter_groups
+from decahub.models.raw_gnn.walks.sampling import (
     LAWS,
     WalkGraph,
     extract_paths,

@@ -19,14 +19,14 @@ from conversion.convert_reliant import (
     revert_state_dict,
 )
 from decahub import ReliantConfig, ReliantForNodeClassification, load_metric
-from decahub.models.reliant.adjacency_reliant import EdgeListAdjacency
-from decahub.models.reliant.knowledge_reliant import TeacherKnowledge
-from decahub.models.reliant.loss_reliant import (
+from decahub.models.reliant.adjacency import EdgeListAdjacency
+from decahub.models.reliant.knowledge import TeacherKnowledge
+from decahub.models.reliant.loss import (
     compute_fairness_penalty,
     compute_label_propagation_loss,
     compute_surrogate,
 )
-from decahub.models.reliant.optimization_reliant import build_companions, build_updates, teacher_step
+from decahub.models.reliant.optimization import build_companions, build_updates, teacher_step
 from tests.parity.golden import assert_near, golden_params
 
 

@@ -9,12 +9,12 @@ import torch
 from conversion.convert_tinymim import convert_state_dict
 from conversion.layouts_tinymim import CLASSIFICATION, PRETRAINING, build_name_map, build_official_shapes
 from decahub import TinyMimConfig, TinyMimForImageClassification, TinyMimForPreTraining
-from decahub.models.tinymim.optimization_tinymim import (
+from decahub.models.tinymim.optimization import (
     build_layer_decay_parameter_groups,
     build_pretraining_parameter_groups,
     compute_learning_rate,
 )
-from decahub.models.tinymim.position_embeddings_tinymim import build_position_embeddings
+from decahub.models.tinymim.position_embeddings import build_position_embeddings
 from tests.parity.golden import assert_near, golden_params
 from tests.parity.tinymim_models import (
     FLOAT32,

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 from huggingface_hub.utils import validate_repo_id
 
 from decahub.data.catalog import DATASETS, DatasetEntry
-from decahub.registry import METHODS, PUBLIC_NAMES, Method, ModelEntry
+from decahub.registry import METHODS, Method, ModelEntry
 from decahub.tasks import Task, find_task, get_task
 
+from .flattening import get_class_reference, get_reference
 from .folder import CONFIG, TRAINING_MINUTES, read_evaluation, read_json, read_recipe, read_train_log
 from .split_results import SplitResults, read_split_results
 
@@ -130,6 +131,10 @@ class FolderFacts:
         """That class as remote code names it."""
         return get_class_reference(self.architecture)
 
+    def refer_to(self, path: str) -> str:
+        """A class of a room, given by where it is defined, as remote code names it."""
+        return get_reference(path)
+
     @property
     def auto_class(self) -> str | None:
         """Name of the Auto class that loads the weights with their head; `None` if only the class itself does."""
@@ -210,8 +215,3 @@ def find_method(config: dict[str, Any]) -> tuple[Method, ModelEntry]:
     if model_type not in entries:
         raise ValueError(f"`model_type` in config.json must be one of {', '.join(entries)}; got {model_type!r}.")
     return entries[model_type]
-
-
-def get_class_reference(class_name: str) -> str:
-    """A class of a room as `auto_map` names it: `<module>.<class>`."""
-    return f"{PUBLIC_NAMES[class_name].rsplit('.', 1)[-1]}.{class_name}"

@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .card_facts import CARD_PREFIX, FolderFacts
+from .flattening import get_reference
 from .folder import CARD, TRAINING_MINUTES, write_checksums, write_text
 from .split_results import SplitResults
 
@@ -40,6 +41,7 @@ def render_model_card(folder: str | os.PathLike) -> ModelCard:
     # Not `ModelCard.from_template`, whose templates print nothing where a name is misspelled.
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["score"] = format_score
+    environment.filters["reference"] = get_reference
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     text = template.render(
         facts=facts,

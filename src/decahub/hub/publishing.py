@@ -1,22 +1,23 @@
 """Publishing: a model folder plus the code of its room becomes one commit of a Hub repository.
 
 The folder itself stays as it is. What goes up is a staged copy that also loads where decahub is not installed: it has
-the files of `decahub/models/<method>/`, and an `auto_map` that names the class for each Auto class.
+the files that the model's classes need (see `flattening.py`), and an `auto_map` that names the class for each Auto
+class.
 """
 
 import os
 import shutil
 import tempfile
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.utils import validate_repo_id
 
-from decahub.registry import ModelEntry
+from decahub.registry import ModelEntry, find_modules
 
-from .card_facts import find_method, get_class_reference
+from .card_facts import find_method
+from .flattening import flatten_modules, get_class_reference
 from .folder import (
     CARD,
     CHECKSUMS,
@@ -120,12 +121,11 @@ def _refuse_unfit_files(folder: Path) -> None:
 
 
 def _add_code(staging: Path) -> None:
-    """Copies the room's modules into `staging` and names their classes in the configuration files."""
+    """Copies the modules that the model's classes need into `staging` and names the classes in the configurations."""
     config = read_json(staging / CONFIG)
     method, entry = find_method(config)
-    for source in sorted(files("decahub.models").joinpath(method.name).iterdir(), key=lambda item: item.name):
-        if source.name.endswith(".py") and source.name != "__init__.py":
-            (staging / source.name).write_bytes(source.read_bytes())
+    for name, content in flatten_modules(find_modules(method, entry).values()).items():
+        (staging / name).write_bytes(content)
     write_json(staging / CONFIG, {**config, "auto_map": build_auto_map(entry)})
     for name in ("preprocessor_config.json", "processor_config.json"):
         path = staging / name
@@ -150,7 +150,8 @@ def add_processor_auto_map(content: dict[str, Any], entry: ModelEntry) -> dict[s
     if "feature_extractor_type" in content and entry.feature_extractor is not None:
         return {**content, "auto_map": {"AutoFeatureExtractor": get_class_reference(entry.feature_extractor)}}
     if "image_processor_type" in content and entry.image_processors:
-        # The order that transformers reads a list in: PIL, then torchvision.
-        backends = [entry.image_processors[name] for name in ("pil", "torchvision")]
-        return {**content, "auto_map": {"AutoImageProcessor": [get_class_reference(name) for name in backends]}}
+        # The order that transformers reads a list in: PIL, then torchvision. A class alone serves either backend.
+        names = [entry.image_processors[name] for name in ("pil", "torchvision") if name in entry.image_processors]
+        references = [get_class_reference(name) for name in names]
+        return {**content, "auto_map": {"AutoImageProcessor": references if len(references) > 1 else references[0]}}
     return content

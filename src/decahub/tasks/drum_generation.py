@@ -56,7 +56,7 @@ class DrumGeneration(Task):
                 'open("continued.mid", "wb").write(groove["midi"])\n'
                 'print(groove["text"])'
             )
-        return REMOTE_USAGE.replace("MODEL", facts.model_id)
+        return REMOTE_USAGE.replace("MODEL", facts.model_id).replace("GRAMMAR", facts.refer_to(GRAMMAR))
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--bars", type=int, default=16, help="bars of the answer, prompt included (default: 16)")
@@ -77,6 +77,7 @@ class DrumGeneration(Task):
         return [(item.name, answer["bars"], f"{answer['tempo']:.0f}", written)]
 
 
+GRAMMAR = "decahub.models.drum_lm.grammar_drum_lm.DrumGrammarLogitsProcessor"
 ENDINGS = {"mid": "midi", "png": "png", "wav": "wav"}
 REMOTE_USAGE = """\
 from transformers import AutoModelForCausalLM, AutoProcessor
@@ -84,7 +85,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 model = AutoModelForCausalLM.from_pretrained("MODEL", trust_remote_code=True)
 processor = AutoProcessor.from_pretrained("MODEL", trust_remote_code=True)
-constraint = get_class_from_dynamic_module("grammar_drum_lm.DrumGrammarLogitsProcessor", "MODEL")
+constraint = get_class_from_dynamic_module("GRAMMAR", "MODEL")
 roll = processor.read("groove.mid")
 grammar = processor.build_grammar(steps_per_bar=roll.steps_per_bar)
 inputs = processor(roll, return_tensors="pt")

@@ -8,7 +8,7 @@ from benchmarks.raw_gnn import STRATEGIES, build_edge_index
 from benchmarks.reference_raw_gnn import ReferenceRawGnn, draw_reference_walks
 from conversion.convert_raw_gnn import revert_state_dict
 from decahub import RawGnnConfig, RawGnnForNodeClassification
-from decahub.models.raw_gnn.walks_raw_gnn import WalkGraph, first_step_probabilities, transition_probabilities
+from decahub.models.raw_gnn.walks.sampling import WalkGraph, first_step_probabilities, transition_probabilities
 
 
 FLOAT32_ATOL = 1e-5  # two summation orders, as for the golden numbers

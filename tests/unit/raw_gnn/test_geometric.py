@@ -4,7 +4,7 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.nn import GCN
 
-from decahub.models.raw_gnn.geometric_raw_gnn import RawGnn
+from decahub.models.raw_gnn.geometric import RawGnn
 from tests.tiny.raw_gnn import build_tiny_graph
 
 

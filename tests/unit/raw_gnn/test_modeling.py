@@ -6,9 +6,9 @@ from torch.nn import functional
 from transformers import AutoModel
 
 from decahub import AutoModelForNodeClassification, RawGnnForNodeClassification, RawGnnModel
-from decahub.models.raw_gnn.modeling_raw_gnn import compute_node_loss
-from decahub.models.raw_gnn.optimization_raw_gnn import build_parameter_groups, training_step
-from decahub.models.raw_gnn.path_aggregator_raw_gnn import compute_path_attention
+from decahub.models.raw_gnn.optimization import build_parameter_groups, training_step
+from decahub.models.raw_gnn.path_aggregator import compute_path_attention
+from decahub.models.shared.losses import compute_node_loss
 from tests.tiny.raw_gnn import NUM_NODES, build_tiny_config, build_tiny_graph
 
 

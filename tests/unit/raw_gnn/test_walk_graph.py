@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from decahub.models.raw_gnn import walk_graph_raw_gnn
-from decahub.models.raw_gnn.walk_graph_raw_gnn import WalkGraph, prepare_walk_graph
+from decahub.models.raw_gnn.walks import graph as walk_graph
+from decahub.models.raw_gnn.walks.graph import WalkGraph, prepare_walk_graph
 
 
 # 0 -> 1 twice, 1 -> 2 both ways, 3 -> 3, and a node 4 that no edge names; not sorted.
@@ -114,11 +114,11 @@ def test_a_changed_tensor_is_prepared_anew():
 def test_a_prepared_graph_goes_with_its_tensor():
     edge_index = MESSY_EDGES.clone()
     prepare_walk_graph(edge_index, NUM_NODES)
-    num_remembered = len(walk_graph_raw_gnn._prepared_graphs)
+    num_remembered = len(walk_graph._prepared_graphs)
 
     del edge_index
 
-    assert len(walk_graph_raw_gnn._prepared_graphs) == num_remembered - 1
+    assert len(walk_graph._prepared_graphs) == num_remembered - 1
 
 
 def test_a_tensor_of_inference_mode_is_prepared_too():

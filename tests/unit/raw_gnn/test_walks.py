@@ -4,8 +4,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from decahub.models.raw_gnn import walk_steps_raw_gnn, walk_table_raw_gnn
-from decahub.models.raw_gnn.walks_raw_gnn import (
+from decahub.models.raw_gnn.walks import steps as walk_steps
+from decahub.models.raw_gnn.walks import table as walk_table
+from decahub.models.raw_gnn.walks.sampling import (
     LAWS,
     WalkGraph,
     extract_paths,
@@ -54,13 +55,13 @@ by_law = pytest.mark.parametrize("law", LAWS)
 def way(request, monkeypatch) -> str:
     """How second-order steps are drawn: from a table, or by rejection and enumeration."""
     if request.param == "no table":
-        monkeypatch.setattr(walk_table_raw_gnn, "MAX_ENTRIES", 0)
+        monkeypatch.setattr(walk_table, "MAX_ENTRIES", 0)
     return request.param
 
 
 @pytest.fixture
 def no_table(monkeypatch):
-    monkeypatch.setattr(walk_table_raw_gnn, "MAX_ENTRIES", 0)
+    monkeypatch.setattr(walk_table, "MAX_ENTRIES", 0)
 
 
 def build_mixed_graph() -> WalkGraph:
@@ -157,7 +158,7 @@ def test_rejection_and_enumeration_draw_from_the_same_law(parameters, monkeypatc
     shares = []
 
     for neighbors_per_attempt in (1, graph.num_nodes + 1):
-        monkeypatch.setattr(walk_steps_raw_gnn, "NEIGHBORS_PER_ATTEMPT", neighbors_per_attempt)
+        monkeypatch.setattr(walk_steps, "NEIGHBORS_PER_ATTEMPT", neighbors_per_attempt)
         walks = sample_walks(graph, starts, length=2, **parameters, seed=3)
         shares.append((walks[:, 1] * 14 + walks[:, 2]).bincount(minlength=14**2) / NUM_WALKS)
 
@@ -212,7 +213,7 @@ def test_a_walk_does_not_depend_on_how_much_is_enumerated_at_once(monkeypatch, n
     starts = torch.arange(graph.num_nodes)
     walks = sample_walks(graph, starts, length=4, **DFS, seed=7)
 
-    monkeypatch.setattr(walk_steps_raw_gnn, "MAX_CANDIDATES", 50)
+    monkeypatch.setattr(walk_steps, "MAX_CANDIDATES", 50)
 
     assert torch.equal(sample_walks(graph, starts, length=4, **DFS, seed=7), walks)
 
@@ -260,9 +261,9 @@ def test_walks_of_a_node_are_numbered_by_default():
 @pytest.mark.parametrize("name", [name for name, (graph, _) in GRAPHS.items() if not graph.has_dead_ends])
 def test_a_table_holds_the_transition_probabilities(name, law):
     graph, _ = GRAPHS[name]
-    weights = walk_steps_raw_gnn.StepWeights.of(3.0, 0.25, law)
+    weights = walk_steps.StepWeights.of(3.0, 0.25, law)
 
-    table = walk_table_raw_gnn.StepTable.of(graph, weights)
+    table = walk_table.StepTable.of(graph, weights)
 
     entries = iter(table.cumulative.tolist())
     for edge, (previous, current) in enumerate(
@@ -277,11 +278,11 @@ def test_a_table_holds_the_transition_probabilities(name, law):
 
 def test_a_table_does_not_depend_on_how_much_is_accumulated_at_once(monkeypatch):
     graph = build_mixed_graph()
-    weights = walk_steps_raw_gnn.StepWeights.of(3.0, 0.25, "node2vec")
-    table = walk_table_raw_gnn.StepTable.of(graph, weights)
+    weights = walk_steps.StepWeights.of(3.0, 0.25, "node2vec")
+    table = walk_table.StepTable.of(graph, weights)
 
-    monkeypatch.setattr(walk_table_raw_gnn, "MAX_CANDIDATES", 1000)
-    again = walk_table_raw_gnn.StepTable.of(graph, weights)
+    monkeypatch.setattr(walk_table, "MAX_CANDIDATES", 1000)
+    again = walk_table.StepTable.of(graph, weights)
 
     assert torch.equal(again.last, table.last)
     torch.testing.assert_close(again.cumulative, table.cumulative, atol=TABLE_ATOL, rtol=0)
@@ -289,7 +290,7 @@ def test_a_table_does_not_depend_on_how_much_is_accumulated_at_once(monkeypatch)
 
 def test_a_step_of_a_table_stays_with_its_edge_at_either_end():
     graph, _ = GRAPHS["dense"]
-    table = walk_table_raw_gnn.StepTable.of(graph, walk_steps_raw_gnn.StepWeights.of(10.0, 0.1, "node2vec"))
+    table = walk_table.StepTable.of(graph, walk_steps.StepWeights.of(10.0, 0.1, "node2vec"))
     edges = torch.arange(graph.neighbors.numel())
 
     for uniform in (0.0, 1 - 2.0**-53):
@@ -299,21 +300,21 @@ def test_a_step_of_a_table_stays_with_its_edge_at_either_end():
 
 def test_tables_are_few_and_remembered():
     graph = build_graph(SPARSE_EDGES, 8)
-    weights = [walk_steps_raw_gnn.StepWeights.of(p, 1.0, "node2vec") for p in range(2, 12)]
+    weights = [walk_steps.StepWeights.of(p, 1.0, "node2vec") for p in range(2, 12)]
 
-    tables = [walk_table_raw_gnn.find_step_table(graph, each) for each in weights]
+    tables = [walk_table.find_step_table(graph, each) for each in weights]
 
-    assert walk_table_raw_gnn.find_step_table(graph, weights[-1]) is tables[-1]
-    assert len(graph.step_tables) == walk_table_raw_gnn.MAX_TABLES
+    assert walk_table.find_step_table(graph, weights[-1]) is tables[-1]
+    assert len(graph.step_tables) == walk_table.MAX_TABLES
 
 
 def test_a_graph_with_hubs_or_dead_ends_has_no_table():
     star = build_graph([(0, leaf) for leaf in range(1, 3000)], 3000)
     dead_ends, _ = GRAPHS["dead ends"]
-    weights = walk_steps_raw_gnn.StepWeights.of(10.0, 0.1, "node2vec")
+    weights = walk_steps.StepWeights.of(10.0, 0.1, "node2vec")
 
-    assert walk_table_raw_gnn.find_step_table(star, weights) is None
-    assert walk_table_raw_gnn.find_step_table(dead_ends, weights) is None
+    assert walk_table.find_step_table(star, weights) is None
+    assert walk_table.find_step_table(dead_ends, weights) is None
 
 
 # --- Odd graphs
@@ -357,18 +358,18 @@ def test_hubs_cost_what_their_small_neighbors_cost(parameters, law, monkeypatch)
     leaves = torch.arange(1, num_leaves + 1)
     graph = WalkGraph.from_edge_index(torch.stack([torch.zeros_like(leaves), leaves]), num_leaves + 1)
     sizes = []
-    find_near_columns = walk_steps_raw_gnn.find_near_columns
+    find_near_columns = walk_steps.find_near_columns
 
     def record_size(graph, pairs):
         sizes.append(int(torch.minimum(pairs.degree, graph.degrees[pairs.previous]).sum()))
         return find_near_columns(graph, pairs)
 
-    monkeypatch.setattr(walk_steps_raw_gnn, "find_near_columns", record_size)
+    monkeypatch.setattr(walk_steps, "find_near_columns", record_size)
 
     walks = sample_walks(graph, leaves.repeat(5), length=3, **parameters, law=law, seed=0)
 
     assert walks.max() <= num_leaves
-    assert all(size < walk_steps_raw_gnn.MAX_CANDIDATES + num_leaves + 1 for size in sizes)
+    assert all(size < walk_steps.MAX_CANDIDATES + num_leaves + 1 for size in sizes)
 
 
 # --- Paths

@@ -6,8 +6,8 @@ import weakref
 import pytest
 import torch
 
-from decahub.models.reliant import adjacency_reliant
-from decahub.models.reliant.adjacency_reliant import EdgeListAdjacency, SparseAdjacency, prepare_adjacency
+from decahub.models.reliant import adjacency as adjacencies
+from decahub.models.reliant.adjacency import EdgeListAdjacency, SparseAdjacency, prepare_adjacency
 from tests.tiny.reliant import NUM_NODES, tiny_graph
 
 
@@ -124,7 +124,7 @@ def test_prepares_a_tensor_once_and_again_after_a_change(monkeypatch):
             made.append(arguments)
             super().__init__(*arguments)
 
-    monkeypatch.setattr(adjacency_reliant, "SparseAdjacency", Counted)
+    monkeypatch.setattr(adjacencies, "SparseAdjacency", Counted)
     edges = tiny_graph()["edge_index"]
 
     first = prepare_adjacency(edges, NUM_NODES, True)

@@ -44,16 +44,6 @@ def test_variants_are_not_changed_by_their_users():
     assert ReliantConfig.from_variant("akd-sgc").num_features == 16
 
 
-def test_refuses_an_unknown_variant():
-    with pytest.raises(ValueError, match="`name` must be one of .*'akd-sgc'.*; got 'gin-teacher'"):
-        ReliantConfig.from_variant("gin-teacher")
-
-
-def test_names_the_nearest_field():
-    with pytest.raises(ValueError, match=r"`fairnes_weight` must be a field .* Did you mean `fairness_weight`\?"):
-        ReliantConfig.from_variant("akd-sgc", fairnes_weight=3.0)
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -62,11 +52,11 @@ def test_names_the_nearest_field():
         ({"hidden_size": 0}, "`hidden_size` must be at least 1; got 0"),
         ({"num_hidden_layers": -1}, "`num_hidden_layers` must be at least 0 with architecture 'sgc'; got -1"),
         ({"architecture": "appnp", "num_hidden_layers": 0}, "at least 1 with architecture 'appnp'; got 0"),
-        ({"num_edge_samples": 0}, "`num_edge_samples` must be at least 1 or `None`; got 0"),
+        ({"num_edge_samples": 0}, "`num_edge_samples` must be at least 1; got 0"),
         ({"architecture": "gat", "hidden_size": 10, "num_attention_heads": 4}, r"`hidden_size` .*multiple .*\(4\)"),
         ({"embedding_layer": 3}, r"`embedding_layer` must be -1 or lie in \[1, 2\]"),
         ({"hidden_dropout_prob": 1.0}, r"`hidden_dropout_prob` must lie in \[0, 1\); got 1.0"),
-        ({"fairness_weight": -1.0}, "`fairness_weight` must be 0 or more; got -1.0"),
+        ({"fairness_weight": -1.0}, "`fairness_weight` must be at least 0; got -1.0"),
         ({"temperature": 0}, "`temperature` must be above 0; got 0"),
         ({"framework": "cpf"}, "`architecture` must be 'plp' with framework 'cpf'; got 'sgc'"),
         ({"architecture": "plp"}, "`architecture` must not be 'plp' with framework 'akd'"),

@@ -19,7 +19,7 @@ from conversion.convert_reliant import (
 from conversion.deterministic_fill import fill_state_dict
 from conversion.layouts_reliant import build_official_shapes
 from decahub import ReliantForNodeClassification
-from decahub.models.reliant.discriminators_reliant import ReliantDiscriminators
+from decahub.models.reliant.discriminators import ReliantDiscriminators
 from tests.tiny.reliant import tiny_config
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from torch_geometric.nn import GAT
 
 from decahub import ReliantForNodeClassification
-from decahub.models.reliant.knowledge_reliant import TeacherKnowledge
+from decahub.models.reliant.knowledge import TeacherKnowledge
 from tests.tiny.reliant import NUM_FEATURES, NUM_LABELS, NUM_NODES, tiny_config, tiny_graph
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers.testing_utils import CaptureLogger
 
-from decahub.models.reliant import loss_reliant
-from decahub.models.reliant.loss_reliant import (
+from decahub.models.reliant import loss as losses
+from decahub.models.reliant.loss import (
     check_sensitive,
     check_teacher_logits,
     compute_fairness_penalty,
@@ -44,7 +44,7 @@ LABELS = torch.tensor([1, 1, 0, 1, 2, 1, -100, 1, 0, 0, 1])
 
 @pytest.fixture(autouse=True)
 def forget_warnings():
-    loss_reliant.logger.warning_once.cache_clear()
+    losses.logger.warning_once.cache_clear()
 
 
 def authors_polynomial(p: float) -> float:
@@ -138,7 +138,7 @@ def test_penalty_does_not_depend_on_the_names_of_groups(logits):
 def test_absent_group_costs_nothing_and_warns_once(logits, sensitive, labels, message):
     logits, selected = logits.requires_grad_(), torch.ones(NUM_NODES, dtype=torch.bool)
 
-    with CaptureLogger(loss_reliant.logger) as captured:
+    with CaptureLogger(losses.logger) as captured:
         penalties = [compute_fairness_penalty(logits, sensitive, selected, labels) for _ in range(2)]
     penalties[0].backward()
 

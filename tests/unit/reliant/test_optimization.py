@@ -8,16 +8,16 @@ from torch import nn
 
 from benchmarks.reliant import CREDIT, build_batch
 from decahub import ReliantForNodeClassification
-from decahub.models.reliant.discriminators_reliant import ReliantDiscriminators
-from decahub.models.reliant.loss_reliant import compute_node_loss
-from decahub.models.reliant.optimization_reliant import (
+from decahub.models.reliant.discriminators import ReliantDiscriminators
+from decahub.models.reliant.optimization import (
     RECIPES,
     build_companions,
     build_updates,
     student_step,
     teacher_step,
 )
-from decahub.models.reliant.proxy_reliant import ReliantProxy
+from decahub.models.reliant.proxy import ReliantProxy
+from decahub.models.shared.losses import compute_node_loss
 from decahub.training.arguments import LoopArguments
 from decahub.training.loop import train
 from decahub.training.updates import Update
@@ -59,14 +59,14 @@ def run_epochs(model, batch, companions, updates, num_epochs: int = 3) -> list[d
 
 def plain_loss(model, batch, config) -> torch.Tensor:
     """Distillation as a user without any idea of fairness would write it."""
-    from decahub.models.reliant import loss_reliant
+    from decahub.models.reliant import loss as losses
 
     graph = {name: batch[name] for name in ("node_features", "edge_index")}
     if config.framework == "cpf":
         logits = model(**graph, labels=batch["labels"], train_mask=batch["train_mask"]).logits
-        return loss_reliant.compute_label_propagation_loss(logits, batch["teacher_logits"], batch["train_mask"])
+        return losses.compute_label_propagation_loss(logits, batch["teacher_logits"], batch["train_mask"])
     logits = model(**graph).logits
-    softened = loss_reliant.compute_softened_loss(logits, batch["teacher_logits"], config.temperature)
+    softened = losses.compute_softened_loss(logits, batch["teacher_logits"], config.temperature)
     return softened + compute_node_loss(logits, batch["labels"], batch["train_mask"])
 
 

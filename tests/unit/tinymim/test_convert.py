@@ -34,7 +34,7 @@ from decahub import (
     TinyMimImageProcessor,
     TinyMimModel,
 )
-from decahub.models.tinymim.position_embeddings_tinymim import resize_position_embeddings
+from decahub.models.tinymim.position_embeddings import resize_position_embeddings
 
 
 REPOSITORY = Path(__file__).parents[3]

@@ -3,7 +3,7 @@
 import pytest
 
 from decahub import TinyMimForImageClassification, TinyMimForSemanticSegmentation
-from decahub.models.tinymim.optimization_tinymim import (
+from decahub.models.tinymim.optimization import (
     build_layer_decay_parameter_groups,
     build_pretraining_parameter_groups,
     compute_learning_rate,

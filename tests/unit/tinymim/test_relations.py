@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from decahub.models.tinymim.relations_tinymim import (
+from decahub.models.tinymim.relations import (
     compute_divergence,
     compute_relation_loss,
     compute_relations,

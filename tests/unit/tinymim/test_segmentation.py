@@ -9,10 +9,10 @@ from torch.nn import functional
 from transformers import UperNetConfig, UperNetForSemanticSegmentation
 
 from decahub import TinyMimBackbone, TinyMimConfig, TinyMimForImageClassification, TinyMimForSemanticSegmentation
-from decahub.models.tinymim.decode_heads_tinymim import TinyMimPixelClassifier
-from decahub.models.tinymim.optimization_tinymim import build_layer_decay_parameter_groups
-from decahub.models.tinymim.pyramid_tinymim import TinyMimFeaturePyramid
-from decahub.models.tinymim.relative_position_tinymim import build_relative_position_index, num_relative_positions
+from decahub.models.tinymim.decode_heads import TinyMimPixelClassifier
+from decahub.models.tinymim.optimization import build_layer_decay_parameter_groups
+from decahub.models.tinymim.pyramid import TinyMimFeaturePyramid
+from decahub.models.tinymim.relative_position import build_relative_position_index, num_relative_positions
 
 
 ATOL_FLOAT32 = 1e-5  # two orders of summation in convolutions and attention

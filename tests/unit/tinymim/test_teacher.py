@@ -46,7 +46,7 @@ from decahub import (
     TinyMimModel,
     TinyMimTeacher,
 )
-from decahub.models.tinymim.vit_weights_tinymim import from_vit
+from decahub.models.tinymim.vit_weights import from_vit
 
 
 NUM_LAYERS, NUM_HEADS, LAYER = 4, 3, 3

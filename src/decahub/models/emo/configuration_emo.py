@@ -1,14 +1,15 @@
 """Configuration of EMO, a backbone of inverted residual mobile blocks (arXiv 2301.01146, section 4)."""
 
-import copy
-import dataclasses
-import difflib
 from dataclasses import field
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
+
+from ..shared.checks import check_minimum, check_rates
+from ..shared.ignore_index import IGNORED_PIXEL
+from ..shared.variants import build_variant
 
 
 VARIANTS = {
@@ -46,15 +47,6 @@ VARIANTS = {
 NUM_IMAGENET_LABELS = 1000
 NUM_STAGES = 4
 HIDDEN_ACTS = ("silu", "gelu", "relu")
-# Keywords that `PreTrainedConfig` understands although they are no fields.
-NON_FIELD_KEYWORDS = (
-    "num_labels",
-    "out_features",
-    "out_indices",
-    "attn_implementation",
-    "torch_dtype",
-    "name_or_path",
-)
 
 
 @strict
@@ -114,8 +106,8 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
         auxiliary_hidden_size (`int`, defaults to 256): Channels of the auxiliary head.
         auxiliary_loss_weight (`float`, defaults to 0.4): Weight of its loss.
         semantic_loss_ignore_index (`int`, defaults to 255): Label of pixels that count for nothing.
-        loss_avg_non_ignore (`bool`, defaults to `False`): Whether the pixel loss is averaged over labeled pixels
-            only. The authors' code divides by the number of all pixels.
+        loss_avg_non_ignore (`bool`, defaults to `True`): Whether the pixel loss is averaged over labeled pixels only.
+            The authors' code divides by the number of all pixels.
         out_features (`list[str]`, *optional*): Stages that [`EmoBackbone`] returns, of `stem, stage1, ..., stage4`.
         out_indices (`list[int]`, *optional*): The same by index; negative indices count from the end.
 
@@ -180,8 +172,8 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
     use_auxiliary_head: bool | None = None
     auxiliary_hidden_size: int = 256
     auxiliary_loss_weight: float | int = 0.4
-    semantic_loss_ignore_index: int = 255
-    loss_avg_non_ignore: bool = False
+    semantic_loss_ignore_index: int = IGNORED_PIXEL
+    loss_avg_non_ignore: bool = True
 
     def __post_init__(self, **kwargs):
         self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, NUM_STAGES + 1)]
@@ -192,27 +184,8 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "EmoConfig":
-        """Configuration of a published variant.
-
-        Args:
-            name (`str`): `"1m"`, `"2m"`, `"5m"` or `"6m"`.
-            overrides: Fields of the configuration to change. Without `num_labels` or `id2label` there are 1000
-                labels, those of ImageNet-1k.
-
-        Raises:
-            ValueError: If there is no such variant or field.
-        """
-        if name not in VARIANTS:
-            raise ValueError(f"`name` must be one of {sorted(VARIANTS)}; got {name!r}.")
-        allowed = [item.name for item in dataclasses.fields(cls)] + list(NON_FIELD_KEYWORDS)
-        for key in overrides:
-            if key not in allowed:
-                nearest = difflib.get_close_matches(key, allowed, n=1)
-                hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
-                raise ValueError(f"`{key}` must be a field of {cls.__name__}; it is not.{hint}")
-        if not {"num_labels", "id2label"} & overrides.keys():
-            overrides["num_labels"] = NUM_IMAGENET_LABELS
-        return cls(**copy.deepcopy(VARIANTS[name] | overrides))
+        """Configuration of a published variant, `"1m"`, `"2m"`, `"5m"` or `"6m"`, with ImageNet-1k's 1000 labels."""
+        return build_variant(cls, VARIANTS, name, overrides, num_labels=NUM_IMAGENET_LABELS)
 
     @property
     def has_auxiliary_head(self) -> bool:
@@ -266,15 +239,7 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
                 raise ValueError(f"`{name}` must hold only {list(allowed)}; got {unknown[0]!r}.")
 
     def _check_widths(self):
-        sizes = {
-            "num_channels": self.num_channels,
-            "stem_hidden_size": self.stem_hidden_size,
-            "decode_hidden_size": self.decode_hidden_size,
-            "auxiliary_hidden_size": self.auxiliary_hidden_size,
-        }
-        for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {value}.")
+        check_minimum(self, 1, "num_channels", "stem_hidden_size", "decode_hidden_size", "auxiliary_hidden_size")
         if self.stem_stride not in (1, 2):
             raise ValueError(f"`stem_stride` must be 1 or 2; got {self.stem_stride}.")
         if self.pre_classifier_size < 0:
@@ -287,16 +252,14 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
                 )
 
     def validate_rates(self):
-        for name in (
+        check_rates(
+            self,
             "drop_path_rate",
             "hidden_dropout_prob",
             "attention_probs_dropout_prob",
             "decode_dropout_prob",
             "label_smoothing",
-        ):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ValueError(f"`{name}` must lie in [0, 1); got {value}.")
+        )
 
     def validate_frozen_stages(self):
         if not -1 <= self.frozen_stages <= NUM_STAGES:

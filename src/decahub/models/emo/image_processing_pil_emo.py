@@ -2,13 +2,14 @@
 
 from transformers.image_processing_backends import PilBackend
 
-from .image_processing_emo import EmoImageProcessing, EmoImageProcessorKwargs
+from ..shared.image_processing import ImageProcessing
 
 
-class EmoImageProcessorPil(EmoImageProcessing, PilBackend):
-    """Image processor of EMO on PIL; see [`EmoImageProcessing.preprocess`]."""
+class EmoImageProcessorPil(ImageProcessing, PilBackend):
+    """Image processor of EMO on PIL: the authors' evaluation transform for 224 pixels."""
 
-    valid_kwargs = EmoImageProcessorKwargs
+    size = {"shortest_edge": 256}
+    crop_size = {"height": 224, "width": 224}
 
 
 __all__ = ["EmoImageProcessorPil"]

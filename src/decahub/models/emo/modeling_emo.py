@@ -3,9 +3,9 @@
 Paper: "Rethinking Mobile Block for Efficient Attention-based Models", arXiv 2301.01146, section 3. There is no
 positional encoding; the depth-wise convolutions give position. Maps stay in `channels_last` memory throughout.
 
-Same numbers as the authors' code with the default configuration. What the configuration can change: `mask_padding`
-hides window padding from attention, `window_mode` makes windows contiguous, `stem_stride` suits small images,
-`loss_avg_non_ignore` averages the pixel loss over labeled pixels.
+Same numbers as the authors' code, for the loss of pixels with `loss_avg_non_ignore=False`. What else the configuration
+can change: `mask_padding` hides window padding from attention, `window_mode` makes windows contiguous, `stem_stride`
+suits small images.
 """
 
 import copy
@@ -28,11 +28,10 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from .block_emo import EmoInvertedResidualBlock, EmoWindowAttention
+from ..shared.losses import compute_classification_loss, compute_segmentation_loss
+from .block import EmoConvolutionLayer, EmoInvertedResidualBlock, EmoWindowAttention, build_norm
 from .configuration_emo import EmoConfig
-from .decode_heads_emo import DECODE_HEADS, EmoAuxiliaryHead, EmoPixelClassifier
-from .layers_emo import EmoConvolutionLayer, build_norm
-from .loss_emo import compute_classification_loss, compute_segmentation_loss
+from .decode_heads import DECODE_HEADS, EmoAuxiliaryHead, EmoPixelClassifier
 
 
 PIXEL_CLASSIFIER_STD = 0.01  # of the authors' decode heads
@@ -367,7 +366,8 @@ class EmoForImageClassification(EmoPreTrainedModel):
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`): normalized pixels.
             labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): class ids in `[0, num_labels)`; -100 is
-                ignored. Floats of shape `(batch_size, num_labels)` for several labels per image or regression.
+                ignored. Floats of shape `(batch_size, num_labels)` are probabilities (mixup), or what
+                `config.problem_type` says.
             kwargs: as in [`EmoModel`].
 
         Returns:
@@ -442,12 +442,12 @@ class EmoForSemanticSegmentation(EmoPreTrainedModel):
     def compute_losses(
         self, feature_maps: tuple[torch.Tensor, ...], logits: torch.Tensor, labels: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        ignore_index, average = self.config.semantic_loss_ignore_index, self.config.loss_avg_non_ignore
-        loss = compute_segmentation_loss(logits, labels, ignore_index, average)
+        ignore_index, over_all = self.config.semantic_loss_ignore_index, not self.config.loss_avg_non_ignore
+        loss = compute_segmentation_loss(logits, labels, ignore_index, average_over_all=over_all)
         if self.auxiliary_head is None:
             return {"loss": loss, "decode_loss": loss}
         auxiliary_logits = self.auxiliary_head(feature_maps)
-        auxiliary_loss = compute_segmentation_loss(auxiliary_logits, labels, ignore_index, average)
+        auxiliary_loss = compute_segmentation_loss(auxiliary_logits, labels, ignore_index, average_over_all=over_all)
         auxiliary_loss = self.config.auxiliary_loss_weight * auxiliary_loss
         return {
             "loss": loss + auxiliary_loss,

@@ -1,12 +1,13 @@
 """Configuration of RAW-GNN (arXiv 2206.13953). Defaults are those of the authors' experiments."""
 
 import copy
-import dataclasses
-from difflib import get_close_matches
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
+
+from ..shared.checks import check_minimum, check_rates
+from ..shared.variants import build_variant
 
 
 # "paper": walks of the law that the paper names, and one fixed draw of them in evaluation.
@@ -104,34 +105,15 @@ class RawGnnConfig(PreTrainedConfig):
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "RawGnnConfig":
-        """Configuration of a named variant.
-
-        Args:
-            name (`str`): a key of `VARIANTS`: "paper" or "official".
-            overrides: further fields.
-
-        Raises:
-            ValueError: If the variant or a field is unknown.
-        """
-        if name not in VARIANTS:
-            raise ValueError(f"`name` must be one of {', '.join(VARIANTS)}; got {name!r}.")
-        known = [field.name for field in dataclasses.fields(cls)]
-        for key in overrides:
-            if key not in known and key != "num_labels":
-                nearest = get_close_matches(key, known, n=1)
-                hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-                raise ValueError(f"`overrides` must be fields of {cls.__name__}; got {key!r}.{hint}")
-        return cls(**{**copy.deepcopy(VARIANTS[name]), **overrides})
+        """Configuration of a named variant, `"paper"` or `"official"`."""
+        return build_variant(cls, VARIANTS, name, overrides)
 
     def validate_sizes(self):
         """Sizes are positive."""
-        names = (
-            "num_features", "hidden_size", "num_attention_heads", "walk_length", "long_walk_length",
+        check_minimum(
+            self, 1, "num_features", "hidden_size", "num_attention_heads", "walk_length", "long_walk_length",
             "long_walks_per_node",
         )  # fmt: skip
-        for name in names:
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
         if self.walk_length > self.long_walk_length + 1:
             raise ValueError(
                 f"`walk_length` must be at most `long_walk_length + 1` ({self.long_walk_length + 1}); "
@@ -172,9 +154,7 @@ class RawGnnConfig(PreTrainedConfig):
 
     def validate_probabilities(self):
         """Dropout is in [0, 1)."""
-        for name in ("feature_dropout_prob", "hidden_dropout_prob"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be in [0, 1); got {getattr(self, name)}.")
+        check_rates(self, "feature_dropout_prob", "hidden_dropout_prob")
 
 
 __all__ = ["VARIANTS", "RawGnnConfig"]

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from .graph_inputs_raw_gnn import merge_graphs, read_graph
-from .walks_raw_gnn import WalkGraph, sample_walks, transition_probabilities
+from ..shared.graph_inputs import merge_graphs, read_graph
+from .walks.sampling import WalkGraph, sample_walks, transition_probabilities
 
 
 class RawGnnFeatureExtractor(FeatureExtractionMixin):
@@ -80,7 +80,7 @@ class RawGnnFeatureExtractor(FeatureExtractionMixin):
         Args:
             graph: one graph in any form that `__call__` takes.
             start_nodes (array of shape `(num_walks,)`): ids of nodes, which may repeat.
-            walk: `length`, `p`, `q`, `law`, `seed` and so on, as in `sample_walks` of `walks_raw_gnn.py`.
+            walk: `length`, `p`, `q`, `law`, `seed` and so on, as in `sample_walks` of `walks/sampling.py`.
 
         Returns:
             `torch.LongTensor` of shape `(num_walks, length + 1)`.

@@ -21,12 +21,14 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from ..shared.checks import can_look_at
+from ..shared.ignore_index import IGNORED_CLASS
+from ..shared.losses import compute_node_loss
 from .configuration_raw_gnn import RawGnnConfig
-from .path_aggregator_raw_gnn import RawGnnInputProjection, RawGnnPathAggregator, RawGnnRecurrence
-from .walks_raw_gnn import prepare_walk_graph, sample_paths
+from .path_aggregator import RawGnnInputProjection, RawGnnPathAggregator, RawGnnRecurrence
+from .walks.sampling import prepare_walk_graph, sample_paths
 
 
-IGNORE_INDEX = -100
 MAX_SEED = 2**62
 
 
@@ -251,11 +253,6 @@ class RawGnnModel(RawGnnPreTrainedModel):
                 raise ValueError("`target_nodes` must be different nodes; got one of them twice. Use `unique` first.")
 
 
-def can_look_at(tensor: torch.Tensor) -> bool:
-    """Whether values may be looked at: not in a traced graph, and not where that would wait for a device."""
-    return not torch.compiler.is_compiling() and tensor.device.type == "cpu"
-
-
 def _check_nodes(name: str, nodes: torch.Tensor, num_nodes: int) -> None:
     if nodes.is_floating_point() or nodes.dtype == torch.bool:
         raise TypeError(f"`{name}` must hold node ids, integers; got {nodes.dtype}.")
@@ -434,32 +431,15 @@ class RawGnnForNodeClassification(RawGnnPreTrainedModel):
                 )
         if not can_look_at(labels):
             return
-        counted = labels != IGNORE_INDEX if train_mask is None else (labels != IGNORE_INDEX) & train_mask
+        counted = labels != IGNORED_CLASS if train_mask is None else (labels != IGNORED_CLASS) & train_mask
         if not counted.any():
             raise ValueError("`train_mask` must select at least one labeled node; got none.")
         selected = labels[counted]
         if int(selected.min()) < 0 or int(selected.max()) >= self.config.num_labels:
             raise ValueError(
-                f"`labels` must be class ids in [0, {self.config.num_labels}) or {IGNORE_INDEX}; got values from "
+                f"`labels` must be class ids in [0, {self.config.num_labels}) or {IGNORED_CLASS}; got values from "
                 f"{int(selected.min())} to {int(selected.max())}."
             )
-
-
-def compute_node_loss(
-    logits: torch.Tensor, labels: torch.Tensor, train_mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Mean cross entropy over the labeled nodes of a mask, in float32 at least.
-
-    Args:
-        logits (`torch.Tensor` of shape `(num_nodes, num_labels)`): scores.
-        labels (`torch.LongTensor` of shape `(num_nodes,)`): classes, -100 for none.
-        train_mask (`torch.BoolTensor` of shape `(num_nodes,)`, *optional*): nodes that count; by default all.
-    """
-    if logits.dtype in (torch.float16, torch.bfloat16):
-        logits = logits.float()
-    if train_mask is not None:
-        labels = labels.masked_fill(~train_mask, IGNORE_INDEX)
-    return functional.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX)
 
 
 __all__ = [
@@ -468,5 +448,4 @@ __all__ = [
     "RawGnnModelOutput",
     "RawGnnNodeClassifierOutput",
     "RawGnnPreTrainedModel",
-    "compute_node_loss",
 ]

@@ -1,12 +1,12 @@
 """Configuration of RELIANT's students and teachers (arXiv 2301.01150)."""
 
-import copy
-import dataclasses
-import difflib
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
+
+from ..shared.checks import check_minimum, check_rates
+from ..shared.variants import build_variant
 
 
 _PLAIN = {"framework": "kd", "proxy_mode": "none", "fairness_weight": 0.0}
@@ -70,8 +70,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
 choice; the other teachers are those of the paper's code."""
 
 NUM_REPLACED_COLUMNS = 2
-# Keywords that `PreTrainedConfig` understands although they are no fields.
-NON_FIELD_KEYWORDS = ("num_labels", "id2label", "label2id", "torch_dtype", "dtype", "name_or_path")
 
 
 @strict
@@ -196,24 +194,8 @@ class ReliantConfig(PreTrainedConfig):
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "ReliantConfig":
-        """Configuration of a named student or teacher.
-
-        Args:
-            name (`str`): a key of `VARIANTS`: `"akd-sgc"`, `"cpf-plp"`, `"kd-sgc"` or `"<architecture>-teacher"`.
-            overrides: Fields of the configuration to change.
-
-        Raises:
-            ValueError: If there is no such variant or field.
-        """
-        if name not in VARIANTS:
-            raise ValueError(f"`name` must be one of {sorted(VARIANTS)}; got {name!r}.")
-        allowed = [item.name for item in dataclasses.fields(cls)] + list(NON_FIELD_KEYWORDS)
-        for key in overrides:
-            if key not in allowed:
-                nearest = difflib.get_close_matches(key, allowed, n=1)
-                hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
-                raise ValueError(f"`{key}` must be a field of {cls.__name__}; it is not.{hint}")
-        return cls(**copy.deepcopy(VARIANTS[name] | overrides))
+        """Configuration of a named variant, `"akd-sgc"`, `"cpf-plp"`, `"kd-sgc"` or `"<architecture>-teacher"`."""
+        return build_variant(cls, VARIANTS, name, overrides)
 
     @property
     def has_proxy(self) -> bool:
@@ -239,13 +221,10 @@ class ReliantConfig(PreTrainedConfig):
         self._check_penalty()
 
     def _check_sizes(self):
-        for name in ("num_features", "hidden_size", "num_propagation_steps", "num_output_heads", "proxy_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
-        for name in ("num_nodes", "num_edge_samples"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1 or `None`; got {value}.")
+        check_minimum(
+            self, 1, "num_features", "hidden_size", "num_propagation_steps", "num_output_heads", "proxy_dim",
+            "num_nodes", "num_edge_samples",
+        )  # fmt: skip
         least = 1 if self.architecture in ("gcnii", "appnp") else 0
         if self.num_hidden_layers < least:
             raise ValueError(
@@ -263,12 +242,10 @@ class ReliantConfig(PreTrainedConfig):
             )
 
     def _check_rates(self):
-        for name in ("feature_dropout_prob", "hidden_dropout_prob", "attention_probs_dropout_prob", "teleport_prob"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must lie in [0, 1); got {getattr(self, name)}.")
-        for name in ("fairness_weight", "distillation_weight", "identity_decay"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must be 0 or more; got {getattr(self, name)}.")
+        check_rates(
+            self, "feature_dropout_prob", "hidden_dropout_prob", "attention_probs_dropout_prob", "teleport_prob"
+        )
+        check_minimum(self, 0, "fairness_weight", "distillation_weight", "identity_decay")
         if self.temperature <= 0:
             raise ValueError(f"`temperature` must be above 0; got {self.temperature}.")
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from .graph_inputs_reliant import Graph, merge_graphs, read_graph
+from ..shared.graph_inputs import Graph, merge_graphs, read_graph
 
 
 NORMALIZATIONS = ("none", "row_l1", "standardize")

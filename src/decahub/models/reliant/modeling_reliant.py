@@ -3,7 +3,7 @@
 Paper: "RELIANT: Fair Knowledge Distillation for Graph Neural Networks", arXiv 2301.01150. A node's features are
 followed by `proxy_dim` columns, the proxy of bias. In training each node has values of its own, which learn to explain
 the gap between groups; a finished model reads their mean for every node, so that the bias they carry is the same for
-all. Losses and training steps are in `loss_reliant.py` and `optimization_reliant.py`.
+all. Losses and training steps are in `loss.py` and `optimization.py`.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,11 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .adjacency_reliant import Adjacency, prepare_adjacency
+from ..shared.ignore_index import IGNORED_CLASS
+from ..shared.losses import compute_node_loss, select_labels
+from .adjacency import Adjacency, prepare_adjacency
 from .configuration_reliant import NUM_REPLACED_COLUMNS, ReliantConfig
-from .layers_reliant import (
-    UNKNOWN_LABEL,
+from .layers import (
     ReliantAttentionConvolution,
     ReliantConvolution,
     ReliantInitialResidualConvolution,
@@ -31,7 +32,7 @@ from .layers_reliant import (
     ReliantPersonalizedPropagation,
     ReliantSageConvolution,
 )
-from .loss_reliant import check_labels, compute_node_loss, select_labels
+from .loss import check_labels
 
 
 INITIAL_PROXY_MEAN = 0.5  # of the uniform distribution that proxies start from
@@ -149,7 +150,7 @@ class ReliantPreTrainedModel(PreTrainedModel):
             init.xavier_normal_(module.label_scores, gain=gain)
             if module.node_balance is not None:
                 init.zeros_(module.node_balance)
-                init.constant_(module.known_labels, UNKNOWN_LABEL)
+                init.constant_(module.known_labels, IGNORED_CLASS)
         elif isinstance(module, ReliantModel) and self.config.has_proxy:
             init.constant_(module.proxy_mean, INITIAL_PROXY_MEAN)
         if getattr(module, "bias", None) is not None:

@@ -1,14 +1,15 @@
 """Configuration of TinyMIM, a plain vision transformer and its distillation (arXiv 2301.01296, section 3)."""
 
-import copy
-import dataclasses
-import difflib
 from dataclasses import field
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
+
+from ..shared.checks import check_minimum, check_rates
+from ..shared.ignore_index import IGNORED_PIXEL
+from ..shared.variants import build_variant
 
 
 VARIANTS = {
@@ -36,15 +37,6 @@ VARIANTS = {
 NUM_IMAGENET_LABELS = 1000
 NUM_PYRAMID_LEVELS = 4
 STATES = ("q", "k", "v")
-# Keywords that `PreTrainedConfig` understands although they are no fields.
-NON_FIELD_KEYWORDS = (
-    "num_labels",
-    "out_features",
-    "out_indices",
-    "attn_implementation",
-    "torch_dtype",
-    "name_or_path",
-)
 
 
 @strict
@@ -212,7 +204,7 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
     use_auxiliary_head: bool = True
     auxiliary_hidden_size: int = 256
     auxiliary_loss_weight: float | int = 0.4
-    semantic_loss_ignore_index: int = 255
+    semantic_loss_ignore_index: int = IGNORED_PIXEL
 
     def __post_init__(self, **kwargs):
         self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, self.num_hidden_layers + 1)]
@@ -223,28 +215,8 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "TinyMimConfig":
-        """Configuration of a published model.
-
-        Args:
-            name (`str`): `"tiny"`, `"small"`, `"base"`, `"tiny-star"`, or a teacher: `"mae-small"`, `"mae-base"`,
-                `"mae-large"`.
-            overrides: Fields of the configuration to change. Without `num_labels` or `id2label` there are 1000
-                labels, those of ImageNet-1k.
-
-        Raises:
-            ValueError: If there is no such variant or field.
-        """
-        if name not in VARIANTS:
-            raise ValueError(f"`name` must be one of {sorted(VARIANTS)}; got {name!r}.")
-        allowed = [item.name for item in dataclasses.fields(cls)] + list(NON_FIELD_KEYWORDS)
-        for key in overrides:
-            if key not in allowed:
-                nearest = difflib.get_close_matches(key, allowed, n=1)
-                hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
-                raise ValueError(f"`{key}` must be a field of {cls.__name__}; it is not.{hint}")
-        if not {"num_labels", "id2label"} & overrides.keys():
-            overrides["num_labels"] = NUM_IMAGENET_LABELS
-        return cls(**copy.deepcopy(VARIANTS[name] | overrides))
+        """Configuration of a published student or teacher, a key of `VARIANTS`, with ImageNet-1k's 1000 labels."""
+        return build_variant(cls, VARIANTS, name, overrides, num_labels=NUM_IMAGENET_LABELS)
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -311,15 +283,12 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
             )
 
     def _check_widths(self):
-        for name in (
-            "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+        check_minimum(
+            self, 1, "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
             "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads", "decode_hidden_size",
             "auxiliary_hidden_size", "pre_logits_dim", "num_relation_heads", "teacher_hidden_size",
             "teacher_num_attention_heads",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1; got {value}.")
+        )  # fmt: skip
         for name, heads in (
             ("hidden_size", "num_attention_heads"),
             ("decoder_hidden_size", "decoder_num_attention_heads"),
@@ -335,10 +304,7 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
                 )
 
     def validate_rates(self):
-        for name in ("drop_path_rate", "decode_dropout_prob", "label_smoothing"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise ValueError(f"`{name}` must lie in [0, 1); got {value}.")
+        check_rates(self, "drop_path_rate", "decode_dropout_prob", "label_smoothing")
         if not 0 < self.mask_ratio < 1:
             raise ValueError(f"`mask_ratio` must lie in (0, 1); got {self.mask_ratio}.")
         for name in ("reconstruction_weight", "auxiliary_loss_weight"):

@@ -2,13 +2,14 @@
 
 from transformers.image_processing_backends import PilBackend
 
-from .image_processing_tinymim import TinyMimImageProcessing, TinyMimImageProcessorKwargs
+from ..shared.image_processing import ImageProcessing
 
 
-class TinyMimImageProcessorPil(TinyMimImageProcessing, PilBackend):
-    """Image processor of TinyMIM on PIL; see [`TinyMimImageProcessing.preprocess`]."""
+class TinyMimImageProcessorPil(ImageProcessing, PilBackend):
+    """Image processor of TinyMIM on PIL: the authors' evaluation transform for 224 pixels."""
 
-    valid_kwargs = TinyMimImageProcessorKwargs
+    size = {"shortest_edge": 256}
+    crop_size = {"height": 224, "width": 224}
 
 
 __all__ = ["TinyMimImageProcessorPil"]

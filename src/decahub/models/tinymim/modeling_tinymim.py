@@ -26,10 +26,11 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from ..shared.losses import compute_classification_loss, compute_segmentation_loss
 from .configuration_tinymim import TinyMimConfig
-from .decode_heads_tinymim import TinyMimPixelClassifier, build_auxiliary_head, build_decode_head
-from .decoder_tinymim import TinyMimDecoder, choose_tokens, compute_reconstruction_loss
-from .layers_tinymim import (
+from .decode_heads import TinyMimPixelClassifier, build_auxiliary_head, build_decode_head
+from .decoder import TinyMimDecoder, choose_tokens, compute_reconstruction_loss
+from .layers import (
     BlockStates,
     TinyMimAttention,
     TinyMimEmbeddings,
@@ -38,12 +39,11 @@ from .layers_tinymim import (
     compute_drop_path_rates,
     merge_heads,
 )
-from .loss_tinymim import compute_classification_loss, compute_segmentation_loss
-from .position_embeddings_tinymim import build_position_embeddings
-from .pyramid_tinymim import TinyMimFeaturePyramid
-from .relations_tinymim import compute_relation_loss, gather_tokens
-from .relative_position_tinymim import build_relative_position_index
-from .targets_tinymim import (
+from .position_embeddings import build_position_embeddings
+from .pyramid import TinyMimFeaturePyramid
+from .relations import compute_relation_loss, gather_tokens
+from .relative_position import build_relative_position_index
+from .targets import (
     TinyMimTargetProjection,
     build_relation_targets,
     compute_feature_loss,
@@ -53,7 +53,7 @@ from .targets_tinymim import (
     get_sources,
     select_tokens,
 )
-from .teacher_tinymim import TinyMimTeacher
+from .teacher import TinyMimTeacher
 
 
 TOKEN_STD = 0.02

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .walk_graph_raw_gnn import WalkGraph
-from .walk_steps_raw_gnn import MAX_CANDIDATES, StepWeights, split_by_size, take
+from .graph import WalkGraph
+from .steps import MAX_CANDIDATES, StepWeights, split_by_size, take
 
 
 MAX_ENTRIES = 2**22  # 32 MB; worth it from the first few draws on

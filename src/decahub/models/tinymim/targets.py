@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from .configuration_tinymim import STATES, TinyMimConfig
-from .layers_tinymim import BlockStates, merge_heads, split_heads
-from .relations_tinymim import compute_relations, compute_scores, gather_relations, gather_tokens
+from .layers import BlockStates, merge_heads, split_heads
+from .relations import compute_relations, compute_scores, gather_relations, gather_tokens
 
 
 WHITENING_EPS = 1e-6

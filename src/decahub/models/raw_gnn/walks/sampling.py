@@ -1,16 +1,16 @@
 """Second-order random walks with p and q, and the paths that RAW-GNN reads.
 
 Every draw is a hash of (seed, strategy, start node, walk number, step, attempt), so a walk is the same whatever else
-is drawn with it, in whatever order and by however many threads. The law of a step is in `walk_steps_raw_gnn.py`.
+is drawn with it, in whatever order and by however many threads. The law of a step is in `walks/steps.py`.
 
 Source: "RAW-GNN: RAndom Walk Aggregation based Graph Neural Network", arXiv 2206.13953.
 """
 
 import torch
 
-from .walk_draws_raw_gnn import Draws, hash_integers
-from .walk_graph_raw_gnn import WalkGraph, prepare_walk_graph
-from .walk_steps_raw_gnn import (
+from .draws import Draws, hash_integers
+from .graph import WalkGraph, prepare_walk_graph
+from .steps import (
     DRAWS_PER_STEP,
     LAWS,
     StepWeights,
@@ -19,7 +19,7 @@ from .walk_steps_raw_gnn import (
     step_uniformly,
     transition_probabilities,
 )
-from .walk_table_raw_gnn import StepTable, find_step_table
+from .table import StepTable, find_step_table
 
 
 def sample_walks(

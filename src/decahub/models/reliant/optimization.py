@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ..shared.losses import compute_node_loss
 from .configuration_reliant import ReliantConfig
-from .discriminators_reliant import ReliantDiscriminators
-from .loss_reliant import (
+from .discriminators import ReliantDiscriminators
+from .loss import (
     check_teacher_logits,
     compute_label_propagation_loss,
     compute_logits_distance,
-    compute_node_loss,
     compute_penalty_of_batch,
     compute_softened_loss,
 )
-from .proxy_reliant import ReliantProxy
+from .proxy import ReliantProxy
 
 
 Batch = Mapping[str, torch.Tensor]

@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from .layers_tinymim import TinyMimLayer, merge_heads
+from .layers import TinyMimLayer, merge_heads
 
 
 CAPTURE = "tinymim_capture"

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .configuration_tinymim import TinyMimConfig
-from .layers_tinymim import TinyMimLayer
+from .layers import TinyMimLayer
 
 
 PIXEL_EPS = 1e-6  # of the variance within a patch

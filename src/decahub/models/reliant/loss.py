@@ -7,13 +7,15 @@ import torch
 from torch.nn import functional
 from transformers.utils import logging
 
-from .adjacency_reliant import to_full_precision
+from ..shared.checks import can_look_at
+from ..shared.ignore_index import IGNORED_CLASS
+from ..shared.losses import select_labels
+from .adjacency import to_full_precision
 from .configuration_reliant import ReliantConfig
 
 
 logger = logging.get_logger(__name__)
 
-IGNORE_INDEX = -100
 POSITIVE_LABEL = 1
 DEGREES = (1, 3, 5, 7, 9)
 INTEGRALS = (1 / 2, -1 / 8, 1 / 16, -5 / 128, 7 / 256)
@@ -107,25 +109,6 @@ def select_nodes(train_mask: torch.Tensor, nodes: str) -> torch.Tensor:
     return {"train": train_mask, "unlabeled": ~train_mask, "all": torch.ones_like(train_mask)}[nodes]
 
 
-def select_labels(labels: torch.Tensor, train_mask: torch.Tensor | None) -> torch.Tensor:
-    """Labels of the nodes in a mask, and -100 elsewhere."""
-    return labels if train_mask is None else labels.masked_fill(~train_mask, IGNORE_INDEX)
-
-
-def compute_node_loss(
-    logits: torch.Tensor, labels: torch.Tensor, train_mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Cross entropy over the labeled nodes of a mask.
-
-    Args:
-        logits (`torch.FloatTensor` of shape `(num_nodes, num_labels)`): scores.
-        labels (`torch.LongTensor` of shape `(num_nodes,)`): class ids; -100 is ignored.
-        train_mask (`torch.BoolTensor` of shape `(num_nodes,)`, *optional*): nodes that count; all by default.
-    """
-    targets = select_labels(labels, train_mask)
-    return functional.cross_entropy(to_full_precision(logits), targets, ignore_index=IGNORE_INDEX)
-
-
 def compute_label_propagation_loss(
     logits: torch.Tensor, teacher_logits: torch.Tensor, train_mask: torch.Tensor, kd_loss: str = "euclidean"
 ) -> torch.Tensor:
@@ -198,15 +181,15 @@ def check_labels(
         raise TypeError(f"`{name}` must hold integer class ids; got {labels.dtype}.")
     if labels.shape != (num_nodes,):
         raise ValueError(f"`{name}` must have shape ({num_nodes},); got {tuple(labels.shape)}.")
-    if torch.compiler.is_compiling() or labels.device.type != "cpu":
+    if not can_look_at(labels):
         return
-    wrong = labels[((labels < 0) | (labels >= num_labels)) & (labels != IGNORE_INDEX)]
+    wrong = labels[((labels < 0) | (labels >= num_labels)) & (labels != IGNORED_CLASS)]
     if wrong.numel():
         raise ValueError(
-            f"`{name}` must hold class ids in [0, {num_labels}) or {IGNORE_INDEX} (ignored); got {wrong[0].item()}, "
+            f"`{name}` must hold class ids in [0, {num_labels}) or {IGNORED_CLASS} (ignored); got {wrong[0].item()}, "
             f"and {wrong.numel()} such values in all. Set `num_labels` of the config to the number of classes."
         )
-    if name == "labels" and (select_labels(labels, train_mask) == IGNORE_INDEX).all():
+    if name == "labels" and (select_labels(labels, train_mask) == IGNORED_CLASS).all():
         raise ValueError("`labels` must name the class of at least one node of `train_mask`; none is labeled.")
 
 
@@ -268,10 +251,8 @@ __all__ = [
     "compute_fairness_penalty",
     "compute_label_propagation_loss",
     "compute_logits_distance",
-    "compute_node_loss",
     "compute_penalty_of_batch",
     "compute_softened_loss",
     "compute_surrogate",
-    "select_labels",
     "select_nodes",
 ]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .walk_draws_raw_gnn import Draws
-from .walk_graph_raw_gnn import WalkGraph
+from .draws import Draws
+from .graph import WalkGraph
 
 
 LAWS = ("node2vec", "torch_cluster")

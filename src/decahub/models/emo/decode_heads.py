@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .block import EmoConvolutionLayer
 from .configuration_emo import EmoConfig
-from .layers_emo import EmoConvolutionLayer
 
 
 DEEPLAB_DILATIONS = (1, 12, 24, 36)

@@ -1,6 +1,8 @@
 """Graph layers: convolutions, attention, and label propagation with learned weights.
 
-Each layer maps `(num_nodes, in_size)` to `(num_nodes, out_size)`, without activation.
+Each layer maps `(num_nodes, in_size)` to `(num_nodes, out_size)`, without activation. In the formulas N(i) are the
+nodes that send to node i, with i itself where the configuration adds self-loops, d_i is their number, and A and D are
+the adjacency matrix (one row for each receiver) and the diagonal matrix of d. W is the weight of a `torch.nn.Linear`.
 """
 
 import math
@@ -11,11 +13,9 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .adjacency_reliant import Adjacency, to_full_precision
+from ..shared.ignore_index import IGNORED_CLASS
+from .adjacency import Adjacency, to_full_precision
 from .configuration_reliant import ReliantConfig
-
-
-UNKNOWN_LABEL = -100
 
 
 class ReliantModule(nn.Module):
@@ -36,7 +36,20 @@ class ReliantLayer(ReliantModule, GradientCheckpointingLayer):
 
 
 class ReliantLinear(ReliantLayer):
-    """A linear layer that does not look at the graph."""
+    r"""A linear layer that does not look at the graph.
+
+    $$x'_i = W x_i + b$$
+
+    Args:
+        config ([`ReliantConfig`]): whether there is a bias.
+        in_size (`int`): channels of the input.
+        out_size (`int`): channels of the output.
+        dropout_prob (`float`): dropout on the input.
+
+    Shapes:
+        - `hidden_states`: `(num_nodes, in_size)`.
+        - output: `(num_nodes, out_size)`.
+    """
 
     def __init__(self, config: ReliantConfig, in_size: int, out_size: int, dropout_prob: float):
         super().__init__(config)
@@ -48,9 +61,23 @@ class ReliantLinear(ReliantLayer):
 
 
 class ReliantConvolution(ReliantLayer):
-    """Graph convolution: neighbors' sums with symmetric normalization around a linear map.
+    r"""Graph convolution (GCN, arXiv 1609.02907; SGC, arXiv 1902.07153).
 
-    `A^K X W + b` with `K` of `config.num_propagation_steps` for `"sgc"` and 1 otherwise.
+    $$X' = \left(D^{-1/2} A D^{-1/2}\right)^K X W^\top + b,$$
+
+    with $K$ of `config.num_propagation_steps` for `"sgc"` and 1 otherwise. For one step and one node:
+
+    $$x'_i = W \sum_{j \in N(i)} \frac{1}{\sqrt{d_i d_j}} x_j + b$$
+
+    Args:
+        config ([`ReliantConfig`]): architecture, steps, and whether there is a bias.
+        in_size (`int`): channels of the input.
+        out_size (`int`): channels of the output.
+        dropout_prob (`float`): dropout on the input.
+
+    Shapes:
+        - `hidden_states`: `(num_nodes, in_size)`.
+        - output: `(num_nodes, out_size)`.
     """
 
     def __init__(self, config: ReliantConfig, in_size: int, out_size: int, dropout_prob: float):
@@ -74,7 +101,20 @@ class ReliantConvolution(ReliantLayer):
 
 
 class ReliantSageConvolution(ReliantLayer):
-    """GraphSAGE with the aggregator "gcn": a linear map of the mean of a node and its neighbors."""
+    r"""GraphSAGE with the aggregator "gcn": a linear map of the mean of a node and its neighbors (arXiv 1706.02216).
+
+    $$x'_i = W \frac{x_i + \sum_{j \in N(i)} x_j}{d_i + 1} + b$$
+
+    Args:
+        config ([`ReliantConfig`]): whether there is a bias.
+        in_size (`int`): channels of the input.
+        out_size (`int`): channels of the output.
+        dropout_prob (`float`): dropout on the input.
+
+    Shapes:
+        - `hidden_states`: `(num_nodes, in_size)`.
+        - output: `(num_nodes, out_size)`.
+    """
 
     def __init__(self, config: ReliantConfig, in_size: int, out_size: int, dropout_prob: float):
         super().__init__(config)
@@ -92,7 +132,12 @@ class ReliantSageConvolution(ReliantLayer):
 
 
 class ReliantAttentionConvolution(ReliantLayer):
-    """Graph attention: heads that weigh neighbors by a learned score of both ends.
+    r"""Graph attention: heads that weigh neighbors by a learned score of both ends (GAT, arXiv 1710.10903).
+
+    For each head, with learned vectors $a_s$ and $a_t$:
+
+    $$\alpha_{ij} = \operatorname{softmax}_{j \in N(i)} \operatorname{LeakyReLU}(a_t^\top W x_i + a_s^\top W x_j),
+    \qquad x'_i = \sum_{j \in N(i)} \alpha_{ij} W x_j + b$$
 
     Args:
         config ([`ReliantConfig`]): slope and dropout.
@@ -101,6 +146,10 @@ class ReliantAttentionConvolution(ReliantLayer):
         dropout_prob (`float`): dropout on the input.
         num_heads (`int`): heads.
         average_heads (`bool`): whether heads are averaged, as in the classifier, or stand side by side.
+
+    Shapes:
+        - `hidden_states`: `(num_nodes, in_size)`.
+        - output: `(num_nodes, out_size)`.
     """
 
     def __init__(
@@ -138,9 +187,18 @@ class ReliantAttentionConvolution(ReliantLayer):
 
 
 class ReliantInitialResidualConvolution(ReliantLayer):
-    """GCNII: a convolution that keeps a share of the first hidden states, and of its own input.
+    r"""GCNII: a convolution that keeps a share of the first hidden states, and of its own input (arXiv 2007.02133).
 
-    `((1 - b) I + b W) ((1 - a) A H + a H_0)` with `b = log(1 + decay / layer)`.
+    $$H_{l+1} = \left((1 - \alpha) D^{-1/2} A D^{-1/2} H_l + \alpha H_0\right)
+    \left((1 - \beta_l) I + \beta_l W_l^\top\right), \qquad \beta_l = \log(1 + \lambda / l)$$
+
+    Args:
+        config ([`ReliantConfig`]): $\alpha$ is `teleport_prob`, $\lambda$ is `identity_decay`.
+        layer (`int`): $l$, from 1.
+
+    Shapes:
+        - `hidden_states`, `first_hidden_states`: `(num_nodes, hidden_size)`.
+        - output: `(num_nodes, hidden_size)`.
     """
 
     def __init__(self, config: ReliantConfig, layer: int):
@@ -157,7 +215,20 @@ class ReliantInitialResidualConvolution(ReliantLayer):
 
 
 class ReliantPersonalizedPropagation(ReliantLayer):
-    """APPNP: a linear classifier, then scores that walk along edges and return to their start now and then."""
+    r"""APPNP: a linear classifier, then scores that walk along edges and return to their start (arXiv 1810.05997).
+
+    $$Z_0 = X W^\top + b, \qquad Z_{k+1} = (1 - \alpha) D^{-1/2} A D^{-1/2} Z_k + \alpha Z_0$$
+
+    Args:
+        config ([`ReliantConfig`]): steps, $\alpha$ as `teleport_prob`, and the dropout of edges.
+        in_size (`int`): channels of the input.
+        out_size (`int`): channels of the output.
+        dropout_prob (`float`): dropout on the input.
+
+    Shapes:
+        - `hidden_states`: `(num_nodes, in_size)`.
+        - output: `(num_nodes, out_size)`.
+    """
 
     def __init__(self, config: ReliantConfig, in_size: int, out_size: int, dropout_prob: float):
         super().__init__(config)
@@ -182,12 +253,27 @@ class ReliantPersonalizedPropagation(ReliantLayer):
 
 
 class ReliantLabelPropagation(ReliantModule):
-    """Label propagation with learned weights, the student of CPF.
+    r"""Label propagation with learned weights (PLP), the student of CPF (arXiv 2103.02885).
 
-    Each step mixes the labels of neighbors with what a perceptron says of the node itself; known labels are set back
-    after every step. `known_labels`, `node_balance` and scores of nodes belong to the training graph of
-    `config.num_nodes`; on a graph of another size no label is known unless it is given, both sides of the mix weigh
-    the same, and, with `label_score_type="nodes"`, so do all neighbors.
+    Each step mixes the labels of neighbors with what a perceptron $g$ says of the node itself; known labels are set
+    back after every step. $f_i^{(0)}$ is one-hot for a known label and uniform otherwise:
+
+    $$f_i^{(k+1)} = \operatorname{ReLU}\Big(\sigma(\beta_i) \sum_{j \in N(i)} w_{ij} f_j^{(k)}
+    + \sigma(-\beta_i) g(x_i)\Big), \qquad w_{ij} = \operatorname{softmax}_{j \in N(i)} s_j$$
+
+    where $s_j$ is learned for each node or $v^\top x_j$, and $\beta_i$ is `node_balance`. `known_labels`,
+    `node_balance` and scores of nodes belong to the training graph of `config.num_nodes`; on a graph of another size
+    no label is known unless it is given, both sides of the mix weigh the same, and, with `label_score_type="nodes"`,
+    so do all neighbors.
+
+    Args:
+        config ([`ReliantConfig`]): steps, `label_score_type`, `num_nodes` and dropout.
+        in_size (`int`): channels that the perceptron gives.
+        out_size (`int`): number of labels.
+
+    Shapes:
+        - `node_features`: `(num_nodes, input_size)`.
+        - output: `(num_nodes, out_size)`.
     """
 
     def __init__(self, config: ReliantConfig, in_size: int, out_size: int):
@@ -199,7 +285,7 @@ class ReliantLabelPropagation(ReliantModule):
         self.node_balance = None
         if config.num_nodes is not None:
             self.node_balance = nn.Parameter(torch.zeros(config.num_nodes, 1))
-            self.register_buffer("known_labels", torch.full((config.num_nodes,), UNKNOWN_LABEL))
+            self.register_buffer("known_labels", torch.full((config.num_nodes,), IGNORED_CLASS))
 
     def forward(
         self,
@@ -269,14 +355,13 @@ class ReliantLabelPropagation(ReliantModule):
         """One-hot rows for known labels and uniform ones elsewhere, and which are known, `(num_nodes, 1)`."""
         num_nodes, num_labels = node_features.shape[0], self.projection.out_features
         if known_labels is None:
-            known_labels = torch.full((num_nodes,), UNKNOWN_LABEL, device=node_features.device)
-        is_known = (known_labels != UNKNOWN_LABEL)[:, None]
+            known_labels = torch.full((num_nodes,), IGNORED_CLASS, device=node_features.device)
+        is_known = (known_labels != IGNORED_CLASS)[:, None]
         one_hot = functional.one_hot(known_labels.clamp(min=0), num_labels).to(self.projection.weight.dtype)
         return torch.where(is_known, one_hot, 1 / num_labels), is_known
 
 
 __all__ = [
-    "UNKNOWN_LABEL",
     "ReliantAttentionConvolution",
     "ReliantConvolution",
     "ReliantInitialResidualConvolution",

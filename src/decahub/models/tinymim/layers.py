@@ -14,9 +14,10 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ..shared.drop_path import drop_path
 from .configuration_tinymim import TinyMimConfig
-from .position_embeddings_tinymim import resize_position_embeddings
-from .relative_position_tinymim import build_relative_position_index, num_relative_positions
+from .position_embeddings import resize_position_embeddings
+from .relative_position import build_relative_position_index, num_relative_positions
 
 
 def compute_drop_path_rates(config: TinyMimConfig) -> list[float]:
@@ -25,14 +26,6 @@ def compute_drop_path_rates(config: TinyMimConfig) -> list[float]:
     if config.drop_path_schedule == "constant":
         return [config.drop_path_rate] * (depth - 1) + [0.0]
     return [config.drop_path_rate * index / max(1, depth - 1) for index in range(depth)]
-
-
-def drop_path(hidden_states: torch.Tensor, rate: float, training: bool) -> torch.Tensor:
-    """Zeroes the branch of whole samples with probability `rate` and scales the others up."""
-    if rate == 0.0 or not training:
-        return hidden_states
-    keep = torch.rand(hidden_states.shape[0], 1, 1, device=hidden_states.device) >= rate
-    return hidden_states * keep.to(hidden_states.dtype) / (1 - rate)
 
 
 def split_heads(states: torch.Tensor, num_heads: int) -> torch.Tensor:
@@ -249,7 +242,6 @@ __all__ = [
     "TinyMimMlp",
     "TinyMimPreLogits",
     "compute_drop_path_rates",
-    "drop_path",
     "eager_attention_forward",
     "merge_heads",
     "split_heads",

@@ -19,7 +19,9 @@ NUM_GATES = {"gru": 3, "lstm": 4}
 
 
 class RawGnnInputProjection(nn.Module):
-    """The part of the recurrent network that looks at features alone, once for each node.
+    r"""The part of the recurrent network that looks at features alone, once for each node.
+
+    $$p_v = W x_v + b$$
 
     Rows of the weight are stacked gates, as in `torch.nn.GRU`: reset, update, new (GRU) or input, forget, cell, output
     (LSTM).
@@ -57,7 +59,21 @@ class RawGnnInputProjection(nn.Module):
 
 
 class RawGnnRecurrence(nn.Module):
-    """One layer of a GRU or LSTM over the nodes of paths, whose input projection is already done."""
+    r"""One layer of a GRU or LSTM over the nodes of paths, whose input projection is already done.
+
+    For a GRU and a path $v_1, \dots, v_L$, with $p_v = W x_v + b$ of [`RawGnnInputProjection`] and
+    $u_t = U h_{t-1} + c$, split into the parts of reset, update and new gate:
+
+    $$r = \sigma(p^r_{v_t} + u^r_t), \quad z = \sigma(p^z_{v_t} + u^z_t), \quad n = \tanh(p^n_{v_t} + r \odot u^n_t),
+    \quad h_t = (1 - z) \odot n + z \odot h_{t-1}, \quad h_0 = 0$$
+
+    Args:
+        config ([`RawGnnConfig`]): `rnn_type`, `hidden_size` and the range of the initial weights.
+
+    Shapes:
+        - `projected`: `(num_nodes, num_gates * hidden_size)`; `paths`: `(num_paths, walk_length)`.
+        - output: `(num_paths, hidden_size)`, $h_L$ of each path.
+    """
 
     def __init__(self, config: RawGnnConfig):
         super().__init__()
@@ -134,7 +150,21 @@ def compute_path_attention(scores: torch.Tensor, targets: torch.Tensor, num_targ
 
 
 class RawGnnPathAggregator(GradientCheckpointingLayer):
-    """Embeddings of nodes from their paths, for one strategy."""
+    r"""Embeddings of nodes from their paths, for one strategy (paper, section 3.3).
+
+    For the paths $P(i)$ that end in node $i$, with $h_p$ the last state of the recurrent network on path $p$ and $a_k$
+    the learned vector of head $k$:
+
+    $$\alpha_{pk} = \frac{\exp(a_k^\top h_p)}{\sum_{q \in P(i)} \exp(a_k^\top h_q)}, \qquad
+    z_i = \big\Vert_k \sum_{p \in P(i)} \alpha_{pk} h_p$$
+
+    Args:
+        config ([`RawGnnConfig`]): `hidden_size`, `num_attention_heads` and the recurrent network.
+
+    Shapes:
+        - `projected`: `(num_nodes, num_gates * hidden_size)`; `paths`: `(num_paths, walk_length)`.
+        - node embeddings: `(num_targets, num_attention_heads * hidden_size)`.
+    """
 
     def __init__(self, config: RawGnnConfig):
         super().__init__()

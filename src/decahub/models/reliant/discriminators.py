@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .adjacency_reliant import Adjacency, prepare_adjacency, to_full_precision
+from ..shared.losses import compute_node_loss
+from .adjacency import Adjacency, prepare_adjacency, to_full_precision
 from .configuration_reliant import ReliantConfig
-from .loss_reliant import compute_node_loss
 
 
 INITIAL_SCALE = 0.5

@@ -107,7 +107,7 @@ class WalkGraph:
 
     @cached_property
     def step_tables(self) -> dict:
-        """Tables of this graph that were made so far; see `walk_table_raw_gnn.py`."""
+        """Tables of this graph that were made so far; see `walks/table.py`."""
         return {}
 
     def has_edges(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,11 @@
-"""TinyMIM's losses: ids and probabilities as labels, what is ignored, and labels that are refused."""
+"""Losses of classifiers: ids and probabilities as labels, what is ignored, and labels that are refused."""
 
 import pytest
 import torch
 from torch.nn import functional
 
-from decahub import TinyMimConfig
-from decahub.models.tinymim.loss_tinymim import compute_classification_loss, compute_segmentation_loss
+from decahub import EmoConfig, EmoForImageClassification, TinyMimConfig, TinyMimForImageClassification
+from decahub.models.shared.losses import compute_classification_loss, compute_segmentation_loss
 
 
 NUM_LABELS = 5
@@ -66,6 +66,21 @@ def test_probabilities_give_the_expected_negative_log_probability(problem_type, 
     loss = compute_classification_loss(LOGITS, labels, config)
 
     torch.testing.assert_close(loss, -(labels * LOGITS.log_softmax(1)).sum(1).mean())
+
+
+@pytest.mark.parametrize(
+    ("model_class", "config_class"),
+    [(EmoForImageClassification, EmoConfig), (TinyMimForImageClassification, TinyMimConfig)],
+    ids=["emo", "tinymim"],
+)
+def test_models_take_soft_labels_for_probabilities(model_class, config_class):
+    torch.manual_seed(0)
+    model = model_class(config_class(num_labels=NUM_LABELS)).eval()
+    labels = torch.tensor([[0.7, 0.3, 0, 0, 0], [0.1, 0.2, 0.3, 0.4, 0]])
+
+    outputs = model(torch.randn(2, 3, 224, 224), labels=labels)
+
+    torch.testing.assert_close(outputs.loss, -(labels * outputs.logits.log_softmax(1)).sum(1).mean())
 
 
 def test_probabilities_of_half_precision_are_accepted():
@@ -145,10 +160,21 @@ def test_pixel_loss_is_the_mean_over_labeled_pixels():
     torch.testing.assert_close(loss, compute_segmentation_loss(PIXEL_LOGITS[1:], labels[1:], ignore_index=7))
 
 
-def test_pixels_without_any_label_give_no_loss_no_nan_and_no_gradient():
-    logits = PIXEL_LOGITS.clone().requires_grad_()
+def test_pixel_loss_over_all_pixels_is_smaller_by_the_share_of_labeled_ones():
+    labels = build_pixel_labels()
+    labels[0] = 255
 
-    loss = compute_segmentation_loss(logits, torch.full((2, 9, 13), 255), ignore_index=255)
+    loss = compute_segmentation_loss(PIXEL_LOGITS, labels, ignore_index=255, average_over_all=True)
+
+    torch.testing.assert_close(loss, compute_segmentation_loss(PIXEL_LOGITS, labels, ignore_index=255) / 2)
+
+
+@pytest.mark.parametrize("over_all", [False, True])
+def test_pixels_without_any_label_give_no_loss_no_nan_and_no_gradient(over_all):
+    logits = PIXEL_LOGITS.clone().requires_grad_()
+    labels = torch.full((2, 9, 13), 255)
+
+    loss = compute_segmentation_loss(logits, labels, ignore_index=255, average_over_all=over_all)
     loss.backward()
 
     assert loss == 0

@@ -17,7 +17,6 @@ FEATURE_NAMES = ("node_features", "x")
 EDGE_NAMES = ("edge_index", "edges")
 LABEL_NAMES = ("labels", "y")
 SENSITIVE_NAMES = ("sensitive", "sens")
-IGNORE_INDEX = -100
 
 
 @dataclass(frozen=True)
@@ -236,4 +235,4 @@ def _read_mask(values: Any, num_nodes: int) -> np.ndarray | None:
     return mask
 
 
-__all__ = ["IGNORE_INDEX", "Graph", "merge_graphs", "read_graph"]
+__all__ = ["Graph", "merge_graphs", "read_graph"]

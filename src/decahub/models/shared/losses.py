@@ -1,18 +1,18 @@
-"""Losses of TinyMIM's task classes, and the checks of their labels."""
+"""Losses of classifiers of images, pixels and nodes, and the checks of their labels.
+
+Floats that are given for class ids are probabilities, compared by cross entropy, as mixup makes them. Binary cross
+entropy needs `problem_type="multi_label_classification"`.
+"""
 
 import torch
 from torch.nn import functional
+from transformers.configuration_utils import PreTrainedConfig
 
-from .configuration_tinymim import TinyMimConfig
+from .checks import can_look_at
+from .ignore_index import IGNORED_CLASS
 
 
-CROSS_ENTROPY_IGNORE_INDEX = -100  # torch's own default for labels that count for nothing
 PROBABILITY_TOLERANCE = 1e-2  # sums of probabilities that are stored in half precision
-
-
-def can_look(labels: torch.Tensor) -> bool:
-    """Whether values may be checked: on accelerators it would wait for the device, in a traced graph break it."""
-    return labels.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def check_labels(labels: torch.Tensor, num_labels: int, ignore_index: int) -> torch.Tensor:
@@ -20,7 +20,7 @@ def check_labels(labels: torch.Tensor, num_labels: int, ignore_index: int) -> to
     if labels.is_floating_point():
         raise ValueError(f"`labels` must hold integer class ids; got {labels.dtype}.")
     labels = labels.long()
-    if can_look(labels):
+    if can_look_at(labels):
         wrong = labels[((labels < 0) | (labels >= num_labels)) & (labels != ignore_index)]
         if len(wrong):
             raise ValueError(
@@ -35,7 +35,7 @@ def check_probabilities(labels: torch.Tensor, shape: torch.Size) -> None:
     """Raises a `ValueError` if rows do not sum to 1, where values may be looked at."""
     if labels.shape != shape:
         raise ValueError(f"`labels` must have shape {tuple(shape)}; got {tuple(labels.shape)}.")
-    if can_look(labels):
+    if can_look_at(labels):
         sums = labels.sum(-1, dtype=torch.float32)
         # NaN fails both comparisons.
         is_valid = ((sums - 1).abs() <= PROBABILITY_TOLERANCE) & (labels >= 0).all(-1)
@@ -49,23 +49,32 @@ def check_probabilities(labels: torch.Tensor, shape: torch.Size) -> None:
 
 
 def compute_cross_entropy(
-    logits: torch.Tensor, labels: torch.Tensor, ignore_index: int, label_smoothing: float = 0.0
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    ignore_index: int,
+    *,
+    label_smoothing: float = 0.0,
+    average_over_all: bool = False,
 ) -> torch.Tensor:
-    """Mean cross entropy of whatever has a label; 0 where nothing has."""
+    """Cross entropy of whatever has a label, divided by its number, or by that of all; 0 where nothing has one."""
     total = functional.cross_entropy(
         logits, labels, ignore_index=ignore_index, label_smoothing=label_smoothing, reduction="sum"
     )
-    return total / (labels != ignore_index).sum().clamp(min=1)
+    return total / (labels.numel() if average_over_all else (labels != ignore_index).sum().clamp(min=1))
 
 
-def compute_classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: TinyMimConfig) -> torch.Tensor:
+def compute_classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
     """Loss of an image classifier.
 
     Args:
         logits (`torch.FloatTensor` of shape `(batch_size, num_labels)`): scores.
-        labels (`torch.Tensor`): class ids of shape `(batch_size,)`; or floats of the shape of `logits`, which are
-            probabilities (mixup) unless `config.problem_type` is `"multi_label_classification"` or `"regression"`.
-        config ([`TinyMimConfig`]): gives `problem_type`, `num_labels` and `label_smoothing` (of class ids).
+        labels (`torch.Tensor`): class ids of shape `(batch_size,)`, -100 for none; or floats of the shape of
+            `logits`, which are probabilities unless `config.problem_type` is `"multi_label_classification"` or
+            `"regression"`. With one label and no `problem_type` they are the target of a regression.
+        config (`PreTrainedConfig`): gives `problem_type`, `num_labels` and `label_smoothing` (of class ids).
+
+    Returns:
+        `torch.FloatTensor` of shape `()`; 0 if every image has the label -100.
 
     Raises:
         ValueError: If shape, type or range of `labels` do not fit.
@@ -74,8 +83,8 @@ def compute_classification_loss(logits: torch.Tensor, labels: torch.Tensor, conf
     if problem_type == "single_label_classification" and not labels.is_floating_point():
         if labels.shape != logits.shape[:1]:
             raise ValueError(f"`labels` must have shape {tuple(logits.shape[:1])}; got {tuple(labels.shape)}.")
-        labels = check_labels(labels, config.num_labels, CROSS_ENTROPY_IGNORE_INDEX)
-        return compute_cross_entropy(logits, labels, CROSS_ENTROPY_IGNORE_INDEX, config.label_smoothing)
+        labels = check_labels(labels, config.num_labels, IGNORED_CLASS)
+        return compute_cross_entropy(logits, labels, IGNORED_CLASS, label_smoothing=config.label_smoothing)
     if labels.numel() != logits.numel():
         raise ValueError(f"`labels` must have shape {tuple(logits.shape)}; got {tuple(labels.shape)}.")
     targets = labels.reshape(logits.shape).to(logits.dtype)
@@ -87,15 +96,19 @@ def compute_classification_loss(logits: torch.Tensor, labels: torch.Tensor, conf
     return functional.cross_entropy(logits, targets)
 
 
-def compute_segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
+def compute_segmentation_loss(
+    logits: torch.Tensor, labels: torch.Tensor, ignore_index: int, *, average_over_all: bool = False
+) -> torch.Tensor:
     """Mean cross entropy of the labeled pixels, at the size of the labels, to which logits are resized bilinearly.
-
-    transformers' UPerNet takes the same mean; the authors' framework divides by the number of all pixels.
 
     Args:
         logits (`torch.FloatTensor` of shape `(batch_size, num_labels, height, width)`): at any resolution.
         labels (`torch.LongTensor` of shape `(batch_size, label_height, label_width)`): class ids or `ignore_index`.
-        ignore_index (`int`): label of pixels that count for nothing. Without any other the loss is 0.
+        ignore_index (`int`): label of pixels that count for nothing.
+        average_over_all (`bool`): whether to divide by the number of all pixels, as mmsegmentation does.
+
+    Returns:
+        `torch.FloatTensor` of shape `()`; 0 if no pixel is labeled.
 
     Raises:
         ValueError: If shape, type or range of `labels` do not fit.
@@ -104,4 +117,23 @@ def compute_segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, ignore
         raise ValueError(f"`labels` must have shape ({len(logits)}, height, width); got {tuple(labels.shape)}.")
     labels = check_labels(labels, logits.shape[1], ignore_index)
     resized = functional.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-    return compute_cross_entropy(resized, labels, ignore_index)
+    return compute_cross_entropy(resized, labels, ignore_index, average_over_all=average_over_all)
+
+
+def select_labels(labels: torch.Tensor, train_mask: torch.Tensor | None) -> torch.Tensor:
+    """Labels of the nodes in a mask, and -100 elsewhere."""
+    return labels if train_mask is None else labels.masked_fill(~train_mask, IGNORED_CLASS)
+
+
+def compute_node_loss(
+    logits: torch.Tensor, labels: torch.Tensor, train_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean cross entropy over the labeled nodes of a mask, in float32 at least.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(num_nodes, num_labels)`): scores.
+        labels (`torch.LongTensor` of shape `(num_nodes,)`): class ids; -100 is ignored.
+        train_mask (`torch.BoolTensor` of shape `(num_nodes,)`, *optional*): nodes that count; all by default.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return functional.cross_entropy(logits, select_labels(labels, train_mask), ignore_index=IGNORED_CLASS)
