@@ -9,7 +9,7 @@ from decahub import EmoConfig, RawGnnConfig, ReliantConfig, TinyMimConfig
     ("config_class", "name", "overrides", "message"),
     [
         (EmoConfig, "3m", {}, r"`name` must be one of 1m, 2m, 5m, 6m; got '3m'"),
-        (TinyMimConfig, "smal", {}, r"got 'smal'\. Did you mean 'small'\?"),
+        (TinyMimConfig, "smalll", {}, r"got 'smalll'\. Did you mean 'small'\?"),
         (ReliantConfig, "gin-teacher", {}, r"got 'gin-teacher'\. Did you mean 'gcn-teacher'\?"),
         (EmoConfig, "1m", {"window_size": [7] * 4}, r"`window_size` must be a field of EmoConfig.*`window_sizes`"),
         (TinyMimConfig, "tiny", {"teacher_layr": 3}, r"`teacher_layr` .* Did you mean `teacher_layer`\?"),
