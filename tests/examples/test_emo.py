@@ -4,7 +4,6 @@ scikit-learn's digits stand in for the recipes' datasets, since they need no dow
 """
 
 import json
-import re
 
 import pytest
 import torch
@@ -16,7 +15,6 @@ from .scripts import EXAMPLES, LAUNCHERS, run
 
 
 SCRIPTS = EXAMPLES / "emo"
-RELOADED_ATOL = 1e-5  # equal weights, but loaded ones lie otherwise aligned in memory, which changes the kernels' sums
 TINY = [
     "--dataset", "sklearn_digits",
     "--max_train_samples", "48",
@@ -51,11 +49,3 @@ def test_reproduce_compares_two_networks(tmp_path):
     assert [row["n"] for row in record["rows"]] == [2, 2]
     assert [part["num_pairs"] for part in record["comparisons"]] == [2]
     assert record["verdict"] == "undecided", "two pairs decide nothing"
-
-
-def test_quickstart_reloads_what_it_wrote(tmp_path):
-    output = run(EXAMPLES / "quickstart.py", "--output_dir", tmp_path, "--max_steps", "2")
-
-    difference = float(re.search(r"largest difference of a logit (\S+)", output)[1])
-    assert difference <= RELOADED_ATOL
-    assert (tmp_path / "contact_sheet.png").is_file()
