@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
-from decahub.models.drum_lm.adapter_drum_lm import ADAPTER_NAME, is_adapter_name
-from decahub.models.drum_lm.backbone_drum_lm import GGUF_SUFFIX, load_backbone, split_gguf_path
+from decahub.models.drum_lm.adapter import ADAPTER_NAME, is_adapter_name
+from decahub.models.drum_lm.backbone import GGUF_SUFFIX, load_backbone, split_gguf_path
 
 
 if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet

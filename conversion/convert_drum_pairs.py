@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from decahub.data.groove_files import find_groove_files
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll, MeterError
-from decahub.models.drum_lm.midi_drum_lm import read_midi
-from decahub.models.drum_lm.pairs_drum_lm import build_pair
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll, MeterError
+from decahub.models.drum_lm.midi.reader import read_midi
+from decahub.models.drum_lm.pairs import build_pair
 
 
 if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet

@@ -19,7 +19,7 @@ class ModelEntry:
         processor (`str`, *optional*): class of a processor of several parts.
         file_stem (`str`, *optional*): how the names of the files end, where not with the method's name:
             `modeling_<file_stem>.py`. For a method with several model types.
-        companions (`dict[str, str]`): further public classes to the noun of their file, such as `teacher`.
+        companions (`dict[str, str]`): further public classes to their file, such as `midi.performance`.
     """
 
     model_type: str
@@ -153,7 +153,7 @@ METHODS: dict[str, Method] = {
                         "AutoModelForSemanticSegmentation": "TinyMimForSemanticSegmentation",
                     },
                     image_processors={"torchvision": "TinyMimImageProcessor", "pil": "TinyMimImageProcessorPil"},
-                    companions={"TinyMimTeacher": "teacher"},
+                    companions={"TinyMimTeacher": "teacher_tinymim"},
                 ),
             ),
         ),
@@ -275,6 +275,7 @@ METHODS: dict[str, Method] = {
                     config="DrumLmConfig",
                     auto_classes={"AutoModelForCausalLM": "DrumLmForCausalLM"},
                     processor="DrumLmProcessor",
+                    companions={"DrumPerformance": "midi.performance"},
                 ),
             ),
         ),
@@ -330,7 +331,7 @@ def find_modules(method: Method, entry: ModelEntry) -> dict[str, str]:
         files[entry.feature_extractor] = f"feature_extraction_{stem}"
     if entry.processor is not None:
         files[entry.processor] = f"processing_{stem}"
-    files |= {name: f"{noun}_{stem}" for name, noun in entry.companions.items()}
+    files |= entry.companions
     return {name: f"decahub.models.{method.name}.{file}" for name, file in files.items()}
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from conversion.convert_drum_pairs import convert_pairs
 from decahub.metrics.drum_structure.structure import compute_stability, levenshtein, split_two_means
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, MeterError
-from decahub.models.drum_lm.midi_drum_lm import read_midi
-from decahub.models.drum_lm.pairs_drum_lm import build_pair
+from decahub.models.drum_lm.midi.codec import DrumCodec, MeterError
+from decahub.models.drum_lm.midi.reader import read_midi
+from decahub.models.drum_lm.pairs import build_pair
 from tests.parity.drum_lm_model import KNOWN_KEYS as MODEL_KEYS
 from tests.parity.drum_lm_model import check_smollm2_reference
 from tests.parity.golden import golden_params

@@ -131,7 +131,7 @@ class DrumGenerationPipeline(Pipeline):
         self._grammars: dict[int, Any] = {}
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:
-        from decahub.models.drum_lm.arguments_drum_lm import check_batch_size
+        from decahub.models.drum_lm.arguments import check_batch_size
         from decahub.models.drum_lm.processing_drum_lm import is_batch
 
         batch_size = self._batch_size if batch_size is None else batch_size
@@ -200,7 +200,7 @@ class DrumGenerationPipeline(Pipeline):
 
     def _merge_parameters(self, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
         """Those of the constructor, overridden by those of a call."""
-        from decahub.models.drum_lm.grammar_controls_drum_lm import read_force
+        from decahub.models.drum_lm.grammar.controls import read_force
 
         own = (self._preprocess_params, self._forward_params, self._postprocess_params)
         given = self._sanitize_parameters(**kwargs)
@@ -211,7 +211,7 @@ class DrumGenerationPipeline(Pipeline):
         return [preprocess, forward, postprocess]
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        from decahub.models.drum_lm.arguments_drum_lm import check_arguments
+        from decahub.models.drum_lm.arguments import check_arguments
 
         known = [name for names in PARAMETERS.values() for name in names]
         for name in parameters:
@@ -235,7 +235,7 @@ class DrumGenerationPipeline(Pipeline):
         time_signature: Sequence[int] | str | None = None,
         **reading: Any,
     ) -> Prompt:
-        from decahub.models.drum_lm.arguments_drum_lm import check_roll
+        from decahub.models.drum_lm.arguments import check_roll
 
         num_read = max(bars, prompt_bars or 0, self.processor.bars)
         roll = self.read_groove(groove, time_signature, bars=num_read, **reading)
@@ -258,8 +258,8 @@ class DrumGenerationPipeline(Pipeline):
 
     def read_groove(self, groove: Any, time_signature: Sequence[int] | str | None, **options: Any) -> Any:
         """A groove as a `DrumRoll`, in a meter if it states none itself."""
-        from decahub.models.drum_lm.arguments_drum_lm import count_steps
-        from decahub.models.drum_lm.codec_drum_lm import DrumRoll
+        from decahub.models.drum_lm.arguments import count_steps
+        from decahub.models.drum_lm.midi.codec import DrumRoll
         from decahub.models.drum_lm.processing_drum_lm import is_rows, is_text
 
         is_blank = isinstance(groove, str) and not groove.strip()
@@ -432,7 +432,7 @@ class DrumGenerationPipeline(Pipeline):
 
     def build_grammar_processor(self, batch: Batch, grammar: Any, controls: dict[str, Any]) -> LogitsProcessor:
         """The constraint on what may be written, and the further wishes."""
-        from decahub.models.drum_lm.grammar_drum_lm import DrumGrammarLogitsProcessor
+        from decahub.models.drum_lm.grammar.constraint import DrumGrammarLogitsProcessor
 
         controls = dict(controls)
         if "forbid_columns" in controls:

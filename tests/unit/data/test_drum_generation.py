@@ -11,8 +11,8 @@ from decahub import DrumLmProcessor
 from decahub.data import SeededTransform, drum_generation, load_dataset
 from decahub.data.drum_generation import build_eval_transform, build_train_transform, collate, rotate_bars
 from decahub.evaluation import evaluate_model
-from decahub.models.drum_lm.codec_drum_lm import DrumRoll
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.midi.codec import DrumRoll
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm_model import build_model
 
 

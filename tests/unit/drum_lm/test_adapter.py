@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
-from decahub.models.drum_lm import backbone_drum_lm
-from decahub.models.drum_lm.backbone_drum_lm import (
+from decahub.models.drum_lm import backbone
+from decahub.models.drum_lm.backbone import (
     GGUF_VARIABLE,
     check_sha256,
     compute_sha256,
@@ -15,7 +15,7 @@ from decahub.models.drum_lm.backbone_drum_lm import (
     find_base_file,
     load_base,
 )
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm import build_bpe_tokenizer
 from tests.tiny.drum_lm_model import BACKBONE, VOCAB_SIZE, build_model
 
@@ -199,7 +199,7 @@ def test_the_right_gguf_file_is_loaded(tmp_path, monkeypatch):
     file = tmp_path / "small.gguf"
     file.write_bytes(b"GGUF")
     calls = []
-    monkeypatch.setattr(backbone_drum_lm, "load_backbone", lambda *args, **kwargs: calls.append((args, kwargs)))
+    monkeypatch.setattr(backbone, "load_backbone", lambda *args, **kwargs: calls.append((args, kwargs)))
 
     load_base({"repo_id": "someone/model", "file": file.name, "sha256": compute_sha256(file)}, file)
 
@@ -246,9 +246,7 @@ def test_the_variable_may_name_the_base_by_another_name(tmp_path, monkeypatch):
 def test_a_gguf_file_of_a_repository_is_named_with_its_hash(tmp_path, monkeypatch):
     file = tmp_path / "small.gguf"
     file.write_bytes(b"GGUF")
-    monkeypatch.setattr(
-        backbone_drum_lm, "cached_file", lambda repo_id, name: {"someone/model": tmp_path}[repo_id] / name
-    )
+    monkeypatch.setattr(backbone, "cached_file", lambda repo_id, name: {"someone/model": tmp_path}[repo_id] / name)
 
     base = describe_base("someone/model", "small.gguf", None)
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from transformers.utils import logging
 
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll, MeterError
-from decahub.models.drum_lm.drum_map_drum_lm import DRUM_MAPS
-from decahub.models.drum_lm.midi_drum_lm import DrumPerformance, read_midi
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll, MeterError
+from decahub.models.drum_lm.midi.drum_map import DRUM_MAPS
+from decahub.models.drum_lm.midi.performance import DrumPerformance
+from decahub.models.drum_lm.midi.reader import read_midi
 
 
 KICK, SNARE, PEDAL_HAT, TAMBOURINE, COWBELL_OF_ANOTHER_KIT = 36, 38, 44, 54, 99
-CODEC_LOGGER = "decahub.models.drum_lm.codec_drum_lm"
+CODEC_LOGGER = "decahub.models.drum_lm.midi.codec"
 
 
 def perform(notes, ticks_per_quarter: int = 480, meters=((0, 4, 4),), tempos=()) -> DrumPerformance:

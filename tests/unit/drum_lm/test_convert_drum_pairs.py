@@ -7,8 +7,8 @@ import pytest
 from conversion.convert_drum_pairs import convert_pairs, main
 from decahub import DrumLmProcessor
 from decahub.data import load_dataset
-from decahub.models.drum_lm.pairs_drum_lm import build_pair
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.pairs import build_pair
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm import draw_text
 
 

@@ -6,8 +6,10 @@ import struct
 import numpy as np
 import pytest
 
-from decahub.models.drum_lm.drum_map_drum_lm import DROPPED_PITCH, DRUM_MAPS, UNKNOWN_PITCH, DrumMap, get_drum_map
-from decahub.models.drum_lm.midi_drum_lm import DrumPerformance, read_midi, write_midi
+from decahub.models.drum_lm.midi.drum_map import DROPPED_PITCH, DRUM_MAPS, UNKNOWN_PITCH, DrumMap, get_drum_map
+from decahub.models.drum_lm.midi.performance import DrumPerformance
+from decahub.models.drum_lm.midi.reader import read_midi
+from decahub.models.drum_lm.midi.writer import write_midi
 
 
 END = b"\x00\xff\x2f\x00"

@@ -8,9 +8,9 @@ import torch
 from transformers import AutoProcessor
 
 from decahub import DrumLmConfig, DrumLmProcessor
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
-from decahub.models.drum_lm.midi_drum_lm import read_midi
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll
+from decahub.models.drum_lm.midi.reader import read_midi
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm import build_bpe_tokenizer
 
 

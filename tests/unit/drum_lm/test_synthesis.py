@@ -6,9 +6,9 @@ import wave
 import numpy as np
 import pytest
 
-from decahub.models.drum_lm.codec_drum_lm import DrumRoll
-from decahub.models.drum_lm.drum_map_drum_lm import DRUM_MAPS
-from decahub.models.drum_lm.synthesis_drum_lm import SOUNDS, encode_wav, render_sound, synthesize
+from decahub.models.drum_lm.midi.codec import DrumRoll
+from decahub.models.drum_lm.midi.drum_map import DRUM_MAPS
+from decahub.models.drum_lm.render.synthesis import SOUNDS, encode_wav, render_sound, synthesize
 
 
 RATE = 22050

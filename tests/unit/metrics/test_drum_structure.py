@@ -11,8 +11,8 @@ import pytest
 from decahub.data import load_dataset
 from decahub.metrics import load_metric
 from decahub.metrics.drum_structure.structure import compute_stability, levenshtein, split_two_means
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec
-from decahub.models.drum_lm.midi_drum_lm import read_midi
+from decahub.models.drum_lm.midi.codec import DrumCodec
+from decahub.models.drum_lm.midi.reader import read_midi
 
 
 ATOL_FLOAT64 = 1e-12  # the same few divisions, summed in another order

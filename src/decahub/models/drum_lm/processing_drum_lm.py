@@ -13,11 +13,12 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
-from .codec_drum_lm import DrumCodec, DrumRoll
 from .configuration_drum_lm import check_marks
-from .grammar_drum_lm import DrumGrammar
-from .midi_drum_lm import SCORE_LIBRARIES, DrumPerformance, read_midi
-from .pairs_drum_lm import STRIP_RULES, insert_separators, strip_silence, trim_silence
+from .grammar.constraint import DrumGrammar
+from .midi.codec import DrumCodec, DrumRoll
+from .midi.performance import DrumPerformance
+from .midi.reader import SCORE_LIBRARIES, read_midi
+from .pairs import STRIP_RULES, insert_separators, strip_silence, trim_silence
 
 
 ENCODING_VERSION = 1
@@ -57,7 +58,7 @@ class DrumLmProcessor(ProcessorMixin):
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): That of the language model, or of
-            [`~decahub.models.drum_lm.tokenization_drum_lm.build_line_tokenizer`].
+            [`~decahub.models.drum_lm.tokenization.build_line_tokenizer`].
         columns (`str`, defaults to `"six"`): Groups of drums: `"six"` or `"nine"`.
         steps_per_bar (`int`, *optional*): Lines of a bar; by default four for each quarter note of the meter.
         bars (`int`, defaults to 16): Bars that are read of a groove.
@@ -67,7 +68,7 @@ class DrumLmProcessor(ProcessorMixin):
         tokenization (`str`, defaults to `"text"`): `"text"` for the tokens of a language model, `"line"` for one token
             for each line. Must be that of the tokenizer.
         quantize, unknown_pitch, pedal_hat, time_signature: As in
-            [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`].
+            [`~decahub.models.drum_lm.midi.codec.DrumCodec`].
         strip_rule (`str`, *optional*, defaults to `"bar"`): Which silent bars at the beginning are dropped: `"bar"` or
             `"first_beat"`; none with `None`.
         trim_empty (`bool`, defaults to `True`): Whether silent bars at the end are dropped from what is learnt.
@@ -79,7 +80,7 @@ class DrumLmProcessor(ProcessorMixin):
     Example:
     ```python
     >>> from decahub import DrumLmProcessor
-    >>> from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+    >>> from decahub.models.drum_lm.tokenization import build_line_tokenizer
     >>> processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line", steps_per_bar=2)
     >>> processor("--o---\n---o--\n", num_prompt_bars=1)["input_ids"]
     [[12, 8, 3]]
@@ -141,7 +142,7 @@ class DrumLmProcessor(ProcessorMixin):
         """The codec with the settings of this processor.
 
         Args:
-            overrides: Arguments of [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`].
+            overrides: Arguments of [`~decahub.models.drum_lm.midi.codec.DrumCodec`].
         """
         names = ("columns", "steps_per_bar", "bars", "quantize", "unknown_pitch", "pedal_hat", "time_signature")
         return DrumCodec(**{name: getattr(self, name) for name in names} | overrides)
@@ -403,18 +404,18 @@ class DrumLmProcessor(ProcessorMixin):
         """A groove of any kind as a roll.
 
         Args:
-            groove: [`~decahub.models.drum_lm.codec_drum_lm.DrumRoll`], array or lists of hits `(steps, columns)`, text
+            groove: [`~decahub.models.drum_lm.midi.codec.DrumRoll`], array or lists of hits `(steps, columns)`, text
                 of lines (what has a line end, or nothing but hits and rests), MIDI (path, bytes, file object,
                 `symusic.Score`, `pretty_midi.PrettyMIDI`, `(notes, ticks_per_quarter)`,
-                [`~decahub.models.drum_lm.midi_drum_lm.DrumPerformance`]), or `None` for a roll without steps.
+                [`~decahub.models.drum_lm.midi.performance.DrumPerformance`]), or `None` for a roll without steps.
             bars (`int`, *optional*): Bars that are read of MIDI; by default `bars` of the processor.
             tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove, or 120.
             track (`int`, *optional*): Track of a MIDI file, with all its channels; by default the drums of all tracks.
             reader (`str`, defaults to `"events"`): How MIDI files are read: see
-                [`~decahub.models.drum_lm.midi_drum_lm.read_midi`].
+                [`~decahub.models.drum_lm.midi.reader.read_midi`].
             strict (`bool`, defaults to `True`): Whether a text must have the exact characters; `False` also takes `O`
                 and `x` for hits, blanks and blank lines anywhere, and bars without the separator after them.
-            options: Settings of [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`] for this groove, in place of those
+            options: Settings of [`~decahub.models.drum_lm.midi.codec.DrumCodec`] for this groove, in place of those
                 of the processor: `steps_per_bar` (for meters such as 6/8), `time_signature` (`"last"` for one that
                 changes), `allow_empty` (for silence) and others. What is `None` stays that of the processor.
 
@@ -549,7 +550,7 @@ class DrumLmProcessor(ProcessorMixin):
 
     def to_png(self, roll: Any, prompt_bars: int = 0) -> bytes:
         """A plot of a groove, its first `prompt_bars` bars tinted."""
-        from .plot_drum_lm import draw_roll
+        from .render.plot import draw_roll
 
         return draw_roll(self.read(roll), self.build_codec().drum_map, prompt_bars=prompt_bars)
 
@@ -560,7 +561,7 @@ class DrumLmProcessor(ProcessorMixin):
             roll: Whatever [`~DrumLmProcessor.read`] takes.
             sampling_rate (`int`, defaults to 22050): Samples a second.
         """
-        from .synthesis_drum_lm import encode_wav, synthesize
+        from .render.synthesis import encode_wav, synthesize
 
         waveform = synthesize(self.read(roll), self.build_codec().drum_map, sampling_rate=sampling_rate)
         return encode_wav(waveform, sampling_rate)

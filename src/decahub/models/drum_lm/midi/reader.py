@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from .midi_writer_drum_lm import DRUM_CHANNEL, write_midi
-from .performance_drum_lm import MICROSECONDS_PER_MINUTE, DrumPerformance
-from .smf_drum_lm import MidiTrack, parse_header, scan_file
+from .performance import MICROSECONDS_PER_MINUTE, DrumPerformance
+from .smf import MidiTrack, parse_header, scan_file
+from .writer import DRUM_CHANNEL
 
 
 READERS = ("events", "symusic", "auto")
@@ -182,4 +182,4 @@ def _build_note_rows(notes: dict[str, np.ndarray], channel: int) -> np.ndarray:
     return np.stack([column.astype(np.int64) for column in columns], axis=1)
 
 
-__all__ = ["DrumPerformance", "read_midi", "write_midi"]
+__all__ = ["read_midi"]

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from .midi_drum_lm import READERS
-from .midi_writer_drum_lm import STEPS_PER_WHOLE_NOTE, convert_tempo
-from .performance_drum_lm import check_time_signature
-from .synthesis_drum_lm import MAXIMUM_SAMPLING_RATE, MINIMUM_SAMPLING_RATE
+from .midi.performance import check_time_signature
+from .midi.reader import READERS
+from .midi.writer import STEPS_PER_WHOLE_NOTE, convert_tempo
+from .render.synthesis import MAXIMUM_SAMPLING_RATE, MINIMUM_SAMPLING_RATE
 
 
 # The least whole number of each.

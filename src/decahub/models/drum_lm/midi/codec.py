@@ -6,9 +6,10 @@ from typing import Any, Literal
 import numpy as np
 from transformers.utils import logging
 
-from .drum_map_drum_lm import DRUM_MAPS, UNKNOWN_PITCH, DrumMap, get_drum_map
-from .expressive_drum_lm import format_expressive_text, parse_expressive_text
-from .midi_drum_lm import DrumPerformance, write_midi
+from .drum_map import UNKNOWN_PITCH, DrumMap, get_drum_map
+from .expressive import format_expressive_text, parse_expressive_text
+from .performance import DrumPerformance
+from .writer import write_midi
 
 
 logger = logging.get_logger(__name__)
@@ -98,8 +99,8 @@ class DrumCodec:
 
     Example:
     ```python
-    >>> from decahub.models.drum_lm.codec_drum_lm import DrumCodec
-    >>> from decahub.models.drum_lm.midi_drum_lm import read_midi
+    >>> from decahub.models.drum_lm.midi.codec import DrumCodec
+    >>> from decahub.models.drum_lm.midi.reader import read_midi
     >>> kick_and_snare = read_midi(([(0, 36, 90), (480, 38, 70)], 480))
     >>> DrumCodec(bars=1).to_text(DrumCodec(bars=1).encode(kick_and_snare))[:35]
     '---o--\n------\n------\n------\n--o---\n'
@@ -334,4 +335,4 @@ def _split_lines(text: str) -> list[str]:
     return lines
 
 
-__all__ = ["DRUM_MAPS", "DrumCodec", "DrumMap", "DrumRoll", "MeterError"]
+__all__ = ["DrumCodec", "DrumRoll", "MeterError"]

@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from .codec_drum_lm import STEPS_PER_QUARTER, DrumRoll
-from .drum_map_drum_lm import DrumMap
+from ..midi.codec import STEPS_PER_QUARTER, DrumRoll
+from ..midi.drum_map import DrumMap
 
 
 MINIMUM_SAMPLING_RATE, MAXIMUM_SAMPLING_RATE = 8000, 192000

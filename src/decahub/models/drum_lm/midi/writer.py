@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .drum_map_drum_lm import DrumMap
-from .performance_drum_lm import DENOMINATORS, MAX_TEMPO_EVENT, MICROSECONDS_PER_MINUTE, check_time_signature
+from .drum_map import DrumMap
+from .performance import DENOMINATORS, MAX_TEMPO_EVENT, MICROSECONDS_PER_MINUTE, check_time_signature
 
 
 MODES = ("standard", "official")
