@@ -150,7 +150,7 @@ def _register_pipeline(task: str, entry: PipelineEntry) -> Callable[[ModuleType]
         import_module("transformers.pipelines").PIPELINE_REGISTRY.register_pipeline(
             task,
             pipeline_class=getattr(module, entry.pipeline),
-            pt_model=getattr(import_module("transformers"), entry.auto_class),
+            pt_model=getattr(module, "ModelLoader", None) or getattr(import_module("transformers"), entry.auto_class),
         )
 
     return register

@@ -114,6 +114,8 @@ def measure_model(
     else:
         names = check_label_names(model, names)
     family = importlib.import_module(f"decahub.data.{record.family.replace('-', '_')}")
+    if hasattr(family, "read_grooves"):
+        rows = family.read_grooves(rows, processor)
     metric = get_metric_class(record.metric)(keep_in_memory=True)
     options, num_rows = record.get_options(names or ()), 0
     # Models that draw in evaluation (walks on a graph) do so from a copy of the random state.

@@ -1,13 +1,15 @@
 """Drum performances to rolls, rolls to text, and back: six characters a line, a line for each sixteenth note."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from transformers.utils import logging
 
-from .drum_map import UNKNOWN_PITCH, DrumMap, get_drum_map
+from .drum_map import GROOVE_MAP, UNKNOWN_PITCH, DrumMap, get_drum_map
 from .expressive import format_expressive_text, parse_expressive_text
+from .meter import MeterError, Section, check_time_signature, count_steps, find_time_signature, list_sections
 from .performance import DrumPerformance
 from .writer import write_midi
 
@@ -15,7 +17,7 @@ from .writer import write_midi
 logger = logging.get_logger(__name__)
 
 HIT, REST = "o", "-"
-STEPS_PER_QUARTER = 4
+MOST = 4096
 MAX_MEAN_OFFSET = 0.2  # of a step; triplets and shuffles lie above
 OPTIONS = {
     "quantize": ("exact", "official"),
@@ -25,10 +27,6 @@ OPTIONS = {
 }
 
 
-class MeterError(ValueError):
-    """A performance whose meter the codec cannot write: a reason to leave the file out."""
-
-
 @dataclass(eq=False)
 class DrumRoll:
     """Hits on a grid of sixteenth notes.
@@ -36,28 +34,43 @@ class DrumRoll:
     Args:
         hits (`np.ndarray` of shape `(steps, columns)`, bool): Whether a group of drums is struck in a step.
         steps_per_bar (`int`, defaults to 16): Steps of a bar.
-        time_signature (`tuple[int, int]`, *optional*): Numerator and denominator; by default what makes a bar of so
-            many steps, in quarter notes if they are whole, else in sixteenth notes.
+        time_signature (`tuple[int, int]`, *optional*): Numerator and denominator, whose bar has `steps_per_bar` steps;
+            by default in quarter notes if they are whole, else in sixteenth notes.
         tempo (`float`, defaults to 120.0): Quarter notes a minute.
+        first_bar (`int`, defaults to 0): Where it begins in what it was read from, in bars counted from 0.
+        source_bars (`int`, *optional*): Bars of what it was read from, up to the last note.
+        dropped_pitches (`dict[int, int]`): Pitches of it that have no column, and how often each was struck.
 
     Raises:
-        ValueError: If `hits` is not two-dimensional, or `steps_per_bar` not positive.
+        ValueError: If `hits` is not two-dimensional or holds anything but 0 and 1, or `steps_per_bar` is not positive
+            or not what makes a bar of `time_signature`.
     """
 
     hits: np.ndarray
     steps_per_bar: int = 16
     time_signature: tuple[int, int] | None = None
     tempo: float = 120.0
+    first_bar: int = 0
+    source_bars: int | None = None
+    dropped_pitches: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.hits = np.asarray(self.hits)
-        if self.hits.ndim != 2:
-            raise ValueError(f"`hits` must be of shape (steps, columns); got {self.hits.shape}.")
-        self.hits = self.hits.astype(bool)
+        hits = np.asarray(self.hits)
+        if hits.ndim != 2:
+            raise ValueError(f"`hits` must be of shape (steps, columns); got {hits.shape}.")
+        self.hits = hits.astype(bool)
+        wrong = hits[hits != self.hits]
+        if len(wrong):
+            raise ValueError(
+                f"`hits` must be 1 for a hit and 0 for none; got {wrong[0].item()!r}. For velocities or "
+                "probabilities, choose the least that is a hit, such as `hits > 0.5`."
+            )
         if self.steps_per_bar < 1:
             raise ValueError(f"`steps_per_bar` must be positive; got {self.steps_per_bar!r}.")
         if self.time_signature is None:
             self.time_signature = find_time_signature(self.steps_per_bar)
+        check_time_signature(self.time_signature)
+        check_steps(self.steps_per_bar, self.time_signature)
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -68,10 +81,15 @@ class DrumRoll:
         return -(-len(self.hits) // self.steps_per_bar)
 
 
-def find_time_signature(steps_per_bar: int) -> tuple[int, int]:
-    """A meter whose bar has so many sixteenth notes."""
-    quarters, rest = divmod(steps_per_bar, STEPS_PER_QUARTER)
-    return (steps_per_bar, STEPS_PER_QUARTER * 4) if rest else (quarters, 4)
+def check_steps(steps_per_bar: int, meter: tuple[int, int]) -> None:
+    """Refuses steps of a bar that are not those of its meter."""
+    if steps_per_bar != count_steps(meter):
+        wanted = "/".join(map(str, find_time_signature(steps_per_bar)))
+        raise MeterError(
+            f"`steps_per_bar` must be {count_steps(meter)}, the sixteenth notes of a bar of {meter[0]}/{meter[1]}; "
+            f"got {steps_per_bar}. Leave it out, or give the meter of a groove that states none by `time_signature`, "
+            f"such as {wanted}."
+        )
 
 
 @dataclass(frozen=True)
@@ -80,18 +98,21 @@ class DrumCodec:
 
     Args:
         columns (`str` or [`DrumMap`], defaults to `"six"`): Groups of drums: `"six"`, `"nine"` or a map of your own.
-        steps_per_bar (`int`, *optional*): Sixteenth notes of a bar, whatever the meter; by default four for each
-            quarter note, and meters that do not count quarter notes are refused.
+        steps_per_bar (`int`, *optional*): Sixteenth notes of a bar; by default those of the meter. Others are refused.
         bars (`int`, defaults to 16): Bars of a roll; what lies beyond is left out.
         quantize (`str`, defaults to `"exact"`): `"exact"` takes the nearest step, the later one of two. `"official"`
             divides the quarter note in whole ticks as the authors' code does: with 220 ticks and the like, some ticks
             then belong to no step, and reading ends at a note on such a tick.
         unknown_pitch (`str`, defaults to `"ignore"`): `"ignore"` leaves out pitches that the map does not know, with
-            a warning; `"error"` refuses them.
+            a warning, and the roll lists them; `"error"` refuses them.
         pedal_hat (`str`, defaults to `"drop"`): `"hihat"` counts the pedal hi-hat (44) as a hit of the hi-hat. The map
             `"nine"` always does.
-        time_signature (`str`, defaults to `"error"`): `"error"` refuses a change of meter and takes 4/4 where none is
-            stated. `"last"` takes the last meter for the whole, and refuses a file without one, as the authors do.
+        pitch_map (`Mapping[int, str]`, *optional*): Columns of further pitches, such as `{60: "tom"}`; see
+            [`DrumMap.build_table`].
+        time_signature (`str` or `tuple[int, int]`, defaults to `"error"`): `"error"` takes the meter in force where
+            the roll begins, 4/4 where none is stated, and refuses a change within the bars that are used. A meter does
+            the same and stands for one that is not stated. `"last"`, the authors' rule, takes the last meter for the
+            whole, and refuses a file that states none or whose meter does not count quarter notes.
         allow_empty (`bool`, defaults to `False`): Whether a performance without a hit gives a silent roll.
 
     Raises:
@@ -114,18 +135,23 @@ class DrumCodec:
     quantize: Literal["exact", "official"] = "exact"
     unknown_pitch: Literal["ignore", "error"] = "ignore"
     pedal_hat: Literal["drop", "hihat"] = "drop"
-    time_signature: Literal["error", "last"] = "error"
+    pitch_map: Mapping[int | str, str | None] | None = None
+    time_signature: Literal["error", "last"] | tuple[int, int] = "error"
     allow_empty: bool = False
 
     def __post_init__(self):
-        get_drum_map(self.columns)
+        self.drum_map.build_table(pitch_map=self.pitch_map)
+        if not isinstance(self.time_signature, str):
+            check_time_signature(self.time_signature)
         for name, allowed in OPTIONS.items():
-            if getattr(self, name) not in allowed:
+            if isinstance(getattr(self, name), str) and getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
         for name in ("bars", "steps_per_bar"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
                 raise ValueError(f"`{name}` must be a whole number, at least 1; got {value!r}.")
+            if value is not None and value > MOST:
+                raise ValueError(f"`{name}` must be at most {MOST}; got {value!r}.")
 
     @classmethod
     def official(cls) -> "DrumCodec":
@@ -133,7 +159,7 @@ class DrumCodec:
 
         The authors read all of track 0, whatever its channels: `read_midi(file, track=0)` where they differ.
         """
-        return cls(quantize="official", unknown_pitch="error", time_signature="last", allow_empty=True)
+        return cls(GROOVE_MAP, quantize="official", unknown_pitch="error", time_signature="last", allow_empty=True)
 
     @property
     def drum_map(self) -> DrumMap:
@@ -141,83 +167,158 @@ class DrumCodec:
 
     # --- Performance to roll
 
-    def encode(self, performance: DrumPerformance) -> DrumRoll:
+    def encode(self, performance: DrumPerformance, start_bar: int | None = None) -> DrumRoll:
         """The roll of a performance: a hit wherever a drum of a column is struck, however softly.
+
+        Only what is used is checked: a meter or a pitch beyond the bars of the roll is no error.
 
         Args:
             performance ([`DrumPerformance`]): Notes as `read_midi` gives them.
+            start_bar (`int`, *optional*): Bar of the performance that the roll begins with, counted from 0; by default
+                the first bar of the meter in force at the first hit.
 
         Returns:
             [`DrumRoll`]: `bars * steps_per_bar` steps, silent after the last note.
 
         Raises:
-            MeterError: If the meter changes, or does not count quarter notes.
+            MeterError: If the meter changes, or its bar is not made of whole sixteenth notes.
             ValueError: If there is no hit and `allow_empty` is off, or a pitch is unknown and must not be.
         """
-        time_signature, steps_per_bar = self._find_meter(performance)
-        num_steps = self.bars * steps_per_bar
-        steps = self._quantize(performance)
-        within = steps < num_steps  # a prefix: steps are in order
-        steps, pitches = steps[within], performance.pitches[: len(steps)][within]
-        columns = self.drum_map.build_table(self.pedal_hat)[pitches]
+        columns = self._build_table()[performance.pitches]
+        sections = self._list_sections(performance)
+        bars = self._find_bars(performance, sections)
+        struck = np.flatnonzero(columns >= 0)
+        if start_bar is None:
+            first = int(bars[struck[0]] if len(struck) else bars[0] if len(bars) else 0)
+            section = [section for section in sections if section.first_bar <= first][-1]
+            start_bar = section.first_bar
+        else:
+            section = [section for section in sections if section.first_bar <= start_bar][-1]
+        steps_per_bar = self._count_steps(section.meter, performance)
+        origin = 4 * section.start + (start_bar - section.first_bar) * steps_per_bar * performance.ticks_per_quarter
+        steps = self._quantize(performance, origin)
+        used = np.flatnonzero((steps >= 0) & (steps < self.bars * steps_per_bar))
+        steps, pitches, columns = steps[used], performance.pitches[used], columns[used]
+        self._refuse_changes(sections, section, int(bars[used[-1]]) if len(used) else 0)
         self._check_pitches(pitches[columns == UNKNOWN_PITCH])
-        hits = np.zeros((num_steps, self.drum_map.num_columns), dtype=bool)
+        self._warn_of_offsets(performance.ticks[used], steps, origin, performance.ticks_per_quarter)
+        hits = np.zeros((self.bars * steps_per_bar, self.drum_map.num_columns), dtype=bool)
         hits[steps[columns >= 0], columns[columns >= 0]] = True
         if not self.allow_empty and not hits.any():
-            raise ValueError(
-                f"`performance` must hit a drum of the map within {self.bars} bars; got {len(performance)} notes and "
-                "no hit. Pass `allow_empty=True` for silence."
-            )
-        return DrumRoll(hits, steps_per_bar, time_signature, performance.tempo)
+            raise ValueError(self._explain_silence(performance, bars[struck], start_bar))
+        dropped, counts = np.unique(pitches[columns < 0], return_counts=True)
+        return DrumRoll(
+            hits,
+            steps_per_bar,
+            section.meter,
+            performance.find_tempo(int(performance.ticks[used[0]])) if len(used) else performance.tempo,
+            first_bar=start_bar,
+            source_bars=int(bars[-1]) + 1 if len(bars) else 0,
+            dropped_pitches=dict(zip(dropped.tolist(), counts.tolist(), strict=True)),
+        )
 
-    def _find_meter(self, performance: DrumPerformance) -> tuple[tuple[int, int], int]:
-        """Time signature and steps of a bar."""
-        changes = [(tick, (numerator, denominator)) for tick, numerator, denominator in performance.time_signatures]
+    def find_first_bar(self, performance: DrumPerformance) -> int | None:
+        """The first bar of a performance with a hit, counted from 0; `None` without a hit."""
+        bars = self._find_bars(performance, self._list_sections(performance))
+        struck = self._build_table()[performance.pitches] >= 0
+        return int(bars[struck][0]) if struck.any() else None
+
+    def _build_table(self) -> np.ndarray:
+        return self.drum_map.build_table(self.pedal_hat, self.pitch_map)
+
+    def _list_sections(self, performance: DrumPerformance) -> list[Section]:
+        stated = performance.time_signatures
         if self.time_signature == "last":
-            if not changes:
+            if not stated:
                 raise MeterError('`performance` must state a time signature with `time_signature="last"`; got none.')
-            meter = changes[-1][1]
-        else:
-            meter = changes[0][1] if changes else (4, 4)
-        steps_per_bar = self.steps_per_bar
-        if steps_per_bar is None:
-            if meter[1] != 4:
-                raise MeterError(
-                    f"`time_signature` must count quarter notes; got {meter[0]}/{meter[1]}. Pass `steps_per_bar`."
-                )
-            steps_per_bar = STEPS_PER_QUARTER * meter[0]
-        if self.time_signature == "error":
-            self._refuse_changes(performance, changes, meter, steps_per_bar)
-        return meter, steps_per_bar
+            stated = [(0, *stated[-1][1:])]
+        elif not isinstance(self.time_signature, str) and not stated:
+            stated = [(0, *self.time_signature)]
+        return list_sections(stated, performance.ticks_per_quarter)
 
-    def _refuse_changes(
-        self, performance: DrumPerformance, changes: Any, meter: tuple[int, int], steps_per_bar: int
-    ) -> None:
-        ticks_per_bar = performance.ticks_per_quarter * steps_per_bar / STEPS_PER_QUARTER
-        for tick, (numerator, denominator) in changes:
-            if (numerator, denominator) != meter and tick < self.bars * ticks_per_bar:
-                raise MeterError(
-                    f"`time_signature` must stay the same; it changes from {meter[0]}/{meter[1]} to "
-                    f'{numerator}/{denominator} in bar {int(tick // ticks_per_bar) + 1}. Pass `time_signature="last"`.'
-                )
+    def _find_bars(self, performance: DrumPerformance, sections: Sequence[Section]) -> np.ndarray:
+        """The bar that each note is in."""
+        ticks, ticks_per_quarter = performance.ticks, performance.ticks_per_quarter
+        bars = sections[0].find_bars(ticks, ticks_per_quarter)
+        for section in sections[1:]:
+            inside = 8 * (ticks - section.start) + ticks_per_quarter >= 0
+            bars[inside] = section.find_bars(ticks[inside], ticks_per_quarter)
+        return bars
 
-    def _quantize(self, performance: DrumPerformance) -> np.ndarray:
-        """Step of each note; of fewer notes where reading ends early."""
+    def _count_steps(self, meter: tuple[int, int], performance: DrumPerformance) -> int:
+        if self.time_signature == "last" and meter[1] != 4:
+            raise MeterError(
+                f'`performance` must count quarter notes with `time_signature="last"`; got {meter[0]}/{meter[1]}.'
+            )
+        if not isinstance(self.time_signature, str) and tuple(self.time_signature) != meter:
+            own, wanted = ("/".join(map(str, pair)) for pair in (meter, self.time_signature))
+            raise MeterError(f"`time_signature` must be that of the groove, {own}; got {wanted}. Leave it out.")
+        if self.steps_per_bar is not None:
+            check_steps(self.steps_per_bar, meter)
+        return count_steps(meter)
+
+    def _refuse_changes(self, sections: Sequence[Section], used: Section, last_bar: int) -> None:
+        following = [section for section in sections if section.first_bar > used.first_bar]
+        if following and last_bar >= following[0].first_bar:
+            change = following[0]
+            old, new = ("/".join(map(str, section.meter)) for section in (used, change))
+            raise MeterError(
+                f"`performance` must have one meter; it changes from {old} to {new} in bar {change.first_bar}, "
+                f"counted from 0. Use only bars before it, or begin with it by `start_bar={change.first_bar}`."
+            )
+
+    def _check_pitches(self, unknown: np.ndarray) -> None:
+        if not len(unknown):
+            return
+        pitches = np.unique(unknown).tolist()
+        if self.unknown_pitch == "error":
+            raise ValueError(
+                f"`performance` must have pitches of the map; got {pitches}. Name their columns by `pitch_map`, or "
+                'pass `unknown_pitch="ignore"`.'
+            )
+        logger.warning(
+            f"Left out {len(unknown)} notes whose pitches the drum map does not know: {pitches}. Name their columns "
+            "by `pitch_map`."
+        )
+
+    def _explain_silence(self, performance: DrumPerformance, hit_bars: np.ndarray, start_bar: int) -> str:
+        """Why a roll has no hit, and what to do."""
+        end = "Pass `allow_empty=True` for silence."
+        if not len(performance):
+            return f"`performance` must hold notes; it has none. {end}"
+        if not len(hit_bars):
+            pitches, counts = np.unique(performance.pitches, return_counts=True)
+            most = sorted(zip(counts.tolist(), pitches.tolist(), strict=True), reverse=True)[:8]
+            found = ", ".join(f"{pitch} ({count} times)" for count, pitch in most)
+            tracks = f" For another track pass `track=`, one of {'; '.join(performance.tracks)}."
+            return (
+                f"`performance` must have pitches of the map; got {found}. Name their columns by `pitch_map`, such as "
+                f"{{{most[0][1]}: {self.drum_map.columns[0]!r}}}.{tracks if len(performance.tracks) > 1 else ''} {end}"
+            )
+        later = hit_bars[hit_bars >= start_bar]
+        first = int(later[0] if len(later) else hit_bars[0])
+        more = f"at least {first - start_bar + 1} `bars`, or " if len(later) else ""
+        return (
+            f"`performance` must have a hit in the {self.bars} bars from bar {start_bar} on, counted from 0; its "
+            f"{'next' if len(later) else 'first'} is in bar {first}. Pass {more}`start_bar={first}`. {end}"
+        )
+
+    def _quantize(self, performance: DrumPerformance, origin: int) -> np.ndarray:
+        """Step of each note, counted from `origin` in quarters of a tick; of fewer notes where reading ends early."""
         ticks, ticks_per_quarter = performance.ticks, performance.ticks_per_quarter
         if self.quantize == "official":
-            return self._quantize_officially(ticks, ticks_per_quarter)
-        doubled = 8 * ticks + ticks_per_quarter
-        steps = doubled // (2 * ticks_per_quarter)
-        if len(steps):
-            offset = np.abs(doubled - ticks_per_quarter - steps * 2 * ticks_per_quarter).mean() / (
-                2 * ticks_per_quarter
+            return self._quantize_officially(ticks - origin // 4, ticks_per_quarter)
+        return (8 * ticks - 2 * origin + ticks_per_quarter) // (2 * ticks_per_quarter)
+
+    def _warn_of_offsets(self, ticks: np.ndarray, steps: np.ndarray, origin: int, ticks_per_quarter: int) -> None:
+        if self.quantize == "official" or not len(ticks):
+            return
+        step = 2 * ticks_per_quarter  # in eighths of a tick
+        if np.abs(8 * ticks - 2 * origin - steps * step).mean() > MAX_MEAN_OFFSET * step:
+            logger.warning_once(
+                f"The notes lie more than {MAX_MEAN_OFFSET:.0%} of a step off the grid of sixteenth notes on "
+                "average: triplets and shuffles are moved to it."
             )
-            if offset > MAX_MEAN_OFFSET:
-                logger.warning_once(
-                    f"The notes lie more than {MAX_MEAN_OFFSET:.0%} of a step off the grid of sixteenth notes on "
-                    "average: triplets and shuffles are moved to it."
-                )
-        return steps
 
     def _quantize_officially(self, ticks: np.ndarray, ticks_per_quarter: int) -> np.ndarray:
         ticks_per_step, half = ticks_per_quarter // 4, ticks_per_quarter // 8
@@ -228,16 +329,6 @@ class DrumCodec:
         steps, remainders = np.divmod(ticks + half, ticks_per_step)
         outside = np.flatnonzero(remainders >= 2 * half)
         return steps[: outside[0]] if len(outside) else steps
-
-    def _check_pitches(self, unknown: np.ndarray) -> None:
-        if not len(unknown):
-            return
-        pitches = np.unique(unknown).tolist()
-        if self.unknown_pitch == "error":
-            raise ValueError(
-                f'`performance` must have pitches of the map; got {pitches}. Pass `unknown_pitch="ignore"`.'
-            )
-        logger.warning_once(f"Pitches that the drum map does not know are left out: {pitches}.")
 
     # --- Roll to text and MIDI
 
@@ -335,4 +426,4 @@ def _split_lines(text: str) -> list[str]:
     return lines
 
 
-__all__ = ["DrumCodec", "DrumRoll", "MeterError"]
+__all__ = ["DrumCodec", "DrumRoll", "check_steps"]

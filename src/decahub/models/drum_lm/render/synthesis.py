@@ -7,8 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from ..midi.codec import STEPS_PER_QUARTER, DrumRoll
+from ..midi.codec import DrumRoll
 from ..midi.drum_map import DrumMap
+from ..midi.meter import STEPS_PER_QUARTER
 
 
 MINIMUM_SAMPLING_RATE, MAXIMUM_SAMPLING_RATE = 8000, 192000
