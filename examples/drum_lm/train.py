@@ -22,9 +22,9 @@ from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.data import SeededTransform, drum_generation, load_dataset
 from decahub.evaluation import build_evaluation, evaluate_model
 from decahub.hub import CardArguments, save_model_folder
-from decahub.models.drum_lm.backbone_drum_lm import split_gguf_path
-from decahub.models.drum_lm.optimization_drum_lm import build_parameter_groups, training_step
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.backbone import split_gguf_path
+from decahub.models.drum_lm.optimization import build_parameter_groups, training_step
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, TrainingResult, Update, argument, load_recipe, train
 

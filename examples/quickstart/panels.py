@@ -237,8 +237,8 @@ print(f"men {{is_good[~is_woman].mean():.1%}}, women {{is_good[is_woman].mean():
         names, printed = run_code(code.replace(student, model))
         rates = [float(names["is_good"][group].mean()) for group in (~names["is_woman"], names["is_woman"])]
         generated.append((name, *rates))
-        figures = json.loads((CARDS / model / "evaluation.json").read_text())["figures"]
-        values = {row["metric"]: row["value"] for row in figures}
+        rows = json.loads((CARDS / model / "evaluation.json").read_text())["figures"]
+        values = {row["metric"]: row["value"] for row in rows}
         published.append((name, values["positive_rate_group_0"], values["positive_rate_group_1"]))
     table = names["people"]["node_features"]
     shown = ("Gender", "Age", "LoanAmount", "LoanDuration", "Single", "RentsHouse")

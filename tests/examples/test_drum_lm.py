@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, pipeline
 
 import decahub  # noqa: F401  (registers the pipeline)
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll
 from tests.tiny.drum_lm import build_bpe_tokenizer
 from tests.tiny.drum_lm_model import BACKBONE
 

@@ -25,8 +25,8 @@ from decahub import (
 from decahub.data import DATASETS, load_dataset, select_split
 from decahub.evaluation import build_evaluation, evaluate_model
 from decahub.hub import save_model_folder
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm import build_bpe_tokenizer, build_random_llama
 from tests.tiny.drum_lm_model import BACKBONE, build_model
 

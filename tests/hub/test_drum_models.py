@@ -132,7 +132,7 @@ def test_card_of_a_repository_shows_both_ways(published):
     text = published.tree["README.md"].decode()
 
     assert f'pipeline("drum-generation", model="{published.repo_id}", trust_remote_code=False)' in text
-    assert '("grammar_drum_lm.DrumGrammarLogitsProcessor", "someone/' in text
+    assert '("grammar_constraint_drum_lm.DrumGrammarLogitsProcessor", "someone/' in text
     assert "custom_code" in text
 
 

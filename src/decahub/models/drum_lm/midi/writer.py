@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from .drum_map_drum_lm import DrumMap
-from .performance_drum_lm import DENOMINATORS, MAX_TEMPO_EVENT, MICROSECONDS_PER_MINUTE, check_time_signature
+from .drum_map import DrumMap
+from .meter import DENOMINATORS, STEPS_PER_WHOLE_NOTE, check_time_signature
+from .performance import MAX_TEMPO_EVENT, MICROSECONDS_PER_MINUTE
 
 
 MODES = ("standard", "official")
 TICKS_PER_QUARTER = 480
-STEPS_PER_WHOLE_NOTE = 16
 TICKS_PER_STEP = 120
 NOTE_DURATION = 60  # a 32nd note: it ends before the next step
 VELOCITY = 100

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from .backbone_drum_lm import split_gguf_path
+from .backbone import split_gguf_path
 
 
 @torch.no_grad()

@@ -1,24 +1,28 @@
 """Drum performances from MIDI files, scores of symusic and lists of notes."""
 
 import os
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .midi_writer_drum_lm import DRUM_CHANNEL, write_midi
-from .performance_drum_lm import MICROSECONDS_PER_MINUTE, DrumPerformance
-from .smf_drum_lm import MidiTrack, parse_header, scan_file
+from .performance import MICROSECONDS_PER_MINUTE, DrumPerformance
+from .smf import MidiTrack, parse_header, scan_file, unpack_riff
+from .writer import DRUM_CHANNEL
 
 
 READERS = ("events", "symusic", "auto")
 SCORE_LIBRARIES = ("symusic", "pretty_midi")  # whose objects are taken
+KIT_PITCHES = 22, 59  # from the edge of the hi-hat of an electronic kit to the ride of General MIDI
 
 
 def read_midi(source: Any, *, reader: str = "events", track: int | None = None) -> DrumPerformance:
     """The drum performance that a MIDI file, an object or a list of notes holds.
 
     Of several tracks, those with notes on the drum channel (10, index 9) are taken, and no other channel; where there
-    are none, the only track with notes, whatever its channels.
+    are none, the only track with notes, if these may be of a drum kit. What players forgive in a file is read as they
+    read it, with a warning.
 
     Args:
         source (`str`, `os.PathLike`, `bytes`, file object, `symusic.Score`, `pretty_midi.PrettyMIDI` or `tuple`): The
@@ -34,6 +38,7 @@ def read_midi(source: Any, *, reader: str = "events", track: int | None = None) 
 
     Raises:
         ValueError: If the source is damaged, or its drum track is in doubt; the message names the source.
+        OSError: If there is no such file.
         TypeError: If the source is of another kind.
         ImportError: If `reader="symusic"` and symusic is not installed.
     """
@@ -52,7 +57,7 @@ def read_midi(source: Any, *, reader: str = "events", track: int | None = None) 
     try:
         if reader == "symusic":
             return _read_with_symusic(data, track)
-        return _read_events(data, track)
+        return _read_events(data, track, name)
     except ValueError as error:
         raise ValueError(f"`source` must be a readable MIDI file; {name} {error}.") from error
 
@@ -62,8 +67,12 @@ def _read_bytes(source: Any) -> tuple[bytes, str]:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source), f"the given {len(source)} bytes"
     if isinstance(source, (str, os.PathLike)):
-        with open(source, "rb") as file:
-            return file.read(), f"{os.fspath(source)!r}"
+        name = os.fspath(source)
+        if Path(name).is_dir():
+            raise IsADirectoryError(f"`source` must be a MIDI file; {name} is a folder. Give the files in it.")
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"`source` must be an existing MIDI file; there is no {name}.")
+        return Path(name).read_bytes(), repr(name)
     if not hasattr(source, "read"):
         raise TypeError(
             "`source` must be a path, bytes, a file object, a score of symusic or pretty_midi, or `(notes, "
@@ -84,12 +93,14 @@ def _read_notes(notes: Any, ticks_per_quarter: int) -> DrumPerformance:
     return DrumPerformance(table[:, 0], table[:, 1], table[:, 2], ticks_per_quarter)
 
 
-def _read_events(data: bytes, track: int | None) -> DrumPerformance:
+def _read_events(data: bytes, track: int | None, name: str) -> DrumPerformance:
     midi_format, ticks_per_quarter, tracks = scan_file(data)
     if midi_format == 2 and track is None and len(tracks) > 1:
         raise ValueError(f"holds {len(tracks)} independent sequences: choose one by `track=`")
     chosen = tracks if track is None or midi_format != 2 else tracks[track : track + 1]
     notes = _choose_notes(tracks, track)
+    if remarks := [remark for part in tracks for remark in part.remarks]:
+        warnings.warn(f"{name} is not quite a MIDI file: {'; '.join(dict.fromkeys(remarks))}.", stacklevel=4)
     return DrumPerformance(
         ticks=notes[:, 0],
         pitches=notes[:, 2],
@@ -97,6 +108,13 @@ def _read_events(data: bytes, track: int | None) -> DrumPerformance:
         ticks_per_quarter=ticks_per_quarter,
         time_signatures=[event for part in chosen for event in part.time_signatures],
         tempos=[event for part in chosen for event in part.tempos],
+        tracks=_list_tracks(tracks),
+    )
+
+
+def _list_tracks(tracks: list[MidiTrack]) -> tuple[str, ...]:
+    return tuple(
+        f"{index} {part.name!r} ({len(part.notes)} notes)" for index, part in enumerate(tracks) if len(part.notes)
     )
 
 
@@ -109,11 +127,24 @@ def _choose_notes(tracks: list[MidiTrack], track: int | None) -> np.ndarray:
     drums = [part.notes[part.notes[:, 1] == DRUM_CHANNEL] for part in tracks]
     if any(map(len, drums)):
         return np.concatenate(drums)
-    playing = [part for part in tracks if len(part.notes)]
+    playing = [(index, part) for index, part in enumerate(tracks) if len(part.notes)]
     if len(playing) > 1:
-        listing = "; ".join(f"{index} {part.name!r} ({len(part.notes)} notes)" for index, part in enumerate(tracks))
+        listing = "; ".join(_list_tracks(tracks))
         raise ValueError(f"has no notes on the drum channel: choose a track by `track=` among {listing}")
-    return playing[0].notes if playing else np.zeros((0, 4), dtype=np.int64)
+    if not playing:
+        return np.zeros((0, 4), dtype=np.int64)
+    ((index, part),) = playing
+    _refuse_melody(part, index)
+    return part.notes
+
+
+def _refuse_melody(track: MidiTrack, index: int) -> None:
+    """Refuse notes that are off the drum channel and of another instrument, by its program or by their pitches."""
+    programs = {track.programs.get(channel, 0) for channel in np.unique(track.notes[:, 1]).tolist()} - {0}
+    outside = (track.notes[:, 2] < KIT_PITCHES[0]) | (track.notes[:, 2] > KIT_PITCHES[1])
+    if programs or 2 * outside.sum() > len(track.notes):
+        reason = f"are for the program {min(programs)}" if programs else "are not those of a drum kit"
+        raise ValueError(f"has no notes on the drum channel, and others {reason}: for drums pass `track={index}`")
 
 
 def _read_with_symusic(data: bytes, track: int | None) -> DrumPerformance:
@@ -124,6 +155,7 @@ def _read_with_symusic(data: bytes, track: int | None) -> DrumPerformance:
     if track is not None:
         # That library cuts tracks by channel and program, so its numbers are not those of the file.
         raise ValueError('cannot be read by the number of a track with `reader="symusic"`: choose `reader="events"`')
+    data = unpack_riff(data)
     parse_header(data)
     try:
         score = Score.from_midi(data)
@@ -182,4 +214,4 @@ def _build_note_rows(notes: dict[str, np.ndarray], channel: int) -> np.ndarray:
     return np.stack([column.astype(np.int64) for column in columns], axis=1)
 
 
-__all__ = ["DrumPerformance", "read_midi", "write_midi"]
+__all__ = ["read_midi"]

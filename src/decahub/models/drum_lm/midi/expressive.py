@@ -12,7 +12,7 @@ The form, line by line:
 
 import numpy as np
 
-from .performance_drum_lm import MAX_TICK, DrumPerformance
+from .performance import MAX_TICK, DrumPerformance
 
 
 HEADER = "drums 1"

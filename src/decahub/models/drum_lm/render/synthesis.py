@@ -7,8 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from .codec_drum_lm import STEPS_PER_QUARTER, DrumRoll
-from .drum_map_drum_lm import DrumMap
+from ..midi.codec import DrumRoll
+from ..midi.drum_map import DrumMap
+from ..midi.meter import STEPS_PER_QUARTER
 
 
 MINIMUM_SAMPLING_RATE, MAXIMUM_SAMPLING_RATE = 8000, 192000

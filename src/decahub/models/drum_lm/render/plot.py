@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .drum_map_drum_lm import DrumMap
+from ..midi.drum_map import DrumMap
 
 
 if TYPE_CHECKING:
-    from .codec_drum_lm import DrumRoll
+    from ..midi.codec import DrumRoll
 
 
 BARS_PER_LINE = 4

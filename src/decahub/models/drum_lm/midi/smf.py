@@ -15,7 +15,7 @@ MAX_VARIABLE_LENGTH_BYTES = 4
 MAX_DENOMINATOR_EXPONENT = 7
 DATA_MASK = 0x7F
 FIRST_STATUS = 0x80
-NOTE_ON = 0x9
+NOTE_ON, PROGRAM_CHANGE = 0x9, 0xC
 ONE_DATA_BYTE = (0xC, 0xD)  # program change and channel pressure; the other channel messages have two
 FIRST_SYSTEM_STATUS = 0xF0
 SYSTEM_EXCLUSIVE = (0xF0, 0xF7)
@@ -36,12 +36,16 @@ class MidiTrack:
         notes (`np.ndarray` of shape `(num_notes, 4)`, int64): Tick, channel index, pitch and velocity of each onset.
         tempos (`list[tuple[int, int]]`): Tick and microseconds for each quarter note.
         time_signatures (`list[tuple[int, int, int]]`): Tick, numerator and denominator.
+        programs (`dict[int, int]`): Last program of each channel index.
+        remarks (`list[str]`): What was read as players read it, although it is wrong.
     """
 
     name: str = ""
     notes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), dtype=np.int64))
     tempos: list[tuple[int, int]] = field(default_factory=list)
     time_signatures: list[tuple[int, int, int]] = field(default_factory=list)
+    programs: dict[int, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
 def parse_header(data: bytes) -> tuple[int, int, int, int]:
@@ -69,14 +73,18 @@ def parse_header(data: bytes) -> tuple[int, int, int, int]:
 def scan_file(data: bytes) -> tuple[int, int, list[MidiTrack]]:
     """Format, ticks per quarter note and tracks of a file.
 
-    Data bytes above 127 are read as 127, chunks of unknown kinds are skipped, and so is what follows the last track.
+    As players do, this reads data bytes above 127 as 127, skips chunks of unknown kinds and tempos and meters that are
+    none, takes the tracks that there are whatever the header announces, and unpacks a RIFF container (RMID). What is
+    wrong in that is a remark of a track.
 
     Raises:
         ValueError: If the bytes are not a whole MIDI file; the message continues "the file ...".
     """
+    data = unpack_riff(data)
     midi_format, num_tracks, ticks_per_quarter, position = parse_header(data)
     tracks: list[MidiTrack] = []
-    while len(tracks) < num_tracks:
+    # Beyond the announced tracks, anything but another track is not looked at.
+    while position < len(data) and (len(tracks) < num_tracks or data[position : position + 4] == b"MTrk"):
         size = int.from_bytes(data[position + 4 : position + 8])
         start, end = position + 8, position + 8 + size
         if end > len(data) or len(data) < start:
@@ -89,7 +97,28 @@ def scan_file(data: bytes) -> tuple[int, int, list[MidiTrack]]:
             except ValueError as error:
                 raise ValueError(f"is corrupted in track {len(tracks)}: {error}") from error
         position = end
+    if not tracks:
+        raise ValueError(f"has no track; {num_tracks} are announced")
+    if len(tracks) != num_tracks:
+        tracks[0].remarks.append(f"{num_tracks} tracks are announced, and there are {len(tracks)}")
     return midi_format, ticks_per_quarter, tracks
+
+
+def unpack_riff(data: bytes) -> bytes:
+    """The MIDI file in a RIFF container, or the bytes themselves.
+
+    Raises:
+        ValueError: If the container holds none.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"RMID":
+        return data
+    position = 12
+    while position + 8 <= len(data):
+        size = int.from_bytes(data[position + 4 : position + 8], "little")
+        if data[position : position + 4] == b"data":
+            return data[position + 8 : position + 8 + size]
+        position += 8 + size + size % 2
+    raise ValueError("is a RIFF container without a MIDI file")
 
 
 def scan_track(chunk: bytes) -> MidiTrack:
@@ -122,6 +151,8 @@ def scan_track(chunk: bytes) -> MidiTrack:
             running_status = status
         elif not running_status:
             raise ValueError(f"byte {position} is data, but no event has begun")
+        if running_status >> 4 == PROGRAM_CHANGE:
+            track.programs[running_status & 0xF] = min(chunk[position], DATA_MASK)
         position, note = _scan_channel_event(chunk, position, tick, running_status)
         blocks.append(note)
     track.notes = np.concatenate(blocks)
@@ -187,25 +218,18 @@ def _scan_system_event(chunk: bytes, position: int, tick: int, track: MidiTrack)
         raise IndexError(position)
     payload = chunk[start:position]
     if kind == META_TEMPO:
-        track.tempos.append((tick, _parse_tempo(payload)))
+        if len(payload) == 3 and any(payload):
+            track.tempos.append((tick, int.from_bytes(payload)))
+        else:
+            track.remarks.append(f"a tempo of the bytes {payload.hex(' ')!r} is left out")
     elif kind == META_TIME_SIGNATURE:
-        track.time_signatures.append((tick, *_parse_time_signature(payload)))
+        if len(payload) >= 2 and payload[0] and payload[1] <= MAX_DENOMINATOR_EXPONENT:
+            track.time_signatures.append((tick, payload[0], 2 ** payload[1]))
+        else:
+            track.remarks.append(f"a time signature of the bytes {payload.hex(' ')!r} is left out")
     elif kind == META_TRACK_NAME:
         track.name = payload.decode("latin-1")
     return position, kind == META_END_OF_TRACK
 
 
-def _parse_tempo(payload: bytes) -> int:
-    microseconds = int.from_bytes(payload)
-    if len(payload) != 3 or not microseconds:
-        raise ValueError(f"a tempo must be three bytes above zero; got {payload.hex(' ')!r}")
-    return microseconds
-
-
-def _parse_time_signature(payload: bytes) -> tuple[int, int]:
-    if len(payload) < 2 or not payload[0] or payload[1] > MAX_DENOMINATOR_EXPONENT:
-        raise ValueError(f"a time signature must have a numerator and a power of two; got {payload.hex(' ')!r}")
-    return payload[0], 2 ** payload[1]
-
-
-__all__ = ["MidiTrack", "parse_header", "scan_file", "scan_track"]
+__all__ = ["MidiTrack", "parse_header", "scan_file", "scan_track", "unpack_riff"]
