@@ -23,8 +23,9 @@ CARD_PREFIX = "card_"
 REQUIRED_TEXTS = ("card_title", "card_summary", "card_intended_use", "card_limits")
 MAX_CHARACTERS = 20_000
 LICENSE = re.compile(r"[\w.+-]+")
-# What a recipe says of its own dataset, and not of another one that a user names on the command line.
-OF_ITS_DATASET = (*REQUIRED_TEXTS, "card_checkpoint", "card_repo_id", "card_license", "images", "splits_file")
+# What a recipe says of its own dataset, and not of another one that a user names on the command line. A license stays:
+# it may be that of the weights which training starts from.
+OF_ITS_DATASET = (*REQUIRED_TEXTS, "card_checkpoint", "card_repo_id", "images", "splits_file")
 
 SPLIT_KEYS = ("metric", "rows", "mean", "spread", "command")
 SPLIT_ROW_KEYS = ("split", "value")
@@ -90,7 +91,7 @@ class CardArguments:
 
     @classmethod
     def adapt_recipe(cls, recipe: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-        """A recipe for the dataset that the command line names: without the texts, images and license of its own."""
+        """A recipe for the dataset that the command line names: without the texts and images of its own."""
         default = getattr(cls, "dataset", None)
         if options.get("dataset", recipe.get("dataset", default)) == recipe.get("dataset", default):
             return recipe
