@@ -16,10 +16,12 @@ EXIT_INTERRUPTED = 130
 DESCRIPTION = "Ten published research methods as transformers models: look, predict, measure, publish."
 EPILOG = """examples:
   decahub list
-  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
-  decahub verify model_cards/emo-1m-cifar10 --data-dir ~/data
+  decahub info emo
+  decahub predict runs/emo/model *.jpg
+  decahub verify runs/emo/model --data-dir ~/data
 
-Each command has its own help: decahub predict --help"""
+A model folder is what a training run saves as <output_dir>/model, or a download of a published repository; trained
+ones are in model_cards/ of decahub's own repository. Each command has its own help: decahub predict --help"""
 
 
 def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:

@@ -78,7 +78,10 @@ def load_recipe(arguments_class: type[Arguments], argv: Sequence[str] | None = N
     hints = get_type_hints(arguments_class)
     names = [item.name for item in fields(arguments_class) if item.init]
     _refuse_unknown(values, names, source="the recipe")
-    values.update(_read_options(words, names, hints))
+    options = _read_options(words, names, hints)
+    adapt = getattr(arguments_class, "adapt_recipe", None)  # texts of a card belong to the recipe's own dataset
+    values = values if adapt is None else adapt(values, options)
+    values.update(options)
     try:
         return arguments_class(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
     except TypeError as error:  # a field without default

@@ -15,8 +15,7 @@ from decahub import RawGnnConfig, RawGnnModel
 from decahub.cli.main import COMMANDS, build_parser, main
 from decahub.cli.table import format_table
 from decahub.data import DATASETS
-from decahub.hub import Check, VerificationReport
-from decahub.hub.folder import find_checksum_problems, set_recipe_value
+from decahub.hub import Check, ModelFolder, VerificationReport
 from decahub.registry import METHODS
 from tests.hub.builders import (
     GRAPH_FEATURES,
@@ -107,6 +106,14 @@ def test_the_overview_names_every_command(capsys):
 
     text = capsys.readouterr().out
     assert [command for command in COMMANDS if f"\n    {command}" not in text] == []
+
+
+def test_help_names_only_what_is_there(capsys):
+    for command in ("info", "card", "verify", "publish"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        text = capsys.readouterr().out
+        assert [word for word in ("model_cards/", "examples/") if word in text] == []
 
 
 def test_no_command_is_refused(capsys):
@@ -212,6 +219,63 @@ def test_info_describes_a_folder(classifier, capsys):
     assert f"{num_values:,}" in text
     assert "3: cat, dog, fox" in text
     assert "0.7525" in text
+
+
+def test_info_lists_files_beside_the_weights_apart(folder, capsys):
+    save_file({"masks": torch.zeros(2, 3, 7)}, folder / "support_memory.safetensors")
+
+    assert run("info", folder) == 0
+
+    text = capsys.readouterr().out
+    num_values = sum(tensor.numel() for tensor in tiny_model().state_dict().values())
+    assert f"parameters  {num_values:,}\n" in text
+    assert "support_memory.safetensors: 42 values" in text
+
+
+def build_header(content: object, size: int | None = None) -> bytes:
+    header = json.dumps(content).encode()
+    return (len(header) if size is None else size).to_bytes(8, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"abc",
+        build_header({}, size=2**63),
+        build_header([1]),
+        build_header({"a": {"dtype": "F32", "data_offsets": [0, 4]}}),
+        build_header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}),
+        build_header({"a": {"dtype": "F32", "shape": [2**63], "data_offsets": [0, 4]}}),
+        build_header({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
+        build_header({"a": None}),
+    ],
+    ids=["empty", "short", "2**63", "list", "no shape", "negative", "overflow", "too large", "null"],
+)
+def test_info_and_verify_say_in_one_sentence_what_is_wrong_with_weights(folder, content, capsys):
+    (folder / "model.safetensors").write_bytes(content)
+
+    assert run("info", folder) == 2
+    error = capsys.readouterr().err
+    assert "model.safetensors in " in error
+    assert "must be a complete safetensors file" in error
+    assert error.count("\n") == 1
+    assert run("verify", folder) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "shown"),
+    [
+        ("config.json", '{"architectures": null, "id2label": {"0": null}}', "labels      1: None"),
+        ("config.json", '{"architectures": 3, "id2label": [1], "model_type": ["a"]}', "class       3"),
+        ("config.json", '{"id2label": {"0": "a\\u001b[31m\\nb"}}', "labels      1: a?[31m b"),
+    ],
+)
+def test_info_shows_odd_configurations(folder, file, content, shown, capsys):
+    (folder / file).write_text(content)
+
+    assert run("info", folder) == 0
+    assert shown in capsys.readouterr().out
 
 
 # predict
@@ -449,18 +513,18 @@ def test_verify_refuses_what_is_no_folder(tmp_path, capsys):
 
 
 def test_card_is_rendered_anew(folder, capsys):
-    set_recipe_value(folder, "card_limits", "Foxes at night.")
+    ModelFolder(folder).set_recipe_value("card_limits", "Foxes at night.")
 
     assert run("card", folder) == 0
 
     assert "Foxes at night." in (folder / "README.md").read_text()
-    assert find_checksum_problems(folder) == []
+    assert ModelFolder(folder).find_problems() == []
     assert "README.md" in capsys.readouterr().out
 
 
 def test_card_can_be_printed_only(folder, capsys):
     before = (folder / "README.md").read_text()
-    set_recipe_value(folder, "card_limits", "Foxes at night.")
+    ModelFolder(folder).set_recipe_value("card_limits", "Foxes at night.")
 
     assert run("card", folder, "--print") == 0
 
