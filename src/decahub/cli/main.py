@@ -9,11 +9,22 @@ import sys
 from collections.abc import Sequence
 
 
-COMMANDS = ("list", "info", "predict", "evaluate", "verify", "card", "publish", "new-method")
+COMMANDS = (
+    "list",
+    "info",
+    "train",
+    "predict",
+    "evaluate",
+    "convert",
+    "verify",
+    "card",
+    "publish",
+    "new-method",
+)
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-DESCRIPTION = "Ten published research methods as transformers models: look, predict, measure, publish."
+DESCRIPTION = "Ten published research methods as transformers models: look, train, predict, measure, publish."
 EPILOG = """examples:
   decahub list
   decahub info emo

@@ -48,14 +48,14 @@ def save_run(
     arguments: Any,
     result: "TrainingResult",
     processor: Any,
-    measurement: Measurement,
+    measurement: Measurement | None,
     *,
     task: str,
     dataset: str,
     split: str,
     minutes: float,
     images: Iterable[str | os.PathLike] = (),
-    reports: Iterable[Report] = (),
+    reports: Iterable[Report | str | os.PathLike] = (),
 ) -> Path | None:
     """The end of a training run: its model folder, `<output_dir>/model`, with scores and card.
 
@@ -63,30 +63,38 @@ def save_run(
         arguments (dataclass): Those of the script; become `recipe.yaml`.
         result ([`~decahub.training.TrainingResult`]): What `train` returned.
         processor: Anything with `save_pretrained`.
-        measurement ([`~decahub.tasks.Measurement`]): What `evaluate_model` returned for the split of the card.
+        measurement ([`~decahub.tasks.Measurement`], *optional*): What `evaluate_model` returned for the split of the
+            card. Data without labels gives none; the folder then has neither scores nor a card.
         task (`str`): A key of `decahub.registry.TASKS`.
         dataset (`str`): Name in the catalog, or a user's own name or folder.
         split (`str`): Split that was measured.
         minutes (`float`): Duration of the evaluation.
         images (iterable of paths): PNG files for the card.
-        reports (iterable of [`~decahub.tasks.Report`]): Tables for the card, beside the measurement's own.
+        reports (iterable of [`~decahub.tasks.Report`] or paths): Tables for the card, beside the measurement's own;
+            a path is a JSON file such as `splits.json`.
 
     Returns:
         `pathlib.Path`: The folder; `None` in processes that are not the main one.
     """
     if not result.is_main_process:
         return None
-    own_report = [] if measurement.report is None else [measurement.report]
+    evaluation, reports = None, list(reports)
+    files = [report for report in reports if not isinstance(report, Report)]
+    tables = [report for report in reports if isinstance(report, Report)]
+    if measurement is not None:
+        evaluation = build_evaluation(measurement, task=task, dataset=dataset, split=split, minutes=minutes)
+        tables = tables if measurement.report is None else [measurement.report, *tables]
     return save_model_folder(
         Path(arguments.output_dir) / "model",
         result.model,
         processor,
-        evaluation=build_evaluation(measurement, task=task, dataset=dataset, split=split, minutes=minutes),
+        evaluation=evaluation,
         recipe=dataclasses.asdict(arguments),
         train_log=result.train_log,
         training_minutes=result.minutes,
         images=images,
-        reports=[*own_report, *reports],
+        reports=tables,
+        extra_files=files,
     )
 
 
@@ -95,7 +103,7 @@ def save_model_folder(
     model: "PreTrainedModel",
     processor: Any,
     *,
-    evaluation: Mapping[str, Any] | str | os.PathLike,
+    evaluation: Mapping[str, Any] | str | os.PathLike | None,
     recipe: Mapping[str, Any],
     train_log: str | os.PathLike | None = None,
     training_minutes: float | None = None,
@@ -117,7 +125,8 @@ def save_model_folder(
         folder (`str` or `os.PathLike`): where to write; an older model there is replaced.
         model (`PreTrainedModel`): saved as safetensors.
         processor: anything with `save_pretrained`: image processor, feature extractor or processor.
-        evaluation (`Mapping` or path): content of `evaluation.json`, or such a file.
+        evaluation (`Mapping` or path, *optional*): content of `evaluation.json`, or such a file. Without, there is no
+            card, since all it says is measured.
         recipe (`Mapping`): every argument of the run, such as `asdict(arguments)`, with the `card_*` ones of
             [`CardArguments`].
         train_log (path, *optional*): JSON lines of the training loop; thinned to at most 200 kB.
@@ -142,8 +151,9 @@ def save_model_folder(
     staging.mkdir(parents=True)
     try:
         _save_weights(staging, model, processor)
-        content = evaluation if isinstance(evaluation, Mapping) else read_json(Path(evaluation))
-        write_json(staging / EVALUATION, redact(content))
+        if evaluation is not None:
+            content = evaluation if isinstance(evaluation, Mapping) else read_json(Path(evaluation))
+            write_json(staging / EVALUATION, redact(content))
         write_yaml(staging / RECIPE, redact(recipe))
         _write_log(staging, train_log, training_minutes)
         _copy_files(staging, images, "images", ".png")
@@ -153,7 +163,8 @@ def save_model_folder(
         shutil.rmtree(staging, ignore_errors=True)
         raise
     try:
-        ModelFolder(staging).write_card()
+        if evaluation is not None:
+            ModelFolder(staging).write_card()
         ModelFolder(staging).write_checksums()
         _move_into_place(staging, folder)
     except Exception as error:

@@ -52,7 +52,7 @@ def load_relations(
     if not path.exists():
         normalize = Normalization(processor)
         parts = []
-        for start in tqdm(range(0, len(rows), ROWS_AT_ONCE), desc="Asking the teacher"):
+        for start in tqdm(range(0, len(rows), ROWS_AT_ONCE), desc="Computing relations"):
             indices = range(start, min(start + ROWS_AT_ONCE, len(rows)))
             pixel_values = torch.stack([normalize(get_pixels(rows[index], processor)) for index in indices])
             states = teacher.compute(pixel_values, grid=config.grid_size)
