@@ -99,8 +99,7 @@ def load_splits(arguments: DataArguments, family: str, *, needs_labels: bool = T
         FileNotFoundError: If there is no such dataset.
         ValueError: If a split is missing, or if classes do not agree with the names given.
     """
-    optional = () if needs_labels else ("label",)
-    splits = load_dataset(arguments.dataset, arguments.data_dir, family=family, optional=optional)
+    splits = load_dataset(arguments.dataset, arguments.data_dir, family=family, needs_labels=needs_labels)
     is_measured = needs_labels or all("label" in rows.column_names for rows in splits.values())
     wanted = {"the training split": TRAIN}
     if is_measured:
