@@ -14,7 +14,6 @@ GGUF files are read.
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,10 @@ from decahub.models.drum_lm.adapter import ADAPTER_NAME, is_adapter_name
 from decahub.models.drum_lm.backbone import GGUF_SUFFIX, load_backbone, split_gguf_path
 
 
-if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script, or loaded by path
+    __package__ = "decahub.conversion"
 
-from conversion.checkpoint import (
+from .checkpoint import (
     PARITY_REPORT,
     ConversionError,
     rename,

@@ -15,7 +15,6 @@ The authors' pairs tell neither tempo nor meter. Both are read off names like th
 import argparse
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +26,10 @@ from decahub.models.drum_lm.midi.reader import read_midi
 from decahub.models.drum_lm.pairs import build_pair
 
 
-if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script, or loaded by path
+    __package__ = "decahub.conversion"
 
-from conversion.checkpoint import run_converter, write_model_folder
+from .checkpoint import run_converter, write_model_folder
 
 
 SUFFIX = ".jsonl"

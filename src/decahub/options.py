@@ -36,7 +36,8 @@ def list_options(takes: Callable[..., Any] | Iterable[str]) -> list[str]:
     if hasattr(takes, "valid_kwargs"):
         return list(takes.valid_kwargs.__annotations__)
     if isinstance(takes, type) and hasattr(takes, "model_type"):
-        return [*(field.name for field in dataclasses.fields(takes)), *takes.attribute_map, *CONFIG_KEYWORDS]
+        aliases = getattr(takes, "attribute_map", {})
+        return [*(field.name for field in dataclasses.fields(takes)), *aliases, *CONFIG_KEYWORDS]
     parameters = inspect.signature(takes).parameters.values()
     return [item.name for item in parameters if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]
 

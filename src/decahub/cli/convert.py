@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import sys
 
 
 CONVERTERS = ("emo", "tinymim", "raw_gnn", "reliant", "drum_lm", "drum_pairs", "dinov2_onnx")
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    sys.argv[0] = f"decahub convert {options.method}"  # what the converter's own --help shows
     converter = importlib.import_module(f"decahub.conversion.convert_{options.method}")
     converter.main(options.words)
     return 0

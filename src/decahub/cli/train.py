@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from typing import Any
 
 from decahub.recipes import find_recipe, list_recipes
 
@@ -56,7 +57,7 @@ def train(recipe: str, words: list[str]) -> int:
     method = find_method(recipe, PROCEDURES)
     procedure = importlib.import_module(f"decahub.procedures.{method}")
     arguments_class = dataclasses.make_dataclass("Arguments", [], bases=(CardArguments, procedure.Arguments))
-    arguments = load_recipe(arguments_class, [recipe, *words], program="decahub train")
+    arguments: Any = load_recipe(arguments_class, [recipe, *words], program="decahub train")
     outcome = procedure.run(arguments)
     if not outcome.result.is_main_process:
         return 0

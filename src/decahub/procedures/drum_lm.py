@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from accelerate.utils import set_seed
-from transformers import CONFIG_MAPPING, AutoTokenizer, pipeline
+from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedModel, pipeline
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.data import SeededTransform, drum_generation
@@ -70,7 +70,7 @@ class Arguments(DataArguments, LoopArguments):
             self._check_needs_no_backbone()
         if self.pad_to_multiple_of < 1:
             raise ValueError(f"`pad_to_multiple_of` must be at least 1; got {self.pad_to_multiple_of}.")
-        model_type = (self.config.get("backbone_config") or {}).get("model_type")
+        model_type = str((self.config.get("backbone_config") or {}).get("model_type"))
         nested = {"backbone_config": CONFIG_MAPPING[model_type]} if model_type in CONFIG_MAPPING else {}
         check_options("config", self.config, DrumLmConfig, nested=nested)
         check_options("processor", self.processor, DrumLmProcessor, given=["tokenizer", "tokenization"])
@@ -93,6 +93,7 @@ class Arguments(DataArguments, LoopArguments):
 
 def build_processor(arguments: Arguments) -> DrumLmProcessor:
     """The processor of the run, with the tokenizer of the backbone or one token for each line."""
+    tokenizer: Any
     if arguments.tokenization == "line" or arguments.backbone is None:
         tokenizer = build_line_tokenizer()
     else:
@@ -135,7 +136,7 @@ def build_update(arguments: Arguments, model: DrumLmForCausalLM) -> Update:
     return Update(optimizer, training_step, scheduler=arguments.build_scheduler)
 
 
-def measure(arguments: Arguments, model: DrumLmForCausalLM, processor: DrumLmProcessor, rows: Any) -> Measurement:
+def measure(arguments: Arguments, model: PreTrainedModel, processor: DrumLmProcessor, rows: Any) -> Measurement:
     """Scores of a model on grooves."""
     return evaluate_model(
         model,
@@ -152,7 +153,7 @@ def train_model(
 ) -> TrainingResult:
     """Train a model on grooves; it is evaluated during training if `eval_epochs` or `eval_steps` is set."""
 
-    def evaluate(model: DrumLmForCausalLM) -> dict[str, float]:
+    def evaluate(model: PreTrainedModel) -> dict[str, float]:
         return measure(arguments, model, processor, splits.monitor).scores
 
     return train(
@@ -165,15 +166,13 @@ def train_model(
     )
 
 
-def draw_groove(
-    arguments: Arguments, model: DrumLmForCausalLM, processor: DrumLmProcessor, groove: bytes
-) -> list[Path]:
+def draw_groove(arguments: Arguments, model: PreTrainedModel, processor: DrumLmProcessor, groove: bytes) -> list[Path]:
     """Plot of a groove whose first bars are given and whose other bars the model writes.
 
     Returns:
         `list[Path]`: the PNG file in `output_dir`; empty, with a warning, if the model has no room for so many bars.
     """
-    compose = pipeline(TASK, model=model, processor=processor)
+    compose = pipeline(TASK, model=model, processor=processor)  # type: ignore[call-overload]
     try:
         answer = compose(groove, bars=processor.bars, seed=arguments.seed, outputs=["png"])[0]
     except ValueError as error:

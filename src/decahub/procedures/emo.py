@@ -79,7 +79,7 @@ def build_train_dataset(arguments: Arguments, rows: Any, processor: EmoImageProc
     """Rows, decoded once and kept in memory, as augmented training examples."""
     data_module = TASKS[arguments.task][0]
     transform = data_module.build_train_transform(processor, **arguments.augmentation)
-    images = InMemoryDataset(rows, data_module.decode_row, "Decoding images")
+    images: Any = InMemoryDataset(rows, data_module.decode_row, "Decoding images")
     return SeededTransform(images, transform, arguments.seed)
 
 

@@ -163,7 +163,8 @@ def build_updates_of(
             model.parameters(), lr=arguments.learning_rate, weight_decay=arguments.weight_decay
         )
         return [Update(optimizer, teacher_step, scheduler=scheduler)], {}, inputs
-    config, num_nodes = model.config, len(inputs["node_features"])
+    config: Any = model.config
+    num_nodes = len(inputs["node_features"])
     knowledge.check_fits(num_nodes, config.num_labels, needs_embedding=config.framework == "akd")
     batch = {**inputs, **knowledge.to_batch()}
     companions = build_companions(config, num_nodes, inputs.get("sensitive"), knowledge.embedding_size)

@@ -24,7 +24,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from accelerate.utils import set_seed
 from torch import nn
-from torch.utils.data import Dataset
 from transformers import AutoModel, PreTrainedModel, ViTMAEConfig, ViTMAEForPreTraining
 
 from decahub import (
@@ -169,7 +168,7 @@ def build_student(arguments: Arguments, label_names: Sequence[str] = ()) -> Tiny
     given = {"num_labels": 0, **arguments.config}
     fields = TinyMimConfig.from_variant(arguments.variant, **given)
     teacher = TinyMimTeacher(
-        AutoModel.from_pretrained(arguments.teacher).eval(),
+        AutoModel.from_pretrained(str(arguments.teacher)).eval(),
         layer=fields.teacher_layer,
         student_num_hidden_layers=fields.num_hidden_layers,
         image_size=fields.teacher_image_size,
@@ -184,7 +183,7 @@ def build_student(arguments: Arguments, label_names: Sequence[str] = ()) -> Tiny
 
 
 def build_classifier(
-    arguments: Arguments, label_names: Sequence[str], model_class: type = TinyMimForImageClassification
+    arguments: Arguments, label_names: Sequence[str], model_class: Any = TinyMimForImageClassification
 ) -> PreTrainedModel:
     """A model with random weights, or a pre-trained one, whose head is replaced if it has other classes."""
     fields = {**name_classes(label_names), **arguments.config}
@@ -282,7 +281,7 @@ def select_rows(arguments: Arguments, rows: Any) -> Any:
     return sample_rows(rows, arguments.max_train_samples, arguments.seed)
 
 
-def decode_rows(rows: Any, decode_row: Callable = decode_image) -> InMemoryDataset:
+def decode_rows(rows: Any, decode_row: Callable = decode_image) -> Any:
     """Rows whose images are decoded once and kept in memory."""
     return InMemoryDataset(rows, decode_row, "Decoding images")
 
@@ -292,7 +291,7 @@ def build_processor(arguments: Arguments) -> TinyMimImageProcessor:
     return TinyMimImageProcessor(**arguments.processor)
 
 
-def build_dataset(arguments: Arguments, images: Dataset, processor: TinyMimImageProcessor) -> SeededTransform:
+def build_dataset(arguments: Arguments, images: Any, processor: TinyMimImageProcessor) -> SeededTransform:
     """Decoded images as augmented training examples."""
     transform = get_stage(arguments.stage).build_transform(processor, **arguments.augmentation)
     return SeededTransform(images, transform, arguments.seed)
@@ -328,7 +327,7 @@ def is_watched(arguments: Arguments, splits: Splits) -> bool:
 
 
 def train_stage(
-    arguments: Arguments, splits: Splits, processor: TinyMimImageProcessor, train_dataset: Dataset | None = None
+    arguments: Arguments, splits: Splits, processor: TinyMimImageProcessor, train_dataset: Any = None
 ) -> TrainingResult:
     """Train one stage; the result holds the model to save.
 

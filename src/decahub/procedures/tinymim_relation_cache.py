@@ -35,7 +35,7 @@ def get_pixels(row: Mapping[str, Any], processor: Any) -> torch.Tensor:
 
 @torch.no_grad()
 def load_relations(
-    path: Path, teacher: TinyMimTeacher, config: TinyMimConfig, rows: Dataset, processor: Any
+    path: Path, teacher: TinyMimTeacher, config: TinyMimConfig, rows: Any, processor: Any
 ) -> torch.Tensor:
     """Relations of all rows, from the file if there is one.
 
@@ -68,7 +68,7 @@ def load_relations(
 class RelationRows(Dataset):
     """Decoded images with the relations of their teacher."""
 
-    def __init__(self, rows: Dataset, relations: torch.Tensor):
+    def __init__(self, rows: Any, relations: torch.Tensor):
         self.rows = rows
         self.relations = relations
 
