@@ -5,6 +5,12 @@ Each module has a dataclass `Arguments` and a function `run(arguments) -> Outcom
 `examples/<method>/train.py` calls them one by one, `decahub train` calls `run`.
 """
 
-PROCEDURES = ("emo", "tinymim", "raw_gnn", "reliant", "drum_lm")
+from pathlib import Path
+
+from decahub.registry import METHODS
+
+
+PROCEDURES = tuple(name for name in METHODS if (Path(__file__).parent / f"{name}.py").is_file())
+"""Methods that can be trained."""
 
 __all__ = ["PROCEDURES"]

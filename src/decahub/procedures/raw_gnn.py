@@ -39,6 +39,7 @@ class Arguments(GraphDataArguments, LoopArguments):
     """
 
     method: ClassVar[str] = "raw_gnn"
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("splits_file",)
 
     pretrained: str | None = argument(None, "Model folder or Hub id to start from; by default random weights.")
     nodes_per_batch: int | None = argument(

@@ -55,6 +55,7 @@ class Arguments(GraphDataArguments, DistillationArguments):
     """
 
     method: ClassVar[str] = "reliant"
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("images",)
 
     dataset: str = argument("german", "Name of a graph (`decahub list --datasets`), or your own folder.")
     teacher: str | None = argument(
@@ -178,7 +179,7 @@ def build_updates_of(
         discriminator_learning_rate=arguments.discriminator_learning_rate,
         weight_decay=arguments.weight_decay,
     )
-    return [Update(*update[:2], scheduler=scheduler, name=update[2]) for update in updates], companions, batch
+    return [Update(scheduler=scheduler, **update._asdict()) for update in updates], companions, batch
 
 
 def run(arguments: Arguments) -> Outcome:

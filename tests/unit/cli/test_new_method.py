@@ -91,9 +91,9 @@ def test_its_files_are_clean(checkout):
 
 
 def test_its_example_writes_a_folder_that_loads(checkout):
-    recipe = "examples/my_net/digits.yaml"
+    words = ("my_net/digits", "--max_steps", "2", "--max_eval_samples", "20")
 
-    output = run(checkout, "examples/my_net/train.py", recipe, "--max_steps", "2", "--max_eval_samples", "20")
+    output = run(checkout, "examples/my_net/train.py", *words)
 
     assert "Saved to runs/my_net-digits/model" in output
     assert (checkout / "runs/my_net-digits/model/README.md").is_file()

@@ -6,7 +6,6 @@ Say here where the authors publish their files, and under which license.
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from decahub import NewMethodConfig, NewMethodForImageClassification, NewMethodI
 from decahub.models.new_method.configuration_new_method import VARIANTS
 
 
-if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script, or loaded by path
+    __package__ = "decahub.conversion"
 
-from conversion.checkpoint import (
+from .checkpoint import (
     check_is_state_dict,
     check_tensors,
     read_checkpoint,
@@ -32,7 +31,7 @@ from conversion.checkpoint import (
     write_model_folder,
     write_parity_report,
 )
-from conversion.name_map import NameMap
+from .name_map import NameMap
 
 
 KEY_MAP = (
