@@ -21,6 +21,19 @@ COMMANDS = (
     "publish",
     "new-method",
 )
+# Libraries that are not among the dependencies of the core, and the extra that brings each.
+EXTRAS = {
+    "accelerate": "train",
+    "datasets": "train",
+    "evaluate": "train",
+    "gguf": "drum_lm",
+    "onnx": "export",
+    "peft": "drum_lm",
+    "scipy": "all",
+    "sklearn": "train",
+    "symusic": "drum_lm",
+    "torch_geometric": "raw_gnn",
+}
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -89,8 +102,11 @@ def is_user_error(error: Exception) -> bool:
 
 
 def describe(error: Exception) -> str:
-    """An error and its notes on one line."""
+    """An error and its notes on one line; a missing library with the extra that brings it."""
     message = " ".join([str(error), *getattr(error, "__notes__", [])])
+    extra = EXTRAS.get((error.name or "").partition(".")[0]) if isinstance(error, ImportError) else None
+    if extra is not None and "pip install" not in message:
+        message = f"{message}. Run `pip install 'decahub[{extra}]'`."
     return " ".join(message.split()) or type(error).__name__
 
 

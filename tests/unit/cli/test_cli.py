@@ -1,5 +1,6 @@
 """The commands: quick help, plain tables, one clear line for an error, and exit codes that scripts can rely on."""
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -132,6 +133,42 @@ def test_a_problem_is_one_line(capsys):
     assert captured.err.startswith("decahub info: `METHOD|FOLDER` must be one of emo, ")
     assert captured.err.endswith("got 'nothing'.\n")
     assert captured.err.count("\n") == 1
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "decahub.data.loading", None)
+    monkeypatch.delitem(sys.modules, "decahub.data.loading")
+    monkeypatch.setattr("decahub.cli.info.run", lambda options: importlib.import_module("decahub.data.loading"))
+
+    assert main(["info", "emo"]) == 2
+
+    assert "datasets" in (message := capsys.readouterr().err)
+    assert "Run `pip install 'decahub[train]'`." in message
+
+
+def test_train_lists_recipes_and_names_what_is_missing(tmp_path, capsys):
+    assert main(["train", "--list"]) == 0
+    assert "emo/cifar10  " in capsys.readouterr().out
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("seed: 1\n")
+
+    assert [main(["train", *words]) for words in ([], ["emo/cifr10"], [str(recipe)])] == [2, 2, 2]
+
+    messages = capsys.readouterr().err.splitlines()
+    assert "a recipe must be given" in messages[0]
+    assert "Did you mean 'emo/cifar10'?" in messages[1]
+    assert "`method` must be in the recipe" in messages[2]
+
+
+def test_train_and_convert_show_the_help_of_the_method(capsys):
+    for words, option in ((["train", "emo/cifar10"], "--decode_head"), (["convert", "emo"], "--head_dims")):
+        with pytest.raises(SystemExit, match="0"):
+            main([*words, "--help"])
+
+        output = capsys.readouterr().out
+        assert output.startswith(f"usage: decahub {words[0]}")
+        assert option in output
 
 
 def test_debug_shows_the_traceback():
