@@ -21,9 +21,9 @@ from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedModel, pipelin
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.data import SeededTransform, drum_generation
 from decahub.evaluation import evaluate_model
-from decahub.models.drum_lm.backbone_drum_lm import split_gguf_path
-from decahub.models.drum_lm.optimization_drum_lm import build_parameter_groups, training_step
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.backbone import split_gguf_path
+from decahub.models.drum_lm.optimization import build_parameter_groups, training_step
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from decahub.options import check_options
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, TrainingResult, Update, argument, train

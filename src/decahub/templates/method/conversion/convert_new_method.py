@@ -55,7 +55,7 @@ def convert_state_dict(official: Mapping[str, torch.Tensor], config: NewMethodCo
     """The authors' tensors under our names, bit for bit.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape.
+        ConversionError: If a tensor is missing, unexpected or of another shape.
     """
     with torch.device("meta"):
         shapes = shapes_of(NewMethodForImageClassification(config).state_dict())
@@ -80,7 +80,7 @@ def convert_checkpoint(checkpoint: Path, output_dir: Path, variant: str = "tiny"
         `dict[str, Any]`: the parity report, which is also in the folder.
 
     Raises:
-        CheckpointError: If the file is refused, or a tensor did not survive the way there and back.
+        ConversionError: If the file is refused, or a tensor did not survive the way there and back.
     """
     official = strip_prefix(check_is_state_dict(read_checkpoint(checkpoint)), "module.")
     num_labels = len(official["head.bias"]) if "head.bias" in official else 2
