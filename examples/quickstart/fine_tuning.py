@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from decahub.data import InMemoryDataset, SeededTransform, image_classification, load_dataset
 from decahub.evaluation import build_evaluation, evaluate_model
 from decahub.hub import CardArguments, save_model_folder
-from decahub.models.emo.optimization import build_parameter_groups, training_step
+from decahub.models.emo.optimization import build_parameter_groups
 from decahub.training import LoopArguments, Update, train
 
 
@@ -80,7 +80,7 @@ def fine_tune(output_dir: Path, max_steps: int) -> FineTuning:
     optimizer = torch.optim.AdamW(build_parameter_groups(model, arguments.weight_decay), lr=arguments.learning_rate)
     result = train(
         model,
-        Update(optimizer, training_step, scheduler=arguments.build_scheduler),
+        Update(optimizer, scheduler=arguments.build_scheduler),
         SeededTransform(rows, transform, arguments.seed),
         arguments,
         collate_fn=image_classification.collate,

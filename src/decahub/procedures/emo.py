@@ -17,11 +17,7 @@ from transformers import PreTrainedModel
 from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation, EmoImageProcessor
 from decahub.data import InMemoryDataset, SeededTransform, image_classification, semantic_segmentation
 from decahub.evaluation import evaluate_model
-from decahub.models.emo.optimization import (
-    build_parameter_groups,
-    build_segmentation_parameter_groups,
-    training_step,
-)
+from decahub.models.emo.optimization import build_parameter_groups, build_segmentation_parameter_groups
 from decahub.options import check_options
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, Update, argument, train
@@ -102,7 +98,7 @@ def build_update(arguments: Arguments, model: PreTrainedModel) -> Update:
     """AdamW over the parameter groups of the task, and its schedule."""
     groups = TASKS[arguments.task][2](model, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate)
-    return Update(optimizer, training_step, scheduler=arguments.build_scheduler)
+    return Update(optimizer, scheduler=arguments.build_scheduler)
 
 
 def measure(

@@ -49,13 +49,13 @@ from decahub.models.tinymim.optimization import (
     build_layer_decay_parameter_groups,
     build_pretraining_parameter_groups,
     distillation_step,
-    finetuning_step,
     reconstruction_step,
 )
 from decahub.models.tinymim.vit_weights import from_vit
 from decahub.options import check_options, suggest
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, TrainingResult, Update, argument, train
+from decahub.training.updates import call_model
 
 from .data_arguments import DataArguments, Splits, load_splits, name_classes
 from .outcome import Outcome, conclude
@@ -137,7 +137,7 @@ class Stage:
         build_transform: `build_transform(processor, **augmentation)` gives the random transform of a row.
         build_collate: `build_collate(arguments, label_names)` gives the collator.
         build_groups: `build_groups(model, arguments)` gives the parameter groups of the optimizer.
-        step: Step of the training loop.
+        step: Step of the training loop; by default a call of the model.
         export: `export(model)` gives the model that is saved and measured.
         family: Kind of its datasets.
         decode_row: `decode_row(row)` gives the pixels of a row.
@@ -149,8 +149,8 @@ class Stage:
     build_transform: Callable[..., Callable]
     build_collate: Callable[[Arguments, Sequence[str]], Callable]
     build_groups: Callable[[nn.Module, Arguments], list[dict]]
-    step: Callable
     export: Callable[[Any], PreTrainedModel]
+    step: Callable = call_model
     family: str = "image-classification"
     decode_row: Callable = decode_image
     needs_labels: bool = True
@@ -236,7 +236,6 @@ STAGES = {
         build_transform=image_classification.build_train_transform,
         build_collate=lambda arguments, label_names: image_mixing.build_collate(len(label_names), **arguments.mixing),
         build_groups=group_by_layer,
-        step=finetuning_step,
         export=lambda model: model,
     ),
     "segment": Stage(
@@ -245,7 +244,6 @@ STAGES = {
         build_transform=semantic_segmentation.build_train_transform,
         build_collate=lambda arguments, label_names: semantic_segmentation.collate,
         build_groups=group_by_layer,
-        step=finetuning_step,
         export=lambda model: model,
         family="semantic-segmentation",
         decode_row=semantic_segmentation.decode_row,
