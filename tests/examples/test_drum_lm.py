@@ -88,10 +88,11 @@ def test_an_adapter_is_trained_and_saved_alone(language_model, grooves, tmp_path
     pytest.importorskip("peft")
 
     run(SCRIPTS / "train.py", "drum_lm/adapter", *TINY, "--dataset", grooves, "--backbone", language_model,
-        "--repo_id", language_model, "--adapter", "{r: 2}", "--max_steps", "2", "--output_dir", tmp_path)  # fmt: skip
+        "--repo_id", "me/language-model", "--adapter", "{r: 2}", "--max_steps", "2",
+        "--output_dir", tmp_path)  # fmt: skip
 
     assert all("lora_" in name for name in load_file(tmp_path / "model" / "model.safetensors"))
-    compose = pipeline("drum-generation", model=str(tmp_path / "model"))
+    compose = pipeline("drum-generation", model=str(tmp_path / "model"), base_model=str(language_model))
     assert compose(None, bars=2, seed=0, outputs=[])[0]["valid"]
 
 

@@ -170,7 +170,7 @@ def draw_groove(arguments: Arguments, model: PreTrainedModel, processor: DrumLmP
     """Plot of a groove whose first bars are given and whose other bars the model writes.
 
     Returns:
-        `list[Path]`: the PNG file in `output_dir`; empty, with a warning, if the model has no room for so many bars.
+        `list[Path]`: the PNG file in `output_dir`; empty, with a warning, if the bars do not fit into the model.
     """
     compose = pipeline(TASK, model=model, processor=processor)  # type: ignore[call-overload]
     try:
