@@ -34,7 +34,7 @@ def test_every_recipe_is_accepted(name, monkeypatch):
     ("procedure", "given", "message"),
     [
         (emo, {"processor": {"do_centre_crop": False}}, r"`do_centre_crop` in `processor`.*`do_center_crop`\?"),
-        (emo, {"processor": {"size": {"heigt": 32}}}, r"`heigt` in `processor.size`.*`height`\?"),
+        (emo, {"processor": {"size": {"heihgt": 32}}}, r"`heihgt` in `processor.size`.*`height`\?"),
         (emo, {"augmentation": {"flip_probability": 0}}, r"`flip_probability` in `augmentation`.*`flip_prob`\?"),
         (emo, {"config": {"label_smoothin": 0.1}, "pretrained": "x"}, r"in `config`.*`label_smoothing`\?"),
         (emo, {"decode_head": "pspnet"}, "`decode_head` must come with the task 'semantic-segmentation'"),
