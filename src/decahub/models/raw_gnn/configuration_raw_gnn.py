@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import check_minimum, check_rates
+from ..shared.checks import check_minimum, check_rates, refuse_unknown_fields
 from ..shared.variants import build_variant
 
 
@@ -86,6 +86,7 @@ class RawGnnConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.strategies is None:
             self.strategies = copy.deepcopy(STRATEGIES)
+        refuse_unknown_fields(self, kwargs)
         super().__post_init__(**kwargs)
 
     @property

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
+from ..shared.checks import refuse_unknown_options
 from ..shared.graph_inputs import merge_graphs, read_graph
 from .walks.sampling import WalkGraph, sample_walks, transition_probabilities
 
@@ -32,6 +33,7 @@ class RawGnnFeatureExtractor(FeatureExtractionMixin):
         sparse_features: bool = False,
         **kwargs: Any,
     ):
+        refuse_unknown_options(self, kwargs)
         super().__init__(**kwargs)
         self.num_features = num_features
         self.normalize_features = normalize_features

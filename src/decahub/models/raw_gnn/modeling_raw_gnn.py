@@ -21,7 +21,8 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from ..shared.checks import can_look_at
+from ..shared.checks import can_look_at, refuse_unknown_inputs
+from ..shared.graph_inputs import EXTRACTED_ONLY
 from ..shared.ignore_index import IGNORED_CLASS
 from ..shared.losses import compute_node_loss
 from .configuration_raw_gnn import RawGnnConfig
@@ -200,6 +201,7 @@ class RawGnnModel(RawGnnPreTrainedModel):
             TypeError: If ids are no integers.
             ValueError: If a shape does not fit, features are not finite, or an id is out of range or given twice.
         """
+        refuse_unknown_inputs(self, kwargs, EXTRACTED_ONLY)
         self._check_inputs(node_features, edge_index, paths, target_nodes)
         num_nodes = node_features.shape[0]
         if paths is None:
@@ -354,6 +356,7 @@ class RawGnnForNodeClassification(RawGnnPreTrainedModel):
             walk_seed (`int`, *optional*): as there.
             **kwargs: `output_hidden_states` and `return_dict`, as in all models of transformers.
         """
+        refuse_unknown_inputs(self, kwargs, EXTRACTED_ONLY)
         self._check_labels(labels, train_mask, node_features if target_nodes is None else target_nodes)
         kwargs["return_dict"] = True
         seeds = self._choose_walk_seeds(paths, walk_seed)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 
+from ..shared.checks import refuse_unknown_options
 from ..shared.graph_inputs import Graph, merge_graphs, read_graph
 
 
@@ -57,6 +58,7 @@ class ReliantFeatureExtractor(FeatureExtractionMixin):
         feature_names: Sequence[str] | None = None,
         **kwargs: Any,
     ):
+        refuse_unknown_options(self, kwargs)
         super().__init__(**kwargs)
         if normalize_features not in NORMALIZATIONS:
             raise ValueError(

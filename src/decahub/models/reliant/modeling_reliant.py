@@ -17,6 +17,8 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
+from ..shared.checks import refuse_unknown_inputs
+from ..shared.graph_inputs import EXTRACTED_ONLY
 from ..shared.ignore_index import IGNORED_CLASS
 from ..shared.losses import compute_node_loss, select_labels
 from .adjacency import Adjacency, prepare_adjacency
@@ -207,6 +209,7 @@ class ReliantModel(ReliantPreTrainedModel):
             TypeError: If features are no floats, or node ids no integers.
             ValueError: If shapes do not fit, features are not finite, or a node id is out of range.
         """
+        refuse_unknown_inputs(self, kwargs, EXTRACTED_ONLY)
         check_graph(node_features, edge_index, self.config)
         adjacency = self.prepare_adjacency(edge_index, node_features.shape[0])
         hidden_states, node_embeddings = self.encode(self.add_proxy(node_features, proxy), adjacency)
@@ -323,6 +326,7 @@ class ReliantForNodeClassification(ReliantPreTrainedModel):
             TypeError: If a tensor has the wrong type.
             ValueError: If shapes or values do not fit.
         """
+        refuse_unknown_inputs(self, kwargs, EXTRACTED_ONLY)
         check_graph(node_features, edge_index, self.config)
         check_labels(labels, train_mask, node_features.shape[0], self.num_labels)
         kwargs["return_dict"] = True

@@ -17,6 +17,8 @@ FEATURE_NAMES = ("node_features", "x")
 EDGE_NAMES = ("edge_index", "edges")
 LABEL_NAMES = ("labels", "y")
 SENSITIVE_NAMES = ("sensitive", "sens")
+# What a feature extractor gives besides the inputs of a model, which may be passed on to it.
+EXTRACTED_ONLY = ("sensitive", "validation_mask", "test_mask", "num_nodes_per_graph", "node_names")
 
 
 @dataclass(frozen=True)
@@ -235,4 +237,4 @@ def _read_mask(values: Any, num_nodes: int) -> np.ndarray | None:
     return mask
 
 
-__all__ = ["Graph", "merge_graphs", "read_graph"]
+__all__ = ["EXTRACTED_ONLY", "Graph", "merge_graphs", "read_graph"]
