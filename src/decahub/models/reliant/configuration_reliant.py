@@ -95,6 +95,8 @@ class ReliantConfig(PreTrainedConfig):
             and every layer of `"gcnii"`.
         identity_decay (`float`, defaults to 0.5): Layer `l` of `"gcnii"` weighs its matrix `log(1 + decay / l)`.
         use_bias (`bool`, defaults to `True`): Whether layers have a bias.
+        undirected (`bool`, defaults to `True`): Whether messages go along each edge in both directions, also
+            where only one is listed.
         add_self_loops (`bool`, defaults to `True`): Whether nodes without a self-loop get one. The authors' graphs
             have exactly one for each node.
         num_nodes (`int`, *optional*): Nodes of the training graph, for `"plp"`, which then learns how much each node
@@ -162,6 +164,7 @@ class ReliantConfig(PreTrainedConfig):
     teleport_prob: float | int = 0.1
     identity_decay: float | int = 0.5
     use_bias: bool = True
+    undirected: bool = True
     add_self_loops: bool = True
     num_nodes: int | None = None
     label_score_type: Literal["features", "nodes"] = "features"

@@ -197,7 +197,7 @@ class ReliantModel(ReliantPreTrainedModel):
         Args:
             node_features (`torch.FloatTensor` of shape `(num_nodes, num_features)`): without proxy columns.
             edge_index (`torch.LongTensor` of shape `(2, num_edges)`): messages go from the first row to the second.
-                Give the same tensor each time: what is prepared for it is kept as long as it lives.
+                With `config.undirected` an edge counts in both directions.
             proxy (`torch.FloatTensor`, *optional*): of shape `(proxy_dim,)`, the same for every node, or
                 `(num_nodes, proxy_dim)`; `proxy_mean` by default.
             kwargs: `output_hidden_states` and `return_dict`.
@@ -222,7 +222,7 @@ class ReliantModel(ReliantPreTrainedModel):
         )
 
     def prepare_adjacency(self, edge_index: torch.Tensor, num_nodes: int) -> Adjacency:
-        return prepare_adjacency(edge_index, num_nodes, self.config.add_self_loops)
+        return prepare_adjacency(edge_index, num_nodes, self.config.add_self_loops, self.config.undirected)
 
     def add_proxy(self, node_features: torch.Tensor, proxy: torch.Tensor | None = None) -> torch.Tensor:
         """Features with their proxy columns, `(num_nodes, input_size)`."""
