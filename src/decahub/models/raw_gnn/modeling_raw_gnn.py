@@ -143,8 +143,9 @@ class RawGnnModel(RawGnnPreTrainedModel):
             edge_index (`torch.LongTensor` of shape `(2, num_edges)`): edges as they are; they are made undirected and
                 get self-loops as the configuration says.
             num_nodes (`int`): nodes of the graph.
-            target_nodes (`torch.LongTensor` of shape `(num_targets,)`, *optional*): draw for these only, as many walks
-                for each as a node has paths on average otherwise; a target's walks do not depend on the others.
+            target_nodes (`torch.LongTensor` of shape `(num_targets,)`, *optional*): draw for these only. In evaluation
+                these are the paths that end in them when all are drawn; in training as many walks from each as a node
+                has paths on average otherwise, which costs less. They do not depend on the other targets.
             seed (`int`, *optional*): of the walks; by default as the configuration says.
 
         Returns:
@@ -155,6 +156,7 @@ class RawGnnModel(RawGnnPreTrainedModel):
         graph = prepare_walk_graph(
             edge_index, num_nodes, undirected=config.undirected, add_self_loops=config.add_self_loops
         )
+        is_sampled = self.training and target_nodes is not None
         return [
             sample_paths(
                 graph,
@@ -167,7 +169,7 @@ class RawGnnModel(RawGnnPreTrainedModel):
                 long_walk_length=config.long_walk_length,
                 walk_length=config.walk_length,
                 target_nodes=target_nodes,
-                num_walks=config.long_walks_per_node * config.num_windows,
+                num_walks=config.long_walks_per_node * config.num_windows if is_sampled else None,
             ).to(self.device)
             for index, strategy in enumerate(config.strategies)
         ]
@@ -193,7 +195,8 @@ class RawGnnModel(RawGnnPreTrainedModel):
                 strategy; the last node of a path is its target. By default they are drawn.
             target_nodes (`torch.LongTensor` of shape `(num_targets,)`, *optional*): nodes to embed, each once; by
                 default all. Only the features of nodes on paths are looked at; given paths of other nodes do not
-                count.
+                count. In evaluation the answer for a node is that of a pass over all nodes; in training only walks
+                that start in a target are drawn for it.
             walk_seed (`int`, *optional*): seed of the walks; by default as the configuration says.
             **kwargs: `output_hidden_states` and `return_dict`, as in all models of transformers.
 
@@ -383,9 +386,8 @@ class RawGnnForNodeClassification(RawGnnPreTrainedModel):
     ) -> torch.Tensor:
         """Logits of nodes of a large graph, computed in mini-batches of nodes.
 
-        Walks start from the nodes of a batch only, so memory does not grow with the graph, and the answer for a node
-        depends neither on the batch it is in nor on the order. It is not that of `forward` on all nodes, which also
-        reads walks that pass through a node.
+        The answer for a node is that of `forward` on all nodes in evaluation, whatever the batch and the order. Only
+        walks that pass through a node of a batch are read, so that memory and time follow the batches.
 
         Args:
             node_features (`torch.Tensor` of shape `(num_nodes, num_features)`): dense, or sparse in CSR layout.
