@@ -120,9 +120,9 @@ def judge_student(outputs: Any, batch: Batch, discriminators: nn.Module | None, 
             "`teacher_embedding` must be in the batch and `discriminators` among the companions with framework 'akd'. "
             "Give `TeacherKnowledge` an embedding, and use `build_companions`."
         )
-    names = ("teacher_logits", "teacher_embedding", "edge_index", "labels", "train_mask")
-    check_teacher_logits(batch.get("teacher_logits"), outputs.logits)
-    graph = {name: batch[name] for name in names}
+    graph = {name: batch[name] for name in ("edge_index", "labels", "train_mask")}
+    graph["teacher_logits"] = check_teacher_logits(batch.get("teacher_logits"), outputs.logits)
+    graph["teacher_embedding"] = batch["teacher_embedding"].to(outputs.node_embeddings.dtype)
     return discriminators(player, logits=outputs.logits, node_embeddings=outputs.node_embeddings, **graph)
 
 
