@@ -236,7 +236,7 @@ BAD_GRAPHS = {
     ),
     "names": (spoil(node_names=["a", "b", "a", "c"]), ValueError, r"4 different names.*got 4, 3 of them different"),
     "infinite sparse": (
-        spoil(node_features=scipy.sparse.csr_array([[np.inf, 1.0]] * 4)),
+        spoil(node_features=scipy.sparse.csr_array([[np.inf, 1.0, 0.0]] * 4)),
         ValueError,
         r"`node_features` must be finite",
     ),

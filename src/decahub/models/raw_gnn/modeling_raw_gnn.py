@@ -371,7 +371,9 @@ class RawGnnForNodeClassification(RawGnnPreTrainedModel):
             hidden = functional.leaky_relu(outputs.node_embeddings, self.config.leaky_relu_slope)
             logits = logits + self.classifier(self.dropout(hidden))
         logits = logits / len(seeds) if len(seeds) > 1 else logits
-        loss = None if labels is None else compute_node_loss(logits, labels, train_mask)
+        loss = None
+        if labels is not None:
+            loss = compute_node_loss(logits, labels, train_mask, self.config.class_weight)
         return RawGnnNodeClassifierOutput(loss=loss, logits=logits, **outputs)
 
     @torch.no_grad()

@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
 from ..shared.checks import check_minimum, check_rates, refuse_unknown_fields
+from ..shared.losses import check_class_weight
 from ..shared.variants import build_variant
 
 
@@ -116,6 +117,8 @@ class ReliantConfig(PreTrainedConfig):
         proxy_dim (`int`, defaults to 2): Number of proxy columns.
         proxy_position (`str`, defaults to `"append"`): `"append"` adds the columns; `"replace_last_two"` drops two
             features, the last, in exchange, as in the authors' label propagation.
+        class_weight (`str` or `list[float]`, *optional*): Weight of each class in the loss; `"balanced"` weighs a
+            class by the inverse of its number of training nodes, in mini-batches of its number in the batch.
         fairness_metric (`str`, defaults to `"sp"`): `"sp"` statistical parity or `"eo"` equal opportunity.
         fairness_weight (`float`, defaults to 10): Weight of the penalty; with 0 it is not computed.
         surrogate (`str`, defaults to `"legendre9"`): Smooth stand-in for "probability above one half": the authors'
@@ -183,6 +186,7 @@ class ReliantConfig(PreTrainedConfig):
     proxy_position: Literal["append", "replace_last_two"] = "append"
 
     # Losses
+    class_weight: str | list[float | int] | None = None
     fairness_metric: Literal["sp", "eo"] = "sp"
     fairness_weight: float | int = 10.0
     surrogate: Literal["legendre9", "legendre9_normalized", "identity"] = "legendre9"
@@ -226,6 +230,7 @@ class ReliantConfig(PreTrainedConfig):
         self._check_framework()
         self._check_proxy()
         self._check_penalty()
+        check_class_weight(self)
 
     def _check_sizes(self):
         check_minimum(

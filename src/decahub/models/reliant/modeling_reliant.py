@@ -341,7 +341,9 @@ class ReliantForNodeClassification(ReliantPreTrainedModel):
             if known_labels is not None:
                 raise ValueError(f"`known_labels` must be left out with architecture {self.config.architecture!r}.")
             logits = self.classifier(outputs.last_hidden_state, adjacency)
-        loss = None if labels is None else compute_node_loss(logits, labels, train_mask)
+        loss = None
+        if labels is not None:
+            loss = compute_node_loss(logits, labels, train_mask, self.config.class_weight)
         return ReliantNodeClassifierOutput(
             loss=loss, logits=logits, node_embeddings=outputs.node_embeddings, hidden_states=outputs.hidden_states
         )

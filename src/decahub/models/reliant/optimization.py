@@ -153,7 +153,7 @@ def student_step(
     teacher_logits = check_teacher_logits(batch.get("teacher_logits"), logits)
     if config.framework == "akd":
         terms = {
-            "label_loss": compute_node_loss(logits, batch["labels"], batch["train_mask"]),
+            "label_loss": compute_node_loss(logits, batch["labels"], batch["train_mask"], config.class_weight),
             "distance": compute_logits_distance(logits, teacher_logits, config.l1_target),
             **judge_student(outputs, batch, discriminators, "student"),
         }
@@ -165,7 +165,7 @@ def student_step(
         terms = {"kd_loss": compute_softened_loss(logits, teacher_logits, config.temperature)}
         loss = config.distillation_weight * terms["kd_loss"]
         if config.architecture != "plp":  # which spreads the labels instead
-            terms["label_loss"] = compute_node_loss(logits, batch["labels"], batch["train_mask"])
+            terms["label_loss"] = compute_node_loss(logits, batch["labels"], batch["train_mask"], config.class_weight)
             loss = loss + terms["label_loss"]
     if config.fairness_weight > 0:
         terms["fairness_penalty"] = compute_penalty_of_batch(config, logits, batch, config.penalty_nodes)

@@ -93,7 +93,7 @@ def read_graph(
         ValueError: If an array is missing or unknown, has another shape, or holds NaN, infinity or an id out of range;
             if there are several splits and none is chosen; if edges have weights.
     """
-    fields = _collect_fields(graph)
+    fields = collect_fields(graph)
     node_features = _read_features(_find(fields, FEATURE_NAMES), num_features)
     num_nodes = node_features.shape[0]
     has_splits = any(np.ndim(_get(fields, names)) == 2 for names in MASK_NAMES.values())
@@ -215,7 +215,8 @@ def to_dense(features: np.ndarray | torch.Tensor) -> np.ndarray:
 # Where the arrays are
 
 
-def _collect_fields(graph: Any) -> Mapping[str, Any]:
+def collect_fields(graph: Any) -> Mapping[str, Any]:
+    """The arrays of a graph by their names, as they are; see [`read_graph`] for what it may be."""
     if isinstance(graph, Mapping):
         refuse_unknown(map(str, graph), KNOWN_NAMES, f"an array of a graph ({', '.join(KNOWN_NAMES)})")
         return graph
@@ -484,6 +485,7 @@ __all__ = [
     "Graph",
     "build_csr",
     "build_inputs",
+    "collect_fields",
     "merge_graphs",
     "orient_edges",
     "read_graph",
