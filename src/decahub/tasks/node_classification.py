@@ -177,9 +177,9 @@ def predict_nodes(model: Any, inputs: Mapping[str, Any], mask: "torch.Tensor | N
     import torch
 
     graph = {name: value for name, value in inputs.items() if name not in ANSWERS}
-    targets = None if mask is None else mask.to(inputs["edge_index"].device).nonzero().squeeze(1)
-    is_few = targets is not None and 0 < len(targets) <= FEW_TARGETS * len(mask)
-    if is_few and "target_nodes" in inspect.signature(model.forward).parameters:
+    targets = torch.tensor([]) if mask is None else mask.to(inputs["edge_index"].device).nonzero().squeeze(1)
+    takes_targets = "target_nodes" in inspect.signature(model.forward).parameters
+    if mask is not None and takes_targets and 0 < len(targets) <= FEW_TARGETS * len(mask):
         few = model(**graph, target_nodes=targets).logits
         logits = few.new_full((len(mask), few.shape[1]), torch.nan).index_copy(0, targets, few)
     else:
