@@ -166,8 +166,8 @@ def _read_features(arrays: Arrays, sparse: bool = False) -> Any:
     ):  # fmt: skip
         raise ValueError(f"`x_indptr` and `x_indices` must be those of a matrix of shape {(num_nodes, num_features)}.")
     if sparse:
-        parts = [torch.from_numpy(array) for array in (starts, columns, values)]
-        return build_csr(*parts, (num_nodes, num_features))
+        shape = (num_nodes, num_features)
+        return build_csr(torch.from_numpy(starts), torch.from_numpy(columns), torch.from_numpy(values), shape)
     check_memory(4 * num_nodes * num_features, "`x` as a dense matrix")
     features = np.zeros((num_nodes, num_features), dtype=np.float32)
     features[np.repeat(np.arange(num_nodes), np.diff(starts)), columns] = values
