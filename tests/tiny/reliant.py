@@ -15,7 +15,7 @@ SIZES = {
 
 
 def tiny_config(variant: str = "akd-sgc", **overrides) -> ReliantConfig:
-    fields = {"num_features": NUM_FEATURES, "num_labels": NUM_LABELS, "hidden_size": 7}
+    fields = {"num_features": NUM_FEATURES, "num_labels": NUM_LABELS, "hidden_size": 7, "undirected": False}
     return ReliantConfig.from_variant(variant, **{**fields, **SIZES.get(variant, {}), **overrides})
 
 

@@ -10,6 +10,7 @@ from decahub.lazy import attach
 
 if TYPE_CHECKING:
     from .catalog import DATASETS, IGNORE_INDEX, DatasetEntry
+    from .graph_tables import save_graph
     from .label_names import get_label_names
     from .loading import load_dataset
     from .node_classification import check_leakage, describe_graph, select_split
@@ -28,6 +29,7 @@ _HOMES = {
     "describe_graph": "node_classification",
     "get_label_names": "label_names",
     "load_dataset": "loading",
+    "save_graph": "graph_tables",
     "seeded_random_state": "seeded",
     "select_split": "node_classification",
     "stratified_split": "similarity_graph",
@@ -48,6 +50,7 @@ __all__ = [
     "describe_graph",
     "get_label_names",
     "load_dataset",
+    "save_graph",
     "seeded_random_state",
     "select_split",
     "stratified_split",

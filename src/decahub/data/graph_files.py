@@ -8,21 +8,27 @@ A file holds arrays and no pickles:
 - `labels` or `y` of shape `(num_nodes,)`, -100 where there is none; or the ids of such nodes in `unlabeled`;
 - masks: booleans `train_mask`, `validation_mask`, `test_mask` of shape `(num_nodes,)` or `(num_splits, num_nodes)`; or
   codes `splits` of that shape, and `split_<name>` of shape `(num_nodes,)`: 0 train, 1 validation, 2 test, else unused;
-- optionally `sensitive` or `sens` of shape `(num_nodes,)`, and `feature_names`.
+- optionally `sensitive` or `sens` of shape `(num_nodes,)`, `feature_names`, `label_names` and `node_names`.
+
+A graph may also be two tables: `nodes.csv`, or `<name>_nodes.csv`, and `edges.csv` beside it; see `graph_tables.py`.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import datasets
 import numpy as np
 import pyarrow as pa
+import torch
 from datasets.features.features import Array2DExtensionType
 from datasets.table import InMemoryTable
 
+from decahub.models.shared.graph_inputs import build_csr, orient_edges
+from decahub.models.shared.npz_files import check_memory, read_npz
+
 from .dataset_entry import DatasetEntry
+from .graph_tables import NODE_TABLE, read_tables
 
 
 UNLABELED = -100
@@ -47,13 +53,43 @@ def read_graph_files(files: Mapping[str, Sequence[Path]], entry: DatasetEntry | 
         ValueError: If a file is damaged or lacks an array, or an array has another shape.
     """
     rows = {split: [read_graph_file(path, entry) for path in paths] for split, paths in files.items()}
-    names: Sequence[str]
+    every_row = [row for split_rows in rows.values() for row in split_rows]
+    given = {tuple(row.pop("label_names", ())) for row in every_row}
+    if len(given) > 1:
+        raise ValueError(f"`label_names` of all graphs must be the same; got {sorted(given)}.")
+    names: Sequence[str] = given.pop()
     if entry is not None:
         names = entry.label_names
-    else:
-        largest = max(int(row["labels"].max(initial=0)) for split_rows in rows.values() for row in split_rows)
-        names = [f"class {number}" for number in range(largest + 1)]
+    elif not names:
+        names = _number_classes(np.unique(np.concatenate([row["labels"] for row in every_row])))
     return datasets.DatasetDict({split: build_graph_dataset(split_rows, names) for split, split_rows in rows.items()})
+
+
+def _number_classes(labels: np.ndarray) -> list[str]:
+    """The ids of classes as names: a dataset without names makes none up."""
+    known = labels[labels >= 0]
+    if not np.array_equal(known, np.arange(len(known))):
+        raise ValueError(
+            f"`labels` must be numbered from 0 without a gap; got {', '.join(map(str, known[:5]))}"
+            f"{', ...' if len(known) > 5 else ''}. Number them anew, or name all classes in an array `label_names`."
+        )
+    return [str(number) for number in range(max(len(known), 1))]
+
+
+def find_graph_files(folder: Path) -> dict[str, list[Path]]:
+    """The graphs in a user's own folder: `.npz` files, or tables of nodes with one of edges beside each.
+
+    Raises:
+        FileNotFoundError: If the folder holds neither these nor parquet files.
+    """
+    graphs = sorted(folder.glob("*.npz")) or sorted(folder.glob(f"*{NODE_TABLE}"))
+    if not graphs and not any(folder.glob("*.parquet")):
+        raise FileNotFoundError(
+            f"`{folder}` must hold graphs: `<name>.npz`, or `nodes.csv` and `edges.csv`; it holds "
+            f"{', '.join(sorted(path.name for path in folder.iterdir())[:5]) or 'nothing'}. "
+            "`decahub.data.save_graph` writes such a folder."
+        )
+    return {"graph": graphs} if graphs else {}
 
 
 def read_graph_file(path: Path, entry: DatasetEntry | None = None) -> dict[str, Any]:
@@ -65,27 +101,22 @@ def read_graph_file(path: Path, entry: DatasetEntry | None = None) -> dict[str, 
         raise ValueError(f"In `{path}`: {error}") from error
 
 
-def read_unlabeled_graph(path: Path) -> dict[str, np.ndarray]:
-    """Features and edges of a file, all that a prediction needs: labels and masks may be absent."""
+def read_unlabeled_graph(path: Path) -> dict[str, Any]:
+    """Features, edges and names of a file, all that a prediction needs: labels and masks may be absent."""
     arrays = _read_arrays(path)
     try:
-        return {"node_features": _read_features(arrays), "edge_index": _find(arrays, "edge_index")}
+        graph = {"node_features": _read_features(arrays, sparse=True), "edge_index": _find(arrays, "edge_index")}
+        return graph | {name: arrays[name] for name in ("node_names",) if name in arrays}
     except ValueError as error:
         raise ValueError(f"In `{path}`: {error}") from error
 
 
 def _read_arrays(path: Path) -> Arrays:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
-    except (BadZipFile, EOFError, TypeError, ValueError) as error:  # TypeError: a single array, as in .npy files
-        raise ValueError(f"`{path}` must be an intact .npz file without pickled objects; got: {error}.") from error
+    return read_tables(path) if path.suffix == ".csv" else read_npz(path)
 
 
 def _build_row(arrays: Arrays, name: str, entry: DatasetEntry | None) -> dict[str, Any]:
-    edges = _find(arrays, "edge_index")
-    if edges.ndim != 2 or len(edges) != 2:
-        raise ValueError(f"`edge_index` must have shape (2, num_edges); got {edges.shape}. Transpose it.")
+    edges = orient_edges(_find(arrays, "edge_index"), is_row=False)
     labels = _find_ids(arrays, "labels", "y")
     for key in ("unlabeled", "unlabelled"):
         if key in arrays:
@@ -103,8 +134,9 @@ def _build_row(arrays: Arrays, name: str, entry: DatasetEntry | None) -> dict[st
     }
     if "sens" in arrays or "sensitive" in arrays:
         row["sensitive"] = _find_ids(arrays, "sensitive", "sens")
-    if "feature_names" in arrays and not has_degrees:
-        row["feature_names"] = arrays["feature_names"].tolist()
+    for name in ("feature_names", "label_names", "node_names"):
+        if name in arrays and not (name == "feature_names" and has_degrees):
+            row[name] = [str(value) for value in arrays[name].tolist()]
     return row
 
 
@@ -122,12 +154,24 @@ def _find_ids(arrays: Arrays, *names: str) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _read_features(arrays: Arrays) -> np.ndarray:
+def _read_features(arrays: Arrays, sparse: bool = False) -> Any:
+    """Features as a dense array; with `sparse`, a matrix that the file keeps sparse as a CSR tensor of torch."""
     if "x_indptr" not in arrays:
         return np.ascontiguousarray(_find(arrays, "node_features", "x"), dtype=np.float32)
-    features = np.zeros(arrays["x_shape"], dtype=np.float32)
-    nodes = np.repeat(np.arange(len(features)), np.diff(arrays["x_indptr"]))
-    features[nodes, arrays["x_indices"]] = arrays.get("x_data", 1)
+    (num_nodes, num_features), columns = arrays["x_shape"].tolist(), arrays["x_indices"].astype(np.int64)
+    starts = arrays["x_indptr"].astype(np.int64)
+    values = np.broadcast_to(arrays.get("x_data", np.float32(1)), columns.shape).astype(np.float32)
+    if (
+        len(starts) != num_nodes + 1 or starts[0] != 0 or starts[-1] != len(columns) or (np.diff(starts) < 0).any()
+        or (len(columns) and not 0 <= columns.min() <= columns.max() < num_features)
+    ):  # fmt: skip
+        raise ValueError(f"`x_indptr` and `x_indices` must be those of a matrix of shape {(num_nodes, num_features)}.")
+    if sparse:
+        shape = (num_nodes, num_features)
+        return build_csr(torch.from_numpy(starts), torch.from_numpy(columns), torch.from_numpy(values), shape)
+    check_memory(4 * num_nodes * num_features, "`x` as a dense matrix")
+    features = np.zeros((num_nodes, num_features), dtype=np.float32)
+    features[np.repeat(np.arange(num_nodes), np.diff(starts)), columns] = values
     return features
 
 
@@ -149,8 +193,14 @@ def encode_degrees(edges: np.ndarray, num_nodes: int) -> np.ndarray:
 def _read_masks(arrays: Arrays, entry: DatasetEntry | None) -> tuple[dict[str, np.ndarray], Sequence[str]]:
     if MASKS[0] in arrays:
         masks = {name: np.atleast_2d(_find(arrays, name)) for name in MASKS}
+        for name, mask in masks.items():
+            if mask.dtype != bool:
+                raise ValueError(f"`{name}` must hold booleans; got {mask.dtype}.")
         names: Sequence[str] = [str(number) for number in range(len(masks[MASKS[0]]))]
         return masks, names
+    for name, codes in arrays.items():
+        if (name == "splits" or name.startswith("split_")) and codes.dtype.kind not in "iu":
+            raise ValueError(f"`{name}` must hold codes, 0 train, 1 validation, 2 test, 255 none; got {codes.dtype}.")
     public = np.atleast_2d(arrays["splits"]) if "splits" in arrays else None
     names = [str(number) for number in range(0 if public is None else len(public))]
     named = {name.removeprefix("split_"): codes for name, codes in arrays.items() if name.startswith("split_")}
@@ -171,8 +221,9 @@ def build_graph_dataset(rows: Sequence[Mapping[str, Any]], label_names: Sequence
 
     Args:
         rows (sequence of mappings): `node_features` `(num_nodes, num_features)` float32, `edge_index`
-            `(num_edges, 2)`, `labels` `(num_nodes,)`, masks `(num_splits, num_nodes)`; optionally `sensitive`
-            `(num_nodes,)`, `name`, `split_names`, `feature_names`. Either all rows have a column or none.
+            `(num_edges, 2)`, `labels` `(num_nodes,)`, masks `(num_splits, num_nodes)` or `(num_nodes,)`; optionally
+            `sensitive` `(num_nodes,)`, `name`, `split_names`, `feature_names`, `node_names`.
+            Either all rows have a column or none.
         label_names (`Sequence[str]`): names of the classes.
 
     Raises:
@@ -181,6 +232,7 @@ def build_graph_dataset(rows: Sequence[Mapping[str, Any]], label_names: Sequence
     columns = list(rows[0])
     if any(set(row) != set(columns) for row in rows):
         raise ValueError(f"all graphs must have the same columns; got {sorted({', '.join(row) for row in rows})}.")
+    rows = [_shape_row(row) for row in rows]
     widths = sorted({np.shape(row["node_features"])[-1] for row in rows})
     if len(widths) > 1:
         raise ValueError(f"`node_features` of all graphs must have one width; got {widths}.")
@@ -194,6 +246,7 @@ def build_graph_dataset(rows: Sequence[Mapping[str, Any]], label_names: Sequence
         "name": string,
         "split_names": datasets.List(string),
         "feature_names": datasets.List(string),
+        "node_names": datasets.List(string),
     }
     features = datasets.Features({column: known[column] for column in columns})
     table = pa.table({column: _wrap_column([row[column] for row in rows], known[column]) for column in columns})
@@ -206,10 +259,16 @@ def build_graph_dataset(rows: Sequence[Mapping[str, Any]], label_names: Sequence
     return dataset.with_format("numpy")
 
 
+def _shape_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose edges are `(num_edges, 2)` and whose masks have one line for each split."""
+    shaped = {**row, "edge_index": orient_edges(row["edge_index"], is_row=True).T}
+    return shaped | {mask: np.atleast_2d(row[mask]) for mask in MASKS if mask in row}
+
+
 def _wrap_column(values: Sequence[Any], feature: Any) -> pa.Array:
     if isinstance(feature, datasets.Array2D):
         dtype = np.dtype(feature.dtype)
-        arrays = [np.ascontiguousarray(value, dtype=dtype).reshape(-1, feature.shape[1]) for value in values]
+        arrays = [np.ascontiguousarray(value, dtype=dtype) for value in values]
         storage = pa.concat_arrays([_wrap_lists(array) for array in arrays])
         return pa.ExtensionArray.from_storage(Array2DExtensionType(feature.shape, feature.dtype), storage)
     if isinstance(values[0], np.ndarray):
@@ -229,4 +288,13 @@ def _wrap_lists(matrix: np.ndarray) -> pa.ListArray:
     return _wrap_list(pa.ListArray.from_arrays(offsets, pa.array(matrix.reshape(-1))))
 
 
-__all__ = ["MASKS", "PARTS", "UNLABELED", "build_graph_dataset", "encode_degrees", "read_graph_files"]
+__all__ = [
+    "MASKS",
+    "PARTS",
+    "UNLABELED",
+    "build_graph_dataset",
+    "encode_degrees",
+    "find_graph_files",
+    "read_graph_files",
+    "read_unlabeled_graph",
+]

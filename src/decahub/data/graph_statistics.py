@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from decahub.models.shared.graph_inputs import orient_edges
+
 from .graph_files import UNLABELED
 
 
@@ -18,7 +20,7 @@ def clean_edges(edges: np.ndarray, num_nodes: int) -> np.ndarray:
     Returns:
         `numpy.ndarray` of shape `(num_directed_edges, 2)`, sorted.
     """
-    edges = np.asarray(edges, dtype=np.int64).reshape(-1, 2)
+    edges = orient_edges(edges, is_row=True).T.astype(np.int64)
     edges = edges[edges[:, 0] != edges[:, 1]]
     source, target = edges[:, 0], edges[:, 1]
     keys = np.concatenate([source * num_nodes + target, target * num_nodes + source])
@@ -80,7 +82,7 @@ def describe_graph(row: Mapping[str, Any], label_names: list[str] | None = None)
         classes and two groups, `label_rate_gap`.
     """
     labels = np.asarray(row["labels"])
-    raw_edges = np.asarray(row["edge_index"]).reshape(-1, 2)
+    raw_edges = orient_edges(row["edge_index"], is_row=True).T
     edges = clean_edges(raw_edges, len(labels))
     degrees = np.bincount(edges[:, 0], minlength=len(labels))
     labeled = labels[labels != UNLABELED]

@@ -5,26 +5,21 @@ says which nodes an evaluation measures. Arrays come in numpy format: as lists, 
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
 
+from decahub.models.shared.graph_inputs import orient_edges
+
 from .family import DataFamily
-from .graph_files import MASKS, PARTS, UNLABELED, build_graph_dataset, read_graph_files
+from .graph_files import MASKS, PARTS, UNLABELED, build_graph_dataset, find_graph_files, read_graph_files
 from .graph_statistics import compute_homophily, describe_graph
 
 
 SPLIT_COLUMN, PART_COLUMN = "split", "measured_part"  # what `select_split` adds
 NUM_EXAMPLES = 5  # ids that an error shows
-
-
-def find_files(folder: Path) -> dict[str, list[Path]]:
-    """The graphs in a user's own folder."""
-    graphs = sorted(folder.glob("*.npz"))
-    return {"graph": graphs} if graphs else {}
 
 
 def finish_loading(dataset: datasets.Dataset, where: str) -> datasets.Dataset:
@@ -62,6 +57,12 @@ def _check_row(row: Mapping[str, Any], label_feature: Any, where: str) -> None:
     shapes = {mask: np.shape(row[mask]) for mask in MASKS}
     if len(set(shapes.values())) > 1 or len(shapes[MASKS[0]]) != 2 or shapes[MASKS[0]][1] != num_nodes:
         raise ValueError(f"the masks in {where} must have one shape (num_splits, {num_nodes}); got {shapes}.")
+    is_used = np.any([np.asarray(row[mask]) for mask in MASKS], axis=(0, 2))
+    if not is_used.all():
+        raise ValueError(
+            f"the masks in {where} must choose at least one node in each split; got none in split "
+            f"{int(is_used.argmin())}. Are the codes of the splits 0, 1 and 2?"
+        )
     _check_overlaps(row, where)
 
 
@@ -80,6 +81,23 @@ def _check_overlaps(row: Mapping[str, Any], where: str) -> None:
 def _name_nodes(nodes: np.ndarray) -> str:
     shown = ", ".join(str(node) for node in nodes[:NUM_EXAMPLES])
     return f"ids {shown}, ..." if len(nodes) > NUM_EXAMPLES else f"ids {shown}"
+
+
+def get_single_graph(dataset: datasets.Dataset, source: str) -> Mapping[str, Any]:
+    """The only row of a dataset.
+
+    Args:
+        dataset (`datasets.Dataset`): graphs.
+        source (`str`): where they are from, for the message.
+
+    Raises:
+        ValueError: If there are several, of which all but one would be left out.
+    """
+    if len(dataset) != 1:
+        raise ValueError(
+            f"{source!r} must hold one graph to train on; got {len(dataset)}. Put each into its own folder."
+        )
+    return dataset[0]
 
 
 def check_leakage(used_mask: Any, held_out_mask: Any, what: str, allow: bool = False) -> None:
@@ -139,7 +157,7 @@ def find_split(row: Mapping[str, Any], split: int | str = "") -> int:
     Raises:
         ValueError: If there is no such split.
     """
-    num_splits = len(row[MASKS[0]])
+    num_splits = len(np.atleast_2d(row[MASKS[0]]))
     names = [str(name) for name in row.get("split_names", range(num_splits))]
     if split == "" and num_splits == 1:
         return 0
@@ -177,10 +195,10 @@ def build_graph_inputs(
         ValueError: If the split does not exist, or if training nodes are held-out nodes as well.
     """
     number = find_split(row, row.get(SPLIT_COLUMN, 0) if split is None else split)
-    masks = {mask: torch.tensor(np.asarray(row[mask])[number], dtype=torch.bool) for mask in MASKS}
+    masks = {mask: torch.tensor(np.atleast_2d(row[mask])[number], dtype=torch.bool) for mask in MASKS}
     for held_out in MASKS[1:]:
         check_leakage(masks[MASKS[0]], masks[held_out], f"`{MASKS[0]}`", allow_test_nodes_in_training)
-    graph = {"node_features": row["node_features"], "edge_index": np.asarray(row["edge_index"]).reshape(-1, 2).T}
+    graph = {"node_features": row["node_features"], "edge_index": orient_edges(row["edge_index"], is_row=True)}
     graph |= {name: row[name] for name in ("sensitive", "feature_names") if row.get(name) is not None}
     extracted = feature_extractor(graph, return_tensors="pt")
     inputs = {name: extracted[name] for name in ("node_features", "edge_index")}
@@ -233,7 +251,7 @@ FAMILY = DataFamily(
     },
     build_eval_transform=build_eval_transform,
     collate=collate,
-    find_files=find_files,
+    find_files=find_graph_files,
     read_files=read_graph_files,
     finish_loading=finish_loading,
     select_split=select_split,
@@ -253,5 +271,6 @@ __all__ = [
     "describe_graph",
     "find_split",
     "finish_loading",
+    "get_single_graph",
     "select_split",
 ]

@@ -1,10 +1,14 @@
 """Pipeline "node-classification": a graph in, a class with its probability for each node out."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import Pipeline
+
+
+FEW_TARGETS = 0.1  # share of the nodes up to which they are computed alone
 
 
 class NodeClassificationPipeline(Pipeline):
@@ -16,15 +20,16 @@ class NodeClassificationPipeline(Pipeline):
     answered in one forward pass over the disjoint union.
 
     Args of a call:
-        nodes (sequence of `int`, *optional*): Ids of the nodes to answer for, in this order; by default all. For a
-            list of graphs one such sequence for each.
+        nodes (sequence, *optional*): The nodes to answer for, in this order; by default all. Names where the graph has
+            names (networkx, `node_names`), else numbers from 0. For a list of graphs one such sequence for each.
         top_k (`int`, *optional*): Classes in `probabilities`, the most probable ones; by default all.
-        batch_size_nodes (`int`, *optional*): Compute the answers for this many nodes at a time, in bounded memory. A
-            model that cannot (its `forward` takes no `target_nodes`) computes all at once.
+        batch_size_nodes (`int`, *optional*): Compute the answers for this many nodes at a time, in bounded memory; the
+            answers are the same. A model that cannot (its `forward` takes no `target_nodes`) computes all at once.
 
     Returns for each input:
-        `list[dict]`: for each node `node` (`int`), `label` (`str`), `score` (`float`, its probability) and
-        `probabilities` (`dict[str, float]`, best first). For a list of graphs a list of these for each.
+        `list[dict]`: for each node `node` (its name, or its number), `label` (`str`), `score` (`float`, its
+        probability) and `probabilities` (`dict[str, float]`, best first). For a list of graphs a list of these for
+        each.
 
     Example:
     ```python
@@ -62,9 +67,14 @@ class NodeClassificationPipeline(Pipeline):
         )
 
     def preprocess(self, graph: Any, nodes: Any = None) -> dict[str, Any]:
-        extracted = self.feature_extractor(graph, return_tensors="pt")
+        options = {"needs_labels": False}
+        if "needs_labels" not in inspect.signature(self.feature_extractor.__call__).parameters:
+            options = {}
+        extracted = self.feature_extractor(graph, return_tensors="pt", **options)
         num_nodes = extracted["node_features"].shape[0]
         sizes = extracted["num_nodes_per_graph"].tolist() if isinstance(graph, list) else [num_nodes]
+        names = list(extracted.get("node_names") or [])
+        parts = [names[sum(sizes[:index]) :][:size] or range(size) for index, size in enumerate(sizes)]
         if nodes is None:
             asked = [torch.arange(size) for size in sizes]
         elif isinstance(graph, list):
@@ -72,24 +82,34 @@ class NodeClassificationPipeline(Pipeline):
                 raise ValueError(
                     f"`nodes` must hold one sequence of ids for each of the {len(sizes)} graphs; got {len(nodes)}."
                 )
-            asked = [_read_nodes(ids, size) for ids, size in zip(nodes, sizes, strict=True)]
+            asked = [_read_nodes(ids, part) for ids, part in zip(nodes, parts, strict=True)]
         else:
-            asked = [_read_nodes(nodes, num_nodes)]
+            asked = [_read_nodes(nodes, parts[0])]
         inputs = {name: extracted[name] for name in self.feature_extractor.model_input_names}
-        return {"inputs": inputs, "nodes": asked, "sizes": sizes, "is_list": isinstance(graph, list)}
+        return {
+            "inputs": inputs,
+            "nodes": asked,
+            "sizes": sizes,
+            "names": parts,
+            "is_list": isinstance(graph, list),
+        }
 
     def _forward(self, prepared: dict[str, Any], batch_size_nodes: int | None = None) -> Any:
+        from decahub.models.shared.modes import evaluation_mode
+
         inputs, sizes = prepared["inputs"], prepared["sizes"]
         starts = [sum(sizes[:index]) for index in range(len(sizes))]
         nodes = torch.cat([ids + start for ids, start in zip(prepared["nodes"], starts, strict=True)])
+        targets, places = nodes.unique(return_inverse=True)  # a model computes each target once
         takes_targets = "target_nodes" in inspect.signature(self.model.forward).parameters
-        if batch_size_nodes is not None and takes_targets:
-            targets, places = nodes.unique(return_inverse=True)  # a model computes each target once
-            parts = [self.model(**inputs, target_nodes=part).logits for part in targets.split(batch_size_nodes)]
-            logits = torch.cat(parts)[places]
-        else:
-            logits = self.model(**inputs).logits[nodes]
-        return {**{name: prepared[name] for name in ("nodes", "is_list")}, "logits": logits}
+        is_few = len(targets) <= FEW_TARGETS * sum(sizes)
+        with evaluation_mode(self.model):
+            if takes_targets and (is_few or batch_size_nodes is not None):
+                batches = targets.split(batch_size_nodes or len(targets))
+                logits = torch.cat([self.model(**inputs, target_nodes=batch).logits for batch in batches])[places]
+            else:
+                logits = self.model(**inputs).logits[nodes]
+        return {**{name: prepared[name] for name in ("nodes", "names", "is_list")}, "logits": logits}
 
     def postprocess(self, outputs: dict[str, Any], top_k: int | None = None) -> list[Any]:
         names = self.model.config.id2label
@@ -97,29 +117,43 @@ class NodeClassificationPipeline(Pipeline):
         best, classes = probabilities.topk(min(top_k or len(names), len(names)))
         rows = zip(best.tolist(), classes.tolist(), strict=True)
         answers: list[list[dict[str, Any]]] = []
-        for ids in outputs["nodes"]:
+        for ids, own_names in zip(outputs["nodes"], outputs["names"], strict=True):
             answers.append([])
             for node in ids.tolist():
                 scores, labels = next(rows)
                 ranked = {names[label]: score for label, score in zip(labels, scores, strict=True)}
                 answers[-1].append(
-                    {"node": node, "label": names[labels[0]], "score": scores[0], "probabilities": ranked}
+                    {"node": own_names[node], "label": names[labels[0]], "score": scores[0], "probabilities": ranked}
                 )
         return answers if outputs["is_list"] else answers[0]
 
 
-def _read_nodes(nodes: Any, num_nodes: int) -> torch.Tensor:
-    """Ids of nodes as a tensor, after a look at each."""
+def _read_nodes(nodes: Any, names: Sequence[str | int]) -> torch.Tensor:
+    """Places of nodes as a tensor, after a look at each."""
+    if not isinstance(names, range):
+        places = {str(name): place for place, name in enumerate(names)}
+        asked = [str(node) for node in (nodes.tolist() if hasattr(nodes, "tolist") else nodes)]
+        unknown = [node for node in asked if node not in places]
+        if unknown or not asked:
+            raise ValueError(
+                f"`nodes` must be a non-empty sequence of names of nodes, such as {names[0]!r}; got "
+                f"{unknown[0] if unknown else 'none'!r}" + (f" and {len(unknown) - 1} more." if unknown[1:] else ".")
+            )
+        return torch.tensor([places[node] for node in asked])
+    if isinstance(nodes, list | tuple) and any(isinstance(node, str) for node in nodes):
+        raise ValueError(
+            f"`nodes` must be numbers in [0, {len(names)}), since the nodes have no names; got {nodes!r}."
+        )
     ids = torch.as_tensor(nodes)
     if ids.ndim != 1 or not ids.numel() or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ValueError(
             f"`nodes` must be a non-empty sequence of node ids (integers); got {ids.dtype} of shape "
             f"{tuple(ids.shape)}. For one node write `nodes=[7]`."
         )
-    outside = (ids < 0) | (ids >= num_nodes)
+    outside = (ids < 0) | (ids >= len(names))
     if outside.any():
         raise ValueError(
-            f"`nodes` must hold ids in [0, {num_nodes}); got {int(ids[outside][0])}"
+            f"`nodes` must hold ids in [0, {len(names)}); got {int(ids[outside][0])}"
             + (f" and {int(outside.sum()) - 1} more." if outside.sum() > 1 else ".")
         )
     return ids.long()

@@ -1,5 +1,8 @@
 """Node classification: accuracy over the labeled nodes of one split, and the classes of the nodes of a graph."""
 
+import csv
+import inspect
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 
 UNLABELED = -100
+FEW_TARGETS = 0.1  # share of the nodes up to which they are computed alone
 # What a graph brings along that is not for the model: answers, and which nodes they are for.
 ANSWERS = ("labels", "sensitive", "train_mask", "validation_mask", "test_mask", "evaluation_mask")
 
@@ -27,8 +31,17 @@ class NodeClassification(Task):
     shares = ("*",)
     columns = ("graph", "node", "class", "probability")
 
+    def check_labels(self, model: Any, label_names: Sequence[str] | None) -> list[str]:
+        """Names of the classes. Numbers, which graphs without names have, contradict no name."""
+        own = list(model.config.id2label.values())
+        numbers = [str(index) for index in range(len(own))]
+        if label_names is not None and len(label_names) == len(own) and numbers in (own, list(label_names)):
+            return list(label_names) if own == numbers else own
+        return super().check_labels(model, label_names)
+
     def predict(self, model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
-        return self.gather(predict_nodes(model, batch), batch, batch["evaluation_mask"])
+        mask = batch["evaluation_mask"]
+        return self.gather(predict_nodes(model, batch, mask & (batch["labels"] != UNLABELED)), batch, mask)
 
     def gather(
         self, logits: "torch.Tensor", inputs: Mapping[str, Any], mask: "torch.Tensor"
@@ -89,7 +102,7 @@ class NodeClassification(Task):
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--top-k", type=int, default=1, help="classes to show for each node (default: 1)")
-        parser.add_argument("--nodes", type=int, nargs="+", help="ids of the nodes to classify; by default all")
+        parser.add_argument("--nodes", nargs="+", help="names or numbers of the nodes to classify; by default all")
         parser.add_argument(
             "--data-dir", type=Path, help="directory of the graphs that are named; by default $DECAHUB_DATA_DIR"
         )
@@ -101,7 +114,8 @@ class NodeClassification(Task):
         for name in arguments.inputs:
             if not Path(name).is_file() and name not in known:
                 raise FileNotFoundError(
-                    f"`INPUT` must be a .npz file that exists or one of {', '.join(known)}; got {name!r}."
+                    f"`INPUT` must be a .npz file or a table nodes.csv (with edges.csv) that exists, or one of "
+                    f"{', '.join(known)}; got {name!r}."
                 )
         return list(arguments.inputs)
 
@@ -115,12 +129,30 @@ class NodeClassification(Task):
         return pipeline(task, model=model, feature_extractor=load_processor(arguments.model, "AutoFeatureExtractor"))
 
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
-        answers = predictor(load_graph(item, arguments.data_dir), nodes=arguments.nodes, top_k=arguments.top_k)
+        graph, nodes = load_graph(item, arguments.data_dir), arguments.nodes
+        if nodes is not None and graph.get("node_names") is None and all(node.isdecimal() for node in nodes):
+            nodes = [int(node) for node in nodes]
+        answers = predictor(graph, nodes=nodes, top_k=arguments.top_k)
+        if files.folder is not None:
+            files.write(files.choose(Path(item), "_predictions.csv"), write_answers(answers))
         return [
             (Path(item).name, answer["node"], label, f"{probability:.3f}")
             for answer in answers
             for label, probability in answer["probabilities"].items()
         ]
+
+
+def write_answers(answers: Sequence[Mapping[str, Any]]) -> bytes:
+    """A table in CSV of what the pipeline answered: node, class and probability, and those of further classes."""
+    num_classes = max(len(answer["probabilities"]) for answer in answers)
+    further = [f"{column}_{place}" for place in range(2, num_classes + 1) for column in ("class", "probability")]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["node", "class", "probability", *further])
+    for answer in answers:
+        ranked = [value for item in answer["probabilities"].items() for value in item]
+        writer.writerow([answer["node"], *ranked])
+    return text.getvalue().encode()
 
 
 def load_graph(name: str, data_dir: Path | None) -> Any:
@@ -133,16 +165,25 @@ def load_graph(name: str, data_dir: Path | None) -> Any:
     return load_dataset(name, data_dir)["graph"][0]
 
 
-def predict_nodes(model: Any, inputs: Mapping[str, Any]) -> "torch.Tensor":
-    """Class scores of all nodes of a graph, in float32 at least.
+def predict_nodes(model: Any, inputs: Mapping[str, Any], mask: "torch.Tensor | None" = None) -> "torch.Tensor":
+    """Class scores of the nodes of a graph, in float32 at least.
 
     Args:
         model (`PreTrainedModel`): A node classifier.
         inputs (`Mapping`): Tensors of one graph (`decahub.data.node_classification.build_graph_inputs`).
+        mask (`torch.BoolTensor` of shape `(num_nodes,)`, *optional*): Nodes that are wanted. Where they are few and
+            the model takes `target_nodes`, the others are not computed, and get NaN.
     """
     import torch
 
-    logits = model(**{name: value for name, value in inputs.items() if name not in ANSWERS}).logits
+    graph = {name: value for name, value in inputs.items() if name not in ANSWERS}
+    targets = torch.tensor([]) if mask is None else mask.to(inputs["edge_index"].device).nonzero().squeeze(1)
+    takes_targets = "target_nodes" in inspect.signature(model.forward).parameters
+    if mask is not None and takes_targets and 0 < len(targets) <= FEW_TARGETS * len(mask):
+        few = model(**graph, target_nodes=targets).logits
+        logits = few.new_full((len(mask), few.shape[1]), torch.nan).index_copy(0, targets, few)
+    else:
+        logits = model(**graph).logits
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -193,6 +234,8 @@ def evaluate_parts(
         task (`str`): See there.
         with_loss (`bool`): See there.
     """
+    import torch
+
     from . import get_task
 
     record = get_task(task)
@@ -200,8 +243,9 @@ def evaluate_parts(
         raise ValueError(f"`task` must classify nodes; got {task!r}. Use `evaluate_model`.")
     for mask in masks.values():
         _check_mask(mask, inputs["labels"])
+    wanted = torch.stack(list(masks.values())).any(0) & (inputs["labels"] != UNLABELED)
     with evaluating(model):
-        logits = predict_nodes(model, move_to_model(inputs, model)).to(inputs["labels"].device)
+        logits = predict_nodes(model, move_to_model(inputs, model), wanted).to(inputs["labels"].device)
     id2label: Any = model.config.id2label
     measurements = {}
     for name, mask in masks.items():

@@ -231,14 +231,10 @@ def evaluating(model: "torch.nn.Module") -> Iterator[None]:
     """
     import torch
 
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    from decahub.models.shared.modes import evaluation_mode
+
+    with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        yield
 
 
 def move_to_model(batch: Mapping[str, Any], model: "PreTrainedModel") -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Graphs: files to rows, splits of the nodes, tensors, scores of a graph, and one clear sentence for every error."""
 
+import io
+import zipfile
+
 import datasets
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from decahub.data.node_classification import (
     collate,
     compute_homophily,
     describe_graph,
+    get_single_graph,
 )
 from decahub.models.raw_gnn.feature_extraction_raw_gnn import RawGnnFeatureExtractor
 from decahub.models.reliant.feature_extraction_reliant import ReliantFeatureExtractor
@@ -145,7 +149,7 @@ def test_row_passes_through_a_models_feature_extractor(tmp_path):
     row = load_own(write_graph(tmp_path, sens=LABELS[::-1].astype(np.int8)))["graph"][0]
     extractor = RawGnnFeatureExtractor(num_features=3)
 
-    whole, inputs = extractor(row, return_tensors="pt"), build_graph_inputs(row, extractor, split=1)
+    whole, inputs = extractor(row, return_tensors="pt", split=1), build_graph_inputs(row, extractor, split=1)
 
     assert [name for name in whole if not torch.equal(whole[name], inputs[name])] == []
     assert {"node_features", "edge_index", "labels", "sensitive"} <= set(whole)
@@ -154,7 +158,25 @@ def test_row_passes_through_a_models_feature_extractor(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"edge_index": EDGES}, r"`edge_index` must have shape \(2, num_edges\); got \(6, 2\)"),
+        ({"edge_index": EDGES.ravel()}, r"`edge_index` must have shape \(2, num_edges\) .*; got \(12,\)"),
+        ({"y": LABELS + 1}, r"`labels` must be numbered from 0 without a gap; got 1, 2\. Number them anew"),
+        ({"y": LABELS * 10}, r"without a gap; got 0, 10\..*`label_names`"),
+        ({"splits": CODES.astype(str)}, r"`splits` must hold codes, 0 train, 1 validation, .* got <U3"),
+        ({"splits": np.full_like(CODES, 7)}, "at least one node in each split; got none in split 0"),
+        ({"label_names": np.array(["a"])}, r"class ids in \[0, 1\)"),
+        (
+            {
+                "x": None,
+                "x_shape": np.array([10**6, 10**6]),
+                "x_indptr": np.zeros(10**6 + 1, int),
+                "x_indices": np.zeros(0, int),
+            },
+            "`x` as a dense matrix must fit into memory, .* got 3725 GiB",
+        ),
+        (
+            {"x": None, "x_shape": np.array([6, 3]), "x_indptr": np.zeros(7, int), "x_indices": np.ones(2, int)},
+            "`x_indptr` and `x_indices` must be those of a matrix of shape",
+        ),
         ({"edge_index": None}, "`edge_index` must be among the arrays; got y, x, splits"),
         ({"y": None}, "`labels` or `y` must be among the arrays"),
         ({"x": None}, "`node_features` or `x` must be among the arrays"),
@@ -179,6 +201,59 @@ def test_names_the_damaged_file(tmp_path):
 
     with pytest.raises(ValueError, match=r"broken\.npz` must be an intact \.npz file"):
         load_own(tmp_path)
+
+
+def test_a_header_that_announces_more_than_the_file_holds_takes_no_memory(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**6, 10**6)})
+    write_graph(tmp_path)
+    with zipfile.ZipFile(tmp_path / "mine.npz", "a") as archive:
+        archive.writestr("x2.npy", header.getvalue() + b"abcd")
+
+    with pytest.raises(ValueError, match=r"`x2` in .* must hold the 4000000000000 bytes .* announces; got 4"):
+        load_own(tmp_path)
+
+
+def test_names_of_classes_stand_in_the_file(tmp_path):
+    named = write_graph(tmp_path / "named", label_names=np.array(["denied", "granted"]))
+
+    assert load_own(named)["graph"].features["labels"].feature.names == ["denied", "granted"]
+    assert load_own(write_graph(tmp_path / "other"))["graph"].features["labels"].feature.names == ["0", "1"]
+
+
+def test_edges_may_be_stored_in_either_orientation(tmp_path):
+    row = load_own(write_graph(tmp_path, edge_index=EDGES))["graph"][0]
+
+    assert np.array_equal(row["edge_index"], EDGES)
+
+
+def test_edges_of_a_row_are_read_in_either_orientation():
+    row = make_row(edge_index=np.array([[0, 1, 2], [3, 4, 5]]), train_mask=CODES[0] == 0)
+    row |= {f"{part}_mask": code == CODES[0] for code, part in enumerate(("train", "validation", "test"))}
+
+    dataset = build_graph_dataset([row], ["a", "b"])
+
+    assert dataset[0]["edge_index"].tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert dataset[0]["train_mask"].shape == (1, 6)
+    for inputs in (build_graph_inputs(row, extract), build_graph_inputs(dataset[0], extract)):
+        assert inputs["edge_index"].tolist() == [[0, 1, 2], [3, 4, 5]]
+        assert inputs["train_mask"].tolist() == (CODES[0] == 0).tolist()
+    assert describe_graph(row)["num_edges"] == 3
+
+
+def test_a_folder_without_graphs_is_told(tmp_path):
+    (tmp_path / "graph.txt").write_text("0 1")
+
+    with pytest.raises(FileNotFoundError, match="must hold graphs: .*npz`, or `nodes.csv` .* it holds graph.txt"):
+        load_own(tmp_path)
+
+
+def test_several_graphs_are_not_one(tmp_path):
+    graphs = load_own(write_graph(write_graph(tmp_path, "other")))["graph"]
+
+    with pytest.raises(ValueError, match="'mine' must hold one graph to train on; got 2"):
+        get_single_graph(graphs, "mine")
+    assert get_single_graph(graphs.select([0]), "mine")["labels"].tolist() == LABELS.tolist()
 
 
 def test_refuses_graphs_of_two_widths(tmp_path):

@@ -1,5 +1,7 @@
 """Evaluation of node classifiers: what is counted are nodes, chosen by part and split; in an epoch as on a folder."""
 
+import argparse
+import csv
 import shutil
 import time
 
@@ -7,6 +9,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 
 from decahub import RawGnnConfig, RawGnnFeatureExtractor, RawGnnForNodeClassification, load_metric
 from decahub.data import DATASETS, load_dataset, select_split
@@ -18,7 +21,8 @@ from decahub.evaluation import (
     read_evaluation,
     write_evaluation,
 )
-from decahub.tasks import evaluate_nodes, evaluate_parts, join_scores
+from decahub.tasks import evaluate_nodes, evaluate_parts, get_task, join_scores
+from decahub.tasks.output_files import OutputFiles
 
 
 NUM_NODES, NUM_FEATURES, NUM_SPLITS = 60, 6, 10
@@ -85,7 +89,7 @@ def test_scores_are_those_of_the_nodes_of_one_part_of_one_split(texas, extractor
     model, row = build_model(5), texas["graph"][0]
     nodes = find_nodes(row, part, split)
     with torch.no_grad():
-        logits = model(**extractor(row, return_tensors="pt").data).logits
+        logits = model(**extractor(row, return_tensors="pt", split=split).data).logits
     expected = load_metric("node_accuracy").compute(predictions=logits[nodes], references=row["labels"][nodes])
 
     measurement = evaluate_model(model, extractor, select_split(texas, f"{part}/{split}"), "node-classification")
@@ -156,6 +160,39 @@ def test_classes_are_compared_with_those_of_the_data(texas, extractor):
         )
     with pytest.raises(ValueError, match="as many classes as the dataset, 5; got 4"):
         evaluate_model(build_model(4), extractor, rows, "node-classification")
+
+
+def test_numbers_of_classes_contradict_no_name(texas, extractor):
+    unnamed = evaluate_model(
+        build_model(5, ["a", "b", "c", "d", "e"]),
+        extractor,
+        select_split(texas, "test/0"),
+        "node-classification",
+        label_names=["0", "1", "2", "3", "4"],
+    )
+
+    assert (
+        unnamed.scores
+        == evaluate_model(build_model(5), extractor, select_split(texas, "test/0"), "node-classification").scores
+    )
+
+
+def test_few_nodes_are_computed_alone_and_get_the_same_answers(extractor, inputs, monkeypatch):
+    model, sizes = build_model(5), []
+    mask = torch.arange(NUM_NODES) == 7
+    inputs["labels"] = inputs["labels"].clamp(min=0)
+    expected = model(inputs["node_features"], inputs["edge_index"]).logits[7]
+    forward = model.raw_gnn.forward
+
+    def record(*arguments, target_nodes=None, **options):
+        sizes.append(None if target_nodes is None else target_nodes.tolist())
+        return forward(*arguments, target_nodes=target_nodes, **options)
+
+    monkeypatch.setattr(model.raw_gnn, "forward", record)
+    measurement = evaluate_nodes(model, inputs, mask, with_loss=True)
+
+    assert sizes == [[7]]
+    assert measurement.scores["loss"] == pytest.approx(-expected.log_softmax(0)[inputs["labels"][7]].item(), abs=1e-6)
 
 
 def test_fair_task_has_rates_of_groups_with_their_own_counts(graphs_dir, extractor):
@@ -376,3 +413,18 @@ def test_own_data_in_an_absolute_folder_leaves_no_path_behind(graphs_dir, measur
 def test_record_needs_the_number_of_nodes():
     with pytest.raises(ValueError, match="`num_rows` must be the number of rows, or nodes, behind the scores"):
         build_evaluation({"accuracy": 1.0}, task="node-classification", dataset="texas", split="test/0", minutes=0)
+
+
+def test_predictions_go_to_a_table_with_the_names_of_nodes(tmp_path):
+    (tmp_path / "nodes.csv").write_text("node,a,b,c,d,e,f\n" + "".join(f"n{i},{i},0,1,0,1,{i}\n" for i in range(3)))
+    (tmp_path / "edges.csv").write_text("source,target\nn0,n2\n")
+    task, arguments = get_task("node-classification"), argparse.Namespace(data_dir=None, nodes=["n2", "n0"], top_k=2)
+    classify = pipeline("node-classification", model=build_model(5), feature_extractor=RawGnnFeatureExtractor())
+
+    task.answer(classify, str(tmp_path / "nodes.csv"), arguments, OutputFiles(tmp_path / "out"))
+
+    with (tmp_path / "out" / "nodes_predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["node"] for row in rows] == ["n2", "n0"]
+    assert list(rows[0]) == ["node", "class", "probability", "class_2", "probability_2"]
+    assert float(rows[0]["probability"]) >= float(rows[0]["probability_2"])

@@ -2,10 +2,18 @@
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch.nn import functional
 
-from decahub import EmoConfig, EmoForImageClassification, TinyMimConfig, TinyMimForImageClassification
-from decahub.models.shared.losses import compute_classification_loss, compute_segmentation_loss
+from decahub import (
+    EmoConfig,
+    EmoForImageClassification,
+    RawGnnConfig,
+    ReliantConfig,
+    TinyMimConfig,
+    TinyMimForImageClassification,
+)
+from decahub.models.shared.losses import compute_classification_loss, compute_node_loss, compute_segmentation_loss
 
 
 NUM_LABELS = 5
@@ -203,3 +211,24 @@ BAD_PIXEL_LABELS = {
 def test_refuses_bad_labels_of_pixels(labels, message):
     with pytest.raises(ValueError, match=message):
         compute_segmentation_loss(PIXEL_LOGITS, labels, ignore_index=255)
+
+
+def test_class_weights_of_nodes():
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    labels, mask = torch.tensor([0, 0, 0, 1, -100, 2]), torch.tensor([True] * 5 + [False])
+    each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    balanced = compute_node_loss(logits, labels, mask, "balanced")
+    weighted = compute_node_loss(logits, labels, mask, [1, 5.0, 2.0])
+
+    torch.testing.assert_close(balanced, (each[:3].mean() + each[3]) / 2)
+    torch.testing.assert_close(weighted, (each[:3].sum() + 5 * each[3]) / 8)
+
+
+@pytest.mark.parametrize("config_class", [RawGnnConfig, ReliantConfig])
+@pytest.mark.parametrize("weight", ["even", [1.0], [1.0, 0.0], [1.0, -2.0], [1.0, float("nan")]], ids=str)
+def test_class_weights_of_configurations(config_class, weight):
+    config_class(num_labels=2, class_weight=[1, 20.0])
+
+    with pytest.raises(StrictDataclassError, match="`class_weight` must be 'balanced' or .* each of 2 classes"):
+        config_class(num_labels=2, class_weight=weight)

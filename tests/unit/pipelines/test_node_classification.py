@@ -6,6 +6,7 @@ import datasets
 import networkx as nx
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from torch_geometric.data import Data
 from transformers import pipeline
@@ -129,6 +130,65 @@ def test_takes_a_graph_in_any_form(classify, build):
     assert np.array(get_scores(classify(build(graph)))) == pytest.approx(np.array(get_scores(classify(graph))))
 
 
+@pytest.mark.parametrize("names", [[2, 0, 1], ["ann", "bob", "cy"], [("a", 1), ("b", 2), ("c", 3)]], ids=str)
+def test_nodes_are_called_by_the_names_of_the_graph(classify, names):
+    arrays = build_graph(3)
+    graph = nx.DiGraph()
+    graph.add_nodes_from((name, {"x": row}) for name, row in zip(names, arrays["node_features"], strict=True))
+    graph.add_edges_from((names[source], names[target]) for source, target in arrays["edge_index"].T.tolist())
+    expected = classify(arrays)
+
+    answers = classify(graph)
+
+    assert [answer["node"] for answer in answers] == [
+        name if type(name) in (int, str) else str(name) for name in names
+    ]
+    assert np.array(get_scores(answers)) == pytest.approx(np.array(get_scores(expected)), abs=ATOL_UNION)
+    assert classify(graph, nodes=[names[0]]) == answers[:1]
+    with pytest.raises(ValueError, match="`nodes` must be a non-empty sequence of names of nodes.*got 'dora' and 1"):
+        classify(graph, nodes=["dora", 7])
+
+
+def test_names_are_those_of_each_graph_of_a_list(classify):
+    graphs = [{**build_graph(3), "node_names": ["a", "b", "c"]}, build_graph(4)]
+
+    ((one, other),) = classify([graphs], nodes=[["c"], [0, 3]])
+
+    assert [answer["node"] for answer in one + other] == ["c", 0, 3]
+
+
+def test_a_model_in_training_evaluates(classify):
+    expected = classify(build_graph(), nodes=[3, 1])
+    classify.model.train()
+    try:
+        assert classify(build_graph(), nodes=[3, 1]) == expected
+        assert classify.model.training
+    finally:
+        classify.model.eval()
+
+
+def test_labels_are_not_looked_at(classify):
+    graph = {**build_graph(), "labels": ["text"] * 11, "train_mask": np.ones((3, 11), dtype=bool)}
+
+    assert classify(graph) == classify(build_graph())
+
+
+@pytest.mark.parametrize("convert", [scipy.sparse.csr_array, lambda values: torch.tensor(values).to_sparse()])
+def test_sparse_features_reach_the_model(classify, convert, monkeypatch):
+    layouts, forward = [], classify.model.raw_gnn.forward
+
+    def record(node_features, *arguments, **options):
+        layouts.append(node_features.layout)
+        return forward(node_features, *arguments, **options)
+
+    monkeypatch.setattr(classify.model.raw_gnn, "forward", record)
+    graph = build_graph(40)
+    answers = classify({**graph, "node_features": convert(graph["node_features"])}, nodes=[3])
+
+    assert layouts == [torch.sparse_csr]
+    assert np.array(get_scores(answers)) == pytest.approx(np.array(get_scores(classify(graph)))[[3]], abs=ATOL_UNION)
+
+
 def test_list_holds_several_inputs(classify):
     first, second = build_graph(), build_graph(num_nodes=6, seed=1)
 
@@ -159,7 +219,7 @@ def test_nodes_of_a_list_of_graphs_are_given_for_each(classify):
 
 @pytest.mark.parametrize("batch_size_nodes", [1, 2, 100])
 def test_mini_batches_of_nodes_do_not_change_answers(classify, batch_size_nodes):
-    expected = classify(build_graph(), nodes=[9, 0, 4, 0], batch_size_nodes=3)
+    expected = classify(build_graph(), nodes=[9, 0, 4, 0])
 
     answers = classify(build_graph(), nodes=[9, 0, 4, 0], batch_size_nodes=batch_size_nodes)
 
@@ -194,6 +254,10 @@ def test_model_without_target_nodes_computes_all(classify, monkeypatch):
     [
         ({"nodes": [3, 11, -1]}, r"`nodes` must hold ids in \[0, 11\); got 11 and 1 more\."),
         ({"nodes": []}, r"`nodes` must be a non-empty sequence of node ids \(integers\)"),
+        (
+            {"nodes": ["seven"]},
+            r"`nodes` must be numbers in \[0, 11\), since the nodes have no names",
+        ),
         ({"nodes": 3}, r"got torch.int64 of shape \(\)\. For one node write `nodes=\[7\]`"),
         ({"nodes": [0.5]}, "got torch.float32"),
         ({"nodes": [True, False]}, "got torch.bool"),

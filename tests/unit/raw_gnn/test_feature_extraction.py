@@ -47,9 +47,11 @@ FORMS = {
 
 @pytest.mark.parametrize("build", FORMS.values(), ids=FORMS)
 def test_reads(build):
-    inputs = RawGnnFeatureExtractor()(build(), return_tensors="pt")
+    is_row = build is FORMS["row"]
 
-    assert inputs.node_features.tolist() == FEATURES
+    inputs = RawGnnFeatureExtractor()(build(), return_tensors="pt", split=3 if is_row else None)
+
+    assert inputs.node_features.to_dense().tolist() == FEATURES
     assert {tuple(sorted(edge)) for edge in inputs.edge_index.T.tolist()} == {(0, 1), (1, 2)}
     assert inputs.edge_index.dtype == torch.int64
     assert inputs.labels.tolist() == LABELS
@@ -77,6 +79,78 @@ def test_edges_of_torch_geometric_stay_as_they_are_with_masks_for_several_splits
 
     assert inputs["edge_index"].tolist() == [[0, 1], [2, 3]]
     assert "train_mask" not in inputs
+
+
+TEN_MASKS = np.eye(4, dtype=bool)[np.arange(10) % 4]  # split i trains on node i % 4
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: {**FORMS["lists"](), "train_mask": TEN_MASKS, "val_mask": ~TEN_MASKS},
+        lambda: Data(
+            **FORMS["torch-geometric"]().to_dict(),
+            train_mask=torch.tensor(TEN_MASKS.T),
+            val_mask=torch.tensor(~TEN_MASKS.T),
+        ),
+    ],
+    ids=["row", "torch-geometric"],
+)
+def test_labels_come_with_the_mask_of_a_split(build):
+    extractor = RawGnnFeatureExtractor()
+    with pytest.raises(ValueError, match="`split` must choose one of the 10 splits of this graph's masks, 0, 1"):
+        extractor(build())
+    with pytest.raises(ValueError, match="`split` must be one of 0, 1, .*; got 10"):
+        extractor(build(), split=10)
+
+    inputs = extractor(build(), split=6)
+
+    assert inputs["train_mask"].tolist() == [False, False, True, False]
+    assert inputs["validation_mask"].tolist() == [True, True, False, True]
+    assert not {"labels", "train_mask"} & set(extractor(build(), needs_labels=False))
+
+
+def test_masks_and_names_of_networkx_are_read():
+    graph = networkx.Graph()
+    for node in (2, 0, 1):
+        graph.add_node(node, x=[float(node)], y=node, train_mask=node == 2, val_mask=node == 0)
+    graph.add_edge(2, 1)
+
+    inputs = RawGnnFeatureExtractor()(graph, return_tensors="pt")
+
+    assert inputs["node_names"] == [2, 0, 1]
+    assert inputs["train_mask"].tolist() == [True, False, False]
+    assert inputs["validation_mask"].tolist() == [False, True, False]
+    assert inputs["edge_index"].tolist() == [[0, 2], [2, 0]]
+
+
+def test_stored_zeros_of_an_adjacency_matrix_are_no_edges():
+    matrix = scipy.sparse.coo_array(([1.0, 0.0, 1.0], ([0, 1, 2], [1, 2, 3])), shape=(4, 4))
+    as_torch = torch.sparse_coo_tensor([[0, 1, 2], [1, 2, 3]], [1.0, 0.0, 1.0], (4, 4))
+
+    for adjacency in (matrix, as_torch):
+        inputs = RawGnnFeatureExtractor()({"x": FEATURES, "edge_index": adjacency})
+        assert inputs["edge_index"].tolist() == [[0, 2], [1, 3]]
+    inputs = RawGnnFeatureExtractor()(Data(x=torch.tensor(FEATURES), adj_t=as_torch.to_sparse_csr()))
+    assert inputs["edge_index"].tolist() == [[1, 3], [0, 2]]
+
+
+def test_equal_weights_say_nothing_and_pass():
+    graph = {**FORMS["lists"](), "edge_weight": np.full(3, 0.5), "edge_attr": np.ones((3, 2))}
+
+    assert RawGnnFeatureExtractor()(graph)["edge_index"].tolist() == EDGES
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_sparse_features_stay_sparse(normalize):
+    extractor, matrix = RawGnnFeatureExtractor(normalize_features=normalize), scipy.sparse.csr_array(FEATURES)
+    expected = extractor((FEATURES, EDGES), return_tensors="pt").node_features
+
+    for features in (matrix, torch.tensor(FEATURES).to_sparse()):
+        both = extractor([(features, EDGES), (features, EDGES)], return_tensors="pt").node_features
+        assert both.layout == torch.sparse_csr
+        torch.testing.assert_close(both.to_dense(), torch.cat([expected, expected]))
+    np.testing.assert_allclose(extractor((matrix, EDGES))["node_features"], expected)
 
 
 def test_lists_become_a_disjoint_union():
@@ -127,9 +201,52 @@ def spoil(**fields):
 
 
 BAD_GRAPHS = {
+    "misspelled": (spoil(lables=LABELS), ValueError, r"`lables` must be an array of a graph.*Did you mean `labels`"),
+    "edge weights": (
+        spoil(edge_weight=[1.0, 2.0, 1.0]),
+        ValueError,
+        r"`edge_weight` must be the same for all edges.*not read it",
+    ),
+    "edge attributes": (
+        Data(x=torch.tensor(FEATURES), edge_index=torch.tensor(EDGES), edge_attr=torch.eye(3)),
+        ValueError,
+        r"`edge_attr` must be the same for all edges.*Leave out `edge_attr`",
+    ),
+    "weighted matrix": (
+        spoil(edge_index=scipy.sparse.coo_array(([1.0, 2.0], ([0, 1], [1, 2])), shape=(4, 4))),
+        ValueError,
+        r"values of the adjacency matrix` must be the same.*Give `adjacency != 0`",
+    ),
+    "large matrix": (
+        spoil(edge_index=scipy.sparse.eye_array(8).tocoo()),
+        ValueError,
+        r"\(4, 4\) as an adjacency.*got \(8, 8\)",
+    ),
+    "adj_t": ({"x": FEATURES, "adj_t": "?"}, ValueError, r"`adj_t` must be a sparse tensor of torch; got str"),
+    "NaN label": (spoil(labels=[0, 1, np.nan, 1]), ValueError, r"`labels` must not hold NaN; got it at node 2.*-100"),
+    "text labels": (
+        spoil(labels=["a", "b", "a", "b"]),
+        ValueError,
+        r"must hold integers; got <U1\. Number",
+    ),
+    "no train mask": (
+        spoil(labels=LABELS, test_mask=[True] * 4),
+        ValueError,
+        r"`train_mask` must be given where .* `test_mask`",
+    ),
+    "names": (spoil(node_names=["a", "b", "a", "c"]), ValueError, r"4 different names.*got 4, 3 of them different"),
+    "infinite sparse": (
+        spoil(node_features=scipy.sparse.csr_array([[np.inf, 1.0, 0.0]] * 4)),
+        ValueError,
+        r"`node_features` must be finite",
+    ),
     "kind": (3, TypeError, r"`graph` must be a mapping of arrays, .* got int"),
     "no graphs": ([], ValueError, r"at least one graph; got an empty list"),
-    "no features": ({"edge_index": EDGES}, ValueError, r"`graph` must have `node_features` or `x`; got edge_index"),
+    "no features": (
+        {"edge_index": EDGES},
+        ValueError,
+        r"`graph` must have .* got edge_index.*a constant or its degree",
+    ),
     "no edges key": ({"x": FEATURES}, ValueError, r"`graph` must have `edge_index` or `edges`"),
     "flat features": (spoil(node_features=[1.0, 2.0]), ValueError, r"shape \(num_nodes, num_features\).* got \(2,\)"),
     "no nodes": (spoil(node_features=np.zeros((0, 3))), ValueError, r"neither of them 0; got \(0, 3\)"),

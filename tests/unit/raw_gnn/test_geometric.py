@@ -1,5 +1,6 @@
 """RAW-GNN where a model of torch-geometric is expected."""
 
+import pytest
 import torch
 from torch_geometric.data import Data
 from torch_geometric.nn import GCN
@@ -26,9 +27,13 @@ def test_fields_of_the_configuration_pass_through():
     assert model.model.config.num_attention_heads == 1
 
 
-def test_parameters_can_be_drawn_anew():
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_parameters_can_be_drawn_anew(is_loaded, tmp_path):
     torch.manual_seed(0)
     model = RawGnn(5, 6, 3)
+    if is_loaded:
+        model.model.save_pretrained(tmp_path)
+        model.model = type(model.model).from_pretrained(tmp_path)
     before = {name: value.clone() for name, value in model.named_parameters()}
 
     model.reset_parameters()

@@ -12,6 +12,7 @@ from decahub.models.shared.losses import compute_node_loss
 from tests.tiny.raw_gnn import NUM_NODES, build_tiny_config, build_tiny_graph
 
 
+ATOL_SIZE = 1e-6  # matrix products over another number of rows
 ATOL_ORDER = 1e-5  # the same sums in another order
 ATOL_BFLOAT16 = 0.05  # eight bits of mantissa, values below 1
 
@@ -112,10 +113,11 @@ def test_training_draws_new_walks_each_time():
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_prediction_depends_on_neither_batch_nor_order_nor_threads(batch_size):
-    model, graph = build(), build_tiny_graph(40)
-    nodes = torch.randperm(40, generator=torch.Generator().manual_seed(3))
-    expected = model.predict(**graph)[nodes]
+@pytest.mark.parametrize("fields", [{}, {"undirected": False}, {"eval_walks": 2}], ids=str)
+def test_targets_get_the_answers_of_a_pass_over_all_nodes(batch_size, fields):
+    model, graph = build(**fields), build_tiny_graph(40)
+    nodes = torch.randperm(40, generator=torch.Generator().manual_seed(3))[:11]
+    expected = model(**graph).logits[nodes]
 
     logits = model.predict(**graph, target_nodes=nodes, batch_size=batch_size)
     threads = torch.get_num_threads()
@@ -125,8 +127,19 @@ def test_prediction_depends_on_neither_batch_nor_order_nor_threads(batch_size):
     finally:
         torch.set_num_threads(threads)
 
-    torch.testing.assert_close(logits, expected, atol=ATOL_ORDER, rtol=0)
-    torch.testing.assert_close(threaded, expected, atol=ATOL_ORDER, rtol=0)
+    torch.testing.assert_close(logits, expected, atol=ATOL_SIZE, rtol=0)
+    torch.testing.assert_close(threaded, expected, atol=ATOL_SIZE, rtol=0)
+
+
+def test_training_reads_walks_that_start_in_a_target():
+    model, graph = build().train(), build_tiny_graph(40)
+    targets = torch.tensor([5, 17])
+
+    outputs = model(**graph, target_nodes=targets)
+
+    for paths in outputs.paths:
+        assert paths[:, -1].tolist() == [5, 17] * 6  # two walks and three windows, for each target
+        assert paths.shape == (12, 3)
 
 
 def test_targets_read_sparse_features_alike():

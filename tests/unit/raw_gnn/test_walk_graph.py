@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from decahub.models.raw_gnn.walks import graph as walk_graph
 from decahub.models.raw_gnn.walks.graph import WalkGraph, prepare_walk_graph
+from decahub.models.shared.prepared_graphs import MAX_GRAPHS
 
 
 # 0 -> 1 twice, 1 -> 2 both ways, 3 -> 3, and a node 4 that no edge names; not sorted.
@@ -88,16 +88,16 @@ def test_refuses_what_is_no_edge_list(build, edge_index, num_nodes, error, messa
         build(edge_index, num_nodes)
 
 
-def test_a_prepared_graph_is_remembered_by_tensor_and_options():
+def test_a_prepared_graph_is_remembered_by_edges_and_options():
     edge_index = MESSY_EDGES.clone()
 
     graph = prepare_walk_graph(edge_index, NUM_NODES)
 
-    assert prepare_walk_graph(edge_index, NUM_NODES) is graph
+    assert prepare_walk_graph(edge_index.clone(), NUM_NODES) is graph
     assert prepare_walk_graph(edge_index, NUM_NODES + 1).num_nodes == NUM_NODES + 1
     assert not prepare_walk_graph(edge_index, NUM_NODES, add_self_loops=False).has_self_loop.all()
     assert prepare_walk_graph(edge_index, NUM_NODES) is graph
-    assert prepare_walk_graph(edge_index.clone(), NUM_NODES) is not graph
+    assert prepare_walk_graph(edge_index.int(), NUM_NODES) is not graph
 
 
 def test_a_changed_tensor_is_prepared_anew():
@@ -111,18 +111,34 @@ def test_a_changed_tensor_is_prepared_anew():
     assert list_neighbors(after)[4] == [1, 4]
 
 
-def test_a_prepared_graph_goes_with_its_tensor():
-    edge_index = MESSY_EDGES.clone()
-    prepare_walk_graph(edge_index, NUM_NODES)
-    num_remembered = len(walk_graph._prepared_graphs)
+def test_few_graphs_are_remembered_and_the_last_ones():
+    first = prepare_walk_graph(MESSY_EDGES, NUM_NODES)
+    for number in range(MAX_GRAPHS - 1):
+        prepare_walk_graph(MESSY_EDGES, NUM_NODES + 1 + number)
 
-    del edge_index
+    assert prepare_walk_graph(MESSY_EDGES, NUM_NODES) is first
+    for number in range(MAX_GRAPHS):
+        prepare_walk_graph(MESSY_EDGES, NUM_NODES + 1 + number)
+    assert prepare_walk_graph(MESSY_EDGES, NUM_NODES) is not first
 
-    assert len(walk_graph._prepared_graphs) == num_remembered - 1
 
-
-def test_a_tensor_of_inference_mode_is_prepared_too():
+def test_tensors_of_inference_mode_share_a_graph():
     with torch.inference_mode():
         graph = prepare_walk_graph(MESSY_EDGES.clone(), NUM_NODES)
+        again = prepare_walk_graph(MESSY_EDGES.clone(), NUM_NODES)
 
+    assert again is graph
     assert list_neighbors(graph)[1] == [0, 1, 2]
+    assert not graph.neighbors.is_inference()
+
+
+def test_turning_edges_around_changes_directed_graphs_only():
+    symmetric = WalkGraph.from_edge_index(MESSY_EDGES, NUM_NODES)
+    directed = WalkGraph.from_edge_index(
+        torch.tensor([[0, 0, 2], [1, 2, 1]]), 3, undirected=False, add_self_loops=False
+    )
+
+    assert symmetric.reversed is symmetric
+    assert [directed.reversed.neighbors_of(node).tolist() for node in range(3)] == [[], [0, 2], [0]]
+    assert directed.count_steps_to(torch.tensor([1]), 3).tolist() == [1, 0, 1]
+    assert directed.count_steps_to(torch.tensor([0]), 3).tolist() == [0, 4, 4]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from decahub.models.raw_gnn.walks import sampling
 from decahub.models.raw_gnn.walks import steps as walk_steps
 from decahub.models.raw_gnn.walks import table as walk_table
 from decahub.models.raw_gnn.walks.sampling import (
@@ -394,17 +395,82 @@ def test_paths_are_those_of_tiled_walks():
     assert torch.equal(paths[:16, -1], torch.arange(8).repeat(2))
 
 
-def test_paths_of_targets_are_first_windows_of_all_paths():
+@by_law
+@pytest.mark.parametrize("parameters", [DFS, BFS], ids=["dfs", "bfs"])
+@pytest.mark.parametrize("is_directed", [False, True], ids=["undirected", "directed"])
+@pytest.mark.parametrize("sizes", [(4, 3), (4, 5), (5, 1), (2, 2)], ids=str)
+def test_paths_of_targets_are_those_of_all_paths_that_end_in_them(parameters, law, is_directed, sizes, way):
+    edge_index = torch.randint(300, (2, 500), generator=torch.Generator().manual_seed(1))
+    graph = WalkGraph.from_edge_index(edge_index, 300, undirected=not is_directed, add_self_loops=not is_directed)
+    options = {**parameters, "law": law, "strategy": 1, "seed": 5, "long_walks_per_node": 3}
+    options |= dict(zip(("long_walk_length", "walk_length"), sizes, strict=True))
+    targets = torch.tensor([250, 0, 3], dtype=torch.int32)
+
+    paths = sample_paths(graph, **options, target_nodes=targets)
+
+    everywhere = sample_paths(graph, **options)
+    assert torch.equal(paths, everywhere[torch.isin(everywhere[:, -1], targets)])
+
+
+def test_few_targets_do_not_walk_the_whole_graph(monkeypatch):
+    num_nodes = 10_000
+    ring = torch.arange(num_nodes)
+    graph = WalkGraph.from_edge_index(torch.stack([ring, ring.roll(1)]), num_nodes)
+    num_walkers = []
+
+    def record(graph, current, draws):
+        num_walkers.append(len(current))
+        return walk_steps.step_uniformly(graph, current, draws)
+
+    monkeypatch.setattr(sampling, "step_uniformly", record)
+    sizes = {"long_walks_per_node": 2, "long_walk_length": 4, "walk_length": 3}
+    sample_paths(graph, p=1.0, q=1.0, seed=0, **sizes, target_nodes=torch.tensor([5, 5000]))
+
+    assert num_walkers[0] == 2 * 2 * 5  # two walks from each node within two steps of two targets
+    assert max(num_walkers) == num_walkers[0]
+
+
+def test_first_windows_of_targets_are_those_of_all_paths():
     graph = build_mixed_graph()
     options = {**BFS, "long_walks_per_node": 2, "long_walk_length": 4, "walk_length": 3, "seed": 5}
     targets = torch.tensor([750, 0, 3])
     everywhere = sample_paths(graph, **options)
 
-    paths = sample_paths(graph, **options, target_nodes=targets.int())
+    paths = sample_paths(graph, **options, target_nodes=targets.int(), num_walks=2)
     more = sample_paths(graph, **options, target_nodes=targets[1:], num_walks=4)
 
     assert torch.equal(paths, everywhere[: 2 * 900].view(2, 900, 3)[:, targets].flatten(0, 1))
     assert torch.equal(more.view(4, 2, 3)[:2], paths.view(2, 3, 3)[:, 1:])
+
+
+def hash_plainly(*values):
+    """SplitMix64 over the values one after the other, in Python's integers."""
+    key, mask = 0, 2**64 - 1
+    for value in values:
+        key = (key + 0x9E3779B97F4A7C15 * (value + 1)) & mask
+        for shift, multiplier in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+            key = ((key ^ (key >> shift)) * multiplier) & mask
+    return key
+
+
+def draw_plainly(key, number):
+    """The uniform number of a draw, 53 bits of the finalizer of SplitMix64."""
+    return hash_plainly((key * pow(0x9E3779B97F4A7C15, -1, 2**64) + number) % 2**64) >> 11
+
+
+def test_draws_are_addressed_by_seed_strategy_start_and_number_in_this_order():
+    num_nodes, seed, strategy = 50, 3, 2
+    everything = torch.cartesian_prod(torch.arange(num_nodes), torch.arange(num_nodes)).T
+    graph = WalkGraph.from_edge_index(everything, num_nodes)  # neighbor number i is node i
+
+    starts, numbers = torch.tensor([7, 7, 49]), torch.tensor([0, 5, 1])
+    walks = sample_walks(graph, starts, length=1, p=1.0, q=1.0, seed=seed, strategy=strategy, walk_numbers=numbers)
+
+    for (start, following), number in zip(walks.tolist(), numbers.tolist(), strict=True):
+        uniform = draw_plainly(hash_plainly(seed, strategy, start, number), 0) / 2**53
+        assert following == int(uniform * num_nodes)
+        swapped = draw_plainly(hash_plainly(strategy, seed, start, number), 0) / 2**53
+        assert following != int(swapped * num_nodes)
 
 
 def test_a_path_of_one_node_is_its_target():

@@ -1,8 +1,5 @@
 """Sums over neighbors: sparse products against dense matrices, their gradients, and what is kept between calls."""
 
-import gc
-import weakref
-
 import pytest
 import torch
 
@@ -135,14 +132,43 @@ def test_prepares_a_tensor_once_and_again_after_a_change(monkeypatch):
     assert len(made) == 2
 
 
-def test_forgets_a_graph_with_its_tensor():
+ONE_WAY = torch.tensor([[0, 1, 1, 3, 4, 4, 5], [1, 0, 2, 3, 5, 5, 6]])
+BOTH_WAYS = torch.tensor([[0, 1, 1, 2, 3, 4, 4, 5, 5, 5, 6], [1, 0, 2, 1, 3, 5, 5, 4, 4, 6, 5]])
+
+
+@pytest.mark.parametrize("adjacency_class", [SparseAdjacency, EdgeListAdjacency])
+@pytest.mark.parametrize("add_self_loops", [False, True])
+def test_undirected_edges_may_be_listed_once(adjacency_class, add_self_loops):
+    states = hidden_states()
+    once = adjacency_class(ONE_WAY, NUM_NODES, add_self_loops, undirected=True)
+    twice = SparseAdjacency(BOTH_WAYS, NUM_NODES, add_self_loops)
+
+    torch.testing.assert_close(once.propagate(states), twice.propagate(states))
+    torch.testing.assert_close(once.average_with_self(states), twice.average_with_self(states))
+
+
+def test_edges_in_both_directions_stay_as_they_are():
+    plain, undirected = (SparseAdjacency(BOTH_WAYS, NUM_NODES, True, value) for value in (False, True))
+
+    assert torch.equal(plain.source, undirected.source)
+    assert torch.equal(plain.target, undirected.target)
+
+
+def test_edges_in_one_direction_are_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(adjacencies.logger, "warning_once", told.append)
+
+    SparseAdjacency(BOTH_WAYS, NUM_NODES, True, undirected=True)
+    SparseAdjacency(ONE_WAY[:, 2:], NUM_NODES, True, undirected=False)
+    assert told == []
+    SparseAdjacency(ONE_WAY[:, 2:], NUM_NODES, True, undirected=True)
+    assert "4 of 5 edges are listed in one direction only and are read in both" in told[0]
+
+
+def test_equal_edges_share_a_graph():
     edges = tiny_graph()["edge_index"]
-    prepared = weakref.ref(prepare_adjacency(edges, NUM_NODES, True))
 
-    del edges
-    gc.collect()
-
-    assert prepared() is None
+    assert prepare_adjacency(edges, NUM_NODES, True) is prepare_adjacency(edges.clone(), NUM_NODES, True)
 
 
 def test_graph_of_an_evaluation_can_be_trained_on():

@@ -97,6 +97,17 @@ def test_single_values_may_stand_without_a_list():
     assert extractor({**GRAPH, "sensitive": [3, 5, 5, 3]})["sensitive"].tolist() == [1, 0, 0, 1]
 
 
+@pytest.mark.parametrize("dtype", ["column", "attribute"])
+def test_threshold_of_a_continuous_attribute(dtype, tmp_path):
+    column = {"sensitive_column": "debt"} if dtype == "column" else {}
+    ReliantFeatureExtractor(sensitive_threshold=2.0, **column).save_pretrained(tmp_path)
+    extractor = ReliantFeatureExtractor.from_pretrained(tmp_path)
+
+    inputs = extractor({**GRAPH, "sensitive": [1.5, 2.0, 3.7, 0.1]})
+
+    assert inputs["sensitive"].tolist() == [0, 1, 1, 0]
+
+
 def test_rows_are_scaled_to_a_sum_of_one_and_zeros_stay():
     features = ReliantFeatureExtractor(normalize_features="row_l1")(GRAPH)["node_features"]
 
@@ -133,9 +144,10 @@ def test_auto_class_finds_the_extractor(tmp_path):
         ({"feature_means": [1.0]}, "`feature_means` and `feature_scales` must be given together"),
         ({"feature_means": [1.0], "feature_scales": [1.0, 2.0]}, "`feature_scales` must have 1 entries.*; got 2"),
         ({"feature_means": [1.0], "feature_scales": [0.0]}, "`feature_scales` must be above 0"),
+        ({"sensitive_values": [0, 1], "sensitive_threshold": 2.0}, "`sensitive_threshold` must be a finite number"),
         ({"sensitive_values": [0, 1, 2]}, "`sensitive_values` must have two entries; got 3"),
     ],
-    ids=["normalization", "half-statistics", "lengths", "zero-scale", "three-groups"],
+    ids=["normalization", "half-statistics", "lengths", "zero-scale", "two-ways", "three-groups"],
 )
 def test_refuses_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):

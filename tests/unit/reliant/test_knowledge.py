@@ -175,3 +175,23 @@ def test_refuses_models_that_answer_otherwise():
         TeacherKnowledge.from_model(PairTeacher({}), **tiny_graph())
     with pytest.raises(ValueError, match="`embedding_module` must be a part of `teacher`"):
         TeacherKnowledge.from_model(PairTeacher({}), **tiny_graph(), embedding_module=nn.Identity())
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (torch.randn(4, 1), r"a column for each class, two at least; got \(4, 1\)"),
+        (torch.randn(4, 3).softmax(-1), r"got numbers that sum to 1 for each node\. Say `teacher_output='probs'`"),
+    ],
+    ids=["one column", "probabilities"],
+)
+def test_refuses_what_is_no_logits(logits, message):
+    with pytest.raises(ValueError, match=message):
+        TeacherKnowledge(logits)
+
+
+def test_names_the_arrays_of_a_file_without_logits(tmp_path):
+    np.savez(tmp_path / "teacher.npz", scores=np.ones((3, 2)))
+
+    with pytest.raises(ValueError, match=r"`teacher.npz` must hold an array `logits`; got \['scores'\]"):
+        TeacherKnowledge.from_file(tmp_path / "teacher.npz")

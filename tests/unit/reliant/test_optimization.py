@@ -13,6 +13,7 @@ from decahub.models.reliant.optimization import (
     RECIPES,
     build_companions,
     build_updates,
+    discriminator_step,
     student_step,
     teacher_step,
 )
@@ -345,3 +346,16 @@ def test_epoch_on_millions_of_edges_takes_less_than_three_cpu_seconds():
         seconds.append(time.process_time() - start)
 
     assert min(seconds) < MAX_EPOCH_SECONDS
+
+
+def test_knowledge_in_float64_is_cast_to_the_student():
+    config = tiny_config()
+    batch = tiny_batch(config)
+    model, companions = ReliantForNodeClassification(config), build_companions(config, 24)
+    knowledge = {name: batch[name].double() for name in ("teacher_logits", "teacher_embedding")}
+
+    for step in (discriminator_step, student_step):
+        torch.manual_seed(0)
+        expected = step(model, batch, config=config, **companions)["loss"]
+        torch.manual_seed(0)
+        assert torch.equal(step(model, batch | knowledge, config=config, **companions)["loss"], expected)

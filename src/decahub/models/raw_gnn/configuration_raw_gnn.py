@@ -6,7 +6,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import check_minimum, check_rates
+from ..shared.checks import check_minimum, check_rates, refuse_unknown_fields
+from ..shared.losses import check_class_weight
 from ..shared.variants import build_variant
 
 
@@ -48,6 +49,8 @@ class RawGnnConfig(PreTrainedConfig):
         walk_seed (`int`, defaults to 0): seed of fixed walks.
         feature_dropout_prob (`float`, defaults to 0.0): dropout of node features in training. The authors use none.
         hidden_dropout_prob (`float`, defaults to 0.0): dropout before the classifier. The authors use none.
+        class_weight (`str` or `list[float]`, *optional*): weight of each class in the loss; `"balanced"` weighs a
+            class by the inverse of its number of training nodes, in mini-batches of its number in the batch.
         initializer_range (`float`, *optional*): bound of the uniform start of recurrent weights; by default
             1/sqrt(hidden_size), as in the authors' code.
 
@@ -83,9 +86,13 @@ class RawGnnConfig(PreTrainedConfig):
     feature_dropout_prob: float | int = 0.0
     hidden_dropout_prob: float | int = 0.0
 
+    # Loss
+    class_weight: str | list[float | int] | None = None
+
     def __post_init__(self, **kwargs: Any) -> None:
         if self.strategies is None:
             self.strategies = copy.deepcopy(STRATEGIES)
+        refuse_unknown_fields(self, kwargs)
         super().__post_init__(**kwargs)
 
     @property
@@ -151,6 +158,10 @@ class RawGnnConfig(PreTrainedConfig):
         names = [strategy["name"] for strategy in self.strategies]
         if len(set(names)) < len(names):
             raise ValueError(f"`strategies` must have different names; got {', '.join(map(str, names))}.")
+
+    def validate_class_weight(self):
+        """Weights are positive, one for each class."""
+        check_class_weight(self)
 
     def validate_probabilities(self):
         """Dropout is in [0, 1)."""

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from ..shared.graph_inputs import merge_graphs, read_graph
+from ..shared.checks import refuse_unknown_options
+from ..shared.graph_inputs import build_csr, build_inputs, read_graph, read_graphs, to_dense
 from .walks.sampling import WalkGraph, sample_walks, transition_probabilities
 
 
@@ -20,7 +21,8 @@ class RawGnnFeatureExtractor(FeatureExtractionMixin):
         normalize_features (`bool`, defaults to `False`): divide each row by the sum of its absolute values; rows of
             zeros stay. The authors use raw features.
         sparse_features (`bool`, defaults to `False`): give `node_features` as a sparse CSR tensor (only with
-            `return_tensors="pt"`). Faster where most values are zero, as in bags of words.
+            `return_tensors="pt"`). Faster where most values are zero, as in bags of words. A graph that comes with a
+            sparse matrix keeps it in any case.
     """
 
     model_input_names = ["node_features", "edge_index"]
@@ -32,47 +34,62 @@ class RawGnnFeatureExtractor(FeatureExtractionMixin):
         sparse_features: bool = False,
         **kwargs: Any,
     ):
+        refuse_unknown_options(self, kwargs)
         super().__init__(**kwargs)
         self.num_features = num_features
         self.normalize_features = normalize_features
         self.sparse_features = sparse_features
 
-    def __call__(self, graph: Any, return_tensors: str | None = None) -> BatchFeature:
+    def __call__(
+        self,
+        graph: Any,
+        return_tensors: str | None = None,
+        *,
+        split: int | str | None = None,
+        needs_labels: bool = True,
+    ) -> BatchFeature:
         """Tensors of one graph, or of the disjoint union of a list of graphs.
 
         Args:
             graph: a mapping of arrays (`node_features`, `edge_index`, optionally `labels`, `train_mask`,
-                `sensitive`), a pair `(node_features, edge_index)`, a row of `load_dataset`, a torch-geometric `Data`,
-                a networkx graph, or a list of these.
-            return_tensors (`str`, *optional*): "pt" or "np"; unset: numpy arrays.
+                `validation_mask`, `test_mask`, `sensitive`, `node_names`), a pair `(node_features, edge_index)`, a row
+                of `load_dataset`, a torch-geometric `Data`, a networkx graph, or a list of these.
+            return_tensors (`str`, *optional*): "pt" or "np"; unset: numpy arrays, which are dense.
+            split (`int` or `str`, *optional*): number or name of the split, where the masks have several.
+            needs_labels (`bool`): whether to read labels, masks and groups; a prediction needs none of them.
 
         Returns:
             `BatchFeature` with `node_features` of shape `(num_nodes, num_features)`, `edge_index` of shape
-            `(2, num_edges)`, and where given `labels`, `train_mask` and `sensitive`; for a list also
+            `(2, num_edges)`, and where given `labels`, masks, `sensitive` and `node_names`; for a list also
             `num_nodes_per_graph`, by which its answers can be taken apart.
 
         Raises:
             TypeError: If `graph` is none of these.
-            ValueError: If an array is missing, has another shape, or holds NaN, infinity or an id out of range.
+            ValueError: If an array is missing or unknown, has another shape, or holds NaN, infinity or an id out of
+                range; if edges have weights; if there are several splits and none is chosen.
         """
         if self.sparse_features and return_tensors != "pt":
             raise ValueError(f"`return_tensors` must be 'pt' for sparse features; got {return_tensors!r}.")
-        graphs = [read_graph(item, self.num_features) for item in (graph if isinstance(graph, list) else [graph])]
-        merged = merge_graphs(graphs)
-        features = merged.node_features
-        if self.normalize_features:
-            total = np.abs(features).sum(axis=1, keepdims=True)
-            features = features / np.where(total > 0, total, 1)
-        data = {"node_features": features, "edge_index": merged.edge_index}
-        for name in ("labels", "train_mask", "sensitive"):
-            if getattr(merged, name) is not None:
-                data[name] = getattr(merged, name)
-        if isinstance(graph, list):
-            data["num_nodes_per_graph"] = np.array([item.num_nodes for item in graphs])
-        inputs = BatchFeature(data, tensor_type=return_tensors)
-        if self.sparse_features:
+        read, sizes = read_graphs(graph, self.num_features, split=split, needs_labels=needs_labels)
+        if read.sensitive is not None and read.sensitive.dtype.kind == "f":
+            raise ValueError("`sensitive` must hold integers, the group of each node; got fractions.")
+        features = self._normalize(read.node_features)
+        features = features if return_tensors == "pt" else to_dense(features)
+        inputs = build_inputs(read, features, sizes if isinstance(graph, list) else None, return_tensors)
+        if self.sparse_features and inputs["node_features"].layout == torch.strided:
             inputs["node_features"] = inputs["node_features"].to_sparse_csr()
         return inputs
+
+    def _normalize(self, features: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+        if not self.normalize_features:
+            return features
+        if isinstance(features, np.ndarray):
+            total = np.abs(features).sum(axis=1, keepdims=True)
+            return features / np.where(total > 0, total, 1)
+        rows, values = features.crow_indices(), features.values()
+        owner = torch.arange(features.shape[0]).repeat_interleave(rows.diff())
+        total = values.new_zeros(features.shape[0]).index_add(0, owner, values.abs())
+        return build_csr(rows, features.col_indices(), values / total.where(total > 0, 1)[owner], features.shape)
 
     def sample_walks(self, graph: Any, start_nodes: Any, **walk: Any) -> torch.Tensor:
         """Random walks on a graph as the model would prepare it: both directions, one self-loop for each node.
@@ -106,7 +123,7 @@ class RawGnnFeatureExtractor(FeatureExtractionMixin):
         return transition_probabilities(self._build_walk_graph(graph), previous, current, p, q, law)
 
     def _build_walk_graph(self, graph: Any) -> WalkGraph:
-        read = read_graph(graph, self.num_features)
+        read = read_graph(graph, self.num_features, needs_labels=False)
         return WalkGraph.from_edge_index(torch.from_numpy(read.edge_index), read.num_nodes)
 
 

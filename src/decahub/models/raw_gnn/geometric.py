@@ -45,7 +45,9 @@ class RawGnn(nn.Module):
         self.model = RawGnnForNodeClassification(RawGnnConfig(**{**fields, **config}))
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew."""
+        """Draw all parameters anew, those of loaded weights too."""
+        for parameter in self.model.parameters():
+            parameter._is_hf_initialized = False  # transformers leaves loaded parameters alone
         for module in self.model.modules():
             self.model._init_weights(module)
 

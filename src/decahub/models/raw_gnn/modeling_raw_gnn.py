@@ -21,7 +21,8 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
-from ..shared.checks import can_look_at
+from ..shared.checks import can_look_at, refuse_unknown_inputs
+from ..shared.graph_inputs import EXTRACTED_ONLY
 from ..shared.ignore_index import IGNORED_CLASS
 from ..shared.losses import compute_node_loss
 from .configuration_raw_gnn import RawGnnConfig
@@ -142,8 +143,9 @@ class RawGnnModel(RawGnnPreTrainedModel):
             edge_index (`torch.LongTensor` of shape `(2, num_edges)`): edges as they are; they are made undirected and
                 get self-loops as the configuration says.
             num_nodes (`int`): nodes of the graph.
-            target_nodes (`torch.LongTensor` of shape `(num_targets,)`, *optional*): draw for these only, as many walks
-                for each as a node has paths on average otherwise; a target's walks do not depend on the others.
+            target_nodes (`torch.LongTensor` of shape `(num_targets,)`, *optional*): draw for these only. In evaluation
+                these are the paths that end in them when all are drawn; in training as many walks from each as a node
+                has paths on average otherwise, which costs less. They do not depend on the other targets.
             seed (`int`, *optional*): of the walks; by default as the configuration says.
 
         Returns:
@@ -154,6 +156,7 @@ class RawGnnModel(RawGnnPreTrainedModel):
         graph = prepare_walk_graph(
             edge_index, num_nodes, undirected=config.undirected, add_self_loops=config.add_self_loops
         )
+        is_sampled = self.training and target_nodes is not None
         return [
             sample_paths(
                 graph,
@@ -166,7 +169,7 @@ class RawGnnModel(RawGnnPreTrainedModel):
                 long_walk_length=config.long_walk_length,
                 walk_length=config.walk_length,
                 target_nodes=target_nodes,
-                num_walks=config.long_walks_per_node * config.num_windows,
+                num_walks=config.long_walks_per_node * config.num_windows if is_sampled else None,
             ).to(self.device)
             for index, strategy in enumerate(config.strategies)
         ]
@@ -192,7 +195,8 @@ class RawGnnModel(RawGnnPreTrainedModel):
                 strategy; the last node of a path is its target. By default they are drawn.
             target_nodes (`torch.LongTensor` of shape `(num_targets,)`, *optional*): nodes to embed, each once; by
                 default all. Only the features of nodes on paths are looked at; given paths of other nodes do not
-                count.
+                count. In evaluation the answer for a node is that of a pass over all nodes; in training only walks
+                that start in a target are drawn for it.
             walk_seed (`int`, *optional*): seed of the walks; by default as the configuration says.
             **kwargs: `output_hidden_states` and `return_dict`, as in all models of transformers.
 
@@ -200,6 +204,7 @@ class RawGnnModel(RawGnnPreTrainedModel):
             TypeError: If ids are no integers.
             ValueError: If a shape does not fit, features are not finite, or an id is out of range or given twice.
         """
+        refuse_unknown_inputs(self, kwargs, EXTRACTED_ONLY)
         self._check_inputs(node_features, edge_index, paths, target_nodes)
         num_nodes = node_features.shape[0]
         if paths is None:
@@ -354,6 +359,7 @@ class RawGnnForNodeClassification(RawGnnPreTrainedModel):
             walk_seed (`int`, *optional*): as there.
             **kwargs: `output_hidden_states` and `return_dict`, as in all models of transformers.
         """
+        refuse_unknown_inputs(self, kwargs, EXTRACTED_ONLY)
         self._check_labels(labels, train_mask, node_features if target_nodes is None else target_nodes)
         kwargs["return_dict"] = True
         seeds = self._choose_walk_seeds(paths, walk_seed)
@@ -365,7 +371,9 @@ class RawGnnForNodeClassification(RawGnnPreTrainedModel):
             hidden = functional.leaky_relu(outputs.node_embeddings, self.config.leaky_relu_slope)
             logits = logits + self.classifier(self.dropout(hidden))
         logits = logits / len(seeds) if len(seeds) > 1 else logits
-        loss = None if labels is None else compute_node_loss(logits, labels, train_mask)
+        loss = None
+        if labels is not None:
+            loss = compute_node_loss(logits, labels, train_mask, self.config.class_weight)
         return RawGnnNodeClassifierOutput(loss=loss, logits=logits, **outputs)
 
     @torch.no_grad()
@@ -380,9 +388,8 @@ class RawGnnForNodeClassification(RawGnnPreTrainedModel):
     ) -> torch.Tensor:
         """Logits of nodes of a large graph, computed in mini-batches of nodes.
 
-        Walks start from the nodes of a batch only, so memory does not grow with the graph, and the answer for a node
-        depends neither on the batch it is in nor on the order. It is not that of `forward` on all nodes, which also
-        reads walks that pass through a node.
+        The answer for a node is that of `forward` on all nodes in evaluation, whatever the batch and the order. Only
+        walks that pass through a node of a batch are read, so that memory and time follow the batches.
 
         Args:
             node_features (`torch.Tensor` of shape `(num_nodes, num_features)`): dense, or sparse in CSR layout.

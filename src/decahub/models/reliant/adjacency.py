@@ -4,12 +4,18 @@ Messages go from `edge_index[0]` to `edge_index[1]`. Products keep one number fo
 channel, forward and backward, so that graphs of millions of edges fit.
 """
 
-import threading
 import warnings
 from typing import Any
 
 import torch
-from torch.utils.weak import WeakIdKeyDictionary
+from transformers.utils import logging
+
+from ..shared.prepared_graphs import PreparedGraphs
+
+
+logger = logging.get_logger(__name__)
+
+FEW_REVERSED = 0.5  # share of edges
 
 
 class Adjacency:
@@ -87,14 +93,23 @@ class SparseAdjacency(Adjacency):
         edge_index (`torch.LongTensor` of shape `(2, num_edges)`): senders and receivers.
         num_nodes (`int`): of the graph.
         add_self_loops (`bool`): whether nodes without a self-loop get one.
+        undirected (`bool`): whether edges whose reverse is not listed get it.
 
     Raises:
         ValueError: If a node id is out of range.
     """
 
-    def __init__(self, edge_index: torch.Tensor, num_nodes: int, add_self_loops: bool):
+    def __init__(self, edge_index: torch.Tensor, num_nodes: int, add_self_loops: bool, undirected: bool = False):
         check_node_ids(edge_index, num_nodes)
         source, target = edge_index
+        if undirected:
+            lone = ~find_reversed(source, target, num_nodes)
+            if lone.float().mean() > 1 - FEW_REVERSED:
+                logger.warning_once(
+                    f"{int(lone.sum())} of {len(lone)} edges are listed in one direction only and are read in both. "
+                    "Set `undirected=False` in the configuration if messages must follow the direction."
+                )
+            source, target = torch.cat([source, target[lone]]), torch.cat([target, source[lone]])
         if add_self_loops:
             is_loop = source == target
             has_loop = torch.zeros(num_nodes, dtype=torch.bool, device=source.device)
@@ -169,17 +184,23 @@ class EdgeListAdjacency(Adjacency):
     """Plain gather and scatter, for graphs that are being traced by `torch.compile` or `torch.export`.
 
     Its shapes depend on the numbers of nodes and edges alone: each node gets a loop in any case, and those that had
-    one already are weighted with 0. Takes the same arguments as [`SparseAdjacency`].
+    one already are weighted with 0; likewise for the reverse of each edge. Takes the same arguments as
+    [`SparseAdjacency`].
     """
 
-    def __init__(self, edge_index: torch.Tensor, num_nodes: int, add_self_loops: bool):
+    def __init__(self, edge_index: torch.Tensor, num_nodes: int, add_self_loops: bool, undirected: bool = False):
         source, target = edge_index[0], edge_index[1]
         self.num_nodes, self.mask = num_nodes, None
+        if undirected:
+            has_reverse = find_reversed(source, target, num_nodes).to(torch.float32)
+            self.mask = torch.cat([torch.ones_like(has_reverse), 1 - has_reverse])
+            source, target = torch.cat([source, target]), torch.cat([target, source])
         if add_self_loops:
             is_loop = (source == target).to(torch.float32)
+            before = torch.ones_like(is_loop) if self.mask is None else self.mask
             num_loops = torch.zeros(num_nodes, device=source.device).index_add(0, target, is_loop)
             nodes = torch.arange(num_nodes, device=source.device)
-            self.mask = torch.cat([torch.ones_like(is_loop), (num_loops == 0).to(torch.float32)])
+            self.mask = torch.cat([before, (num_loops == 0).to(torch.float32)])
             source, target = torch.cat([source, nodes]), torch.cat([target, nodes])
         self.source, self.target = source, target
 
@@ -300,6 +321,16 @@ def to_full_precision(hidden_states: torch.Tensor) -> torch.Tensor:
     return hidden_states if hidden_states.dtype == torch.float64 else hidden_states.float()
 
 
+def find_reversed(source: torch.Tensor, target: torch.Tensor, num_nodes: int) -> torch.Tensor:
+    """Whether the reverse of each edge is listed as well, `(num_edges,)`; always true of self-loops."""
+    if source.shape[0] == 0:
+        return torch.zeros_like(source, dtype=torch.bool)
+    keys = (source * num_nodes + target).sort().values
+    wanted = target * num_nodes + source
+    places = torch.searchsorted(keys, wanted).clamp(max=keys.shape[0] - 1)
+    return keys.index_select(0, places) == wanted
+
+
 def check_node_ids(edge_index: torch.Tensor, num_nodes: int) -> None:
     """Raises a `ValueError` if an edge names a node that the graph does not have."""
     wrong = ((edge_index < 0) | (edge_index >= num_nodes)).any(0).nonzero()[:, 0]
@@ -311,38 +342,29 @@ def check_node_ids(edge_index: torch.Tensor, num_nodes: int) -> None:
         )
 
 
-_PREPARED: WeakIdKeyDictionary = WeakIdKeyDictionary()
-_LOCK = threading.Lock()
+_PREPARED: PreparedGraphs[SparseAdjacency] = PreparedGraphs()
 
 
-def prepare_adjacency(edge_index: torch.Tensor, num_nodes: int, add_self_loops: bool) -> Adjacency:
-    """The adjacency of an edge list, made once for each tensor and kept as long as the tensor lives.
+def prepare_adjacency(
+    edge_index: torch.Tensor, num_nodes: int, add_self_loops: bool, undirected: bool = False
+) -> Adjacency:
+    """The adjacency of an edge list, remembered for the edges that were used last.
 
-    Writing into the tensor makes it anew. A graph that is being traced gets an [`EdgeListAdjacency`].
+    A graph that is being traced gets an [`EdgeListAdjacency`].
 
     Args:
         edge_index (`torch.LongTensor` of shape `(2, num_edges)`): senders and receivers.
         num_nodes (`int`): of the graph.
         add_self_loops (`bool`): whether nodes without a self-loop get one.
+        undirected (`bool`): whether edges whose reverse is not listed get it.
 
     Raises:
         ValueError: If a node id is out of range.
     """
+    options = (num_nodes, add_self_loops, undirected)
     if torch.compiler.is_compiling():
-        return EdgeListAdjacency(edge_index, num_nodes, add_self_loops)
-    if edge_index.is_inference():  # counts no versions, so that a change could not be noticed
-        return SparseAdjacency(edge_index, num_nodes, add_self_loops)
-    version = edge_index._version
-    key = (version, num_nodes, add_self_loops)
-    with _LOCK:
-        prepared = _PREPARED.get(edge_index, {})
-        if key not in prepared:
-            # Not under the inference mode, or training could not use what an evaluation prepared.
-            with torch.inference_mode(False), torch.no_grad():
-                made = SparseAdjacency(edge_index, num_nodes, add_self_loops)
-            prepared = {known: value for known, value in prepared.items() if known[0] == version} | {key: made}
-            _PREPARED[edge_index] = prepared
-        return prepared[key]
+        return EdgeListAdjacency(edge_index, *options)
+    return _PREPARED.get(edge_index, options, lambda edges: SparseAdjacency(edges, *options))
 
 
 __all__ = ["Adjacency", "EdgeListAdjacency", "SparseAdjacency", "prepare_adjacency", "to_full_precision"]

@@ -5,7 +5,8 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import check_minimum, check_rates
+from ..shared.checks import check_minimum, check_rates, refuse_unknown_fields
+from ..shared.losses import check_class_weight
 from ..shared.variants import build_variant
 
 
@@ -95,6 +96,8 @@ class ReliantConfig(PreTrainedConfig):
             and every layer of `"gcnii"`.
         identity_decay (`float`, defaults to 0.5): Layer `l` of `"gcnii"` weighs its matrix `log(1 + decay / l)`.
         use_bias (`bool`, defaults to `True`): Whether layers have a bias.
+        undirected (`bool`, defaults to `True`): Whether messages go along each edge in both directions, also
+            where only one is listed.
         add_self_loops (`bool`, defaults to `True`): Whether nodes without a self-loop get one. The authors' graphs
             have exactly one for each node.
         num_nodes (`int`, *optional*): Nodes of the training graph, for `"plp"`, which then learns how much each node
@@ -114,6 +117,8 @@ class ReliantConfig(PreTrainedConfig):
         proxy_dim (`int`, defaults to 2): Number of proxy columns.
         proxy_position (`str`, defaults to `"append"`): `"append"` adds the columns; `"replace_last_two"` drops two
             features, the last, in exchange, as in the authors' label propagation.
+        class_weight (`str` or `list[float]`, *optional*): Weight of each class in the loss; `"balanced"` weighs a
+            class by the inverse of its number of training nodes, in mini-batches of its number in the batch.
         fairness_metric (`str`, defaults to `"sp"`): `"sp"` statistical parity or `"eo"` equal opportunity.
         fairness_weight (`float`, defaults to 10): Weight of the penalty; with 0 it is not computed.
         surrogate (`str`, defaults to `"legendre9"`): Smooth stand-in for "probability above one half": the authors'
@@ -162,6 +167,7 @@ class ReliantConfig(PreTrainedConfig):
     teleport_prob: float | int = 0.1
     identity_decay: float | int = 0.5
     use_bias: bool = True
+    undirected: bool = True
     add_self_loops: bool = True
     num_nodes: int | None = None
     label_score_type: Literal["features", "nodes"] = "features"
@@ -180,6 +186,7 @@ class ReliantConfig(PreTrainedConfig):
     proxy_position: Literal["append", "replace_last_two"] = "append"
 
     # Losses
+    class_weight: str | list[float | int] | None = None
     fairness_metric: Literal["sp", "eo"] = "sp"
     fairness_weight: float | int = 10.0
     surrogate: Literal["legendre9", "legendre9_normalized", "identity"] = "legendre9"
@@ -191,6 +198,10 @@ class ReliantConfig(PreTrainedConfig):
     kd_loss: Literal["euclidean", "bce", "kl"] = "euclidean"
     l1_target: Literal["log_probs", "logits", "both_log_probs"] = "log_probs"
     num_edge_samples: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        refuse_unknown_fields(self, kwargs)
+        super().__post_init__(**kwargs)
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "ReliantConfig":
@@ -219,6 +230,7 @@ class ReliantConfig(PreTrainedConfig):
         self._check_framework()
         self._check_proxy()
         self._check_penalty()
+        check_class_weight(self)
 
     def _check_sizes(self):
         check_minimum(

@@ -80,7 +80,8 @@ class ReliantDiscriminators(nn.Module):
         super().__init__()
         student_size = config.hidden_size if config.num_hidden_layers > 0 else config.input_size
         embedding_size = teacher_embedding_size or student_size
-        self.num_edge_samples, self.add_self_loops = config.num_edge_samples, config.add_self_loops
+        self.num_edge_samples = config.num_edge_samples
+        self.add_self_loops, self.undirected = config.add_self_loops, config.undirected
         self.logits_discriminator = ReliantLogitsDiscriminator(config.num_labels)
         self.edge_discriminator = ReliantEdgeDiscriminator(embedding_size)
         self.summary_discriminator = ReliantSummaryDiscriminator(embedding_size)
@@ -126,7 +127,7 @@ class ReliantDiscriminators(nn.Module):
             )
         if self.projection is not None:
             node_embeddings = self.projection(node_embeddings)
-        adjacency = prepare_adjacency(edge_index, logits.shape[0], self.add_self_loops)
+        adjacency = prepare_adjacency(edge_index, logits.shape[0], self.add_self_loops, self.undirected)
         losses = self._judge_logits(player, logits, teacher_logits, labels, train_mask)
         losses["edge_loss"] = self._judge_edges(player, node_embeddings, teacher_embedding, adjacency)
         losses |= self._judge_summaries(player, node_embeddings, teacher_embedding)

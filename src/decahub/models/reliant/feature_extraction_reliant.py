@@ -1,12 +1,14 @@
 """Graphs to tensors for RELIANT: features, edges, and the sensitive attribute by the name of its column."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from transformers import BatchFeature, FeatureExtractionMixin
 
-from ..shared.graph_inputs import Graph, merge_graphs, read_graph
+from ..shared.checks import refuse_unknown_options
+from ..shared.graph_inputs import Graph, build_inputs, merge_graphs, read_graph, to_dense
 
 
 NORMALIZATIONS = ("none", "row_l1", "standardize")
@@ -29,6 +31,8 @@ class ReliantFeatureExtractor(FeatureExtractionMixin):
             name where `feature_names` are known. It stays a feature as well. Unset: `sensitive` of the graph.
         sensitive_values (`list`, *optional*): two values, or two lists of values, of the attribute: those of group 0
             and those of group 1. Unset: the attribute must be 0 or 1.
+        sensitive_threshold (`float`, *optional*): for a continuous attribute: values below it are group 0, the others
+            group 1. It takes the place of `sensitive_values`.
         feature_names (`list[str]`, *optional*): names of the columns, for graphs that do not carry them.
 
     Raises:
@@ -54,9 +58,11 @@ class ReliantFeatureExtractor(FeatureExtractionMixin):
         feature_scales: Sequence[float] | None = None,
         sensitive_column: str | int | None = None,
         sensitive_values: Sequence[Any] | None = None,
+        sensitive_threshold: float | None = None,
         feature_names: Sequence[str] | None = None,
         **kwargs: Any,
     ):
+        refuse_unknown_options(self, kwargs)
         super().__init__(**kwargs)
         if normalize_features not in NORMALIZATIONS:
             raise ValueError(
@@ -73,12 +79,18 @@ class ReliantFeatureExtractor(FeatureExtractionMixin):
             raise ValueError("`feature_scales` must be above 0; use 1 for a constant column.")
         if sensitive_values is not None and len(sensitive_values) != NUM_GROUPS:
             raise ValueError(f"`sensitive_values` must have two entries; got {len(sensitive_values)}.")
+        if sensitive_threshold is not None and (sensitive_values is not None or not np.isfinite(sensitive_threshold)):
+            raise ValueError(
+                "`sensitive_threshold` must be a finite number, and no `sensitive_values` be given; got "
+                f"{sensitive_threshold!r} and {sensitive_values!r}."
+            )
         self.num_features = num_features
         self.normalize_features = normalize_features
         self.feature_means = None if feature_means is None else [float(mean) for mean in feature_means]
         self.feature_scales = None if feature_scales is None else [float(scale) for scale in feature_scales]
         self.sensitive_column = sensitive_column
         self.sensitive_values = None if sensitive_values is None else [_to_list(part) for part in sensitive_values]
+        self.sensitive_threshold = None if sensitive_threshold is None else float(sensitive_threshold)
         self.feature_names = None if feature_names is None else [str(name) for name in feature_names]
 
     def fit(self, graph: Any, nodes: Any | None = None) -> "ReliantFeatureExtractor":
@@ -92,7 +104,7 @@ class ReliantFeatureExtractor(FeatureExtractionMixin):
         Raises:
             ValueError: If the mask chooses no node or does not fit.
         """
-        features = self._read(graph)[0].node_features.astype(np.float64)
+        features = to_dense(self._read(graph, needs_labels=False)[0].node_features).astype(np.float64)
         if nodes is not None:
             mask = np.asarray(nodes)
             if mask.shape != features.shape[:1] or mask.dtype != bool or not mask.any():
@@ -103,48 +115,54 @@ class ReliantFeatureExtractor(FeatureExtractionMixin):
         self.feature_scales = np.where(scales > 0, scales, 1.0).tolist()
         return self
 
-    def __call__(self, graph: Any, return_tensors: str | None = None) -> BatchFeature:
+    def __call__(
+        self,
+        graph: Any,
+        return_tensors: str | None = None,
+        *,
+        split: int | str | None = None,
+        needs_labels: bool = True,
+    ) -> BatchFeature:
         """Tensors of one graph, or of the disjoint union of a list of graphs.
 
         Args:
-            graph: a mapping of arrays (`node_features`, `edge_index`, optionally `labels`, `train_mask`, `sensitive`,
-                `feature_names`), a pair `(node_features, edge_index)`, a row of `load_dataset`, a torch-geometric
-                `Data`, a networkx graph, or a list of these.
+            graph: a mapping of arrays (`node_features`, `edge_index`, optionally `labels`, `train_mask`,
+                `validation_mask`, `test_mask`, `sensitive`, `feature_names`, `node_names`), a pair
+                `(node_features, edge_index)`, a row of `load_dataset`, a torch-geometric `Data`, a networkx graph, or
+                a list of these. Sparse features become dense.
             return_tensors (`str`, *optional*): "pt" or "np"; unset: numpy arrays.
+            split (`int` or `str`, *optional*): number or name of the split, where the masks have several.
+            needs_labels (`bool`): whether to read labels, masks and groups; a prediction needs none of them.
 
         Returns:
             `BatchFeature` with `node_features` of shape `(num_nodes, num_features)`, `edge_index` of shape
-            `(2, num_edges)`, and where given `labels`, `train_mask` and `sensitive` (0 or 1 for each node); for a list
-            also `num_nodes_per_graph`, by which its answers can be taken apart.
+            `(2, num_edges)`, and where given `labels`, masks, `sensitive` (0 or 1 for each node) and `node_names`; for
+            a list also `num_nodes_per_graph`, by which its answers can be taken apart.
 
         Raises:
             TypeError: If `graph` is none of these.
-            ValueError: If an array is missing, has another shape, or holds NaN, infinity or an id out of range; if
-                there is no such `sensitive_column`, or a value of it belongs to neither group.
+            ValueError: If an array is missing or unknown, has another shape, or holds NaN, infinity or an id out of
+                range; if edges have weights; if there are several splits and none is chosen; if there is no such
+                `sensitive_column`, or a value of it belongs to neither group.
         """
-        merged, sensitive, sizes = self._read(graph)
-        data = {"node_features": self._normalize(merged.node_features), "edge_index": merged.edge_index}
-        for name in ("labels", "train_mask"):
-            if getattr(merged, name) is not None:
-                data[name] = getattr(merged, name)
-        if sensitive is not None:
-            data["sensitive"] = self._map_groups(sensitive)
-        if isinstance(graph, list):
-            data["num_nodes_per_graph"] = np.array(sizes)
-        return BatchFeature(data, tensor_type=return_tensors)
+        read, sizes = self._read(graph, split=split, needs_labels=needs_labels)
+        if read.sensitive is not None:
+            read = dataclasses.replace(read, sensitive=self._map_groups(read.sensitive))
+        features = self._normalize(to_dense(read.node_features))
+        return build_inputs(read, features, sizes if isinstance(graph, list) else None, return_tensors)
 
-    def _read(self, graph: Any) -> tuple[Graph, np.ndarray | None, list[int]]:
-        """The graph, or the union of several, values of the sensitive attribute, and the sizes of the parts."""
+    def _read(self, graph: Any, **options: Any) -> tuple[Graph, list[int]]:
+        """The graph, or the union of several, with values of the sensitive attribute, and the sizes of the parts."""
         items = graph if isinstance(graph, list) else [graph]
-        graphs = [read_graph(item, self.num_features) for item in items]
+        graphs = [read_graph(item, self.num_features, **options) for item in items]
         merged, sizes = merge_graphs(graphs), [part.num_nodes for part in graphs]
-        if self.sensitive_column is None:
-            return merged, merged.sensitive, sizes
+        if self.sensitive_column is None or not options.get("needs_labels", True):
+            return merged, sizes
         columns = [
-            read.node_features[:, self._find_column(item, read.node_features.shape[1])]
+            to_dense(read.node_features)[:, self._find_column(item, read.node_features.shape[1])]
             for item, read in zip(items, graphs, strict=True)
         ]
-        return merged, np.concatenate(columns), sizes
+        return dataclasses.replace(merged, sensitive=np.concatenate(columns)), sizes
 
     def _find_column(self, graph: Any, num_features: int) -> int:
         column = self.sensitive_column
@@ -164,6 +182,8 @@ class ReliantFeatureExtractor(FeatureExtractionMixin):
         return names.index(column)
 
     def _map_groups(self, sensitive: np.ndarray) -> np.ndarray:
+        if self.sensitive_threshold is not None:
+            return (sensitive >= np.asarray(self.sensitive_threshold, dtype=sensitive.dtype)).astype(np.int64)
         wanted = self.sensitive_values or [[0], [1]]
         groups = np.full(sensitive.shape, -1, dtype=np.int64)
         for group, values in enumerate(wanted):
@@ -175,7 +195,7 @@ class ReliantFeatureExtractor(FeatureExtractionMixin):
             raise ValueError(
                 f"`sensitive` must hold the values {wanted[0]} (group 0) and {wanted[1]} (group 1); got "
                 f"{wrong[0].item():g}, and {wrong.size} such values in all. Say which values are which group by "
-                "`sensitive_values`."
+                "`sensitive_values`, or where group 1 begins by `sensitive_threshold`."
             )
         return groups
 

@@ -12,6 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ..shared.modes import evaluation_mode
+from ..shared.npz_files import read_npz
+
 
 TEACHER_OUTPUTS = ("logits", "log_probs", "probs")
 SUM_ATOL = 2e-3  # of probabilities; files of the authors have four decimals
@@ -50,6 +53,8 @@ class TeacherKnowledge:
             value = value.detach()
             if name == "logits" and self.teacher_output != "logits":
                 value = self._to_log_probs(value)
+            if name == "logits":
+                self._check_scores(value)
             if not torch.isfinite(value).all():
                 raise ValueError(f"`{name}` of a teacher must be finite; got NaN or infinity.")
             setattr(self, name, value)
@@ -57,6 +62,20 @@ class TeacherKnowledge:
             raise ValueError(
                 f"`embedding` of a teacher must have {self.logits.shape[0]} rows, as its logits have; got "
                 f"{self.embedding.shape[0]}."
+            )
+
+    def _check_scores(self, value: torch.Tensor) -> None:
+        if value.shape[1] < 2:
+            raise ValueError(
+                f"`logits` of a teacher must have a column for each class, two at least; got {tuple(value.shape)}. "
+                "From one score `s` of class 1, make `torch.stack([torch.zeros_like(s), s], dim=1)`."
+            )
+        if self.teacher_output != "logits" or not len(value):
+            return
+        if (value >= 0).all() and ((value.sum(-1) - 1).abs() <= SUM_ATOL).all():
+            raise ValueError(
+                "`logits` must be scores with `teacher_output='logits'`; got numbers that sum to 1 for each node. Say "
+                "`teacher_output='probs'` for probabilities."
             )
 
     def _to_log_probs(self, value: torch.Tensor) -> torch.Tensor:
@@ -143,12 +162,10 @@ class TeacherKnowledge:
             if all(module is not embedding_module for module in teacher.modules()):
                 raise ValueError("`embedding_module` must be a part of `teacher`.")
             hook = embedding_module.register_forward_hook(lambda module, inputs, output: caught.append(output))
-        modes = {module: module.training for module in teacher.modules()}
         try:
-            outputs = teacher.eval()(node_features, edge_index)
+            with evaluation_mode(teacher):
+                outputs = teacher(node_features, edge_index)
         finally:
-            for module, mode in modes.items():
-                module.training = mode
             if hook is not None:
                 hook.remove()
         logits, embedding = _split_outputs(outputs)
@@ -168,7 +185,7 @@ class TeacherKnowledge:
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"`path` must name a file; '{path}' is none.")
+            raise FileNotFoundError(f"`path` must name a file; '{path}' does not exist.")
         arrays = _read_arrays(path)
         if "logits" not in arrays:
             raise ValueError(f"`{path.name}` must hold an array `logits`; got {sorted(arrays)}.")
@@ -186,13 +203,11 @@ class TeacherKnowledge:
 
 def _read_arrays(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            return {name: torch.from_numpy(file[name]) for name in ("logits", "embedding") if name in file}
+        return {name: torch.from_numpy(array) for name, array in read_npz(path).items() if array.dtype.kind in "fiub"}
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in '.safetensors' or '.npz'; got {path.name!r}.")
     with safe_open(path, framework="pt") as file:
-        names = set(file.keys())
-        return {name: file.get_tensor(name) for name in ("logits", "embedding") if name in names}
+        return {name: file.get_tensor(name) for name in list(file.keys())}
 
 
 def _split_outputs(outputs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

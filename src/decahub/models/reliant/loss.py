@@ -217,7 +217,7 @@ def check_sensitive(sensitive: torch.Tensor | None, num_nodes: int) -> torch.Ten
 
 
 def check_teacher_logits(teacher_logits: torch.Tensor | None, logits: torch.Tensor) -> torch.Tensor:
-    """Scores of the teacher, if they fit those of the student.
+    """Scores of the teacher in the precision of the student's, if they fit these.
 
     Raises:
         ValueError: If they are missing or have another shape.
@@ -228,7 +228,7 @@ def check_teacher_logits(teacher_logits: torch.Tensor | None, logits: torch.Tens
             f"`teacher_logits` must have shape {tuple(logits.shape)}, as the student's have; got {given}. Add what "
             "`TeacherKnowledge.to_batch` returns to the batch."
         )
-    return teacher_logits
+    return teacher_logits.to(logits.dtype)
 
 
 def compute_penalty_of_batch(

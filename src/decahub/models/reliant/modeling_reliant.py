@@ -17,6 +17,8 @@ from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
+from ..shared.checks import refuse_unknown_inputs
+from ..shared.graph_inputs import EXTRACTED_ONLY
 from ..shared.ignore_index import IGNORED_CLASS
 from ..shared.losses import compute_node_loss, select_labels
 from .adjacency import Adjacency, prepare_adjacency
@@ -195,7 +197,7 @@ class ReliantModel(ReliantPreTrainedModel):
         Args:
             node_features (`torch.FloatTensor` of shape `(num_nodes, num_features)`): without proxy columns.
             edge_index (`torch.LongTensor` of shape `(2, num_edges)`): messages go from the first row to the second.
-                Give the same tensor each time: what is prepared for it is kept as long as it lives.
+                With `config.undirected` an edge counts in both directions.
             proxy (`torch.FloatTensor`, *optional*): of shape `(proxy_dim,)`, the same for every node, or
                 `(num_nodes, proxy_dim)`; `proxy_mean` by default.
             kwargs: `output_hidden_states` and `return_dict`.
@@ -207,6 +209,7 @@ class ReliantModel(ReliantPreTrainedModel):
             TypeError: If features are no floats, or node ids no integers.
             ValueError: If shapes do not fit, features are not finite, or a node id is out of range.
         """
+        refuse_unknown_inputs(self, kwargs, EXTRACTED_ONLY)
         check_graph(node_features, edge_index, self.config)
         adjacency = self.prepare_adjacency(edge_index, node_features.shape[0])
         hidden_states, node_embeddings = self.encode(self.add_proxy(node_features, proxy), adjacency)
@@ -219,7 +222,7 @@ class ReliantModel(ReliantPreTrainedModel):
         )
 
     def prepare_adjacency(self, edge_index: torch.Tensor, num_nodes: int) -> Adjacency:
-        return prepare_adjacency(edge_index, num_nodes, self.config.add_self_loops)
+        return prepare_adjacency(edge_index, num_nodes, self.config.add_self_loops, self.config.undirected)
 
     def add_proxy(self, node_features: torch.Tensor, proxy: torch.Tensor | None = None) -> torch.Tensor:
         """Features with their proxy columns, `(num_nodes, input_size)`."""
@@ -323,6 +326,7 @@ class ReliantForNodeClassification(ReliantPreTrainedModel):
             TypeError: If a tensor has the wrong type.
             ValueError: If shapes or values do not fit.
         """
+        refuse_unknown_inputs(self, kwargs, EXTRACTED_ONLY)
         check_graph(node_features, edge_index, self.config)
         check_labels(labels, train_mask, node_features.shape[0], self.num_labels)
         kwargs["return_dict"] = True
@@ -337,7 +341,9 @@ class ReliantForNodeClassification(ReliantPreTrainedModel):
             if known_labels is not None:
                 raise ValueError(f"`known_labels` must be left out with architecture {self.config.architecture!r}.")
             logits = self.classifier(outputs.last_hidden_state, adjacency)
-        loss = None if labels is None else compute_node_loss(logits, labels, train_mask)
+        loss = None
+        if labels is not None:
+            loss = compute_node_loss(logits, labels, train_mask, self.config.class_weight)
         return ReliantNodeClassifierOutput(
             loss=loss, logits=logits, node_embeddings=outputs.node_embeddings, hidden_states=outputs.hidden_states
         )

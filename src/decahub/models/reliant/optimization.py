@@ -120,9 +120,9 @@ def judge_student(outputs: Any, batch: Batch, discriminators: nn.Module | None, 
             "`teacher_embedding` must be in the batch and `discriminators` among the companions with framework 'akd'. "
             "Give `TeacherKnowledge` an embedding, and use `build_companions`."
         )
-    names = ("teacher_logits", "teacher_embedding", "edge_index", "labels", "train_mask")
-    check_teacher_logits(batch.get("teacher_logits"), outputs.logits)
-    graph = {name: batch[name] for name in names}
+    graph = {name: batch[name] for name in ("edge_index", "labels", "train_mask")}
+    graph["teacher_logits"] = check_teacher_logits(batch.get("teacher_logits"), outputs.logits)
+    graph["teacher_embedding"] = batch["teacher_embedding"].to(outputs.node_embeddings.dtype)
     return discriminators(player, logits=outputs.logits, node_embeddings=outputs.node_embeddings, **graph)
 
 
@@ -153,7 +153,7 @@ def student_step(
     teacher_logits = check_teacher_logits(batch.get("teacher_logits"), logits)
     if config.framework == "akd":
         terms = {
-            "label_loss": compute_node_loss(logits, batch["labels"], batch["train_mask"]),
+            "label_loss": compute_node_loss(logits, batch["labels"], batch["train_mask"], config.class_weight),
             "distance": compute_logits_distance(logits, teacher_logits, config.l1_target),
             **judge_student(outputs, batch, discriminators, "student"),
         }
@@ -165,7 +165,7 @@ def student_step(
         terms = {"kd_loss": compute_softened_loss(logits, teacher_logits, config.temperature)}
         loss = config.distillation_weight * terms["kd_loss"]
         if config.architecture != "plp":  # which spreads the labels instead
-            terms["label_loss"] = compute_node_loss(logits, batch["labels"], batch["train_mask"])
+            terms["label_loss"] = compute_node_loss(logits, batch["labels"], batch["train_mask"], config.class_weight)
             loss = loss + terms["label_loss"]
     if config.fairness_weight > 0:
         terms["fairness_penalty"] = compute_penalty_of_batch(config, logits, batch, config.penalty_nodes)

@@ -4,6 +4,8 @@ Floats that are given for class ids are probabilities, compared by cross entropy
 entropy needs `problem_type="multi_label_classification"`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 from transformers.configuration_utils import PreTrainedConfig
@@ -126,14 +128,38 @@ def select_labels(labels: torch.Tensor, train_mask: torch.Tensor | None) -> torc
 
 
 def compute_node_loss(
-    logits: torch.Tensor, labels: torch.Tensor, train_mask: torch.Tensor | None = None
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    train_mask: torch.Tensor | None = None,
+    class_weight: str | Sequence[float] | None = None,
 ) -> torch.Tensor:
-    """Mean cross entropy over the labeled nodes of a mask, in float32 at least.
+    """Mean cross entropy over the labeled nodes of a mask, in float32 at least; weighted, if there are weights.
 
     Args:
         logits (`torch.FloatTensor` of shape `(num_nodes, num_labels)`): scores.
         labels (`torch.LongTensor` of shape `(num_nodes,)`): class ids; -100 is ignored.
         train_mask (`torch.BoolTensor` of shape `(num_nodes,)`, *optional*): nodes that count; all by default.
+        class_weight (`str` or `Sequence[float]`, *optional*): weight of each class; `"balanced"` weighs each class by
+            the inverse of its number among the nodes that count, so that all present ones have the same influence.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return functional.cross_entropy(logits, select_labels(labels, train_mask), ignore_index=IGNORED_CLASS)
+    labels = select_labels(labels, train_mask)
+    weight = None
+    if class_weight == "balanced":
+        counts = functional.one_hot(labels.clamp(min=0), logits.shape[1])[labels != IGNORED_CLASS].sum(0)
+        weight = counts.sum() / counts.clamp(min=1).to(logits.dtype)
+    elif class_weight is not None:
+        weight = logits.new_tensor(class_weight)
+    return functional.cross_entropy(logits, labels, weight=weight, ignore_index=IGNORED_CLASS)
+
+
+def check_class_weight(config: PreTrainedConfig) -> None:
+    """Refuses a configuration whose `class_weight` is neither `"balanced"` nor a positive number for each class."""
+    weight = config.class_weight
+    if weight is None or weight == "balanced":
+        return
+    if isinstance(weight, str) or len(weight) != config.num_labels or not all(0 < w < float("inf") for w in weight):
+        raise ValueError(
+            f"`class_weight` must be 'balanced' or a positive number for each of {config.num_labels} classes "
+            f"(`num_labels`); got {weight!r}."
+        )

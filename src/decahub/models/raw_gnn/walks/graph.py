@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch.utils.weak import WeakIdKeyDictionary
+
+from ...shared.prepared_graphs import PreparedGraphs
 
 
 INTEGER_TYPES = (torch.int32, torch.int64)
@@ -81,6 +82,40 @@ class WalkGraph:
     def edge_keys(self) -> torch.Tensor:
         """`row * num_nodes + column` of each edge, ascending, `(num_edges,)`."""
         return self.edge_sources * self.num_nodes + self.neighbors
+
+    @cached_property
+    def reversed(self) -> "WalkGraph":
+        """The graph with all edges turned around; the same object where that changes nothing."""
+        keys = (self.neighbors * self.num_nodes + self.edge_sources).sort().values
+        if torch.equal(keys, self.edge_keys):
+            return self
+        rows = keys.div(self.num_nodes, rounding_mode="floor")
+        row_pointers = torch.zeros_like(self.row_pointers)
+        torch.cumsum(rows.bincount(minlength=self.num_nodes), dim=0, out=row_pointers[1:])
+        return WalkGraph(row_pointers, keys - rows * self.num_nodes, self.num_nodes)
+
+    def count_steps_to(self, target_nodes: torch.Tensor, max_steps: int) -> torch.Tensor:
+        """Steps that a walk needs at least from each node to the next target, `(num_nodes,)`.
+
+        Args:
+            target_nodes (`torch.LongTensor` of shape `(num_targets,)`): node ids.
+            max_steps (`int`): farther nodes get `max_steps + 1`; only the others are visited.
+        """
+        steps = target_nodes.new_full((self.num_nodes,), max_steps + 1)
+        steps[target_nodes] = 0
+        frontier = target_nodes
+        for step in range(1, max_steps + 1):
+            frontier = self.reversed.list_neighbors(frontier)
+            frontier = frontier[steps[frontier] > step].unique()
+            steps[frontier] = step
+        return steps
+
+    def list_neighbors(self, nodes: torch.Tensor) -> torch.Tensor:
+        """Neighbors of some nodes, one node after the other."""
+        counts = self.degrees[nodes]
+        first = counts.cumsum(0) - counts
+        places = torch.arange(int(counts.sum()), device=nodes.device)
+        return self.neighbors[places + (self.row_pointers[nodes] - first).repeat_interleave(counts)]
 
     @cached_property
     def edge_filter(self) -> torch.Tensor:
@@ -186,16 +221,13 @@ def check_edge_index(edge_index: torch.Tensor, num_nodes: int) -> None:
         )
 
 
-_prepared_graphs = WeakIdKeyDictionary()
+_PREPARED: PreparedGraphs[WalkGraph] = PreparedGraphs()
 
 
 def prepare_walk_graph(
     edge_index: torch.Tensor, num_nodes: int, *, undirected: bool = True, add_self_loops: bool = True
 ) -> WalkGraph:
-    """[`WalkGraph.from_edge_index`], remembered for as long as the tensor object `edge_index` lives.
-
-    A model that is given the same tensor in every step prepares its graph once. A tensor that was changed in place by
-    torch is prepared anew; changes made behind torch's back, through a numpy view, go unseen.
+    """[`WalkGraph.from_edge_index`], remembered for the edges that were used last.
 
     Args:
         edge_index (`torch.LongTensor` of shape `(2, num_edges)`): see [`WalkGraph.from_edge_index`].
@@ -203,17 +235,14 @@ def prepare_walk_graph(
         undirected (`bool`): see there.
         add_self_loops (`bool`): see there.
     """
+    if not isinstance(edge_index, torch.Tensor):
+        check_edge_index(edge_index, num_nodes)
     options = {"undirected": undirected, "add_self_loops": add_self_loops}
-    if not isinstance(edge_index, torch.Tensor) or edge_index.is_inference():  # these do not count their changes
-        return WalkGraph.from_edge_index(edge_index, num_nodes, **options)
-    key = (num_nodes, undirected, add_self_loops)
-    version, graphs = _prepared_graphs.get(edge_index, (None, {}))
-    if version != edge_index._version:
-        graphs = {}
-    if key not in graphs:
-        graphs[key] = WalkGraph.from_edge_index(edge_index, num_nodes, **options)
-        _prepared_graphs[edge_index] = (edge_index._version, graphs)
-    return graphs[key]
+    return _PREPARED.get(
+        edge_index,
+        (num_nodes, undirected, add_self_loops),
+        lambda edges: WalkGraph.from_edge_index(edges, num_nodes, **options),
+    )
 
 
 __all__ = ["WalkGraph", "check_edge_index", "prepare_walk_graph"]

@@ -6,6 +6,8 @@ is drawn with it, in whatever order and by however many threads. The law of a st
 Source: "RAW-GNN: RAndom Walk Aggregation based Graph Neural Network", arXiv 2206.13953.
 """
 
+from collections.abc import Callable
+
 import torch
 
 from .draws import Draws, hash_integers
@@ -19,7 +21,7 @@ from .steps import (
     step_uniformly,
     transition_probabilities,
 )
-from .table import StepTable, find_step_table
+from .table import find_step_table
 
 
 def sample_walks(
@@ -66,40 +68,50 @@ def sample_walks(
             f"`walk_numbers` must have the shape of `start_nodes`, {tuple(start_nodes.shape)}; "
             f"got {tuple(walk_numbers.shape)}."
         )
-    walk_keys = hash_integers(seed, strategy, start_nodes, walk_numbers)
+    return draw_walks(graph, weights, start_nodes, length, hash_integers(seed, strategy, start_nodes, walk_numbers))
+
+
+def draw_walks(
+    graph: WalkGraph,
+    weights: StepWeights,
+    start_nodes: torch.Tensor,
+    length: int,
+    walk_keys: torch.Tensor,
+    keep: Callable[[list[torch.Tensor]], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Walks as in [`sample_walks`]; those that `keep` lets go of are not drawn to their end and left out.
+
+    Args:
+        graph ([`WalkGraph`]): the graph.
+        weights ([`StepWeights`]): of the second and later steps.
+        start_nodes (`torch.LongTensor` of shape `(num_walks,)`): node ids.
+        length (`int`): number of steps.
+        walk_keys (`torch.LongTensor` of shape `(num_walks,)`): see [`Draws`].
+        keep (`Callable`, *optional*): from the nodes of each walk so far, a list of `(num_walks,)`, to booleans.
+    """
     table = None if weights.is_uniform or length < 2 else find_step_table(graph, weights)
-    if table is None:
-        walks = walk_step_by_step(graph, weights, start_nodes, length, walk_keys)
-    else:
-        walks = walk_by_table(graph, table, start_nodes, length, walk_keys)
-    return torch.stack(walks, dim=1)
-
-
-def walk_step_by_step(
-    graph: WalkGraph, weights: StepWeights, start_nodes: torch.Tensor, length: int, walk_keys: torch.Tensor
-) -> list[torch.Tensor]:
     walks = [start_nodes]
-    for step in range(length):
+    edges: torch.Tensor | None = None  # along which each walker came, where there is a table
+    for step in range(length + 1):
+        if keep is not None:
+            kept = keep(walks).nonzero().squeeze(1)
+            walks, walk_keys = [nodes.index_select(0, kept) for nodes in walks], walk_keys.index_select(0, kept)
+            edges = None if edges is None else edges.index_select(0, kept)
+        if step == length:
+            break
         draws = Draws(walk_keys, step * DRAWS_PER_STEP)
-        if step == 0 or weights.is_uniform:
+        if table is not None:
+            uniform = draws.uniform(0)
+            if edges is None:
+                edges = graph.row_pointers[walks[0]] + (uniform * graph.degrees[walks[0]]).long()
+            else:
+                edges = table.step(edges, uniform)
+            walks.append(graph.neighbors.index_select(0, edges))
+        elif step == 0 or weights.is_uniform:
             walks.append(step_uniformly(graph, walks[-1], draws))
         else:
             walks.append(step_second_order(graph, walks[-2], walks[-1], weights, draws))
-    return walks
-
-
-def walk_by_table(
-    graph: WalkGraph, table: StepTable, start_nodes: torch.Tensor, length: int, walk_keys: torch.Tensor
-) -> list[torch.Tensor]:
-    walks = [start_nodes]
-    for step in range(length):
-        uniform = Draws(walk_keys, step * DRAWS_PER_STEP).uniform(0)
-        if step == 0:
-            edges = graph.row_pointers[start_nodes] + (uniform * graph.degrees[start_nodes]).long()
-        else:
-            edges = table.step(edges, uniform)
-        walks.append(graph.neighbors.index_select(0, edges))
-    return walks
+    return torch.stack(walks, dim=1)
 
 
 def sample_paths(
@@ -119,8 +131,9 @@ def sample_paths(
     """Paths of one strategy, each of which ends at the node that it belongs to.
 
     For all nodes: long walks from each node, cut into windows, so that a node also owns windows of walks that pass
-    through it. For `target_nodes`: only walks from the targets, of which the first window is used; a target's paths
-    are those of its first window in a run over all nodes, and do not depend on the other targets.
+    through it. For `target_nodes`: the same paths, as far as they end in a target, in the same order. Only walks that
+    pass through a target are drawn to their end. With `num_walks` so many walks from each target instead, of which
+    the first window is used: cheaper, and another estimate.
 
     Args:
         graph ([`WalkGraph`]): the graph.
@@ -133,7 +146,7 @@ def sample_paths(
         seed (`int`): see [`sample_walks`].
         strategy (`int`): see there.
         target_nodes (`torch.LongTensor` of shape `(num_targets,)`, *optional*): node ids.
-        num_walks (`int`, *optional*): walks from each of `target_nodes`, by default `long_walks_per_node`.
+        num_walks (`int`, *optional*): walks from each of `target_nodes`, if first windows are to be used only.
 
     Returns:
         `torch.LongTensor` of shape `(num_paths, walk_length)`: the last column is the target node.
@@ -146,25 +159,36 @@ def sample_paths(
             f"`walk_length` must be at least 1 and at most `long_walk_length + 1` ({long_walk_length + 1}); "
             f"got {walk_length}."
         )
+    device = graph.neighbors.device
     if target_nodes is None:
-        nodes, length = torch.arange(graph.num_nodes, device=graph.neighbors.device), long_walk_length
-        num_walks = long_walks_per_node
+        nodes, length = torch.arange(graph.num_nodes, device=device), long_walk_length
     else:
-        nodes, length = target_nodes.to(graph.neighbors.device, torch.int64), walk_length - 1
-        num_walks = long_walks_per_node if num_walks is None else num_walks
-    walk_numbers = torch.arange(num_walks, device=nodes.device).repeat_interleave(nodes.numel())
-    walks = sample_walks(
-        graph,
-        nodes.repeat(num_walks),
-        length=length,
-        p=p,
-        q=q,
-        law=law,
-        seed=seed,
-        strategy=strategy,
-        walk_numbers=walk_numbers,
+        graph.check_nodes("target_nodes", target_nodes)
+        nodes, length = target_nodes.to(device, torch.int64), walk_length - 1
+    if target_nodes is None or num_walks is not None:
+        num_walks = num_walks or long_walks_per_node
+        numbers = torch.arange(num_walks, device=device).repeat_interleave(nodes.numel())
+        draws = {"p": p, "q": q, "law": law, "seed": seed, "strategy": strategy, "walk_numbers": numbers}
+        return extract_paths(sample_walks(graph, nodes.repeat(num_walks), length=length, **draws), walk_length)
+
+    last_start = long_walk_length + 1 - walk_length  # where the last window begins
+    steps_to_target = graph.count_steps_to(nodes, last_start)
+    starts = (steps_to_target <= last_start).nonzero().squeeze(1)
+
+    def keep(walks: list[torch.Tensor]) -> torch.Tensor:
+        """Walks that were at a target when a window began, or can still get to one in time."""
+        kept = [steps_to_target.index_select(0, nodes) == 0 for nodes in walks[: last_start + 1]]
+        if len(walks) <= last_start:
+            kept.append(steps_to_target.index_select(0, walks[-1]) <= last_start + 1 - len(walks))
+        return torch.stack(kept).any(0)
+
+    numbers = torch.arange(long_walks_per_node, device=device).repeat_interleave(starts.numel())
+    starts = starts.repeat(long_walks_per_node)
+    walk_keys = hash_integers(seed, strategy, starts, numbers)
+    paths = extract_paths(
+        draw_walks(graph, StepWeights.of(p, q, law), starts, long_walk_length, walk_keys, keep), walk_length
     )
-    return extract_paths(walks, walk_length)
+    return paths[steps_to_target.index_select(0, paths[:, -1]) == 0]
 
 
 def extract_paths(walks: torch.Tensor, path_length: int) -> torch.Tensor:
