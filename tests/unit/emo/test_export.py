@@ -113,8 +113,9 @@ def test_traces_into_one_graph():
 
 @pytest.mark.slow
 def test_compiles_and_trains():
-    model = build(EmoForImageClassification).train()
-    twin = build(EmoForImageClassification).train()
+    # Compiled code draws other random numbers, so nothing is dropped.
+    model = build(EmoForImageClassification, drop_path_rate=0.0).train()
+    twin = build(EmoForImageClassification, drop_path_rate=0.0).train()
     labels = torch.tensor([1, 6, 0])
     torch.compiler.reset()
 

@@ -1,10 +1,25 @@
 """Checks of what comes from outside: names, fields of configurations, values of tensors."""
 
+import dataclasses
 import difflib
+import inspect
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
+
+
+# What transformers passes on or writes into files, besides the names of our own classes and names that begin with "_".
+CONFIG_KEYS = (
+    "attn_implementation", "auto_map", "bos_token_id", "custom_pipelines", "eos_token_id", "experts_implementation",
+    "finetuning_task", "is_decoder", "name_or_path", "num_labels", "output_attentions", "pad_token_id",
+    "per_layer_config", "quantization_config", "task_specific_params", "tie_word_embeddings",
+    "tokenizer_class", "torch_dtype", "torchscript", "transformers_weights", "use_bfloat16",
+)  # fmt: skip
+PROCESSOR_KEYS = ("auto_map", "feature_extractor_type", "image_processor_type", "name_or_path", "processor_class")
+FORWARD_KEYS = (
+    "is_causal", "num_items_in_batch", "output_attentions", "output_hidden_states", "return_dict", "use_cache",
+)  # fmt: skip
 
 
 def can_look_at(tensor: torch.Tensor) -> bool:
@@ -28,6 +43,65 @@ def refuse_unknown(names: Iterable[str], allowed: Collection[str], what: str) ->
             nearest = difflib.get_close_matches(name, allowed, n=1)
             hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
             raise ValueError(f"`{name}` must be {what}; it does not exist.{hint}")
+
+
+def refuse_unknown_fields(config: Any, names: Iterable[str]) -> None:
+    """Refuses what `__post_init__` of a `PreTrainedConfig` got, if it is neither a field nor a key of transformers.
+
+    Files that transformers or older versions of it saved still load. Call it before `super().__post_init__`, which
+    would store a misspelled field as an attribute.
+
+    Args:
+        config (`PreTrainedConfig`): the configuration.
+        names (`Iterable[str]`): names of the keywords that are no fields.
+
+    Raises:
+        ValueError: For the first unknown name, with the nearest field.
+    """
+    unknown = [name for name in names if name[:1] != "_" and not _can_be_set(type(config), name)]
+    if unknown:
+        from transformers import GenerationConfig  # its fields were in every file until transformers 5
+
+        fields = [field.name for field in dataclasses.fields(config)]
+        allowed = [*fields, *CONFIG_KEYS, *GenerationConfig().to_dict(), *config.attribute_map]
+        refuse_unknown(unknown, allowed, f"a field of {type(config).__name__}")
+
+
+def _can_be_set(config_class: type, name: str) -> bool:
+    attribute = inspect.getattr_static(config_class, name, None)
+    return getattr(attribute, "fset", attribute) is not None and not callable(attribute)
+
+
+def refuse_unknown_options(processor: Any, names: Iterable[str]) -> None:
+    """Refuses what `__init__` of a processor got, if it is neither an argument of it nor a key of its files.
+
+    Args:
+        processor: a feature extractor or another processor.
+        names (`Iterable[str]`): names of the keywords that are left over.
+
+    Raises:
+        ValueError: For the first unknown name, with the nearest argument.
+    """
+    unknown = [name for name in names if name[:1] != "_"]
+    arguments = [name for name in inspect.signature(type(processor).__init__).parameters if name != "kwargs"]
+    refuse_unknown(unknown, [*arguments[1:], *PROCESSOR_KEYS], f"an argument of {type(processor).__name__}")
+
+
+def refuse_unknown_inputs(model: Any, names: Iterable[str], ignored: Collection[str] = ()) -> None:
+    """Refuses what `forward` of a model got, if it is neither an input nor an option of all models of transformers.
+
+    Args:
+        model (`PreTrainedModel`): the model.
+        names (`Iterable[str]`): names of the keywords that are left over.
+        ignored (`Collection[str]`): what the processor gives beside the inputs of this model.
+
+    Raises:
+        ValueError: For the first unknown name, with the nearest input.
+    """
+    unknown = [name for name in names if name not in FORWARD_KEYS and name not in ignored]
+    if unknown:  # a signature is not looked at in a traced graph
+        inputs = [name for name in inspect.signature(type(model).forward).parameters if name not in ("self", "kwargs")]
+        refuse_unknown(unknown, [*inputs, *FORWARD_KEYS], f"an input of {type(model).__name__}")
 
 
 def check_minimum(config: Any, minimum: float, *names: str) -> None:
