@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
-from transformers.image_transforms import convert_to_rgb
 
-from decahub.models.shared.pixels import to_8_bit
+from decahub.models.shared.pixels import to_8_bit, to_rgb
 
 from .family import DataFamily
 
@@ -48,7 +47,7 @@ def image_to_tensor(image: Image.Image | torch.Tensor, num_channels: int = 3) ->
         return functional.grayscale_to_rgb(image) if num_channels == 3 else functional.rgb_to_grayscale(image)
     image = to_8_bit(image)
     if image.has_transparency_data:
-        image = Image.fromarray(convert_to_rgb(image, return_numpy=True))
+        image = to_rgb(image)
     pixels = np.array(image.convert(MODES[num_channels]))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], num_channels)).permute(2, 0, 1).contiguous()
 

@@ -374,6 +374,17 @@ def test_segmentation_recipe_decays_tokens_and_positions_by_a_switch(decay_embed
         assert found[id(part)]["lr_scale"] == 1
 
 
+def test_one_image_is_refused_in_training_and_taken_where_norms_are_frozen():
+    model = build().train()
+
+    with pytest.raises(ValueError, match=r"`pixel_values` must hold at least 2 images in training; got 1"):
+        model(make_images(num_images=1))
+    model.requires_grad_(False).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model(make_images(num_images=1))
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+
+
 # Loading
 
 

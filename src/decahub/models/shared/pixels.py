@@ -82,6 +82,15 @@ def to_8_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels * MAX_BYTE).round().astype(np.uint8))
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in RGB, 8 bits, with white where it is transparent, as transformers' image processors do."""
+    image = to_8_bit(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
 def check_size(image: Image.Image) -> None:
     """Refuses an image of more pixels than `PIL.Image.MAX_IMAGE_PIXELS`, by its header, before memory is taken."""
     limit, num_pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
@@ -112,4 +121,13 @@ def read_image(path: str | os.PathLike) -> Image.Image:
         raise ValueError(f"{str(path)!r} must be an intact image file; {error}.") from error
 
 
-__all__ = ["UNREADABLE", "check_size", "get_deep_pixels", "is_deep", "read_image", "scale_pixels", "to_8_bit"]
+__all__ = [
+    "UNREADABLE",
+    "check_size",
+    "get_deep_pixels",
+    "is_deep",
+    "read_image",
+    "scale_pixels",
+    "to_8_bit",
+    "to_rgb",
+]

@@ -91,12 +91,13 @@ class TinyMimEmbeddings(nn.Module):
         if self.config.use_relative_position_bias:
             raise ValueError(
                 f"`pixel_values` must give {known[0]} x {known[1]} patches with `use_relative_position_bias`; got "
-                f"{grid[0]} x {grid[1]}. Resize or crop the images to `image_size` of the config."
+                f"{grid[0]} x {grid[1]}. Resize the images, or load the model with their `image_size`."
             )
         if not interpolate_pos_encoding:
             raise ValueError(
-                f"`pixel_values` must give {known[0]} x {known[1]} patches; got {grid[0]} x {grid[1]}. Pass "
-                "`interpolate_pos_encoding=True` to resize the position embeddings."
+                f"`pixel_values` must give {known[0]} x {known[1]} patches; got {grid[0]} x {grid[1]}. Resize the "
+                "images, load the model with their `image_size` (`from_pretrained(..., image_size=...)`, `config` in "
+                "a recipe), which interpolates positions, or pass `interpolate_pos_encoding=True` to a call."
             )
 
 
