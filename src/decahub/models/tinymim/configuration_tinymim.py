@@ -46,7 +46,7 @@ VARIANTS = {
 
 NUM_IMAGENET_LABELS = 1000
 NUM_PYRAMID_LEVELS = 4
-MAX_PATCHES = 2**14  # attention between so many tokens would take all memory
+MAX_PATCHES = 2**14  # attention between more tokens would take all memory
 STATES = ("q", "k", "v")
 
 
