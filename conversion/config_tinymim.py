@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 
-from conversion.checkpoint import ConversionError, shapes_of
-from conversion.layouts_tinymim import (
+from decahub import TinyMimConfig
+from decahub.models.tinymim.configuration_tinymim import VARIANTS
+
+from .checkpoint import ConversionError, shapes_of
+from .layouts_tinymim import (
     BACKBONE,
     CLASSIFICATION,
     ENCODER,
@@ -17,8 +20,6 @@ from conversion.layouts_tinymim import (
     SEGMENTATION,
     Layout,
 )
-from decahub import TinyMimConfig
-from decahub.models.tinymim.configuration_tinymim import VARIANTS
 
 
 TRACELESS_FIELDS = ("num_attention_heads", "feature_layer", "layer_norm_eps", "hidden_act")

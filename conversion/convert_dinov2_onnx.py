@@ -9,7 +9,6 @@ those of DINOv2-S. DINOv2 itself is under Apache-2.0. Keep the folder to yoursel
 
 import argparse
 import re
-import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +19,10 @@ from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
-if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script, or loaded by path
+    __package__ = "decahub.conversion"
 
-from conversion.checkpoint import (
+from .checkpoint import (
     PARITY_REPORT,
     ConversionError,
     check_tensors,

@@ -14,7 +14,6 @@ GGUF files are read.
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
-from decahub.models.drum_lm.adapter_drum_lm import ADAPTER_NAME, is_adapter_name
-from decahub.models.drum_lm.backbone_drum_lm import GGUF_SUFFIX, load_backbone, split_gguf_path
+from decahub.models.drum_lm.adapter import ADAPTER_NAME, is_adapter_name
+from decahub.models.drum_lm.backbone import GGUF_SUFFIX, load_backbone, split_gguf_path
 
 
-if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script, or loaded by path
+    __package__ = "decahub.conversion"
 
-from conversion.checkpoint import (
+from .checkpoint import (
     PARITY_REPORT,
     ConversionError,
     rename,
@@ -161,7 +160,22 @@ def convert_checkpoint(
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return read_json_object(folder / "config.json")
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+        ConversionError: If it holds anything else.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConversionError(f"{file} must hold a JSON object; it cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise ConversionError(f"{file} must hold a JSON object; got {type(value).__name__}.")
+    return value
 
 
 def _load_tokenizer(source: str | Path) -> Any:
@@ -222,10 +236,10 @@ def _load_peft(
     checkpoint: Path, base_model: str | None, repo_id: str | None
 ) -> tuple[DrumLmForCausalLM, DrumLmProcessor, dict[str, torch.Tensor]]:
     """An adapter of peft on its base, its processor, and its tensors as they are in the file."""
-    settings = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    settings = read_json_object(checkpoint / ADAPTER_CONFIG)
     _check_peft(checkpoint, settings)
     source = base_model or settings.get("base_model_name_or_path")
-    if not source:
+    if not isinstance(source, str) or not source:
         raise ConversionError(f"`base_model` must name the base of the adapter; {checkpoint} does not.")
     adapter = {name: settings[name] for name in LORA_SETTINGS if settings.get(name)}
     try:
@@ -235,6 +249,10 @@ def _load_peft(
     except OSError as error:
         raise ConversionError(
             f"`base_model` must be the base of the adapter; {str(source)!r} could not be loaded: {error}"
+        ) from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConversionError(
+            f"{checkpoint / ADAPTER_CONFIG} must hold settings that fit its base; peft refused them: {error}"
         ) from error
     _check_embeddings(checkpoint, model)
     official = load_file(checkpoint / ADAPTER_WEIGHTS)

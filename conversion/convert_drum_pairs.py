@@ -15,21 +15,21 @@ The authors' pairs tell neither tempo nor meter. Both are read off names like th
 import argparse
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from decahub.data.groove_files import find_groove_files
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll, MeterError
-from decahub.models.drum_lm.midi_drum_lm import read_midi
-from decahub.models.drum_lm.pairs_drum_lm import build_pair
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll
+from decahub.models.drum_lm.midi.meter import MeterError
+from decahub.models.drum_lm.midi.reader import read_midi
+from decahub.models.drum_lm.pairs import build_pair
 
 
-if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script, or loaded by path
+    __package__ = "decahub.conversion"
 
-from conversion.checkpoint import run_converter, write_model_folder
+from .checkpoint import run_converter, write_model_folder
 
 
 SUFFIX = ".jsonl"
@@ -105,7 +105,7 @@ def read_pairs(file: Path) -> Iterator[tuple[str, bytes]]:
             name, midi = _read_pair(line, number)
             if name in lines_by_name:
                 raise ValueError(f"`name` must differ from that of line {lines_by_name[name]}; both are {name!r}.")
-        except ValueError as error:  # also of JSON and of letters that are none
+        except (ValueError, RecursionError) as error:  # also of JSON and of letters that are none
             raise ValueError(f"Each line of {file} must be a pair; line {number} is not: {error}") from error
         lines_by_name[name] = number
         yield name, midi

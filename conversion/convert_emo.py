@@ -8,7 +8,6 @@ keep converted weights to yourself unless you know that you may pass them on.
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from decahub import EmoConfig, EmoImageProcessor
 from decahub.models.emo.configuration_emo import NUM_STAGES, VARIANTS
 
 
-if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script, or loaded by path
+    __package__ = "decahub.conversion"
 
-from conversion.checkpoint import (
+from .checkpoint import (
     ConversionError,
     check_is_state_dict,
     check_tensors,
@@ -35,15 +34,15 @@ from conversion.checkpoint import (
     write_model_folder,
     write_parity_report,
 )
-from conversion.config_emo import (
+from .config_emo import (
     DECODE_HEAD_MARKS,
     TRACELESS_FIELDS,
     config_from_official,
     find_variant,
     infer_config,
 )
-from conversion.deterministic_fill import fill_state_dict
-from conversion.layouts_emo import (
+from .deterministic_fill import fill_state_dict
+from .layouts_emo import (
     BACKBONE_KEY_MAP,
     CLASSIFIER_KEY_MAP,
     SEGMENTATION,
@@ -105,7 +104,7 @@ def select_state_dict(checkpoint: Any, weights: str | None = None) -> tuple[str,
     """The state dict inside a checkpoint, and where it lay.
 
     Args:
-        checkpoint (`Any`): what [`~conversion.checkpoint.read_checkpoint`] returned.
+        checkpoint (`Any`): what [`~decahub.conversion.checkpoint.read_checkpoint`] returned.
         weights (`str`, *optional*): `"net"` or `"net_E"` of a training checkpoint; by default the averaged `net_E`,
             where it is present.
 

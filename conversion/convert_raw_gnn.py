@@ -8,7 +8,6 @@ those of the authors' runs, unless the command line says otherwise.
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ from decahub import RawGnnConfig, RawGnnFeatureExtractor, RawGnnForNodeClassific
 from decahub.models.raw_gnn.configuration_raw_gnn import VARIANTS
 
 
-if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script, or loaded by path
+    __package__ = "decahub.conversion"
 
-from conversion.checkpoint import (
+from .checkpoint import (
     ConversionError,
     check_is_state_dict,
     check_tensors,
@@ -35,7 +34,7 @@ from conversion.checkpoint import (
     write_model_folder,
     write_parity_report,
 )
-from conversion.name_map import NameMap
+from .name_map import NameMap
 
 
 KEY_MAP = (

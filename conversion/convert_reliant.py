@@ -8,7 +8,6 @@ weights to yourself unless you know that you may pass them on.
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ import torch
 from decahub import ReliantConfig, ReliantForNodeClassification
 
 
-if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script, or loaded by path
+    __package__ = "decahub.conversion"
 
-from conversion.checkpoint import (
+from .checkpoint import (
     ConversionError,
     check_is_state_dict,
     check_tensors,
@@ -34,8 +33,8 @@ from conversion.checkpoint import (
     write_model_folder,
     write_parity_report,
 )
-from conversion.deterministic_fill import fill_state_dict
-from conversion.layouts_reliant import (
+from .deterministic_fill import fill_state_dict
+from .layouts_reliant import (
     DISCRIMINATOR_KEY_MAP,
     GCN,
     OWN_BUFFERS,
@@ -48,7 +47,7 @@ from conversion.layouts_reliant import (
     find_official_layout,
     is_transposed,
 )
-from conversion.name_map import NameMap
+from .name_map import NameMap
 
 
 PROXY_DIM = 2  # of the authors' proxy

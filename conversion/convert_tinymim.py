@@ -9,7 +9,6 @@ states no license, and MAE's is non-commercial: do not pass converted weights on
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,10 @@ from decahub.models.tinymim.configuration_tinymim import VARIANTS
 from decahub.models.tinymim.position_embeddings import resize_position_embeddings
 
 
-if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script, or loaded by path
+    __package__ = "decahub.conversion"
 
-from conversion.checkpoint import (
+from .checkpoint import (
     ConversionError,
     check_is_state_dict,
     check_tensors,
@@ -37,9 +36,9 @@ from conversion.checkpoint import (
     write_model_folder,
     write_parity_report,
 )
-from conversion.config_tinymim import TRACELESS_FIELDS, find_variants, infer_config, infer_grid
-from conversion.deterministic_fill import fill_state_dict
-from conversion.layouts_tinymim import (
+from .config_tinymim import TRACELESS_FIELDS, find_variants, infer_config, infer_grid
+from .deterministic_fill import fill_state_dict
+from .layouts_tinymim import (
     BACKBONE,
     LAYOUTS,
     SEGMENTATION,
@@ -129,7 +128,7 @@ def select_state_dict(checkpoint: Any) -> tuple[str, dict[str, torch.Tensor]]:
     """The state dict inside a checkpoint, and where it lay.
 
     Args:
-        checkpoint (`Any`): what [`~conversion.checkpoint.read_checkpoint`] returned.
+        checkpoint (`Any`): what [`~decahub.conversion.checkpoint.read_checkpoint`] returned.
 
     Raises:
         ConversionError: If there is none.

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from conversion.checkpoint import shapes_of
-from conversion.name_map import NameMap
 from decahub import EmoBackbone, EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation
+
+from .checkpoint import shapes_of
+from .name_map import NameMap
 
 
 BLOCK_KEY_MAP = (

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from conversion.checkpoint import ConversionError, shapes_of
-from conversion.name_map import NameMap
 from decahub import ReliantConfig, ReliantForNodeClassification
+
+from .checkpoint import ConversionError, shapes_of
+from .name_map import NameMap
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from conversion.checkpoint import shapes_of
-from conversion.name_map import NameMap
 from decahub import (
     TinyMimBackbone,
     TinyMimConfig,
@@ -18,6 +16,9 @@ from decahub import (
     TinyMimModel,
 )
 from decahub.models.tinymim.relative_position import build_relative_position_index
+
+from .checkpoint import shapes_of
+from .name_map import NameMap
 
 
 BLOCK_KEY_MAP = (

@@ -24,8 +24,8 @@ from typing import Any
 
 from decahub.evaluation import read_comparison
 from decahub.evaluation.record import check_is_list, check_keys, read_json
-from decahub.hub.card_facts import FolderFacts
-from decahub.hub.folder import EVALUATION, TRAIN_LOG, TRAINING_MINUTES, write_text
+from decahub.hub import FolderFacts, ModelFolder
+from decahub.hub.files import EVALUATION, TRAIN_LOG, TRAINING_MINUTES, write_text
 from decahub.hub.model_card import format_minutes, join_versions
 from decahub.registry import METHODS, Method
 
@@ -115,7 +115,7 @@ def _find(project: Path, pattern: str) -> list[Path]:
 def read_model(folder: Path) -> FolderFacts:
     """What a model folder says about itself."""
     try:
-        return FolderFacts.from_folder(folder)
+        return ModelFolder(folder).facts
     except json.JSONDecodeError as error:  # all other files are named by the message
         raise ValueError(f"{folder / TRAIN_LOG} must hold one JSON object a line; {error}.") from error
     except (FileNotFoundError, ValueError) as error:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from decahub.data import load_dataset
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec
-from decahub.models.drum_lm.midi_drum_lm import read_midi
+from decahub.models.drum_lm.midi.codec import DrumCodec
+from decahub.models.drum_lm.midi.reader import read_midi
 
 
 NUM_LINES = 64

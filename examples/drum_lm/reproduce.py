@@ -1,6 +1,6 @@
 """Examines whether pre-training on text helps a language model to write drums, over several seeds.
 
-    accelerate launch examples/drum_lm/reproduce.py examples/drum_lm/reproduce.yaml [--arms '[random]' --seeds '[29]']
+    accelerate launch examples/drum_lm/reproduce.py drum_lm/reproduce [--arms '[random]' --seeds '[29]']
 
 Two arms of one architecture, with the weights of a pre-trained model and with random ones, learn from the same grooves
 in the same order for the same number of steps. Each tries the same learning rates first and goes on with its best.
@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 from results import TEXTS_SUFFIX, name_run, write_results
-from train import TASK, TrainArguments, build_model, build_processor, measure, run_training
 from transformers import AutoModelForCausalLM, AutoProcessor, pipeline
 
 from decahub import load_metric
 from decahub.data import SeededTransform, drum_generation, load_dataset
 from decahub.evaluation import run_once, write_json
+from decahub.procedures import drum_lm
+from decahub.procedures.data_arguments import Splits
 from decahub.tasks import get_task
 from decahub.training import argument, load_recipe
 from decahub.training.train_log import EVALUATED
@@ -39,7 +40,7 @@ class Arguments:
     sweep_steps: int = argument(40, "Steps of those runs.")
     backbone: str | None = argument(None, "Causal language model: folder, Hub id, or GGUF file.")
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
-    shared: dict = argument({}, "Arguments of all runs (`train.py`).")
+    shared: dict = argument({}, "Arguments of all runs (`decahub.procedures.drum_lm`).")
     settings: dict = argument({}, "For each arm its own arguments.")
     num_curve_grooves: int = argument(12, "Validation grooves of the learning curve and of the choice of a rate.")
     sampled_seeds: list[int] = argument([29], "Seeds whose models continue the first bars of the test grooves.")
@@ -49,14 +50,14 @@ class Arguments:
     results_dir: str = argument("docs/results", "Folder of the results.")
 
 
-def build_arguments(arguments: Arguments, arm: str, rate: float, seed: int, steps: int | None) -> TrainArguments:
+def build_arguments(arguments: Arguments, arm: str, rate: float, seed: int, steps: int | None) -> drum_lm.Arguments:
     """Arguments of one run; `steps` of those that try rates."""
     fields = {"backbone": arguments.backbone, "data_dir": arguments.data_dir, **arguments.shared}
     fields |= {**arguments.settings[arm], "learning_rate": rate, "seed": seed}
     if steps is not None:
         fields |= {"max_steps": steps, "eval_steps": steps}
     folder = Path(arguments.output_dir) / name_run(arm, fields)
-    return TrainArguments(**fields, max_eval_samples=arguments.num_curve_grooves, output_dir=str(folder))
+    return drum_lm.Arguments(**fields, max_eval_samples=arguments.num_curve_grooves, output_dir=str(folder))
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
@@ -66,23 +67,24 @@ def read_curve(path: Path) -> list[dict[str, float]]:
     return [{"step": row["step"], "bits_per_step": row[key]} for row in rows if key in row]
 
 
-def train_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial: bool) -> dict:
+def train_once(run: drum_lm.Arguments, splits: Any, arguments: Arguments, is_trial: bool) -> dict:
     """Outcome of one run."""
     set_seed(run.seed)
-    processor = build_processor(run)
-    model = build_model(run, processor)
+    processor = drum_lm.build_processor(run)
+    model = drum_lm.build_model(run, processor)
     outcome: dict[str, Any] = {"learning_rate": run.learning_rate, "seed": run.seed}
     if not is_trial:
-        before = measure(run, model, processor, splits["validation"]).scores["bits_per_step"]
+        before = drum_lm.measure(run, model, processor, splits["validation"]).scores["bits_per_step"]
         outcome["curve"] = [{"step": 0, "bits_per_step": before}]
-    result = run_training(run, splits, processor, model)
+    rows = Splits(splits["train"], monitor=splits[run.monitor_split])
+    result = drum_lm.train_model(run, rows, processor, model)
     outcome["curve"] = outcome.get("curve", []) + read_curve(result.train_log)
     outcome |= {"steps": result.step, "minutes": result.minutes}
     outcome["num_parameters"] = result.model.num_parameters()
     if not is_trial:
         whole = dataclasses.replace(run, max_eval_samples=None)
         for split in ("validation", "test"):
-            outcome[split] = measure(whole, result.model, processor, splits[split]).scores
+            outcome[split] = drum_lm.measure(whole, result.model, processor, splits[split]).scores
         outcome["validation excerpts"] = measure_excerpts(run, result.model, processor, splits["validation"])
         if run.seed in arguments.sampled_seeds:
             outcome["texts"] = continue_prompts(result.model, processor, splits["test"], arguments)
@@ -92,7 +94,7 @@ def train_once(run: TrainArguments, splits: Any, arguments: Arguments, is_trial:
 
 
 @torch.inference_mode()
-def measure_excerpts(run: TrainArguments, model: Any, processor: Any, rows: Any) -> dict[str, float]:
+def measure_excerpts(run: drum_lm.Arguments, model: Any, processor: Any, rows: Any) -> dict[str, float]:
     """Scores of excerpts as they are trained on: a model from random weights knows no later positions."""
     transform = drum_generation.build_train_transform(processor, **run.augmentation)
     excerpts = SeededTransform(drum_generation.read_grooves(rows, processor), transform, seed=0)
@@ -100,15 +102,15 @@ def measure_excerpts(run: TrainArguments, model: Any, processor: Any, rows: Any)
     for first in range(0, len(excerpts), run.per_device_eval_batch_size):
         numbers = range(first, min(first + run.per_device_eval_batch_size, len(excerpts)))
         batch = drum_generation.collate([excerpts[number] for number in numbers])
-        metric.add_batch(**get_task(TASK).predict(model, processor, batch))
-    return get_task(TASK).summarize(metric.compute(num_resamples=0), ())
+        metric.add_batch(**get_task(drum_lm.TASK).predict(model, processor, batch))
+    return get_task(drum_lm.TASK).summarize(metric.compute(num_resamples=0), ())
 
 
 def continue_prompts(model: Any, processor: Any, rows: Any, arguments: Arguments) -> list[str]:
     """Texts of the test grooves, their first bars given."""
     if arguments.num_sampled is not None:
         rows = rows.select(range(min(arguments.num_sampled, len(rows))))
-    compose = pipeline(TASK, model=model, processor=processor)
+    compose = pipeline(drum_lm.TASK, model=model, processor=processor)
     answers = compose(rows["midi"], bars=processor.bars, outputs=[], seed=0)
     return [answer[0]["text"] for answer in answers]
 
@@ -138,7 +140,7 @@ def main():
     unknown = [arm for arm in arguments.arms if arm not in arguments.settings]
     if unknown:
         raise ValueError(f"`arms` must be among {', '.join(arguments.settings)}; got {', '.join(unknown)}.")
-    splits = load_dataset(arguments.shared.get("dataset", "groove"), arguments.data_dir, family=TASK)
+    splits = load_dataset(arguments.shared.get("dataset", "groove"), arguments.data_dir, family=drum_lm.TASK)
     rates = {arm: choose_rate(arm, splits, arguments) for arm in arguments.arms}
     for seed in arguments.seeds:
         for arm in arguments.arms:

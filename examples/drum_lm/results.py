@@ -16,7 +16,7 @@ from curves import draw_curves, read_training_bits
 
 from decahub import load_metric
 from decahub.evaluation import Comparison, build_row, write_comparison
-from decahub.models.drum_lm.pairs_drum_lm import strip_silence
+from decahub.models.drum_lm.pairs import strip_silence
 
 
 LINE_KEY = "bits_per_step_of_lines"

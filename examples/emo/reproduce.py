@@ -1,6 +1,6 @@
 """Compares EMO-1M with a peer of equal size, from random weights under one small budget and several seeds.
 
-    accelerate launch examples/emo/reproduce.py examples/emo/reproduce.yaml
+    accelerate launch examples/emo/reproduce.py emo/reproduce
 
 Every network sees the same batches in the same order with the same recipe. Each run is kept in `output_dir`; started
 again, the script goes on where it was. The result goes to `docs/results/emo.json`.

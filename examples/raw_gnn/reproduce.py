@@ -1,6 +1,6 @@
 """Compares RAW-GNN with five networks on graphs with ten public splits, over several seeds.
 
-    accelerate launch examples/raw_gnn/reproduce.py examples/raw_gnn/reproduce.yaml [--datasets '[texas, cora]']
+    accelerate launch examples/raw_gnn/reproduce.py raw_gnn/reproduce [--datasets '[texas, cora]']
 
 Every run is kept in `output_dir`; started again, the script goes on where it was, and with `--datasets '[]'` it only
 writes the results of what is finished. Where a network has a grid of settings, the one with the best mean validation

@@ -1,6 +1,6 @@
 """Compares RELIANT with plain distillation and with the teacher, over several datasets, students and seeds.
 
-    accelerate launch examples/reliant/reproduce.py examples/reliant/reproduce.yaml [--datasets '[german]']
+    accelerate launch examples/reliant/reproduce.py reliant/reproduce [--datasets '[german]']
 
 A run is a teacher, or a student of the teacher of the same seed. Plain distillation is the same student without proxy
 and penalty. Every run is kept in `output_dir`; started again, the script goes on where it was. Results and images go
@@ -16,12 +16,12 @@ from pathlib import Path
 from accelerate.utils import set_seed
 from results import MAJORITY, PLAIN, write_results
 from torch.nn import functional
-from train import TASK, DistillationArguments, build_inputs, build_model, get_label_names, prepare_training
 
 from decahub import load_metric
 from decahub.data import load_dataset
 from decahub.evaluation import run_once, write_json
 from decahub.models.reliant.knowledge import TeacherKnowledge
+from decahub.procedures.reliant import TASK, DistillationArguments, build_inputs, build_model, build_updates_of
 from decahub.tasks import evaluate_parts, get_task, join_scores
 from decahub.training import argument, load_recipe, train
 
@@ -106,8 +106,9 @@ def train_once(run: Run, row: dict, arguments: Arguments) -> dict:
     if run.student is not None:
         teacher_folder = dataclasses.replace(run, student=None, fairness_weight=None).find_folder(arguments.output_dir)
         knowledge = TeacherKnowledge.from_file(teacher_folder / "knowledge.safetensors")
-    model = build_model(variant, fields, inputs, get_label_names(run.dataset, [], inputs["labels"]))
-    updates, companions, batch = prepare_training(model, inputs, knowledge, run_arguments)
+    label_names = [f"class {index}" for index in range(int(inputs["labels"].max()) + 1)]
+    model = build_model(variant, fields, inputs, label_names)
+    updates, companions, batch = build_updates_of(run_arguments, model, inputs, knowledge)
     masks = {"validation": inputs["validation_mask"], "test": inputs["test_mask"]}
 
     def evaluate(model):

@@ -1,6 +1,6 @@
 """Compares ways to pre-train a small vision transformer, over several seeds, and targets of distillation.
 
-    accelerate launch examples/tinymim/reproduce.py examples/tinymim/reproduce.yaml [--arms '[mae]' --seeds '[0]']
+    accelerate launch examples/tinymim/reproduce.py tinymim/reproduce [--arms '[mae]' --seeds '[0]']
 
 An arm is a way to pre-train (or none), always followed by the same fine-tuning with few labels. Every run is kept in
 `output_dir`; started again, the script goes on where it was. Arms and seeds may be shared out among processes; with
@@ -18,15 +18,16 @@ from typing import Any
 import datasets
 import torch
 from accelerate.utils import set_seed
-from relation_cache import FlipTransform, RelationRows, load_relations
 from results import write_results
-from stages import StageArguments, build_dataset, build_student, decode_rows, run_stage, select_rows
 from torch.utils.data import Dataset, Subset
 from transformers import AutoModel, PreTrainedModel
 
 from decahub import TinyMimImageProcessor, TinyMimModel, load_metric
-from decahub.data import SeededTransform, load_dataset
+from decahub.data import SeededTransform, get_label_names, load_dataset
 from decahub.evaluation import run_once, write_json
+from decahub.procedures import tinymim
+from decahub.procedures.data_arguments import Splits
+from decahub.procedures.tinymim_relation_cache import FlipTransform, RelationRows, load_relations
 from decahub.tasks.image_feature_extraction import select_fit_rows
 from decahub.tasks.task import evaluating
 from decahub.training import argument, load_recipe
@@ -47,7 +48,7 @@ class Arguments:
     dataset: str = argument("cifar10", "Name of the dataset.")
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     student: dict = argument({}, "Fields of TinyMimConfig of all students.")
-    shared: dict = argument({}, "Arguments of all stages (`stages.py`).")
+    shared: dict = argument({}, "Arguments of all stages (`decahub.procedures.tinymim`).")
     pretraining: dict = argument({}, "Further arguments of pre-training.")
     finetuning: dict = argument({}, "Further arguments of fine-tuning.")
     settings: dict = argument({}, "For each arm its own arguments of `pretraining` and `finetuning`.")
@@ -68,11 +69,11 @@ def merge(*parts: dict) -> dict:
     return merged
 
 
-def build_arguments(arguments: Arguments, arm: str, stage: str, seed: int, **fields: Any) -> StageArguments:
+def build_arguments(arguments: Arguments, arm: str, stage: str, seed: int, **fields: Any) -> tinymim.Arguments:
     """Arguments of one stage of an arm."""
     common = {"dataset": arguments.dataset, "data_dir": arguments.data_dir, "seed": seed, "config": arguments.student}
     own = arguments.settings[arm].get(stage, {})
-    return StageArguments(**merge(common, arguments.shared, getattr(arguments, stage), own, fields))
+    return tinymim.Arguments(**merge(common, arguments.shared, getattr(arguments, stage), own, fields))
 
 
 def find_folder(arguments: Arguments, arm: str, seed: int) -> Path:
@@ -110,7 +111,7 @@ class Benchmark:
         self.train = Images.from_rows(select_fit_rows(splits["train"], arguments.num_fit_rows), processor)
         self.num_probed = arguments.num_probe_rows
         labels = splits["train"]["label"][:]
-        self.training_images = decode_rows(splits["train"])  # once for all runs, in the order of the files
+        self.training_images = tinymim.decode_rows(splits["train"])  # once for all runs, in the order of the files
         self.training_rows = datasets.Dataset.from_dict({"label": labels, "index": range(len(labels))})
 
     def resize(self, splits: Any, processor: Any) -> "Benchmark":
@@ -120,9 +121,9 @@ class Benchmark:
         resized.train = Images.from_rows(select_fit_rows(splits["train"], len(self.train.labels)), processor)
         return resized
 
-    def choose_training_images(self, arguments: StageArguments) -> Dataset:
+    def choose_training_images(self, arguments: tinymim.Arguments) -> Dataset:
         """The decoded images that a run learns from."""
-        return Subset(self.training_images, select_rows(arguments, self.training_rows)["index"][:])
+        return Subset(self.training_images, tinymim.select_rows(arguments, self.training_rows)["index"][:])
 
     def measure_accuracy(self, model: PreTrainedModel) -> float:
         return float((self.test.apply(model, "logits").argmax(1) == self.test.labels).double().mean())
@@ -149,17 +150,18 @@ class Benchmark:
 
 
 def train_once(
-    folder: Path, arguments: StageArguments, splits: Any, benchmark: Benchmark, cache: Path | None = None
+    folder: Path, arguments: tinymim.Arguments, splits: Any, benchmark: Benchmark, cache: Path | None = None
 ) -> dict:
     """Scores of one stage, whose model is then in `folder / "model"`."""
     set_seed(arguments.seed)
     images = benchmark.choose_training_images(arguments)
     processor = TinyMimImageProcessor(**arguments.processor)
     if cache is None:
-        dataset = build_dataset(arguments, images, processor)
+        dataset = tinymim.build_dataset(arguments, images, processor)
     else:
         dataset = build_cached_dataset(arguments, images, processor, cache)
-    result, _ = run_stage(dataclasses.replace(arguments, output_dir=str(folder)), splits, dataset)
+    rows = Splits(splits["train"], label_names=get_label_names(arguments.dataset, splits["train"]))
+    result = tinymim.train_stage(dataclasses.replace(arguments, output_dir=str(folder)), rows, processor, dataset)
     result.model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     outcome = {
@@ -178,10 +180,10 @@ def train_once(
 
 
 def build_cached_dataset(
-    arguments: StageArguments, images: Dataset, processor: TinyMimImageProcessor, cache: Path
+    arguments: tinymim.Arguments, images: Dataset, processor: TinyMimImageProcessor, cache: Path
 ) -> SeededTransform:
     """Images that are flipped and recolored, with relations that the teacher gave once."""
-    student = build_student(arguments, [])
+    student = tinymim.build_student(arguments)
     relations = load_relations(cache, student.teacher, student.config, images, processor)
     transform = FlipTransform(processor, student.config, arguments.augmentation.get("color_jitter", 0.4))
     return SeededTransform(RelationRows(images, relations), transform, arguments.seed)
@@ -196,7 +198,8 @@ def run_arm(arm: str, seed: int, arguments: Arguments, splits: Any, benchmark: B
         fields: dict[str, Any] = {"max_train_samples": arguments.max_train_samples}
         if arm in arguments.epochs:
             fields["num_train_epochs"] = arguments.epochs[arm]
-        fields["teacher"] = arguments.strong_teacher if settings.get("cached") else arguments.teacher
+        if settings["pretraining"]["stage"] == "distill":
+            fields["teacher"] = arguments.strong_teacher if settings.get("cached") else arguments.teacher
         stage = build_arguments(arguments, arm, "pretraining", seed, **fields)
         cache = Path(arguments.output_dir) / "strong_teacher_relations.safetensors" if settings.get("cached") else None
         stage_folder = folder / "pretraining"

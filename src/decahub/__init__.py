@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from decahub.data import load_dataset
     from decahub.metrics import load_metric
     from decahub.models.drum_lm.configuration_drum_lm import DrumLmConfig
+    from decahub.models.drum_lm.midi.performance import DrumPerformance
     from decahub.models.drum_lm.modeling_drum_lm import DrumLmForCausalLM
     from decahub.models.drum_lm.processing_drum_lm import DrumLmProcessor
     from decahub.models.emo.configuration_emo import EmoConfig
@@ -73,6 +74,7 @@ __all__ = [
     "DrumLmConfig",
     "DrumLmForCausalLM",
     "DrumLmProcessor",
+    "DrumPerformance",
     "EmoBackbone",
     "EmoConfig",
     "EmoForImageClassification",

@@ -150,7 +150,8 @@ def _register_pipeline(task: TaskEntry) -> Callable[[ModuleType], None]:
         import_module("transformers.pipelines").PIPELINE_REGISTRY.register_pipeline(
             task.name,
             pipeline_class=getattr(module, str(task.pipeline)),
-            pt_model=getattr(import_module("transformers"), task.auto_class),
+            # A module may load its models in its own way.
+            pt_model=getattr(module, "ModelLoader", None) or getattr(import_module("transformers"), task.auto_class),
         )
 
     return register

@@ -290,6 +290,7 @@ METHODS: dict[str, Method] = {
                     config="DrumLmConfig",
                     auto_classes={"AutoModelForCausalLM": "DrumLmForCausalLM"},
                     processor="DrumLmProcessor",
+                    further_classes={"DrumPerformance": "midi.performance"},
                 ),
             ),
         ),

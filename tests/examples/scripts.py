@@ -61,12 +61,21 @@ def _run_here(script: Path, *words: str | Path) -> str:
     return output.getvalue()
 
 
+def decahub(*words: str | Path) -> str:
+    """What a command of `decahub` prints; a failing one fails the test."""
+    verbosity = logging.get_verbosity()
+    output = io.StringIO()
+    try:
+        with contextlib.chdir(PROJECT), contextlib.redirect_stdout(output):
+            assert main([str(word) for word in words]) == 0
+    finally:
+        logging.set_verbosity(verbosity)
+    return output.getvalue()
+
+
 def evaluate(model: Path, dataset: Path, task: str, split: str = "test/1") -> str:
     """What `decahub evaluate` prints of a model on one's own data."""
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        assert main(["evaluate", str(model), "--dataset", str(dataset), "--task", task, "--split", split]) == 0
-    return output.getvalue()
+    return decahub("evaluate", model, "--dataset", dataset, "--task", task, "--split", split)
 
 
 def copy_stopped_run(run_folder: Path, target: Path, step: int) -> None:

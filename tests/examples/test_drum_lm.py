@@ -9,12 +9,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, pipeline
 
-import decahub  # noqa: F401  (registers the pipeline)
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll
 from tests.tiny.drum_lm import build_bpe_tokenizer
 from tests.tiny.drum_lm_model import BACKBONE
 
-from .scripts import EXAMPLES, LAUNCHERS, copy_stopped_run, run
+from .scripts import EXAMPLES, copy_stopped_run, decahub, run
 
 
 SCRIPTS = EXAMPLES / "drum_lm"
@@ -63,22 +62,19 @@ def language_model(tmp_path_factory) -> Path:
     return folder
 
 
-def train(*words: str | Path, launcher: str = "python", recipe: str = "small.yaml") -> str:
-    # One precision for all runs of a process, which Accelerate does not let change it.
-    return run(SCRIPTS / "train.py", SCRIPTS / recipe, "--per_device_train_batch_size", "2",
-               "--logging_steps", "1", "--mixed_precision", "no", "--card_license", "cc-by-4.0",
-               *words, launcher=launcher)  # fmt: skip
+# One precision for all runs of a process, which Accelerate does not let change it.
+TINY = [
+    "--per_device_train_batch_size", "2",
+    "--logging_steps", "1",
+    "--mixed_precision", "no",
+    "--card_license", "cc-by-4.0",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("launcher", ["python", "torchrun"])
-def test_a_small_model_is_trained_and_composes(launcher, grooves, tmp_path):
+def test_a_small_model_is_trained_and_composes(grooves, tmp_path):
+    decahub("train", "drum_lm/small", *TINY, "--dataset", grooves, "--config", TINY_MODEL, "--max_steps", "2",
+            "--output_dir", tmp_path)  # fmt: skip
 
-    train(
-        "--dataset", grooves, "--config", TINY_MODEL, "--max_steps", "2", "--output_dir", tmp_path, launcher=launcher
-    )
-
-    settings = json.loads((tmp_path / "checkpoint-2" / "progress.json").read_text())["settings"]
-    assert settings["num_processes"] == LAUNCHERS[launcher][1]
     compose = pipeline("drum-generation", model=str(tmp_path / "model"))
     (answer,) = compose((grooves / "test" / "0.mid").read_bytes(), bars=4, seed=0)
     assert answer["valid"]
@@ -91,18 +87,19 @@ def test_a_small_model_is_trained_and_composes(launcher, grooves, tmp_path):
 def test_an_adapter_is_trained_and_saved_alone(language_model, grooves, tmp_path):
     pytest.importorskip("peft")
 
-    train("--dataset", grooves, "--backbone", language_model, "--repo_id", language_model, "--adapter", "{r: 2}",
-          "--max_steps", "2", "--output_dir", tmp_path, recipe="adapter.yaml")  # fmt: skip
+    run(SCRIPTS / "train.py", "drum_lm/adapter", *TINY, "--dataset", grooves, "--backbone", language_model,
+        "--repo_id", "me/language-model", "--adapter", "{r: 2}", "--max_steps", "2",
+        "--output_dir", tmp_path)  # fmt: skip
 
     assert all("lora_" in name for name in load_file(tmp_path / "model" / "model.safetensors"))
-    compose = pipeline("drum-generation", model=str(tmp_path / "model"))
+    compose = pipeline("drum-generation", model=str(tmp_path / "model"), base_model=str(language_model))
     assert compose(None, bars=2, seed=0, outputs=[])[0]["valid"]
 
 
 def test_training_resumes_bit_exactly(grooves, tmp_path):
     def go(name: str) -> None:
-        train("--dataset", grooves, "--config", TINY_MODEL, "--max_steps", "4", "--save_steps", "2",
-              "--output_dir", tmp_path / name)  # fmt: skip
+        run(SCRIPTS / "train.py", "drum_lm/small", *TINY, "--dataset", grooves, "--config", TINY_MODEL,
+            "--max_steps", "4", "--save_steps", "2", "--output_dir", tmp_path / name)  # fmt: skip
 
     go("whole")
     copy_stopped_run(tmp_path / "whole", tmp_path / "broken", step=2)
@@ -110,16 +107,6 @@ def test_training_resumes_bit_exactly(grooves, tmp_path):
 
     whole, broken = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "broken"))
     assert all(torch.equal(value, broken[name]) for name, value in whole.items())
-
-
-def test_quickstart_needs_no_data_and_no_large_model(tmp_path):
-    output = run(SCRIPTS / "quickstart.py", "--max_steps", "4", "--output_dir", tmp_path)
-
-    assert output.count("valid: True") == 2
-    assert (tmp_path / "composed.mid").read_bytes().startswith(b"MThd")
-    assert (tmp_path / "composed.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "composed.wav").read_bytes().startswith(b"RIFF")
-    assert "drum-lm-tiny" in (tmp_path / "run" / "drum-lm-tiny" / "README.md").read_text()
 
 
 def test_reproduce_compares_pretrained_and_random(language_model, grooves, tmp_path):
@@ -135,7 +122,7 @@ def test_reproduce_compares_pretrained_and_random(language_model, grooves, tmp_p
             "processor": {"bars": 5},
         }
     )
-    words = (SCRIPTS / "reproduce.yaml", "--backbone", language_model, "--shared", shared, "--seeds", "[29, 30]",
+    words = ("drum_lm/reproduce", "--backbone", language_model, "--shared", shared, "--seeds", "[29, 30]",
              "--learning_rates", "[1e-4, 1e-3]", "--sweep_steps", "1", "--num_curve_grooves", "2",
              "--sampled_models", f"[{SMALL_MODEL}]",
              "--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results")  # fmt: skip

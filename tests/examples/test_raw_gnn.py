@@ -9,7 +9,7 @@ from transformers import AutoFeatureExtractor
 from decahub import AutoModelForNodeClassification
 from tests.tiny.graph import NUM_FEATURES, NUM_NODES, write_toy_graph
 
-from .scripts import EXAMPLES, LAUNCHERS, evaluate, run
+from .scripts import EXAMPLES, decahub, evaluate, run
 
 
 SCRIPTS = EXAMPLES / "raw_gnn"
@@ -29,10 +29,8 @@ def assert_loads(folder):
     assert model(**inputs).logits.shape == (3, 2)
 
 
-@pytest.mark.parametrize("launcher", ["python", "torchrun"])
-def test_train_and_evaluate(launcher, graph, tmp_path):
-    run(SCRIPTS / "train.py", SCRIPTS / "texas.yaml", "--dataset", graph, "--split", "1", *TINY,
-        "--output_dir", tmp_path, launcher=launcher)  # fmt: skip
+def test_train_and_evaluate(graph, tmp_path):
+    run(SCRIPTS / "train.py", "raw_gnn/texas", "--dataset", graph, "--split", "1", *TINY, "--output_dir", tmp_path)
     output = evaluate(tmp_path / "model", graph, "node-classification")
 
     assert_loads(tmp_path / "model")
@@ -41,13 +39,11 @@ def test_train_and_evaluate(launcher, graph, tmp_path):
     assert evaluation["dataset"]["split"] == "test/1"
     assert scores["accuracy"]["n"] == NUM_NODES // 3
     assert f"{scores['accuracy']['value']:.4f}" in output
-    settings = json.loads((tmp_path / "checkpoint-4" / "progress.json").read_text())["settings"]
-    assert settings["num_processes"] == LAUNCHERS[launcher][1]
 
 
 def test_trains_in_mini_batches_of_nodes(graph, tmp_path):
-    run(SCRIPTS / "train.py", SCRIPTS / "texas.yaml", "--dataset", graph, *TINY,
-        "--split", "0", "--nodes_per_batch", "6", "--output_dir", tmp_path)  # fmt: skip
+    decahub("train", "raw_gnn/texas", "--dataset", graph, *TINY,
+            "--split", "0", "--nodes_per_batch", "6", "--output_dir", tmp_path)  # fmt: skip
 
     progress = json.loads((tmp_path / "checkpoint-4" / "progress.json").read_text())
     assert progress["settings"]["num_rows"] == NUM_NODES // 3
@@ -56,7 +52,7 @@ def test_trains_in_mini_batches_of_nodes(graph, tmp_path):
 
 def test_reproduce_compares_networks_and_goes_on_where_it_was(graph, tmp_path):
     words = (
-        SCRIPTS / "reproduce.py", SCRIPTS / "reproduce.yaml", "--datasets", f"[{graph}]",
+        SCRIPTS / "reproduce.py", "raw_gnn/reproduce", "--datasets", f"[{graph}]",
         "--max_steps", "2", "--splits", "[0, 1]", "--seeds", "[0]", "--tuning_splits", "[0]",
         "--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results",
     )  # fmt: skip

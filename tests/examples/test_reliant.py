@@ -12,17 +12,16 @@ from decahub import AutoModelForNodeClassification
 from decahub.training import CheckpointError
 from tests.tiny.graph import NUM_FEATURES, NUM_NODES, write_toy_graph
 
-from .scripts import EXAMPLES, LAUNCHERS, copy_stopped_run, evaluate, run
+from .scripts import EXAMPLES, LAUNCHERS, copy_stopped_run, decahub, evaluate, run
 
 
 SCRIPTS = EXAMPLES / "reliant"
-TINY = ["--split", "1", "--logging_steps", "1", "--eval_epochs", "2", "--card_license", "cc0-1.0"]
+TINY = ["--split", "1", "--images", "[]", "--logging_steps", "1", "--eval_epochs", "2", "--card_license", "cc0-1.0"]
 PNG_SIGNATURE = b"\x89PNG"
 
 
 def train(recipe: str, graph: Path, folder: Path, *words: str | Path, launcher: str = "python") -> Path:
-    recipe_words = (SCRIPTS / "train.py", SCRIPTS / recipe, "--dataset", graph, *TINY)
-    run(*recipe_words, "--output_dir", folder, *words, launcher=launcher)
+    run(SCRIPTS / "train.py", recipe, *TINY, "--dataset", graph, "--output_dir", folder, *words, launcher=launcher)
     return folder / "model"
 
 
@@ -33,7 +32,9 @@ def graph(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def teacher(graph, tmp_path_factory):
-    return train("teacher_gcn.yaml", graph, tmp_path_factory.mktemp("teacher"), "--max_steps", "4")
+    folder = tmp_path_factory.mktemp("teacher")
+    decahub("train", "reliant/teacher_gcn", "--dataset", graph, *TINY, "--max_steps", "4", "--output_dir", folder)
+    return folder / "model"
 
 
 def read_scores(folder: Path) -> dict:
@@ -59,7 +60,9 @@ def test_teacher_is_measured_with_its_fairness(graph, teacher):
     assert f"{scores['statistical_parity_difference']['value']:.4f}" in output
 
 
-@pytest.mark.parametrize(("recipe", "launcher"), [("distill_cpf.yaml", "python"), ("distill_akd.yaml", "torchrun")])
+@pytest.mark.parametrize(
+    ("recipe", "launcher"), [("reliant/distill_cpf", "python"), ("reliant/distill_akd", "torchrun")]
+)
 def test_distils_a_student(recipe, launcher, graph, teacher, tmp_path):
     words = ("--teacher", teacher, "--max_steps", "3", "--config", "{fairness_weight: 5.0}")
     model = train(recipe, graph, tmp_path, *words, launcher=launcher)
@@ -71,10 +74,10 @@ def test_distils_a_student(recipe, launcher, graph, teacher, tmp_path):
 
 def test_a_run_that_is_started_again_ends_with_the_same_weights(graph, teacher, tmp_path):
     words = ("--teacher", teacher, "--max_steps", "4", "--save_steps", "2")
-    whole = train("distill_akd.yaml", graph, tmp_path / "whole", *words)
+    whole = train("reliant/distill_akd", graph, tmp_path / "whole", *words)
 
     copy_stopped_run(tmp_path / "whole", tmp_path / "parts", step=2)
-    parts = train("distill_akd.yaml", graph, tmp_path / "parts", *words)
+    parts = train("reliant/distill_akd", graph, tmp_path / "parts", *words)
 
     weights, expected = (load_file(folder / "model.safetensors") for folder in (parts, whole))
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
@@ -83,7 +86,7 @@ def test_a_run_that_is_started_again_ends_with_the_same_weights(graph, teacher, 
         ("--config", "{fairness_weight: 1000}"): "`config` must be .*; got {'fairness_weight': 1000}",
     }.items():
         with pytest.raises(CheckpointError, match=message):
-            train("distill_akd.yaml", graph, tmp_path / "parts", *words, *changes)
+            train("reliant/distill_akd", graph, tmp_path / "parts", *words, *changes)
 
 
 def test_a_teacher_may_be_a_file_of_logits(graph, tmp_path):
@@ -92,7 +95,7 @@ def test_a_teacher_may_be_a_file_of_logits(graph, tmp_path):
     save_file({"logits": log_probs, "embedding": torch.randn(NUM_NODES, 5)}, path)
 
     words = ("--teacher", path, "--teacher_output", "log_probs", "--max_steps", "2")
-    assert_loads(train("distill_akd.yaml", graph, tmp_path / "run", *words))
+    assert_loads(train("reliant/distill_akd", graph, tmp_path / "run", *words))
 
 
 def test_reproduce_compares_students_and_goes_on_where_it_was(graph, tmp_path):
@@ -102,7 +105,7 @@ def test_reproduce_compares_students_and_goes_on_where_it_was(graph, tmp_path):
         {"datasets": [str(graph)], "teachers": ["GCN"], "students": ["AKD"], "seeds": [0], "fairness_weights": [3]},
     ]
     words = (
-        SCRIPTS / "reproduce.py", SCRIPTS / "reproduce.yaml", "--datasets", f"[{graph}]",
+        SCRIPTS / "reproduce.py", "reliant/reproduce", "--datasets", f"[{graph}]",
         "--plan", json.dumps(plan), "--split", "1", "--max_steps", "2",
         "--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results",
     )  # fmt: skip

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, Dinov2Config, Dinov2Model
 
 from decahub import TinyMimConfig, TinyMimImageProcessor, TinyMimModel
 
-from .scripts import EXAMPLES, LAUNCHERS, copy_stopped_run, run
+from .scripts import EXAMPLES, copy_stopped_run, decahub, run
 
 
 SCRIPTS = EXAMPLES / "tinymim"
@@ -22,10 +23,10 @@ TINY = [
     "--dataset", "sklearn_digits",
     "--max_train_samples", "48",
     "--max_eval_samples", "20",
-    "--num_fit_rows", "30",
     "--per_device_train_batch_size", "8",
     "--logging_steps", "1",
 ]  # fmt: skip
+PROBE = ["--num_fit_rows", "30"]
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,7 @@ def teacher(tmp_path_factory) -> Path:
 
 
 def test_reconstruct_writes_an_encoder(tmp_path):
-    run(SCRIPTS / "train.py", SCRIPTS / "pretrain_teacher.yaml", *TINY,
-        "--max_steps", "2", "--output_dir", tmp_path)  # fmt: skip
+    decahub("train", "tinymim/pretrain_teacher", *TINY, *PROBE, "--max_steps", "2", "--output_dir", tmp_path)
 
     model = AutoModel.from_pretrained(tmp_path / "model")
     assert isinstance(model, TinyMimModel)
@@ -47,25 +47,34 @@ def test_reconstruct_writes_an_encoder(tmp_path):
     assert [row["metric"] for row in scores] == ["linear_probe_accuracy", "knn_accuracy"]
 
 
-@pytest.mark.parametrize("launcher", ["python", "torchrun"])
-def test_distill_writes_a_student_that_can_be_finetuned(launcher, teacher, tmp_path):
-    run(SCRIPTS / "train.py", SCRIPTS / "distill.yaml", *TINY,
-        "--max_steps", "2", "--teacher", teacher, "--output_dir", tmp_path / "student", launcher=launcher)  # fmt: skip
-    run(SCRIPTS / "train.py", SCRIPTS / "finetune.yaml", *TINY, "--num_labeled_per_class", "3",
+def test_distill_writes_a_student_that_can_be_finetuned(teacher, tmp_path):
+    run(SCRIPTS / "train.py", "tinymim/distill", *TINY, *PROBE,
+        "--max_steps", "2", "--teacher", teacher, "--output_dir", tmp_path / "student")  # fmt: skip
+    run(SCRIPTS / "train.py", "tinymim/finetune", *TINY, "--num_labeled_per_class", "3",
         "--max_steps", "2", "--pretrained", tmp_path / "student" / "model",
         "--output_dir", tmp_path / "out")  # fmt: skip
 
-    settings = json.loads((tmp_path / "student" / "checkpoint-2" / "progress.json").read_text())["settings"]
-    assert settings["num_processes"] == LAUNCHERS[launcher][1]
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "out" / "model").eval()
     processor = AutoImageProcessor.from_pretrained(tmp_path / "out" / "model")
     inputs = processor(torch.zeros(3, 9, 7, dtype=torch.uint8), return_tensors="pt")
     assert model(**inputs).logits.shape == (1, 10)
 
 
+def test_distill_needs_no_labels(teacher, tmp_path):
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    for number in range(9):
+        Image.new("RGB", (40, 33), (20 * number, 90, 7)).save(tmp_path / "images" / "train" / f"{number}.png")
+
+    decahub("train", "tinymim/distill", "--dataset", tmp_path / "images", "--max_steps", "1", "--card_license", "mit",
+            "--per_device_train_batch_size", "3", "--teacher", teacher, "--output_dir", tmp_path)  # fmt: skip
+
+    assert isinstance(AutoModel.from_pretrained(tmp_path / "model"), TinyMimModel)
+    assert not (tmp_path / "model" / "evaluation.json").exists()
+
+
 def test_distill_resumes_bit_exactly(teacher, tmp_path):
     def distill(name: str) -> None:
-        run(SCRIPTS / "train.py", SCRIPTS / "distill.yaml", *TINY, "--max_steps", "4", "--save_steps", "2",
+        run(SCRIPTS / "train.py", "tinymim/distill", *TINY, *PROBE, "--max_steps", "4", "--save_steps", "2",
             "--teacher", teacher, "--output_dir", tmp_path / name)  # fmt: skip
 
     distill("whole")
@@ -84,7 +93,7 @@ def test_reproduce_compares_arms(teacher, tmp_path):
         "{stage: finetune, num_labeled_per_class: 2, per_device_train_batch_size: 10, config: {feature_layer: -1}}"
     )
 
-    run(SCRIPTS / "reproduce.py", SCRIPTS / "reproduce.yaml", "--dataset", "sklearn_digits",
+    run(SCRIPTS / "reproduce.py", "tinymim/reproduce", "--dataset", "sklearn_digits",
         "--arms", "[scratch, mae, tinymim, strong, relations, features, cls]", "--seeds", "[0]", "--epochs", "{}",
         "--max_train_samples", "32", "--num_test_rows", "20", "--num_probe_rows", "10", "--num_fit_rows", "20",
         "--teacher", teacher, "--strong_teacher", tmp_path / "strong", "--finetuning", finetuning,

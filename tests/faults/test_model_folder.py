@@ -1,5 +1,6 @@
 """Saving a model folder under errors: the older folder survives whole, and new weights are not lost to a bad card."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -17,23 +18,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from decahub import DrumLmForCausalLM, EmoForImageClassification
-from decahub.hub import folder as module
-from decahub.hub import verify
-from decahub.hub.folder import find_checksum_problems, read_checksums, read_train_log, thin_log
+from decahub.cli.main import main
+from decahub.hub import CardArguments, ModelFolder, save_run, verify
+from decahub.hub import saving as module
+from decahub.hub.saving import thin_log
+from decahub.tasks import Measurement, Report
+from decahub.training import TrainingResult
 from tests.hub.builders import (
+    EVALUATION,
     RECIPE,
     build_drum_adapter_folder,
     build_drum_base,
     build_image,
     build_model_folder,
     tiny_model,
+    tiny_processor,
+    write_log,
 )
 
 
 KILLED_SAVE = """
 import os, signal, sys
 from pathlib import Path
-from decahub.hub import folder as module
+from decahub.hub import saving as module
 from tests.hub.builders import build_model_folder, tiny_model
 
 def kill(*arguments):
@@ -98,7 +105,8 @@ def test_full_disk_at_any_later_file_leaves_the_older_folder(folder, monkeypatch
         write_text(path, text)
 
     monkeypatch.setattr(module, "write_text", write_until_full)
-    monkeypatch.setattr("decahub.hub.model_card.write_text", write_until_full)
+    monkeypatch.setattr("decahub.hub.files.write_text", write_until_full)
+    monkeypatch.setattr("decahub.hub.model_folder.write_text", write_until_full)
 
     with pytest.raises(OSError, match="No space left"):
         build_model_folder(folder, tiny_model(stem_hidden_size=10))
@@ -117,7 +125,7 @@ def test_kill_leaves_the_older_folder_and_the_next_save_succeeds(folder):
 
     assert done.returncode == -signal.SIGKILL
     assert read_all(folder) == before
-    assert find_checksum_problems(folder) == []
+    assert ModelFolder(folder).find_problems() == []
     build_model_folder(folder, tiny_model(stem_hidden_size=10))
     assert EmoForImageClassification.from_pretrained(folder).config.stem_hidden_size == 10
     assert not get_partial(folder).exists()
@@ -137,7 +145,7 @@ def test_kill_among_the_renames_is_seen_by_the_checksums(folder, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build_model_folder(folder, tiny_model(stem_hidden_size=10))
 
-    assert find_checksum_problems(folder) != []
+    assert ModelFolder(folder).find_problems() != []
 
 
 # Broken cards and inputs
@@ -145,9 +153,9 @@ def test_kill_among_the_renames_is_seen_by_the_checksums(folder, monkeypatch):
 
 def test_failing_card_loses_neither_the_older_folder_nor_the_new_weights(folder):
     before = read_all(folder)
-    recipe = {key: value for key, value in RECIPE.items() if key != "card_limits"}
+    recipe = {**RECIPE, "card_limits": ""}
 
-    with pytest.raises(ValueError, match="card_limits is missing") as caught:
+    with pytest.raises(ValueError, match="`card_limits` must be a text") as caught:
         build_model_folder(folder, tiny_model(stem_hidden_size=10), recipe=recipe)
 
     assert read_all(folder) == before
@@ -172,7 +180,7 @@ def test_refuses_malformed_checksums(folder, line):
     (folder / "SHA256SUMS").write_text(f"{line}\n")
 
     with pytest.raises(ValueError, match="must be '<sha256>  <file name>'; got"):
-        read_checksums(folder)
+        getattr(ModelFolder(folder), "checksums")  # noqa: B009
 
 
 def test_truncated_weights_are_refused(folder):
@@ -200,8 +208,9 @@ def drop_a_tensor(weights: Path) -> None:
     ],
     ids=["truncated", "without a tensor"],
 )
-def test_damaged_adapters_are_refused(tmp_path, spoil, message):
+def test_damaged_adapters_are_refused(tmp_path, monkeypatch, spoil, message):
     pytest.importorskip("peft")
+    monkeypatch.chdir(tmp_path)  # the folder knows the name of its base and no path to it
     folder = build_drum_adapter_folder(tmp_path / "adapter", build_drum_base(tmp_path / "base"))
     spoil(folder / "model.safetensors")
 
@@ -262,19 +271,175 @@ def test_evaluation_may_be_a_file(folder, tmp_path):
     assert (saved / "evaluation.json").read_bytes() == source.read_bytes()
 
 
+def test_nothing_outside_the_folder_is_removed_or_written(folder, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "thesis.md").write_text("mine")
+    (folder / "linked").symlink_to(outside)
+    (folder / "link.md").symlink_to(outside / "thesis.md")
+    names = ("linked/thesis.md", "link.md", "old.md")
+    (folder / "old.md").write_text("of the older model")
+    (folder / "SHA256SUMS").write_text("".join(f"{'0' * 64}  {name}\n" for name in names))
+
+    build_model_folder(folder)
+
+    assert (outside / "thesis.md").read_text() == "mine"
+    assert (folder / "link.md").is_symlink()
+    assert not (folder / "old.md").exists()
+
+
+def test_older_checksums_that_cannot_be_read_remove_nothing(folder):
+    (folder / "notes.md").write_text("mine")
+    (folder / "SHA256SUMS").write_text(f"{'0' * 64}  notes.md\nno line\n")
+
+    build_model_folder(folder)
+
+    assert (folder / "notes.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["config.json", "recipe.yaml", "evaluation.json", "notes.md", "images"])
+def test_links_that_leave_the_folder_are_refused(folder, tmp_path, capsys, name):
+    (tmp_path / "private").mkdir()
+    target = tmp_path / "private" / name
+    if (folder / name).exists():
+        shutil.move(folder / name, target)
+    (folder / name).symlink_to(target)
+
+    for command in (["card"], ["verify"], ["publish"]):
+        code = main([command[0], str(folder), *(["me/x", "--dry-run"] if command == ["publish"] else [])])
+        captured = capsys.readouterr()
+        assert code in (1, 2), command
+        assert f"{name} in " in captured.out + captured.err
+        assert "is a link that leaves the folder" in captured.out + captured.err
+
+
+def test_snapshots_in_the_cache_of_the_hub_are_links_to_its_blobs(older, tmp_path):
+    snapshot, blobs = tmp_path / "snapshots" / "abc", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    shutil.copytree(older, blobs)
+    for path in blobs.iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+
+    assert ModelFolder(snapshot).find_problems() == []
+    assert str(ModelFolder(snapshot).render_card()) == (older / "README.md").read_text()
+
+
+def test_no_path_or_secret_leaves_this_machine(tmp_path):
+    token, key = "hf_" + "aB3" * 12, "0123456789abcdef" * 2
+    recipe = {
+        **RECIPE,
+        "data_dir": "/home/anna/secret-project/data",
+        "config": {"teacher": "~/secret-project/teacher", "parts": [{"file": "../secret-project/x.npz"}]},
+        "windows": "C:\\Users\\secret-project\\weights.bin",
+        "tracker": {"wandb_api_key": key, "url": "https://anna:secret-project@tracker.org/run"},
+        "report_to": f"hub, token={key}",
+        "card_summary": f"Trained with {token} from /home/secret-project/run on a machine.",
+        "card_base_model": "/home/secret-project/base",
+    }
+    command = f"python train.py --config '{{file: /home/secret-project/x.npz}}' {token}"
+    model = tiny_model()
+    model.config.adapter_base = {"repo_id": "/home/secret-project/base"}
+    model.config.id2label = {0: "/m/cat", 1: "dog", 2: "fox"}
+    model.config.label2id = {"/m/cat": 0, "dog": 1, "fox": 2}
+
+    folder = build_model_folder(
+        tmp_path / "emo-tiny", model, recipe=recipe, evaluation=EVALUATION | {"command": command}
+    )
+
+    texts = {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".safetensors"}
+    for planted in ("secret-project", token, key, str(Path.home())):
+        assert [name for name, text in texts.items() if planted in text] == []
+    saved = ModelFolder(folder)
+    assert saved.config["id2label"]["0"] == "/m/cat"
+    assert saved.recipe["config"] == {"teacher": "teacher", "parts": [{"file": "x.npz"}]}
+    assert saved.recipe["learning_rate"] == 0.002
+
+
+# The end of a run
+
+
+@dataclasses.dataclass(kw_only=True)
+class RunArguments(CardArguments):
+    output_dir: str
+    dataset: str = "cifar10"
+
+
+def build_result(log: Path, is_main_process: bool = True) -> TrainingResult:
+    return TrainingResult(tiny_model(), 20, 1.0, {}, 3.25, 0, log.parent, log, is_main_process)
+
+
+def test_a_run_ends_in_one_call(tmp_path):
+    report = Report("Which classes?", ["class", "share"], [["a|b", 0.123456], ["<i>", 1]], "It *holds*.", "make it")
+    measurement = Measurement({"accuracy": 0.5}, 7, facts={"note": 3}, report=report)
+    arguments = RunArguments(output_dir=str(tmp_path / "run"), card_title="mine")
+    facts = {"task": "image-classification", "dataset": "cifar10", "split": "test", "minutes": 0.5}
+
+    folder = save_run(
+        arguments, build_result(write_log(tmp_path / "log.jsonl")), tiny_processor(), measurement, **facts
+    )
+
+    saved = ModelFolder(folder)
+    assert folder == tmp_path / "run" / "model"
+    assert saved.find_problems() == []
+    assert saved.evaluation["dataset"] == {
+        "name": "cifar10",
+        "title": "CIFAR-10 (JPEG)",
+        "split": "test",
+        "num_rows": 7,
+        "note": 3,
+    }
+    assert saved.recipe["card_title"] == "mine"
+    assert saved.train_log[-1]["training_minutes"] == 3.2
+    assert saved.reports == [report]
+    assert "report_which_classes.json" in saved.files
+    table = "| class | share |\n| --- | --- |\n| a\\|b | 0.1235 |\n| &lt;i> | 1 |\n"
+    assert f"## Which classes?\n\nIt *holds*.\n\n{table}" in (folder / "README.md").read_text()
+
+
+def test_only_the_main_process_saves(tmp_path):
+    result = build_result(write_log(tmp_path / "log.jsonl"), is_main_process=False)
+    facts = {"task": "image-classification", "dataset": "cifar10", "split": "test", "minutes": 0.5}
+
+    assert save_run(RunArguments(output_dir=str(tmp_path)), result, None, Measurement({"a": 1.0}, 1), **facts) is None
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"title": "a", "columns": ["b"], "rows": [[1]], "verdict": 3}, "verdict is not so"),
+        ({"title": "a", "columns": ["b"], "rows": [3]}, "rows is not so"),
+        ({"title": "a", "columns": ["b"], "rows": [[1, 2]]}, "report_a.json: `rows` .* 1 values each; got 2 in row 0"),
+        ({"title": "a", "columns": ["b"], "rows": [[1]], "columnz": []}, "columnz is not so"),
+    ],
+)
+def test_odd_reports_are_named(folder, content, message):
+    (folder / "report_a.json").write_text(json.dumps(content))
+
+    with pytest.raises(ValueError, match=message):
+        ModelFolder(folder).render_card()
+
+
+def test_reports_need_titles_of_their_own(tmp_path):
+    reports = [Report("A b", ["c"], [[1]]), Report("a B?", ["c"], [[1]])]
+
+    with pytest.raises(ValueError, match=r"titles of their own; got 'a B\?' twice"):
+        build_model_folder(tmp_path / "emo-tiny", reports=reports)
+
+
 def test_weights_that_were_not_trained_here_need_no_log(tmp_path):
     saved = build_model_folder(tmp_path / "converted", train_log=None)
 
     assert not (saved / "train_log.jsonl").exists()
-    assert find_checksum_problems(saved) == []
+    assert ModelFolder(saved).find_problems() == []
 
 
 def test_recipe_has_no_path_of_this_machine(folder):
-    assert "output_dir" not in (folder / "recipe.yaml").read_text()
+    assert ModelFolder(folder).recipe["output_dir"] == "run"
 
 
 def test_log_ends_with_time_hardware_and_versions(folder):
-    *_, last = read_train_log(folder)
+    *_, last = ModelFolder(folder).train_log
 
     assert last["step"] == 20
     assert last["training_minutes"] == 12.3

@@ -24,9 +24,9 @@ from decahub import (
 )
 from decahub.data import DATASETS, load_dataset, select_split
 from decahub.evaluation import build_evaluation, evaluate_model
-from decahub.hub import save_model_folder
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.hub import ModelFolder, save_model_folder
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm import build_bpe_tokenizer, build_random_llama
 from tests.tiny.drum_lm_model import BACKBONE, build_model
 
@@ -108,6 +108,12 @@ def build_model_folder(folder: Path, model=None, **overrides) -> Path:
     facts = {"evaluation": EVALUATION, "recipe": RECIPE, "training_minutes": 12.3}
     arguments = {**facts, "train_log": write_log(folder.parent / "run_log.jsonl"), **overrides}
     return save_model_folder(folder, model if model is not None else tiny_model(), tiny_processor(), **arguments)
+
+
+def refresh(folder: Path) -> None:
+    """Takes up a change of a folder's files in its card and its checksums."""
+    ModelFolder(folder).write_card()
+    ModelFolder(folder).write_checksums()
 
 
 def build_segmentation_folder(folder: Path) -> Path:

@@ -73,6 +73,8 @@ def main(model_id: str, groove: Path, output_dir: Path, base: str | None, withou
 
     shutil.copyfile(groove, output_dir / "groove.mid")
     os.chdir(output_dir)
+    if base is not None:
+        Path("base").symlink_to(base)  # the adapters know the name of their base and no path to it
     seed_generation()
     exec(read_card_code(hf_hub_download(model_id, "README.md"), without_decahub), {})
 

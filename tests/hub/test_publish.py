@@ -7,10 +7,11 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from decahub.hub import publish, stage_repository
+from decahub.hub import ModelFolder, publish, stage_repository
+from decahub.hub.files import hash_file, list_files, read_json, write_json, write_yaml
 from decahub.hub.flattening import flatten_modules
-from decahub.hub.folder import hash_file, list_files, read_json, read_recipe, write_checksums, write_yaml
 from decahub.registry import METHODS, find_modules
+from tests.hub.builders import refresh
 from tests.hub.conftest import CLASSIFIER
 
 
@@ -69,7 +70,7 @@ def test_checksums_cover_what_was_published(newest):
 def test_the_folder_itself_stays_as_it_is(published, classifier_folder):
     assert set(list_files(classifier_folder)) == FOLDER_FILES - {"SHA256SUMS"}
     assert "auto_map" not in read_json(classifier_folder / "config.json")
-    assert "card_repo_id" not in read_recipe(classifier_folder)
+    assert "card_repo_id" not in ModelFolder(classifier_folder).recipe
 
 
 def test_card_of_a_repository_says_that_it_ships_code(newest):
@@ -126,20 +127,34 @@ def spoil_weights(folder):
 
 def add_pickle(folder):
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
-    write_checksums(folder)
+    ModelFolder(folder).write_checksums()
 
 
 def add_compiled_python(folder):
     (folder / "__pycache__").mkdir()
     (folder / "__pycache__" / "room.cpython-311.pyc").write_bytes(b"\0")
-    write_checksums(folder)
+    ModelFolder(folder).write_checksums()
 
 
-def remove_limits(folder):
-    recipe = read_recipe(folder)
-    del recipe["card_limits"]
+def remove_texts(folder):
+    recipe = ModelFolder(folder).recipe
+    del recipe["card_limits"], recipe["card_summary"]
     write_yaml(folder / "recipe.yaml", recipe)
-    write_checksums(folder)
+    refresh(folder)
+
+
+def add_token(folder):
+    ModelFolder(folder).set_recipe_value("report_to", "https://me:secret@tracker.org")
+    refresh(folder)
+
+
+def link_outside(folder):
+    (folder / "notes.md").symlink_to("/etc/hostname")
+
+
+def name_class_of_another_room(folder):
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"architectures": ["RawGnnModel"]})
+    ModelFolder(folder).write_checksums()
 
 
 @pytest.mark.parametrize(
@@ -148,11 +163,14 @@ def remove_limits(folder):
         (spoil_weights, "model.safetensors has another hash than SHA256SUMS says"),
         (add_pickle, "pytorch_model.bin"),
         (add_compiled_python, "room.cpython-311.pyc"),
-        (remove_limits, "card_limits is missing"),
+        (remove_texts, "needs its texts; card_summary, card_limits are missing"),
+        (add_token, "recipe.yaml holds what looks like an access token or password"),
+        (link_outside, "notes.md in .* is a link that leaves the folder"),
+        (name_class_of_another_room, "`architectures` in config.json must be a list with one of EmoModel"),
         (lambda folder: (folder / "README.md").unlink(), "README.md is missing"),
         (lambda folder: (folder / "SHA256SUMS").unlink(), "must hold SHA256SUMS"),
     ],
-    ids=["tampered", "pickle", "compiled", "no limits in the card", "no card", "no checksums"],
+    ids=["tampered", "pickle", "compiled", "no texts", "token", "link", "other room", "no card", "no checksums"],
 )
 def test_broken_folder_is_refused_before_any_request(folder, spoil, message):
     spoil(folder)

@@ -1,18 +1,21 @@
 """`verify`: every kind of error in a folder is found by the check that is there for it."""
 
+import contextlib
 import json
+import random
 import re
 import shutil
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from decahub.data import DATASETS
 from decahub.evaluation import evaluate_folder
-from decahub.hub import refresh_model_card, verify
+from decahub.hub import ModelFolder, verify
 from decahub.hub import verification as module
-from decahub.hub.folder import read_json, write_checksums, write_json
-from tests.hub.builders import EVALUATION, build_cifar10, build_model_folder, label_maps, tiny_model
+from decahub.hub.files import read_json, write_json
+from tests.hub.builders import EVALUATION, build_cifar10, build_model_folder, label_maps, refresh, tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +46,7 @@ def test_the_classes_of_a_model_that_has_some_are_counted(tmp_path, names):
     config = {"model_type": "llama"} | ({} if names is None else {"id2label": names})
     write_json(tmp_path / "config.json", config)
 
-    assert module.check_configuration(tmp_path) == "LlamaConfig" + (", 2 labels" if names else "")
+    assert module.check_configuration(ModelFolder(tmp_path)) == "LlamaConfig" + (", 2 labels" if names else "")
 
 
 # Without the data
@@ -66,7 +69,7 @@ def test_a_data_directory_without_the_set_is_named(folder, tmp_path):
 
 
 def test_refuses_what_is_no_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="must be a model folder; got .*nothing"):
+    with pytest.raises(FileNotFoundError, match="must be a model folder; '.*nothing' is not a folder"):
         verify(tmp_path / "nothing")
 
 
@@ -78,7 +81,7 @@ def test_measures_again_on_real_files(tmp_path):
     data_dir = build_cifar10(tmp_path / "data")
     folder = build_model_folder(tmp_path / "emo-tiny", tiny_model(**label_maps(names)))
     write_json(folder / "evaluation.json", evaluate_folder(folder, data_dir=data_dir, show_progress=False))
-    refresh_model_card(folder)
+    refresh(folder)
 
     report = verify(folder, data_dir=data_dir)
 
@@ -137,7 +140,88 @@ def test_a_limit_above_the_number_of_rows_widens_nothing(folder, tmp_path, monke
     assert verify(folder, data_dir=tmp_path, limit=10_000).exit_code == 1
 
 
+def test_a_small_sample_cannot_tell(folder, tmp_path, monkeypatch):
+    measure(monkeypatch, 0.99, other=0.9, num_rows=4)  # 4 standard errors of a share of 0.7525: 0.86
+
+    report = verify(folder, data_dir=tmp_path, limit=4)
+
+    assert report.exit_code == 3
+    assert [check.outcome for check in report.checks[-3:]] == ["not done"] * 3
+    assert "a sample of 4 is too small to tell" in report.checks[-2].detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "detail"),
+    [
+        ({"dataset": {**EVALUATION["dataset"], "num_rows": 401}}, "examples", "published 401, measured 400"),
+        (
+            {"figures": [{"metric": "accuracy", "value": 0.7525, "n": 430}]},
+            "accuracy",
+            "published over 430 examples, measured over 400",
+        ),
+        ({"figures": [{"metric": "f1", "value": 0.99, "n": 400}]}, "f1", "not among the measured scores"),
+    ],
+)
+def test_claims_that_the_data_does_not_support_fail(folder, tmp_path, monkeypatch, changes, check, detail):
+    measure(monkeypatch, 0.7525)
+    write_json(folder / "evaluation.json", {**EVALUATION, **changes})
+    refresh(folder)
+
+    assert detail in get_failed(verify(folder, data_dir=tmp_path))[check]
+
+
 # Errors of the folder
+
+
+@pytest.mark.parametrize("name", ["config.json", "evaluation.json", "preprocessor_config.json", "recipe.yaml"])
+def test_never_raises_whatever_the_files_hold(folder, name):
+    original = (folder / name).read_bytes()
+    generator = random.Random(name)
+    content: Any = None if name == "recipe.yaml" else json.loads(original)
+    oddities = [b"", b"{}", b"[]", b"null", b"\xff\xfe", b'{"a": ' * 20_000, b"9" * 5000, b"{" + b" " * 100]
+    for _ in range(6):
+        broken = bytearray(original)
+        broken[generator.randrange(len(broken))] = generator.randrange(256)
+        oddities.append(bytes(broken[: generator.randrange(1, len(broken))]))
+    for key in content or ():
+        odd = generator.choice([None, [], {}, -1, 2**70, "x\n", True, [[1]], {"a": None}])
+        oddities.append(json.dumps({**content, key: odd}).encode())
+    for oddity in oddities:
+        (folder / name).write_bytes(oddity)
+
+        report = verify(folder)
+
+        assert report.exit_code == 1, oddity
+        assert all("\n" not in check.detail for check in report.checks)
+
+
+PLANTED = "import pathlib\n\npathlib.Path({path!r}).write_text('ran')\n\nclass Planted:\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "auto_map"),
+    [
+        ("config.json", {"AutoConfig": "planted.Planted", "AutoModelForImageClassification": "planted.Planted"}),
+        ("preprocessor_config.json", {"AutoImageProcessor": ["planted.Planted", "planted.Planted"]}),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_code_of_a_folder_never_runs(tmp_path, monkeypatch, name, auto_map, known):
+    data_dir = build_cifar10(tmp_path / "data")
+    folder = build_model_folder(tmp_path / "emo-tiny", tiny_model(**label_maps(DATASETS["cifar10"].label_names)))
+    content = read_json(folder / name) | {"auto_map": auto_map}
+    if not known:
+        content |= {"model_type": "stranger"} if name == "config.json" else {"image_processor_type": "Stranger"}
+    write_json(folder / name, content)
+    (folder / "planted.py").write_text(PLANTED.format(path=str(tmp_path / "ran")))
+    ModelFolder(folder).write_checksums()
+    monkeypatch.setattr("builtins.input", lambda *arguments: "y")
+
+    verify(folder, data_dir=data_dir)
+    with contextlib.suppress(ValueError, OSError):
+        evaluate_folder(folder, data_dir=data_dir, show_progress=False)
+
+    assert not (tmp_path / "ran").exists()
 
 
 def flip_a_byte_of_the_weights(folder):
@@ -202,14 +286,14 @@ def truncate_the_evaluation(folder):
         (add_a_tensor, "weights", "1 unexpected tensors, the first is classifier.scale"),
         (contradict_the_config, "configuration", "depths"),
         (break_the_config, "configuration", "config.json"),
-        (truncate_the_evaluation, "card scores", "evaluation.json must hold"),
+        (truncate_the_evaluation, "card scores", "evaluation.json in .* must hold"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_finds_the_problem_even_with_fresh_checksums(folder, spoil, check, detail):
     spoil(folder)
     if check != "files":
-        write_checksums(folder)
+        ModelFolder(folder).write_checksums()
 
     report = verify(folder, data_dir=folder)
 

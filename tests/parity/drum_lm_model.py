@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 from decahub import DrumLmForCausalLM
-from decahub.models.drum_lm.backbone_drum_lm import GGUF_VARIABLE, load_backbone, split_gguf_path
+from decahub.models.drum_lm.backbone import GGUF_VARIABLE, load_backbone, split_gguf_path
 
 from .golden import Golden, assert_near
 

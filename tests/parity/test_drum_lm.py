@@ -4,6 +4,7 @@ What each key means, and how the files were made, is in the README of the golden
 """
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 
 from conversion.convert_drum_pairs import convert_pairs
 from decahub.metrics.drum_structure.structure import compute_stability, levenshtein, split_two_means
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, MeterError
-from decahub.models.drum_lm.midi_drum_lm import read_midi
-from decahub.models.drum_lm.pairs_drum_lm import build_pair
+from decahub.models.drum_lm.midi.codec import DrumCodec
+from decahub.models.drum_lm.midi.meter import MeterError
+from decahub.models.drum_lm.midi.reader import read_midi
+from decahub.models.drum_lm.pairs import build_pair
 from tests.parity.drum_lm_model import KNOWN_KEYS as MODEL_KEYS
 from tests.parity.drum_lm_model import check_smollm2_reference
 from tests.parity.golden import golden_params
@@ -80,8 +82,12 @@ def test_midi_gives_the_authors_text(golden, item, reader):
 @items_of("codec_and_structure", "skipped")
 def test_files_that_the_authors_skip_are_refused_with_the_reason(golden, item):
     performance = read_midi(read_bytes(golden, f"{item}.midi"))
+    stated = [f"{numerator}/{denominator}" for _, numerator, denominator in performance.time_signatures]
+    reason = f"must count quarter notes .*; got {stated[-1]}\\." if stated else "must state a time signature"
 
-    with pytest.raises(MeterError, match="must count quarter notes; got 6/8"):
+    named = re.search(r"_beat_(\d+)-(\d+)$", golden.json("names")[item])  # real files say their meter
+    assert named is None or stated == ["/".join(named.groups())]
+    with pytest.raises(MeterError, match=reason):
         DrumCodec.official().encode(performance)
 
 

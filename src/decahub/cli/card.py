@@ -5,8 +5,8 @@ from pathlib import Path
 
 
 HELP = "render README.md of a model folder from the files in it, and refresh SHA256SUMS"
-EXAMPLES = """  decahub card model_cards/emo-1m-cifar10
-  decahub card model_cards/emo-1m-cifar10 --print"""
+EXAMPLES = """  decahub card runs/emo/model
+  decahub card runs/emo/model --print"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,11 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from decahub.hub import refresh_model_card, render_model_card
+    from decahub.hub.model_folder import ModelFolder
 
+    folder = ModelFolder(arguments.folder)
     if arguments.only_print:
-        print(render_model_card(arguments.folder))
+        print(folder.render_card())
         return 0
-    refresh_model_card(arguments.folder)
+    folder.write_card()
+    folder.write_checksums()
     print(f"Wrote {arguments.folder / 'README.md'}")
     return 0

@@ -1,18 +1,16 @@
 """`decahub info`: what a method or a model folder is."""
 
 import argparse
-import json
-import math
 from pathlib import Path
 
 from decahub.registry import METHODS, Method
 
-from .table import format_table
+from .table import format_cell, format_table
 
 
 HELP = "describe a method, or a model folder: classes, parameters, labels, scores"
 EXAMPLES = """  decahub info emo
-  decahub info model_cards/emo-1m-cifar10"""
+  decahub info runs/emo/model"""
 SHOWN_LABELS = 12
 
 
@@ -59,37 +57,29 @@ def describe_citation(method: Method) -> list[str]:
     return [f"authors  {authors}", f"venue    {method.citation.venue or f'arXiv, {method.citation.year}'}"]
 
 
-def describe_folder(folder: Path) -> str:
-    """What a model folder holds, from its JSON files and the header of its weights."""
-    from decahub.hub.folder import EVALUATION, read_json
+def describe_folder(path: Path) -> str:
+    """What a model folder holds, from its JSON files and the headers of its weights."""
+    from decahub.hub.files import EVALUATION
+    from decahub.hub.model_folder import ModelFolder
 
-    config = read_json(folder / "config.json")
+    folder = ModelFolder(path)
+    architectures = folder.config.get("architectures")
     rows = [
-        ("model type", config.get("model_type")),
-        ("class", ", ".join(config.get("architectures") or [])),
-        ("parameters", f"{count_parameters(folder):,}"),
-        ("labels", describe_labels(config.get("id2label") or {})),
+        ("model type", folder.config.get("model_type")),
+        ("class", ", ".join(map(str, architectures)) if isinstance(architectures, list) else architectures or ""),
+        ("parameters", f"{sum(map(folder.count_values, folder.weights)):,}"),
+        *[("beside them", f"{name}: {folder.count_values(name):,} values") for name in folder.side_files],
+        ("labels", describe_labels(folder.config.get("id2label"))),
     ]
-    text = "\n".join(f"{name:<12}{value}" for name, value in rows)
-    if not (folder / EVALUATION).exists():
+    text = "\n".join(f"{name:<12}{format_cell(value)}" for name, value in rows)
+    if EVALUATION not in folder.files:
         return text
-    evaluation = read_json(folder / EVALUATION)
-    dataset = evaluation["dataset"]
-    scores = [(row["metric"], f"{row['value']:.4f}", row["n"]) for row in evaluation["figures"]]
+    dataset = folder.evaluation["dataset"]
+    scores = [(row["metric"], f"{row['value']:.4f}", row["n"]) for row in folder.evaluation["figures"]]
     return f"{text}\n\n{dataset['title']}, {dataset['split']} split\n{format_table(('metric', 'value', 'n'), scores)}"
 
 
-def count_parameters(folder: Path) -> int:
-    """Number of values in the safetensors files, buffers included; reads their headers only."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with open(path, "rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
-    return total
-
-
-def describe_labels(id2label: dict[str, str]) -> str:
-    names = list(id2label.values())
+def describe_labels(id2label: object) -> str:
+    names = [str(name) for name in id2label.values()] if isinstance(id2label, dict) else []
     more = f", and {len(names) - SHOWN_LABELS} more" if len(names) > SHOWN_LABELS else ""
     return f"{len(names)}: {', '.join(names[:SHOWN_LABELS])}{more}"

@@ -9,17 +9,43 @@ import sys
 from collections.abc import Sequence
 
 
-COMMANDS = ("list", "info", "predict", "evaluate", "verify", "card", "publish", "new-method")
+COMMANDS = (
+    "list",
+    "info",
+    "train",
+    "predict",
+    "evaluate",
+    "convert",
+    "verify",
+    "card",
+    "publish",
+    "new-method",
+)
+# Libraries that are not among the dependencies of the core, and the extra that brings each.
+EXTRAS = {
+    "accelerate": "train",
+    "datasets": "train",
+    "evaluate": "train",
+    "gguf": "drum_lm",
+    "onnx": "export",
+    "peft": "drum_lm",
+    "scipy": "all",
+    "sklearn": "train",
+    "symusic": "drum_lm",
+    "torch_geometric": "raw_gnn",
+}
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-DESCRIPTION = "Ten published research methods as transformers models: look, predict, measure, publish."
+DESCRIPTION = "Ten published research methods as transformers models: look, train, predict, measure, publish."
 EPILOG = """examples:
   decahub list
-  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
-  decahub verify model_cards/emo-1m-cifar10 --data-dir ~/data
+  decahub info emo
+  decahub predict runs/emo/model *.jpg
+  decahub verify runs/emo/model --data-dir ~/data
 
-Each command has its own help: decahub predict --help"""
+A model folder is what a training run saves as <output_dir>/model, or a download of a published repository; trained
+ones are in model_cards/ of decahub's own repository. Each command has its own help: decahub predict --help"""
 
 
 def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -76,8 +102,11 @@ def is_user_error(error: Exception) -> bool:
 
 
 def describe(error: Exception) -> str:
-    """An error and its notes on one line."""
+    """An error and its notes on one line; a missing library with the extra that brings it."""
     message = " ".join([str(error), *getattr(error, "__notes__", [])])
+    extra = EXTRAS.get((error.name or "").partition(".")[0]) if isinstance(error, ImportError) else None
+    if extra is not None and "pip install" not in message:
+        message = f"{message}. Run `pip install 'decahub[{extra}]'`."
     return " ".join(message.split()) or type(error).__name__
 
 

@@ -146,8 +146,11 @@ def add_names(package: str, words: dict[str, str]) -> str:
     start = "if TYPE_CHECKING:\n"
     package = package.replace(start, start + replace(imports, words), 1)
     before, found, exported = package.partition("__all__ = ")
-    names = {*ast.literal_eval(exported), *(replace(name, words) for names in NAMES.values() for name in names)}
-    return before + found + "[\n" + "".join(f'    "{name}",\n' for name in sorted(names)) + "]\n"
+    lines = [line.strip().rstrip(",") for line in exported.strip().splitlines()[1:-1]]
+    computed = [line for line in lines if line.startswith("*")]  # lists of names
+    names = {*lines, *(f'"{replace(name, words)}"' for names in NAMES.values() for name in names)}.difference(computed)
+    lines = [*sorted(names), *computed]
+    return before + found + "[\n" + "".join(f"    {line},\n" for line in lines) + "]\n"
 
 
 def tidy(root: Path, paths: list[str]) -> None:

@@ -8,8 +8,8 @@ from .table import format_table
 
 
 HELP = "upload a model folder with the method's code to the Hub, in one commit"
-EXAMPLES = """  decahub publish model_cards/emo-1m-cifar10 me/emo-1m-cifar10 --dry-run
-  decahub publish model_cards/emo-1m-cifar10 me/emo-1m-cifar10 --private
+EXAMPLES = """  decahub publish runs/emo/model me/emo-1m-cifar10 --dry-run
+  decahub publish runs/emo/model me/emo-1m-cifar10 --private
 
 The access token is the one of `hf auth login`, or $HF_TOKEN."""
 

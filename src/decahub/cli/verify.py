@@ -7,8 +7,8 @@ from .table import format_table
 
 
 HELP = "check hashes, configuration, weights and card of a model folder, and measure its scores again"
-EXAMPLES = """  decahub verify model_cards/emo-1m-cifar10 --data-dir ~/data
-  decahub verify model_cards/emo-1m-cifar10 --limit 500
+EXAMPLES = """  decahub verify runs/emo/model --data-dir ~/data
+  decahub verify runs/emo/model --limit 500
 
 exit codes: 0 all is well; 1 a check failed; 2 the command could not run; 3 nothing failed, but without the data
 the scores were not measured again"""

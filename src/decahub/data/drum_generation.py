@@ -32,6 +32,12 @@ class ExcerptTransform:
         self.swapped = [index for index, name in enumerate(columns) if name in (RIDE, HIHAT)]
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self._encode(row)
+        except ValueError as error:
+            raise ValueError(f"{row.get('name') or 'A groove'} must be readable: {error}") from error
+
+    def _encode(self, row: Mapping[str, Any]) -> dict[str, Any]:
         roll = row["roll"] if "roll" in row else self.processor.read(row["midi"])
         hits = roll.hits
         if self.rotate:
@@ -40,7 +46,7 @@ class ExcerptTransform:
             hits = hits.copy()
             hits[:, self.swapped] = hits[:, self.swapped[::-1]]
         roll = type(roll)(hits, roll.steps_per_bar, roll.time_signature, roll.tempo)
-        start = random.randint(0, max(0, self.processor.count_bars(roll, self.prompt_bars) - self.bars))
+        start = random.randint(0, max(0, self.processor.count_bars(roll) - self.bars))
         return self.processor.encode_pair(roll, start, self.bars, self.prompt_bars)
 
 
@@ -107,8 +113,12 @@ def read_grooves(rows: Iterable[Mapping[str, Any]], processor: Any) -> list[dict
     Returns:
         `list[dict]`: the rows, each with its `roll`. A groove that cannot be read or has no bar after the prompt is
         left out, with a warning that names it.
+
+    Raises:
+        ValueError: If none is left.
     """
-    kept = []
+    kept: list[dict[str, Any]] = []
+    last_error: ValueError | None = None
     for number, row in enumerate(rows):
         name = row.get("name") or f"row {number}"
         try:
@@ -116,8 +126,11 @@ def read_grooves(rows: Iterable[Mapping[str, Any]], processor: Any) -> list[dict
             processor.encode_pair(roll)
         except ValueError as error:
             logger.warning(f"Left out {name}: {error}")
+            last_error = error
             continue
         kept.append({**row, "roll": roll})
+    if last_error and not kept:
+        raise ValueError(f"`rows` must hold a groove to learn from; the last of those left out says: {last_error}")
     return kept
 
 

@@ -87,8 +87,9 @@ def _build_row(arrays: Arrays, name: str, entry: DatasetEntry | None) -> dict[st
     if edges.ndim != 2 or len(edges) != 2:
         raise ValueError(f"`edge_index` must have shape (2, num_edges); got {edges.shape}. Transpose it.")
     labels = _find_ids(arrays, "labels", "y")
-    if "unlabeled" in arrays:
-        labels[arrays["unlabeled"]] = UNLABELED
+    for key in ("unlabeled", "unlabelled"):
+        if key in arrays:
+            labels[arrays[key]] = UNLABELED
     num_nodes = len(labels)
     has_degrees = entry is not None and entry.degree_features
     masks, split_names = _read_masks(arrays, entry)

@@ -1,15 +1,35 @@
-"""Model + processor + dataset + task -> measurement, and the file that keeps it."""
+"""Model + processor + dataset + task -> measurement, and the file that keeps it.
 
-from .comparison import Comparison, build_row, read_comparison, run_once, write_comparison
-from .driver import evaluate_model
-from .folder import evaluate_folder
-from .record import (
-    EVALUATION_FILE,
-    build_evaluation,
-    read_evaluation,
-    write_evaluation,
-    write_json,
-)
+Names resolve lazily: the file can be read without torch.
+"""
+
+from typing import TYPE_CHECKING
+
+from decahub.lazy import attach
+
+
+if TYPE_CHECKING:
+    from .comparison import Comparison, build_row, read_comparison, run_once, write_comparison
+    from .driver import evaluate_model
+    from .folder import evaluate_folder
+    from .record import EVALUATION_FILE, build_evaluation, read_evaluation, write_evaluation, write_json
+
+_HOMES = {
+    "Comparison": "comparison",
+    "EVALUATION_FILE": "record",
+    "build_evaluation": "record",
+    "build_row": "comparison",
+    "evaluate_folder": "folder",
+    "evaluate_model": "driver",
+    "read_comparison": "comparison",
+    "read_evaluation": "record",
+    "run_once": "comparison",
+    "write_comparison": "comparison",
+    "write_evaluation": "record",
+    "write_json": "record",
+}
+
+__getattr__, __dir__ = attach(__name__, _HOMES)
 
 
 __all__ = [

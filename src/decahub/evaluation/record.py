@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from decahub.data import DATASETS
-from decahub.environment import describe_command, describe_hardware, describe_versions
+from decahub.environment import describe_command, describe_hardware, describe_versions, shorten_path
 from decahub.tasks import Measurement
 
 
@@ -16,6 +16,7 @@ EVALUATION_FILE = "evaluation.json"
 KEYS = ("task", "dataset", "figures", "command", "hardware", "versions")
 DATASET_KEYS = ("name", "title", "split", "num_rows")
 SCORE_KEYS = ("metric", "value", "n")
+LARGEST = 1e300  # beyond it integers of JSON fit into no float
 
 
 def build_evaluation(
@@ -33,7 +34,8 @@ def build_evaluation(
     Args:
         scores (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` returned, or scores.
         task (`str`): A key of `decahub.registry.TASKS`.
-        dataset (`str`): Name in the catalog, or a user's own name for the data; of an absolute path the last part.
+        dataset (`str`): Name in the catalog, or a user's own name for the data; of a path outside the working folder
+            the last part.
         split (`str`): Split that was measured; of a graph such as "test/3".
         minutes (`float`, *optional*): Duration of the evaluation; left out if it is not known.
         num_rows (`int`, *optional*): Number of rows, or nodes, that were measured; a [`Measurement`] knows it.
@@ -53,8 +55,7 @@ def build_evaluation(
     for metric, value in scores.items():
         if not math.isfinite(value):
             raise ValueError(f"`scores` must be finite; got {value} for {metric!r}.")
-    if Path(dataset).is_absolute():
-        dataset = Path(dataset).name  # the rest means nothing on another machine
+    dataset = shorten_path(dataset)  # the rest means nothing on another machine
     if title is None:
         title = DATASETS[dataset].title if dataset in DATASETS else dataset
     return {
@@ -113,18 +114,63 @@ def read_evaluation(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"`{path.name}` was not found; tried {path}.")
     evaluation = read_json(path)
-    check_keys(evaluation, KEYS, str(path))
-    check_keys(evaluation["dataset"], DATASET_KEYS, f"`dataset` in {path}")
-    for index, score in enumerate(evaluation["figures"]):
-        check_keys(score, SCORE_KEYS, f"`figures[{index}]` in {path}")
+    check_evaluation(evaluation, str(path))
     return evaluation
+
+
+def check_evaluation(evaluation: Any, where: str) -> None:
+    """Refuses what is not the content of an `evaluation.json`.
+
+    Args:
+        evaluation: What the file holds.
+        where (`str`): The file, for messages.
+
+    Raises:
+        ValueError: If a key is missing or has a value of another type.
+    """
+    check_keys(evaluation, KEYS, where)
+    dataset, scores = evaluation["dataset"], evaluation["figures"]
+    check_keys(dataset, DATASET_KEYS, f"`dataset` in {where}")
+    _check_texts(evaluation, ("task", "command", "hardware"), where)
+    _check_texts(dataset, ("name", "title", "split"), f"`dataset` in {where}")
+    if not isinstance(evaluation["versions"], dict):
+        raise ValueError(f"`versions` in {where} must be an object of texts; got {evaluation['versions']!r:.200}.")
+    _check_texts(evaluation["versions"], tuple(evaluation["versions"]), f"`versions` in {where}")
+    if not isinstance(scores, list) or not scores:
+        raise ValueError(f"`figures` in {where} must be a list with at least one score; got {scores!r:.200}.")
+    for index, score in enumerate(scores):
+        check_keys(score, SCORE_KEYS, f"`figures[{index}]` in {where}")
+        _check_texts(score, ("metric",), f"`figures[{index}]` in {where}")
+        _check_number(score, "value", f"`figures[{index}]` in {where}", whole=False)
+        _check_number(score, "n", f"`figures[{index}]` in {where}")
+    _check_number(dataset, "num_rows", f"`dataset` in {where}")
+    if "minutes" in evaluation:
+        _check_number(evaluation, "minutes", where, whole=False)
+
+
+def _check_texts(record: dict[str, Any], names: tuple[str, ...], where: str) -> None:
+    for name in names:
+        value = record[name]
+        if not isinstance(value, str) or not value.strip() or (name != "command" and not value.isprintable()):
+            raise ValueError(f"`{name}` in {where} must be a text on one line; got {value!r:.200}.")
+
+
+def _check_number(record: dict[str, Any], name: str, where: str, whole: bool = True) -> None:
+    value, kinds = record[name], int if whole else (int, float)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool) and -LARGEST < value < LARGEST
+    if not is_number or (whole and value < 0):
+        kind = "a whole number of 0 or more" if whole else "a finite number"
+        too_long = isinstance(value, int) and abs(value) >= LARGEST
+        raise ValueError(
+            f"`{name}` in {where} must be {kind}; got {'too many digits' if too_long else repr(value):.200}."
+        )
 
 
 def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file; an error names it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # broken JSON or broken UTF-8
+    except (ValueError, RecursionError) as error:  # broken JSON or broken UTF-8
         raise ValueError(f"{path} must be a JSON file; {error}. Is it truncated?") from error
 
 
@@ -151,6 +197,7 @@ def _resolve(path: str | os.PathLike) -> Path:
 __all__ = [
     "EVALUATION_FILE",
     "build_evaluation",
+    "check_evaluation",
     "read_evaluation",
     "write_evaluation",
     "write_json",

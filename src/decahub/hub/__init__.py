@@ -9,21 +9,24 @@ from decahub.lazy import attach
 
 
 if TYPE_CHECKING:
-    from .card_facts import CardArguments
-    from .folder import save_model_folder
-    from .model_card import check_card, refresh_model_card, render_model_card
+    from .card_facts import CardArguments, FolderFacts
+    from .model_card import check_card, render_card
+    from .model_folder import ModelFolder
     from .publishing import publish, stage_repository
+    from .saving import save_model_folder, save_run
     from .verification import Check, VerificationReport, verify
 
 _HOMES = {
     "CardArguments": "card_facts",
     "Check": "verification",
+    "FolderFacts": "card_facts",
+    "ModelFolder": "model_folder",
     "VerificationReport": "verification",
     "check_card": "model_card",
     "publish": "publishing",
-    "refresh_model_card": "model_card",
-    "render_model_card": "model_card",
-    "save_model_folder": "folder",
+    "render_card": "model_card",
+    "save_model_folder": "saving",
+    "save_run": "saving",
     "stage_repository": "publishing",
     "verify": "verification",
 }
@@ -34,12 +37,14 @@ __getattr__, __dir__ = attach(__name__, _HOMES)
 __all__ = [
     "CardArguments",
     "Check",
+    "FolderFacts",
+    "ModelFolder",
     "VerificationReport",
     "check_card",
     "publish",
-    "refresh_model_card",
-    "render_model_card",
+    "render_card",
     "save_model_folder",
+    "save_run",
     "stage_repository",
     "verify",
 ]

@@ -1,34 +1,49 @@
 """What a model card is made of: texts that a person writes, and facts from a folder and from decahub's tables."""
 
 import dataclasses
+import math
+import re
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub.utils import validate_repo_id
 
 from decahub.data.catalog import DATASETS, DatasetEntry
+from decahub.environment import redact
 from decahub.registry import METHODS, Method, ModelEntry
-from decahub.tasks import Task, find_task, get_task
+from decahub.tasks import Report, Task, find_task, get_task
+from decahub.tasks.task import Task as AnyTask
 
+from .files import CONFIG, SPLITS, TRAIN_LOG, TRAINING_MINUTES
 from .flattening import get_class_reference, get_reference
-from .folder import CONFIG, TRAINING_MINUTES, read_evaluation, read_json, read_recipe, read_train_log
-from .split_results import SplitResults, read_split_results
 
 
 CARD_PREFIX = "card_"
 REQUIRED_TEXTS = ("card_title", "card_summary", "card_intended_use", "card_limits")
+MAX_CHARACTERS = 20_000
+LICENSE = re.compile(r"[\w.+-]+")
+# What a recipe says of its own dataset, and not of another one that a user names on the command line. A license stays:
+# it may be that of the weights which training starts from.
+OF_ITS_DATASET = (*REQUIRED_TEXTS, "card_checkpoint", "card_repo_id", "images", "splits_file")
+
+SPLIT_KEYS = ("metric", "rows", "mean", "spread", "command")
+SPLIT_ROW_KEYS = ("split", "value")
+ROUNDING = 5e-5  # a mean may be written with four digits
 
 
 @dataclass(kw_only=True)
 class CardArguments:
     """Texts of the model card that a person writes: the part of a recipe that no program can fill in.
 
-    A script's arguments derive from it, `class Arguments(CardArguments, LoopArguments)`, so that a missing text is
-    refused before the run.
+    A script's arguments derive from it, `class Arguments(CardArguments, LoopArguments)`, so that an unusable text and
+    a missing license are refused before the run. Texts may be written later, into the `recipe.yaml` of the model
+    folder; `decahub publish` needs them.
 
     Raises:
-        ValueError: If a text is empty or the repository id is malformed.
+        ValueError: If a text is empty, the repository id is malformed, or the dataset is not in the catalog and no
+            license is given.
     """
 
     MAY_CHANGE: ClassVar[tuple[str, ...]] = (  # when a run is resumed
@@ -36,10 +51,16 @@ class CardArguments:
         "card_base_model", "card_license",
     )  # fmt: skip
 
-    card_title: str = field(metadata={"help": "Name of the model, as its repository is called: 'emo-1m-cifar10'."})
-    card_summary: str = field(metadata={"help": "What the model is and does, in one or two sentences."})
-    card_intended_use: str = field(metadata={"help": "What the model is meant for."})
-    card_limits: str = field(metadata={"help": "What it is not good for, and where it is known to fail."})
+    card_title: str | None = field(
+        default=None, metadata={"help": "Name of the model, as its repository is called: 'emo-1m-cifar10'."}
+    )
+    card_summary: str | None = field(
+        default=None, metadata={"help": "What the model is and does, in one or two sentences."}
+    )
+    card_intended_use: str | None = field(default=None, metadata={"help": "What the model is meant for."})
+    card_limits: str | None = field(
+        default=None, metadata={"help": "What it is not good for, and where it is known to fail."}
+    )
     card_checkpoint: str | None = field(
         default=None,
         metadata={"help": "How the weights were chosen among those of the run; by default read off the recipe."},
@@ -56,70 +77,102 @@ class CardArguments:
     )
 
     def __post_init__(self):
-        for name in REQUIRED_TEXTS:
-            text = getattr(self, name)
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"`{name}` must be a text; got {text!r}. Write it into the recipe.")
+        for item in dataclasses.fields(CardArguments):
+            text = getattr(self, item.name)
+            if text is not None and (not isinstance(text, str) or not text.strip() or len(text) > MAX_CHARACTERS):
+                limit = f"a text of at most {MAX_CHARACTERS:,} characters"
+                raise ValueError(f"`{item.name}` must be {limit}; got {text!r:.200}. Write it into the recipe.")
         if self.card_repo_id is not None:
             validate_repo_id(self.card_repo_id)
+        if self.card_license is not None and not LICENSE.fullmatch(self.card_license):
+            raise ValueError(
+                f"`card_license` must be an identifier such as apache-2.0 or other; got {self.card_license!r:.200}."
+            )
+        dataset = getattr(self, "dataset", None)  # of the script's own arguments
+        if isinstance(dataset, str):
+            choose_license(self.card_license, dataset)
         other_arguments = getattr(super(), "__post_init__", None)
         if other_arguments is not None:
             other_arguments()
 
     @classmethod
-    def from_recipe(cls, recipe: dict[str, Any]) -> "CardArguments":
+    def adapt_recipe(cls, recipe: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+        """A recipe for the dataset that the command line names: without the texts and images of its own."""
+        default = getattr(cls, "dataset", None)
+        if options.get("dataset", recipe.get("dataset", default)) == recipe.get("dataset", default):
+            return recipe
+        return {key: value for key, value in recipe.items() if key not in OF_ITS_DATASET}
+
+    @classmethod
+    def from_recipe(cls, recipe: Mapping[str, Any]) -> "CardArguments":
         """The `card_*` keys of a recipe.
 
         Raises:
-            ValueError: If one is unknown, or a required one is missing.
+            ValueError: If one is unknown or unusable.
         """
         given = {key: value for key, value in recipe.items() if key.startswith(CARD_PREFIX)}
         known = [item.name for item in dataclasses.fields(CardArguments)]
         unknown = [key for key in given if key not in known]
-        missing = [name for name in REQUIRED_TEXTS if name not in given]
         if unknown:
             raise ValueError(f"`card_*` keys of a recipe must be among {', '.join(known)}; got {', '.join(unknown)}.")
-        if missing:
-            required = ", ".join(REQUIRED_TEXTS)
-            raise ValueError(f"A recipe must hold {required}; {', '.join(missing)} is missing. Write it there.")
-        return cls(**given)
+        return CardArguments(**given)
+
+    @property
+    def missing_texts(self) -> list[str]:
+        """Names of the texts that a published card needs and this one lacks."""
+        return [name for name in REQUIRED_TEXTS if getattr(self, name) is None]
+
+
+def choose_license(license: str | None, dataset: str) -> str:
+    """The given license of the weights, or the one that the catalog states for the dataset.
+
+    Raises:
+        ValueError: If there is neither.
+    """
+    if license is not None:
+        return license
+    if dataset not in DATASETS:
+        raise ValueError(
+            f"`card_license` must be given for a dataset that is not in the catalog; got none for "
+            f"{redact(dataset)!r:.200}. Add `--card_license` with the license of the weights, such as apache-2.0 or "
+            "other, or write it into the recipe."
+        )
+    return DATASETS[dataset].license
 
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """All that a card says, gathered from one folder and decahub's tables."""
+    """All that a card says, gathered from one folder and decahub's tables.
+
+    Raises:
+        ValueError: If the folder's model is not one of decahub, or a value cannot be shown.
+    """
 
     config: dict[str, Any]
     recipe: dict[str, Any]
-    card: CardArguments
     evaluation: dict[str, Any]
     train_log: list[dict[str, Any]]
-    method: Method
-    entry: ModelEntry
     images: list[str]
-    split_results: SplitResults | None
+    reports: list[Report]
 
-    @classmethod
-    def from_folder(cls, folder: Path) -> "FolderFacts":
-        """Reads a folder.
+    def __post_init__(self):
+        check_config(self.config)
+        self.card, self.training  # noqa: B018  (refuse what is unusable)
 
-        Raises:
-            FileNotFoundError: If a file is missing.
-            ValueError: If one is malformed, or of a model that decahub does not know.
-        """
-        config, recipe = read_json(folder / CONFIG), read_recipe(folder)
-        method, entry = find_method(config)
-        return cls(
-            config=config,
-            recipe=recipe,
-            card=CardArguments.from_recipe(recipe),
-            evaluation=read_evaluation(folder),
-            train_log=read_train_log(folder),
-            method=method,
-            entry=entry,
-            images=sorted(path.name for path in folder.glob("*.png")),
-            split_results=read_split_results(folder),
-        )
+    @property
+    def method(self) -> Method:
+        """The method of the model."""
+        return find_method(self.config)[0]
+
+    @property
+    def entry(self) -> ModelEntry:
+        """Its row in the table of models."""
+        return find_method(self.config)[1]
+
+    @property
+    def card(self) -> CardArguments:
+        """The texts of the recipe."""
+        return CardArguments.from_recipe(self.recipe)
 
     @property
     def architecture(self) -> str:
@@ -149,14 +202,26 @@ class FolderFacts:
             return get_task(self.evaluation["task"])
 
     @property
+    def pipeline_tag(self) -> str | None:
+        """`pipeline_tag` on the Hub, for a model that transformers' pipeline of this name accepts."""
+        fits = self.task.name in self.method.tasks and self.entry.image_processors
+        return self.task.entry.hub_tag if fits else None
+
+    @property
     def task_type(self) -> str:
         """Name of the task for the `model-index`."""
-        return self.task.entry.hub_tag or (*self.task.entry.tags, self.task.name)[0]
+        return self.pipeline_tag or (*self.task.entry.tags, self.task.name)[0]
+
+    @property
+    def title(self) -> str:
+        """Heading of the card, on one line; by default made of model and dataset."""
+        name = f"{self.config['model_type']}-{self.evaluation['dataset']['name']}"
+        return " ".join((self.card.card_title or name.replace("_", "-")).split())
 
     @property
     def model_id(self) -> str:
         """What a reader passes to `from_pretrained`: the repository, or the name of the folder before it has one."""
-        return self.card.card_repo_id or self.card.card_title
+        return self.card.card_repo_id or re.sub(r"[^\w./ -]+", "-", self.title)  # examples quote it
 
     @property
     def has_code(self) -> bool:
@@ -175,15 +240,7 @@ class FolderFacts:
         Raises:
             ValueError: If neither the recipe nor the catalog gives one.
         """
-        if self.card.card_license is not None:
-            return self.card.card_license
-        if self.dataset is None:
-            name = self.evaluation["dataset"]["name"]
-            raise ValueError(
-                f"`card_license` must be given for a dataset that is not in the catalog; got none for {name!r}. "
-                "Write the license of the weights into the recipe."
-            )
-        return self.dataset.license
+        return choose_license(self.card.card_license, self.evaluation["dataset"]["name"])
 
     @property
     def checkpoint(self) -> str:
@@ -200,18 +257,125 @@ class FolderFacts:
 
     @property
     def training(self) -> dict[str, Any] | None:
-        """The last line of the log, where it tells time and hardware."""
-        return self.train_log[-1] if self.train_log and TRAINING_MINUTES in self.train_log[-1] else None
+        """The last line of the log, where it tells time and hardware.
+
+        Raises:
+            ValueError: If it holds something else than `save_model_folder` writes.
+        """
+        summary = self.train_log[-1] if self.train_log else {}
+        if TRAINING_MINUTES not in summary:
+            return None
+        numbers = [summary[name] for name in (TRAINING_MINUTES, "step", "epoch") if name in summary]
+        versions = summary.get("versions")
+        if not (
+            all(is_number(value) for value in numbers)
+            and isinstance(summary.get("hardware"), str)
+            and isinstance(versions, dict)
+            and all(isinstance(value, str) for value in versions.values())
+        ):
+            raise ValueError(
+                f"The last line of {TRAIN_LOG} must hold {TRAINING_MINUTES} and step as numbers, hardware as a text "
+                f"and versions as texts by name; got {summary!r:.200}."
+            )
+        return summary
+
+    def usage(self, remote: bool, trust: str) -> str:
+        """Lines of Python that use the model; see [`~decahub.tasks.Task.usage`]."""
+        if self.task.name in self.method.tasks:
+            return self.task.usage(self, remote, trust)
+        return AnyTask.usage(self.task, self, remote, trust)
 
 
-def find_method(config: dict[str, Any]) -> tuple[Method, ModelEntry]:
+def find_method(config: Mapping[str, Any]) -> tuple[Method, ModelEntry]:
     """The method and model entry that a `config.json` belongs to.
 
     Raises:
-        ValueError: If decahub has no such `model_type`.
+        ValueError: If decahub has no such `model_type`, or the class in `architectures` belongs to another one.
     """
     entries = {entry.model_type: (method, entry) for method in METHODS.values() for entry in method.models}
     model_type = config.get("model_type")
-    if model_type not in entries:
-        raise ValueError(f"`model_type` in config.json must be one of {', '.join(entries)}; got {model_type!r}.")
-    return entries[model_type]
+    if not isinstance(model_type, str) or model_type not in entries:
+        raise ValueError(f"`model_type` in {CONFIG} must be one of {', '.join(entries)}; got {model_type!r:.200}.")
+    method, entry = entries[model_type]
+    architectures, known = config.get("architectures"), dict.fromkeys(entry.auto_classes.values())
+    if not isinstance(architectures, list) or len(architectures) != 1 or architectures[0] not in [*known]:
+        raise ValueError(
+            f"`architectures` in {CONFIG} must be a list with one of {', '.join(known)}; got {architectures!r:.200}."
+        )
+    return method, entry
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuses a `config.json` of another model than decahub's, or one that leads out of its folder.
+
+    Raises:
+        ValueError: If class, `num_features` or `adapter_base` are unusable.
+    """
+    find_method(config)
+    num_features, base = config.get("num_features", 0), config.get("adapter_base") or {}
+    if not isinstance(num_features, int):  # a card's example holds it
+        raise ValueError(f"`num_features` in {CONFIG} must be a whole number; got {num_features!r:.200}.")
+    if not isinstance(base, dict) or any(not isinstance(text, str) or redact(text) != text for text in base.values()):
+        raise ValueError(f"`adapter_base` in {CONFIG} must hold names and no paths of a machine; got {base!r:.200}.")
+
+
+# Reports
+
+
+def build_report(content: Mapping[str, Any], where: str) -> Report:
+    """A report from its JSON object; `where` names the file in messages.
+
+    Raises:
+        ValueError: If a key is missing, unknown or of another type.
+    """
+    kinds = {"title": str, "columns": list, "rows": list, "verdict": (str, type(None)), "command": (str, type(None))}
+    wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]  # type: ignore[arg-type]
+    wrong += [name for name in content if name not in kinds]
+    if wrong or not all(isinstance(row, list) for row in content["rows"]):
+        names = ", ".join(wrong or ["rows"])
+        raise ValueError(
+            f"{where} must hold title, verdict and command as texts, columns as a list and rows as lists; {names} "
+            "is not so."
+        )
+    try:
+        return Report(**content)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def build_split_report(content: Mapping[str, Any]) -> Report:
+    """`splits.json`, results of the same recipe on all splits of the data, as a report.
+
+    Raises:
+        ValueError: If a key is missing, rows differ in their keys, or `mean` and `spread` are not those of the rows.
+    """
+    missing = [key for key in SPLIT_KEYS if key not in content]
+    if missing:
+        raise ValueError(f"{SPLITS} must hold {', '.join(SPLIT_KEYS)}; {', '.join(missing)} is missing.")
+    rows = content["rows"]
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"`rows` in {SPLITS} must be a list of objects, one for each split; got {rows!r:.200}.")
+    for number, row in enumerate(rows):
+        if any(key not in row for key in SPLIT_ROW_KEYS) or list(row) != list(rows[0]):
+            raise ValueError(
+                f"`rows` in {SPLITS} must hold {' and '.join(SPLIT_ROW_KEYS)} and the same keys in each; got "
+                f"{', '.join(row)} in row {number}."
+            )
+    values = [row["value"] for row in rows]
+    if not all(map(is_number, [*values, content["mean"], content["spread"]])):
+        raise ValueError(f"`value`, `mean` and `spread` in {SPLITS} must be numbers; got {values!r:.200}.")
+    mean, spread = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    for name, computed in (("mean", mean), ("spread", spread)):
+        if not math.isclose(content[name], computed, rel_tol=0, abs_tol=ROUNDING):
+            raise ValueError(f"`{name}` in {SPLITS} must be that of its rows, {computed:.6f}; got {content[name]}.")
+    verdict = (
+        f"The recipe on every split of the data: {content['metric']} {content['mean']:.4g} ± {content['spread']:.4g} "
+        f"(mean and sample deviation over {len(rows)} rows). The weights in this folder belong to one of them."
+    )
+    table = [list(row.values()) for row in rows]
+    return Report("Results over all splits", list(rows[0]), table, verdict, str(content["command"]))
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number that a card can show."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300

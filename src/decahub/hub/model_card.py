@@ -1,75 +1,64 @@
-"""The model card of a folder, rendered from nothing but the files in it.
+"""The model card of a folder, rendered from nothing but the facts in its files.
 
 A person writes the texts of [`CardArguments`] into the recipe; every score comes from `evaluation.json`, and what the
-method is from the tables of decahub.
+method is from the tables of decahub. Whatever comes from a file is escaped.
 """
 
-import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from decahub.environment import redact
+from decahub.tasks import Report
+
 from .card_facts import CARD_PREFIX, FolderFacts
-from .flattening import get_reference
-from .folder import CARD, TRAINING_MINUTES, write_checksums, write_text
-from .split_results import SplitResults
+from .files import CARD, EVALUATION, TRAINING_MINUTES, format_yaml, parse_yaml
 
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 REQUIRED_METADATA = ("license", "library_name", "tags", "model-index")
+FRONT_MATTER = re.compile(r"---\n(.*?)\n---\n", re.DOTALL)
+# Heading, quote, list, table, fence, rule: what begins a block of Markdown.
+BLOCK_START = re.compile(r"^(#|>|=|\||`{3}|~{3}|[-+*](?=\s|$)|([-*_] ?){3,}$|\d+(?=[.)]))")
 
 
-def render_model_card(folder: str | os.PathLike) -> ModelCard:
-    """The model card of a folder; the same files give the same card.
-
-    Args:
-        folder (`str` or `os.PathLike`): holds `config.json`, `recipe.yaml`, `evaluation.json` and, if there was
-            training, `train_log.jsonl`.
+def render_card(facts: FolderFacts) -> ModelCard:
+    """The model card that facts give; the same facts give the same card.
 
     Returns:
         `huggingface_hub.ModelCard`: front matter with a `model-index`, and the text.
 
     Raises:
-        FileNotFoundError: If one of the files is missing.
-        ValueError: If a file or text is unusable; the message says which.
+        ValueError: If a value is unusable; the message says which.
     """
-    facts = FolderFacts.from_folder(Path(folder))
     # Not `ModelCard.from_template`, whose templates print nothing where a name is misspelled.
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["score"] = format_score
-    environment.filters["reference"] = get_reference
+    environment.filters |= {
+        "cell": format_cell,
+        "code": format_code_block,
+        "line": escape_line,
+        "minutes": format_minutes,
+        "redact": redact,
+        "table": format_report_table,
+        "text": escape_text,
+        "url": quote,
+        "versions": join_versions,
+    }
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     text = template.render(
         facts=facts,
         metadata=build_metadata(facts).to_yaml(),
-        scores=[{**row, "value": format_score(row["value"])} for row in facts.evaluation["figures"]],
+        measurement=describe_measurement(facts),
         training=describe_training(facts.training),
-        versions=join_versions(facts.evaluation["versions"]),
-        minutes=format_minutes(facts.evaluation["minutes"]) if "minutes" in facts.evaluation else None,
         recipe=format_recipe(facts.recipe),
-        split_table=None if facts.split_results is None else build_split_table(facts.split_results),
     )
     check_card(text)
     return ModelCard(text)
-
-
-def write_model_card(folder: Path) -> None:
-    """Renders the card of a folder into its `README.md`."""
-    write_text(folder / CARD, str(render_model_card(folder)))
-
-
-def refresh_model_card(folder: str | os.PathLike) -> None:
-    """Renders the card of a folder anew and brings `SHA256SUMS` up to date, after a text in `recipe.yaml` was changed.
-
-    Args:
-        folder (`str` or `os.PathLike`): a folder of [`save_model_folder`].
-    """
-    write_model_card(Path(folder))
-    write_checksums(Path(folder))
 
 
 def build_metadata(facts: FolderFacts) -> ModelCardData:
@@ -82,12 +71,12 @@ def build_metadata(facts: FolderFacts) -> ModelCardData:
         license_name=f"{terms.name}-terms" if terms is not None else None,
         license_link=terms.homepage if terms is not None else None,
         library_name="transformers",
-        pipeline_tag=facts.task.entry.hub_tag,
+        pipeline_tag=facts.pipeline_tag,
         tags=[facts.method.name, *facts.task.entry.tags, *paper, *(["custom_code"] if facts.has_code else [])],
         datasets=[dataset.hub_id] if dataset is not None and dataset.hub_id else None,
         metrics=[scores[0]["metric"]],  # the headline; the model-index has all
-        base_model=facts.card.card_base_model,
-        model_name=facts.card.card_title,
+        base_model=redact(facts.card.card_base_model),
+        model_name=facts.title,
         eval_results=[_build_eval_result(facts, row) for row in scores],
     )
 
@@ -104,6 +93,16 @@ def _build_eval_result(facts: FolderFacts, row: dict[str, Any]) -> EvalResult:
     )
 
 
+def describe_measurement(facts: FolderFacts) -> str:
+    """What the task says of how the scores were measured."""
+    try:
+        return facts.task.describe_measurement(facts.evaluation["dataset"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`dataset` in {EVALUATION} must hold what {facts.task.name} measures with; {error!r}."
+        ) from error
+
+
 def describe_training(summary: dict[str, Any] | None) -> str:
     """Length, hardware and versions of a run in one sentence; empty for weights that were not trained here."""
     if summary is None:
@@ -113,6 +112,42 @@ def describe_training(summary: dict[str, Any] | None) -> str:
         length = f" for {summary['step']:,} steps ({summary['epoch']:.4g} epochs)"
     minutes, versions = format_minutes(summary[TRAINING_MINUTES]), join_versions(summary["versions"])
     return f"Trained{length}, {minutes} on {summary['hardware']} with {versions}."
+
+
+# Texts of files in Markdown
+
+
+def escape_text(text: str) -> str:
+    """A text as paragraphs of Markdown: no HTML, link, heading or list comes of it; `code` and *stress* may."""
+    paragraphs = (escape_line(paragraph) for paragraph in re.split(r"\n\s*\n", text.strip()))
+    return "\n\n".join(filter(None, paragraphs))
+
+
+def escape_line(value: Any) -> str:
+    """A value of a file on one line of Markdown, such as a cell or a heading."""
+    line = " ".join(redact(str(value)).split())
+    line = re.sub(r"[\[\]]", r"\\\g<0>", line.replace("&#", "&amp;#").replace("<", "&lt;"))
+    return BLOCK_START.sub(r"\\\1" if not line[:1].isdigit() else r"\1\\", line)
+
+
+def format_code_block(text: str, language: str = "") -> str:
+    """A text as a block of code, fenced so that it cannot end the block."""
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`{3,}", text))])
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def format_cell(value: Any) -> str:
+    """A value in a table: four digits for a fraction, commas between the items of a list."""
+    if isinstance(value, list):
+        return ", ".join(map(format_cell, value))
+    return format_score(value) if isinstance(value, float) else escape_line(value).replace("|", "\\|")
+
+
+def format_report_table(report: Report) -> str:
+    """The table of a report, the names of the columns first."""
+    rows: list[Sequence[Any]] = [report.columns, *report.rows]
+    lines = [f"| {' | '.join(map(format_cell, row))} |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(report.columns), *lines[1:]])
 
 
 def format_score(value: float) -> str:
@@ -125,19 +160,6 @@ def format_minutes(minutes: float) -> str:
     return f"{minutes:.1f} minutes" if minutes < 10 else f"{minutes:.0f} minutes"
 
 
-def build_split_table(results: SplitResults) -> list[list[str]]:
-    """The rows of a folder's results over all splits as texts, the names of the columns first."""
-    rows = [[format_cell(row[name]) for name in results.columns] for row in results.rows]
-    return [list(results.columns), *rows]
-
-
-def format_cell(value: Any) -> str:
-    """A value of a table: four digits for a fraction, commas between the items of a list."""
-    if isinstance(value, list):
-        return ", ".join(map(format_cell, value))
-    return format_score(value) if isinstance(value, float) else str(value)
-
-
 def join_versions(versions: dict[str, str]) -> str:
     """Versions of packages as a list in a sentence."""
     return ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -147,30 +169,32 @@ def format_recipe(recipe: dict[str, Any]) -> str:
     """A recipe as YAML, without what is unset and without the texts that the card shows elsewhere."""
     unset: tuple[Any, ...] = (None, [], {})
     arguments = {key: value for key, value in recipe.items() if value not in unset and not key.startswith(CARD_PREFIX)}
-    return yaml.safe_dump(arguments, sort_keys=False, allow_unicode=True, width=100).strip()
+    return format_yaml(redact(arguments), width=100).strip()
 
 
-def check_card(text: str) -> None:
+def check_card(text: str) -> dict[str, Any]:
     """Refuses a card that the Hub would refuse or not understand, without asking a server.
+
+    Returns:
+        `dict`: its front matter.
 
     Raises:
         ValueError: If the front matter is absent, no YAML, or lacks something.
     """
-    block = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    block = FRONT_MATTER.match(text)
     if block is None:
         raise ValueError(f"{CARD} must begin with YAML between two lines of '---'; got {text[:40]!r}.")
-    try:
-        metadata = yaml.safe_load(block[1])
-    except yaml.YAMLError as error:
-        raise ValueError(f"The front matter of {CARD} must be YAML; {error}.") from error
-    if not isinstance(metadata, dict):
-        raise ValueError(f"The front matter of {CARD} must be a mapping; got {type(metadata).__name__}.")
+    metadata = parse_yaml(block[1], f"The front matter of {CARD}")
     missing = [key for key in REQUIRED_METADATA if not metadata.get(key)]
     if missing:
         required = ", ".join(REQUIRED_METADATA)
         raise ValueError(f"The front matter of {CARD} must hold {required}; {missing[0]} is missing.")
     if metadata["license"] == "other" and not metadata.get("license_name"):
         raise ValueError(f"`license_name` in {CARD} must be given for the license 'other'; got none. Name the terms.")
-    if not all(isinstance(tag, str) for tag in metadata["tags"]):
-        raise ValueError(f"`tags` in {CARD} must be texts; got {metadata['tags']!r}.")
-    ModelCardData(**metadata)  # refuses a model-index that cannot be parsed
+    if not isinstance(metadata["tags"], list) or not all(isinstance(tag, str) for tag in metadata["tags"]):
+        raise ValueError(f"`tags` in {CARD} must be texts; got {metadata['tags']!r:.200}.")
+    try:
+        ModelCardData(**metadata)  # refuses a model-index that cannot be parsed
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"`model-index` in {CARD} must be as the Hub reads it; {error!r:.200}.") from error
+    return metadata

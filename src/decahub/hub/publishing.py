@@ -14,27 +14,22 @@ from typing import Any
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.utils import validate_repo_id
 
+from decahub.environment import mask_secrets
 from decahub.registry import ModelEntry, find_modules
 
 from .card_facts import find_method
+from .files import CHECKSUMS, CONFIG, RECIPE, list_files, read_json, read_text, write_json
 from .flattening import flatten_modules, get_class_reference
-from .folder import (
-    CARD,
-    CHECKSUMS,
-    CONFIG,
-    find_checksum_problems,
-    list_files,
-    read_json,
-    set_recipe_value,
-    write_checksums,
-    write_json,
-)
-from .model_card import check_card, write_model_card
+from .model_folder import ModelFolder
 
 
 # Anything else, above all pickles (.bin, .pt, .pkl, .npy) and compiled Python, has no place in a repository of ours.
 PUBLISHED_SUFFIXES = (".jinja", ".json", ".jsonl", ".md", ".png", ".py", ".safetensors", ".yaml")
 KEPT_ON_THE_HUB = (".gitattributes",)
+# The files that may hold what a person or a program wrote by mistake; vocabularies hold any word.
+TEXT_SUFFIXES = (".json", ".jsonl", ".md", ".yaml")
+VOCABULARIES = ("tokenizer.json", "vocab.json")
+MAX_VOCABULARY_BYTES = 100_000_000
 
 
 def publish(
@@ -90,27 +85,46 @@ def stage_repository(folder: str | os.PathLike, repo_id: str, staging: Path) -> 
     """Fills the empty folder `staging` with what a repository will hold, and checks it.
 
     Raises:
-        ValueError: If `repo_id` has no owner or the folder must not be published as it is.
+        ValueError: If `repo_id` has no owner, a text of the card is missing, or the folder must not be published as
+            it is.
     """
     folder = Path(folder)
     validate_repo_id(repo_id)
     if "/" not in repo_id:
         raise ValueError(f"`repo_id` must be '<owner>/<name>'; got {repo_id!r}. Put the owner in front.")
     _refuse_unfit_files(folder)
-    if problems := find_checksum_problems(folder):
+    original = ModelFolder(folder)
+    if problems := original.find_problems():
         raise ValueError(
             f"The files in {str(folder)!r} must agree with {CHECKSUMS}; {'; '.join(problems)}. "
             "Restore the files, or run `decahub card` if the change is meant."
         )
-    for name in list_files(folder):
+    if missing := original.facts.card.missing_texts:
+        raise ValueError(
+            f"A published card needs its texts; {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
+            f"Write them into {folder / RECIPE} and run `decahub card`."
+        )
+    for name in original.files:
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, staging / name)
     _add_code(staging)
-    set_recipe_value(staging, "card_repo_id", repo_id)
-    write_model_card(staging)
-    check_card((staging / CARD).read_text(encoding="utf-8"))
+    staged = ModelFolder(staging)
+    staged.set_recipe_value("card_repo_id", repo_id)
+    staged.write_card()
     _refuse_unfit_files(staging)
-    write_checksums(staging)
+    _refuse_secrets(staging)
+    staged.write_checksums()
+
+
+def _refuse_secrets(folder: Path) -> None:
+    for name in list_files(folder):
+        if name.endswith(TEXT_SUFFIXES) and Path(name).name not in VOCABULARIES:
+            text = read_text(folder / name, MAX_VOCABULARY_BYTES)
+            if mask_secrets(text) != text:
+                raise ValueError(
+                    f"A published folder must hold no secrets; {name} holds what looks like an access token or "
+                    "password. Remove it and run `decahub card`."
+                )
 
 
 def _refuse_unfit_files(folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Pipeline "drum-generation": first bars of a groove in, the whole as text, MIDI, plot and sound out."""
 
-import contextlib
 import dataclasses
 import difflib
 import itertools
@@ -12,17 +11,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import DynamicCache, GenerationConfig, LogitsProcessor, Pipeline, StoppingCriteria
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    Pipeline,
+    StoppingCriteria,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 from transformers.generation import GenerateDecoderOnlyOutput
 
 
 OUTPUTS = ("midi", "png", "wav")
-READING = ("track", "reader", "strict", "steps_per_bar", "allow_empty")
+READING = (
+    "track", "reader", "strict", "steps_per_bar", "time_signature", "allow_empty", "pitch_map", "unknown_pitch",
+    "pedal_hat", "quantize",
+)  # fmt: skip
 CONTROLS = ("forbid_columns", "force", "max_hits_per_step", "density_bias", "forbid_repeat")
 # transformers 5.24 gave the keys and values of earlier tokens a new name.
 CACHE_NAME = "cache" if "cache" in GenerateDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
 PARAMETERS = {
-    "preprocess": ("bars", "prompt_bars", "tempo", "time_signature", *READING),
+    "preprocess": ("bars", "prompt_bars", "start_bar", "tempo", *READING),
     "forward": ("temperature", "top_k", "top_p", "do_sample", "num_return_sequences", "seed", "streamer", *CONTROLS),
     "postprocess": ("outputs", "sampling_rate"),
 }
@@ -88,13 +100,17 @@ class DrumGenerationPipeline(Pipeline):
         top_p (`float`, *optional*): Choose among the most probable tokens that together have this probability.
         do_sample (`bool`, defaults to `True`): `False` is the temperature 0.
         num_return_sequences (`int`, defaults to 1): Answers for each groove.
-        seed (`int`, *optional*): The same seed gives the same answers to the same call. The global random generators
-            stay as they are.
-        tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove.
+        seed (`int`, *optional*): The same seed gives the same answers to the same call, in any thread. The global
+            random generators stay as they are.
+        start_bar (`int`, *optional*): Bar of the groove that the answer begins with, counted from 0; by default the
+            first that is not silent, or 0 with `prompt_bars`.
+        tempo (`float`, *optional*): Quarter notes a minute; by default that where the answer begins.
         time_signature (`tuple[int, int]` or `"last"`, *optional*): Meter of a groove that does not state one: a text,
-            a roll, or nothing. That of a MIDI file stays; of one whose meter changes, `"last"` takes the last.
-        track, reader, strict, steps_per_bar, allow_empty (*optional*): How a groove is read, as in
-            `DrumLmProcessor.read`.
+            a roll, a MIDI file without one, or nothing. A stated one stays; `"last"` takes the last for the whole.
+        pitch_map (`dict[int, str]`, *optional*): Columns of pitches of another kit, such as `{60: "tom"}`; `None`
+            drops a pitch. By default the whole kit of General MIDI is known.
+        track, reader, strict, steps_per_bar, allow_empty, unknown_pitch, pedal_hat, quantize (*optional*): How a
+            groove is read, as in `DrumLmProcessor.read`.
         outputs (`Sequence[str]`, defaults to `("midi", "png", "wav")`): Files to make.
         sampling_rate (`int`, defaults to 22050): Of the sound.
         streamer (`BaseStreamer`, *optional*): Gets the tokens as they are written; see also `stream`.
@@ -106,13 +122,22 @@ class DrumGenerationPipeline(Pipeline):
         forbid_repeat (`bool`, defaults to `False`): No bar is the same as the one before.
 
     Returns for each groove:
-        `list[dict]`: for each answer `text` (`str`), `roll` (`list[list[int]]`, a row of zeros and ones
-        for each step), `bars` (`int`), `prompt_bars` (`int`), `valid` (`bool`), `log_prob` (`float`, of the bars that
-        were written, in nats at temperature 1), `tempo` (`float`), `time_signature` (`list[int]`), and of `midi`,
-        `png` and `wav` those asked for (`bytes`).
+        `list[dict]`: for each answer `text` (`str`), `roll` (`list[list[int]]`, a row of zeros and ones for each
+        step), `bars` (`int`), `prompt_bars` (`int`), `valid` (`bool`), `log_prob` (`float`, of the bars that were
+        written, in nats at temperature 1), `tempo` (`float`), `time_signature` (`list[int]`), `start_bar` (`int`, the
+        bar of the groove that the answer begins with), `input_bars` (`int`, bars of the groove up to its last note),
+        `dropped_bars` (`list[int]`, how many of them lie before the answer, and how many after the prompt, which the
+        new bars replace), `dropped_pitches` (`dict[str, int]`, pitches of the prompt without a column and how often
+        each was struck), and of `midi`, `png` and `wav` those asked for (`bytes`).
+
+    Args of the constructor, besides those of a call, which become defaults:
+        base_model (`str`, `os.PathLike` or `PreTrainedModel`, *optional*): Of an adapter: its base, a folder, the path
+            of a GGUF file, or a model. `pipeline("drum-generation", model=..., base_model=...)` passes it on.
 
     Raises:
-        ValueError: If an argument is out of range or the groove cannot be read.
+        ValueError: If an argument is out of range or the groove cannot be read; the message names the groove of a
+            batch.
+        OSError: If there is no such file, or the base of an adapter is not found.
 
     Example:
     ```python
@@ -126,42 +151,50 @@ class DrumGenerationPipeline(Pipeline):
     _load_processor = True
     _load_tokenizer = _load_feature_extractor = _load_image_processor = False
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: Any, *args: Any, base_model: Any = None, **kwargs: Any):
+        if isinstance(model, PendingModel):
+            model = model.load(base_model)
+        elif base_model is not None:
+            raise ValueError("`base_model` must be left out with a model that is loaded; got both.")
+        super().__init__(model, *args, **kwargs)
         self._grammars: dict[int, Any] = {}
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:
-        from decahub.models.drum_lm.arguments_drum_lm import check_batch_size
+        from decahub.models.drum_lm.arguments import check_batch_size
         from decahub.models.drum_lm.processing_drum_lm import is_batch
 
         batch_size = self._batch_size if batch_size is None else batch_size
         check_batch_size(batch_size)
         parameters = self._merge_parameters(kwargs)
-        draws = Draws(parameters[1].pop("seed", None), self.device)
+        parameters[1]["generator"] = build_generator(parameters[1].pop("seed", None), self.device)
         if isinstance(inputs, Iterator) and not hasattr(inputs, "read"):
-            return self._answer_iterator(inputs, batch_size or 1, draws, parameters)
+            return self._answer_iterator(inputs, batch_size or 1, parameters)
         if not is_batch(inputs):
-            return self._answer([inputs], 1, draws, parameters)[0]
+            return self._answer([inputs], 1, parameters, is_single=True)[0]
         if not len(inputs):
             raise ValueError("`inputs` must hold at least one groove; got an empty list. Give `None` for a new one.")
-        return self._answer(list(inputs), batch_size or len(inputs), draws, parameters)
+        return self._answer(list(inputs), batch_size or len(inputs), parameters)
 
     def _answer_iterator(
-        self, grooves: Iterator[Any], batch_size: int, draws: "Draws", parameters: list[dict[str, Any]]
+        self, grooves: Iterator[Any], batch_size: int, parameters: list[dict[str, Any]]
     ) -> Iterator[list[dict[str, Any]]]:
         while batch := list(itertools.islice(grooves, batch_size)):
-            yield from self._answer(batch, batch_size, draws, parameters)
+            yield from self._answer(batch, batch_size, parameters)
 
     def _answer(
-        self, grooves: list[Any], batch_size: int, draws: "Draws", parameters: list[dict[str, Any]]
+        self, grooves: list[Any], batch_size: int, parameters: list[dict[str, Any]], is_single: bool = False
     ) -> list[list[dict[str, Any]]]:
         preprocess, forward, postprocess = parameters
-        prompts = [self.preprocess(groove, **preprocess) for groove in grooves]
+        from decahub.models.drum_lm.processing_drum_lm import read_each
+
+        def read(groove: Any) -> Prompt:
+            return self.preprocess(groove, **preprocess)
+
+        prompts = [read(grooves[0])] if is_single else read_each(grooves, read)
         answers: list[Any] = [None] * len(prompts)
         for rows in split_by_meter(prompts, batch_size):
             arguments = self._select_force(forward, rows, len(prompts))
-            with draws.use():
-                outputs = self.forward([prompts[row] for row in rows], **arguments)
+            outputs = self.forward([prompts[row] for row in rows], **arguments)
             for row, output in zip(rows, outputs, strict=True):
                 answers[row] = self.postprocess(output, **postprocess)
         return answers
@@ -200,7 +233,7 @@ class DrumGenerationPipeline(Pipeline):
 
     def _merge_parameters(self, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
         """Those of the constructor, overridden by those of a call."""
-        from decahub.models.drum_lm.grammar_controls_drum_lm import read_force
+        from decahub.models.drum_lm.grammar.controls import read_force
 
         own = (self._preprocess_params, self._forward_params, self._postprocess_params)
         given = self._sanitize_parameters(**kwargs)
@@ -211,7 +244,7 @@ class DrumGenerationPipeline(Pipeline):
         return [preprocess, forward, postprocess]
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        from decahub.models.drum_lm.arguments_drum_lm import check_arguments
+        from decahub.models.drum_lm.arguments import check_arguments
 
         known = [name for names in PARAMETERS.values() for name in names]
         for name in parameters:
@@ -232,50 +265,27 @@ class DrumGenerationPipeline(Pipeline):
         bars: int = 16,
         prompt_bars: int | None = None,
         tempo: float | None = None,
-        time_signature: Sequence[int] | str | None = None,
+        start_bar: int | None = None,
         **reading: Any,
     ) -> Prompt:
-        from decahub.models.drum_lm.arguments_drum_lm import check_roll
+        from decahub.models.drum_lm.arguments import check_roll
 
-        num_read = max(bars, prompt_bars or 0, self.processor.bars)
-        roll = self.read_groove(groove, time_signature, bars=num_read, **reading)
+        if isinstance(groove, str) and not groove.strip():
+            groove = None
+        if start_bar is None and prompt_bars is not None:
+            start_bar = 0
+        roll = self.processor.read_prompt(groove, prompt_bars, start_bar, **reading)
         if prompt_bars is None:
-            roll = self.processor.drop_leading_silence(roll)
-        played = np.flatnonzero(roll.hits.any(1))
-        num_bars = played[-1] // roll.steps_per_bar + 1 if len(played) else 0
-        if prompt_bars is None:
-            prompt_bars = min(self.processor.prompt_bars, int(num_bars))
+            prompt_bars = roll.num_bars
         if prompt_bars >= bars:
             raise ValueError(
                 f"`bars` must be more than the {prompt_bars} bars that are given, which it includes; got {bars}."
             )
         steps = prompt_bars * roll.steps_per_bar
-        hits = roll.hits[:steps]
-        hits = np.pad(hits, ((0, steps - len(hits)), (0, 0)))
+        hits = np.pad(roll.hits, ((0, steps - len(roll.hits)), (0, 0)))
         roll = dataclasses.replace(roll, hits=hits, tempo=roll.tempo if tempo is None else float(tempo))
         check_roll(roll)
         return Prompt(roll, bars)
-
-    def read_groove(self, groove: Any, time_signature: Sequence[int] | str | None, **options: Any) -> Any:
-        """A groove as a `DrumRoll`, in a meter if it states none itself."""
-        from decahub.models.drum_lm.arguments_drum_lm import count_steps
-        from decahub.models.drum_lm.codec_drum_lm import DrumRoll
-        from decahub.models.drum_lm.processing_drum_lm import is_rows, is_text
-
-        is_blank = isinstance(groove, str) and not groove.strip()
-        is_bare = groove is None or is_blank or hasattr(groove, "shape") or is_rows(groove)
-        has_no_meter = is_bare or is_text(groove, options.get("strict", True)) or isinstance(groove, DrumRoll)
-        if isinstance(time_signature, str):
-            options["time_signature"], time_signature = time_signature, None
-        if time_signature is not None and has_no_meter:
-            options.setdefault("steps_per_bar", count_steps(time_signature))
-        roll = self.processor.read(None if is_blank else groove, **options)
-        if time_signature is None or tuple(roll.time_signature) == tuple(time_signature):
-            return roll
-        if not has_no_meter or roll.steps_per_bar != count_steps(time_signature):
-            own, wanted = ("/".join(map(str, meter)) for meter in (roll.time_signature, time_signature))
-            raise ValueError(f"`time_signature` must be that of the groove, {own}; got {wanted}. Leave it out.")
-        return dataclasses.replace(roll, time_signature=tuple(time_signature))
 
     def _forward(
         self,
@@ -285,23 +295,24 @@ class DrumGenerationPipeline(Pipeline):
         top_p: float = 1.0,
         do_sample: bool = True,
         num_return_sequences: int = 1,
+        generator: torch.Generator | None = None,
         streamer: Any = None,
         **controls: Any,
     ) -> list[list[dict[str, Any]]]:
         grammar = self._get_grammar(prompts[0].roll.steps_per_bar)
         batch = self.build_batch(prompts, grammar)
-        config = self.build_generation_config(batch, grammar, temperature, top_k, top_p, do_sample)
-        if num_return_sequences > 1 and not config.do_sample:
+        config = self.build_generation_config(batch, grammar)
+        sampling = build_sampling(temperature, top_k, top_p, do_sample, generator)
+        if num_return_sequences > 1 and not sampling:
             raise ValueError(
                 f"`num_return_sequences` must be 1 without sampling, where all are alike; got {num_return_sequences}."
             )
-        config.num_return_sequences = num_return_sequences
         recorder = LogProbRecorder(grammar)
         sequences = self.model.generate(
-            batch.input_ids,
-            attention_mask=batch.attention_mask,
+            batch.input_ids.repeat_interleave(num_return_sequences, 0),
+            attention_mask=batch.attention_mask.repeat_interleave(num_return_sequences, 0),
             generation_config=config,
-            logits_processor=[self.build_grammar_processor(batch, grammar, controls), recorder],
+            logits_processor=[self.build_grammar_processor(batch, grammar, controls), recorder, *sampling],
             streamer=streamer,
         )
         log_probs = recorder.finish(sequences).tolist()
@@ -318,13 +329,16 @@ class DrumGenerationPipeline(Pipeline):
         sampling |= {name: value for name, value in parameters.items() if name in sampling}
         grammar = self._get_grammar(prompt.roll.steps_per_bar)
         batch = self.build_batch([prompt], grammar)
-        config = self.build_generation_config(batch, grammar, **sampling)
+        config = self.build_generation_config(batch, grammar)
         config.return_dict_in_generate = True
-        processors = [self.build_grammar_processor(batch, grammar, controls)]
+        generator = build_generator(seed, self.device)
+        processors = [
+            self.build_grammar_processor(batch, grammar, controls), *build_sampling(**sampling, generator=generator)
+        ]  # fmt: skip
         stops = [EndOfBar(grammar.canonical_ids(grammar.separator))]
-        draws, cache, ids = Draws(seed, self.device), DynamicCache(), batch.input_ids.to(self.device)
+        cache, ids = DynamicCache(), batch.input_ids.to(self.device)
         for bar in range(prompt.prompt_bars, prompt.bars):
-            with draws.use(), torch.no_grad():
+            with torch.no_grad():
                 outputs = self.model.generate(
                     ids,
                     attention_mask=torch.ones_like(ids),
@@ -361,6 +375,10 @@ class DrumGenerationPipeline(Pipeline):
             "log_prob": log_prob,
             "tempo": float(roll.tempo),
             "time_signature": list(roll.time_signature),
+            "start_bar": roll.first_bar,
+            "input_bars": roll.source_bars,
+            "dropped_bars": [roll.first_bar, max(0, roll.source_bars - roll.first_bar - prompt.prompt_bars)],
+            "dropped_pitches": {str(pitch): count for pitch, count in roll.dropped_pitches.items()},
         }
         writers = {
             "midi": lambda: self.processor.to_midi(roll),
@@ -412,27 +430,22 @@ class DrumGenerationPipeline(Pipeline):
         for first in range(0, len(prompt.roll.hits), steps):
             yield grammar.encode(self._write(prompt.roll.hits[first : first + steps], prompt)) + separator
 
-    def build_generation_config(
-        self, batch: Batch, grammar: Any, temperature: float, top_k: int, top_p: float, do_sample: bool
-    ) -> GenerationConfig:
-        """All that decides how tokens are chosen, so that nothing comes from the configuration of the base model."""
+    def build_generation_config(self, batch: Batch, grammar: Any) -> GenerationConfig:
+        """Length and ends, and nothing from the configuration of the base model; [`build_sampling`] chooses tokens."""
         ends = {*grammar.closing_ids, *([] if grammar.stop_id is None else [grammar.stop_id])}
-        config = GenerationConfig(
+        return GenerationConfig(
             max_new_tokens=batch.max_new_tokens,
-            do_sample=do_sample and temperature > 0,
+            do_sample=False,
             num_beams=1,
             repetition_penalty=1.0,
             eos_token_id=sorted(ends),
             pad_token_id=self._find_padding(),
             use_cache=True,
         )
-        if config.do_sample:
-            config.update(temperature=float(temperature), top_k=top_k, top_p=float(top_p))
-        return config
 
     def build_grammar_processor(self, batch: Batch, grammar: Any, controls: dict[str, Any]) -> LogitsProcessor:
         """The constraint on what may be written, and the further wishes."""
-        from decahub.models.drum_lm.grammar_drum_lm import DrumGrammarLogitsProcessor
+        from decahub.models.drum_lm.grammar.constraint import DrumGrammarLogitsProcessor
 
         controls = dict(controls)
         if "forbid_columns" in controls:
@@ -505,32 +518,62 @@ def shift_force(force: torch.Tensor, dropped_bars: list[int], steps_per_bar: int
     return torch.stack([torch.nn.functional.pad(cells, (0, 0, 0, length - len(cells)), value=-1) for cells in kept])
 
 
-class Draws:
-    """Random numbers of its own: within `use` the global generators continue them, afterwards they are as before.
+def build_generator(seed: int | None, device: torch.device) -> torch.Generator | None:
+    """Random numbers of their own; `None` without a seed, which draws from the global generator."""
+    return None if seed is None else torch.Generator(device).manual_seed(seed)
+
+
+def build_sampling(
+    temperature: float, top_k: int, top_p: float, do_sample: bool, generator: torch.Generator | None
+) -> list[LogitsProcessor]:
+    """What chooses tokens, to be the last among the processors of a greedy generation; nothing without sampling."""
+    if not do_sample or not temperature:
+        return []
+    steps: list[Any] = [TemperatureLogitsWarper(float(temperature))]
+    steps += [TopKLogitsWarper(top_k)] if top_k else []
+    steps += [TopPLogitsWarper(float(top_p))] if top_p < 1 else []
+    return [*steps, Sampler(generator)]
+
+
+class Sampler(LogitsProcessor):
+    """Draws a token for each row, and leaves no other. `generate` itself draws from the global generator only.
 
     Args:
-        seed (`int`, *optional*): Where they begin; `None` draws from the global generators like everything else.
-        device (`torch.device`): Of the model.
+        generator (`torch.Generator`, *optional*): Draws; by default the global one.
     """
 
-    def __init__(self, seed: int | None, device: torch.device):
-        self.seed, self.devices = seed, [device] if device.type == "cuda" else []
-        self._states: list[torch.Tensor] | None = None
+    def __init__(self, generator: torch.Generator | None):
+        self.generator = generator
 
-    @contextlib.contextmanager
-    def use(self) -> Iterator[None]:
-        if self.seed is None:
-            yield
-            return
-        with torch.random.fork_rng(devices=self.devices):
-            if self._states is None:
-                torch.manual_seed(self.seed)
-            else:
-                torch.set_rng_state(self._states[0])
-                for device, state in zip(self.devices, self._states[1:], strict=True):
-                    torch.cuda.set_rng_state(state, device)
-            yield
-            self._states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self.devices)]
+    def __call__(self, input_ids: torch.LongTensor, scores: Any) -> Any:
+        drawn = torch.multinomial(scores.softmax(-1), num_samples=1, generator=self.generator)
+        return scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).scatter_(1, drawn, False), -math.inf)
+
+
+class PendingModel:
+    """A model that is to be loaded once its pipeline knows the base; an error then reaches the user as it is.
+
+    Args:
+        source (`str`): Folder or Hub id.
+        kwargs: Arguments of `from_pretrained`.
+    """
+
+    device = None
+
+    def __init__(self, source: str, **kwargs: Any):
+        self.source, self.kwargs = source, kwargs
+
+    def load(self, base_model: Any = None) -> Any:
+        given = {} if base_model is None else {"base_model": base_model}
+        return AutoModelForCausalLM.from_pretrained(self.source, **self.kwargs, **given)
+
+
+class ModelLoader(AutoModelForCausalLM):
+    """What transformers' `pipeline` calls to load a model; see [`PendingModel`]."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str, *model_args: Any, **kwargs: Any) -> Any:
+        return PendingModel(pretrained_model_name_or_path, **kwargs)
 
 
 class LogProbRecorder(LogitsProcessor):

@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .measurement import Scores
+from .measurement import Measurement, MeasurementContext, Scores
 from .output_files import OutputFiles
 from .task import STANDARD_ERRORS, TOLERANCE, Task
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 BITS_SPREAD = 0.5  # standard deviation of bits per step over the test grooves of the Groove dataset
@@ -20,6 +24,17 @@ class DrumGeneration(Task):
 
     def check_labels(self, model: Any, label_names: Sequence[str] | None) -> list[str]:
         return []
+
+    def measure(self, model: "PreTrainedModel", processor: Any, rows: Any, context: MeasurementContext) -> Measurement:
+        """As [`Task.measure`], without grooves that have no bar after the prompt."""
+        from decahub.data.drum_generation import read_grooves
+
+        return super().measure(model, processor, read_grooves(rows, processor), context)
+
+    def sample_rows(self, rows: Any, limit: int | None) -> Any:
+        from decahub.data.sampling import sample_indices
+
+        return rows if limit is None else [rows[index] for index in sample_indices(None, len(rows), limit)]
 
     def predict(self, model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Nats of what follows each prompt, when every token is predicted from the true ones before it."""
@@ -77,7 +92,7 @@ class DrumGeneration(Task):
         return [(item.name, answer["bars"], f"{answer['tempo']:.0f}", written)]
 
 
-GRAMMAR = "decahub.models.drum_lm.grammar_drum_lm.DrumGrammarLogitsProcessor"
+GRAMMAR = "decahub.models.drum_lm.grammar.constraint.DrumGrammarLogitsProcessor"
 ENDINGS = {"mid": "midi", "png": "png", "wav": "wav"}
 REMOTE_USAGE = """\
 from transformers import AutoModelForCausalLM, AutoProcessor

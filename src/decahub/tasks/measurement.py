@@ -67,7 +67,7 @@ class MeasurementContext:
 
     Args:
         batch_size (`int`): Rows of a forward pass.
-        limit (`int`, *optional*): Measure a sample of so many examples instead of all.
+        limit (`int`, *optional*): Measure a sample of this many examples instead of all.
         label_names (`Sequence[str]`, *optional*): Classes of the dataset, in the order of their ids.
         train_rows (*optional*): Training split, for tasks that fit something on it.
         facts (`Mapping`): `Measurement.facts` of the measurement to repeat.

@@ -26,7 +26,7 @@ from .arguments import LoopArguments, argument
 from .checkpoint import CheckpointError
 from .fingerprint import fingerprint_data, fingerprint_recipe
 from .loop import TrainingResult, train
-from .recipe import RecipeError, load_recipe, recipe_to_yaml
+from .recipe import RecipeError, find_method, load_recipe, recipe_to_yaml
 from .schedules import SCHEDULES, build_scheduler
 from .update_runner import DivergenceError
 from .updates import Update
@@ -46,6 +46,7 @@ __all__ = [
     "describe_command",
     "describe_hardware",
     "describe_versions",
+    "find_method",
     "fingerprint_data",
     "fingerprint_recipe",
     "load_recipe",

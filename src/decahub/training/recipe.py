@@ -1,9 +1,8 @@
 """Recipes: a YAML file, then `--key value` from the command line, into a dataclass of arguments.
 
-python train.py recipe.yaml --learning_rate 1e-3 --no_ema_warmup --max_grad_norm none
+python train.py emo/cifar10 --learning_rate 1e-3 --no_ema_warmup --max_grad_norm none
 """
 
-import difflib
 import re
 import sys
 import types
@@ -14,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, 
 
 import yaml
 from transformers import HfArgumentParser
+
+from decahub.options import suggest
+from decahub.recipes import find_recipe
 
 
 if TYPE_CHECKING:
@@ -26,14 +28,15 @@ TRUE_WORDS = ("true", "yes", "on", "1")
 FALSE_WORDS = ("false", "no", "off", "0")
 NONE_WORDS = ("none", "null", "~")
 OPTION = re.compile(r"--[A-Za-z]")
+METHOD = "method"  # key of a recipe that names the method; the folder of a recipe does so as well
 
 
 class RecipeError(ValueError):
-    """A recipe or a command line that does not fit the arguments of a script."""
+    """A recipe or a command line that does not match the arguments of a script."""
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """YAML as a writer of recipes means it: `no` is a word and `1e-3` a number, where YAML 1.1 has it otherwise."""
+    """YAML in which, unlike YAML 1.1, `no` is a word and `1e-3` a number."""
 
 
 _RecipeLoader.yaml_implicit_resolvers = {
@@ -50,39 +53,69 @@ _RecipeLoader.add_implicit_resolver(
 )
 
 
-def load_recipe(arguments_class: type[Arguments], argv: Sequence[str] | None = None) -> Arguments:
+def load_recipe(
+    arguments_class: type[Arguments], argv: Sequence[str] | None = None, *, program: str = "%(prog)s"
+) -> Arguments:
     """Fill a dataclass of arguments from a recipe and from the command line, which wins.
 
-    The first word is the path of a YAML file unless it starts with `--`; every further one is `--key value`,
-    `--key=value`, `--flag` or `--no_flag`. Lists are several values, or a YAML list; mappings are YAML (`"{a: 1}"`);
-    `none` unsets what can be unset. `--help` shows all keys.
+    The first word is the name of a recipe of decahub (`emo/cifar10`) or the path of a YAML file, unless it starts with
+    `--`; every further one is `--key value`, `--key=value`, `--flag` or `--no_flag`. Lists are several values, or a
+    YAML list; mappings are YAML (`"{a: 1}"`); `none` unsets what can be unset. `--help` shows all keys.
 
     Args:
-        arguments_class (`type`): a dataclass whose fields have types that YAML can hold.
+        arguments_class (`type`): a dataclass whose fields have types that YAML can hold. If it has an attribute
+            `method`, a recipe of another method is refused.
         argv (`Sequence[str]`, *optional*): words of the command line; those of this process by default.
+        program (`str`): what `--help` calls the program.
 
     Returns:
         An instance of `arguments_class`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the recipe does not exist.
         RecipeError: If a key is unknown, given without a value, or of the wrong type.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if "-h" in words or "--help" in words:
-        HfArgumentParser(cast(Any, arguments_class), usage="%(prog)s [recipe.yaml] [--key value ...]").print_help()
+        HfArgumentParser(cast(Any, arguments_class), usage=f"{program} [recipe] [--key value ...]").print_help()
         raise SystemExit(0)
     values: dict[str, Any] = {}
     if words and not words[0].startswith("-"):
-        values = _read_yaml(Path(words.pop(0)))
+        name = words.pop(0)
+        values = _read_yaml(find_recipe(name))
+        _check_method(arguments_class, name, values)
     hints = get_type_hints(arguments_class)
     names = [item.name for item in fields(arguments_class) if item.init]
     _refuse_unknown(values, names, source="the recipe")
-    values.update(_read_options(words, names, hints))
+    options = _read_options(words, names, hints)
+    adapt = getattr(arguments_class, "adapt_recipe", None)  # texts of a card belong to the recipe's own dataset
+    values = values if adapt is None else adapt(values, options)
+    values.update(options)
     try:
         return arguments_class(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
     except TypeError as error:  # a field without default
         raise RecipeError(f"The recipe is not complete: {error}. Add the key to the YAML file.") from error
+
+
+def find_method(name: str, methods: Iterable[str]) -> str:
+    """The method that a recipe is for: its key `method`, or else the name of its folder.
+
+    Args:
+        name (`str`): Name or path of the recipe.
+        methods (iterable of `str`): Methods to choose from.
+
+    Raises:
+        FileNotFoundError: If the recipe does not exist.
+        RecipeError: If it names no method, or an unknown one.
+    """
+    methods = list(methods)
+    path = find_recipe(name)
+    method = _read_yaml(path).get(METHOD, path.resolve().parent.name)
+    if method not in methods:
+        raise RecipeError(
+            f"`{METHOD}` must be in the recipe {name!r}, one of {', '.join(methods)}: add the line `{METHOD}: ...`."
+        )
+    return method
 
 
 def recipe_to_yaml(arguments: Any) -> str:
@@ -90,11 +123,14 @@ def recipe_to_yaml(arguments: Any) -> str:
     return yaml.safe_dump(asdict(arguments), sort_keys=False, allow_unicode=True, width=100)
 
 
+def _check_method(arguments_class: type, name: str, values: dict[str, Any]) -> None:
+    """Takes the key `method` out of a recipe, after a look at it."""
+    given, expected = values.pop(METHOD, None), getattr(arguments_class, METHOD, None)
+    if None not in (given, expected) and given != expected:
+        raise RecipeError(f"`{METHOD}` of the recipe {name!r} must be {expected!r} here; got {given!r}.")
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"The recipe must be a YAML file; there is none at {str(path)!r} (seen from {Path.cwd()})."
-        )
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_RecipeLoader)
     except yaml.YAMLError as error:
@@ -113,7 +149,7 @@ def _read_options(words: list[str], names: list[str], hints: dict[str, Any]) -> 
     while position < len(words):
         word = words[position]
         if not OPTION.match(word):
-            raise RecipeError(f"The command line must be `[recipe.yaml] --key value ...`; got {word!r} without a key.")
+            raise RecipeError(f"The command line must be `[recipe] --key value ...`; got {word!r} without a key.")
         key, has_value, value = word[2:].partition("=")
         key = key.replace("-", "_")
         position += 1
@@ -146,9 +182,7 @@ def _join(key: str, following: list[str], hint: Any) -> Any:
 def _refuse_unknown(keys: Iterable[str], names: list[str], *, source: str) -> None:
     for key in keys:
         if key not in names:
-            nearest = difflib.get_close_matches(str(key), names, n=1)
-            hint = f"Did you mean `{nearest[0]}`?" if nearest else f"Known keys: {', '.join(names)}."
-            raise RecipeError(f"`{key}` in {source} is not an argument of this script. {hint}")
+            raise RecipeError(f"`{key}` in {source} is not an argument of this script. {suggest(key, names)}")
 
 
 def _strip_none(hint: Any) -> Any:
@@ -222,4 +256,4 @@ def _describe(hint: Any) -> str:
     return words if kind is hint else f"{words} or none"
 
 
-__all__ = ["RecipeError", "load_recipe", "recipe_to_yaml"]
+__all__ = ["RecipeError", "find_method", "load_recipe", "recipe_to_yaml"]

@@ -1,5 +1,6 @@
 """The commands: quick help, plain tables, one clear line for an error, and exit codes that scripts can rely on."""
 
+import importlib
 import io
 import json
 import shutil
@@ -16,8 +17,7 @@ from decahub import RawGnnConfig, RawGnnModel
 from decahub.cli.main import COMMANDS, build_parser, main
 from decahub.cli.table import format_table
 from decahub.data import DATASETS
-from decahub.hub import Check, VerificationReport
-from decahub.hub.folder import find_checksum_problems, set_recipe_value
+from decahub.hub import Check, ModelFolder, VerificationReport
 from decahub.registry import METHODS
 from decahub.tasks.semantic_segmentation import encode_segmentation
 from tests.hub.builders import (
@@ -111,6 +111,14 @@ def test_the_overview_names_every_command(capsys):
     assert [command for command in COMMANDS if f"\n    {command}" not in text] == []
 
 
+def test_help_names_only_what_is_there(capsys):
+    for command in ("info", "card", "verify", "publish"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        text = capsys.readouterr().out
+        assert [word for word in ("model_cards/", "examples/") if word in text] == []
+
+
 def test_no_command_is_refused(capsys):
     with pytest.raises(SystemExit) as caught:
         main([])
@@ -127,6 +135,42 @@ def test_a_problem_is_one_line(capsys):
     assert captured.err.startswith("decahub info: `METHOD|FOLDER` must be one of emo, ")
     assert captured.err.endswith("got 'nothing'.\n")
     assert captured.err.count("\n") == 1
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "decahub.data.loading", None)
+    monkeypatch.delitem(sys.modules, "decahub.data.loading")
+    monkeypatch.setattr("decahub.cli.info.run", lambda options: importlib.import_module("decahub.data.loading"))
+
+    assert main(["info", "emo"]) == 2
+
+    assert "datasets" in (message := capsys.readouterr().err)
+    assert "Run `pip install 'decahub[train]'`." in message
+
+
+def test_train_lists_recipes_and_names_what_is_missing(tmp_path, capsys):
+    assert main(["train", "--list"]) == 0
+    assert "emo/cifar10  " in capsys.readouterr().out
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("seed: 1\n")
+
+    assert [main(["train", *words]) for words in ([], ["emo/cifr10"], [str(recipe)])] == [2, 2, 2]
+
+    messages = capsys.readouterr().err.splitlines()
+    assert "a recipe must be given" in messages[0]
+    assert "Did you mean 'emo/cifar10'?" in messages[1]
+    assert "`method` must be in the recipe" in messages[2]
+
+
+def test_train_and_convert_show_the_help_of_the_method(capsys):
+    for words, option in ((["train", "emo/cifar10"], "--decode_head"), (["convert", "emo"], "--head_dims")):
+        with pytest.raises(SystemExit, match="0"):
+            main([*words, "--help"])
+
+        output = capsys.readouterr().out
+        assert output.startswith(f"usage: decahub {words[0]}")
+        assert option in output
 
 
 def test_debug_shows_the_traceback():
@@ -214,6 +258,63 @@ def test_info_describes_a_folder(classifier, capsys):
     assert f"{num_values:,}" in text
     assert "3: cat, dog, fox" in text
     assert "0.7525" in text
+
+
+def test_info_lists_files_beside_the_weights_apart(folder, capsys):
+    save_file({"masks": torch.zeros(2, 3, 7)}, folder / "support_memory.safetensors")
+
+    assert run("info", folder) == 0
+
+    text = capsys.readouterr().out
+    num_values = sum(tensor.numel() for tensor in tiny_model().state_dict().values())
+    assert f"parameters  {num_values:,}\n" in text
+    assert "support_memory.safetensors: 42 values" in text
+
+
+def build_header(content: object, size: int | None = None) -> bytes:
+    header = json.dumps(content).encode()
+    return (len(header) if size is None else size).to_bytes(8, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"abc",
+        build_header({}, size=2**63),
+        build_header([1]),
+        build_header({"a": {"dtype": "F32", "data_offsets": [0, 4]}}),
+        build_header({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}),
+        build_header({"a": {"dtype": "F32", "shape": [2**63], "data_offsets": [0, 4]}}),
+        build_header({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}),
+        build_header({"a": None}),
+    ],
+    ids=["empty", "short", "2**63", "list", "no shape", "negative", "overflow", "too large", "null"],
+)
+def test_info_and_verify_say_in_one_sentence_what_is_wrong_with_weights(folder, content, capsys):
+    (folder / "model.safetensors").write_bytes(content)
+
+    assert run("info", folder) == 2
+    error = capsys.readouterr().err
+    assert "model.safetensors in " in error
+    assert "must be a complete safetensors file" in error
+    assert error.count("\n") == 1
+    assert run("verify", folder) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "shown"),
+    [
+        ("config.json", '{"architectures": null, "id2label": {"0": null}}', "labels      1: None"),
+        ("config.json", '{"architectures": 3, "id2label": [1], "model_type": ["a"]}', "class       3"),
+        ("config.json", '{"id2label": {"0": "a\\u001b[31m\\nb"}}', "labels      1: a?[31m b"),
+    ],
+)
+def test_info_shows_odd_configurations(folder, file, content, shown, capsys):
+    (folder / file).write_text(content)
+
+    assert run("info", folder) == 0
+    assert shown in capsys.readouterr().out
 
 
 # predict
@@ -479,18 +580,18 @@ def test_verify_refuses_what_is_no_folder(tmp_path, capsys):
 
 
 def test_card_is_rendered_anew(folder, capsys):
-    set_recipe_value(folder, "card_limits", "Foxes at night.")
+    ModelFolder(folder).set_recipe_value("card_limits", "Foxes at night.")
 
     assert run("card", folder) == 0
 
     assert "Foxes at night." in (folder / "README.md").read_text()
-    assert find_checksum_problems(folder) == []
+    assert ModelFolder(folder).find_problems() == []
     assert "README.md" in capsys.readouterr().out
 
 
 def test_card_can_be_printed_only(folder, capsys):
     before = (folder / "README.md").read_text()
-    set_recipe_value(folder, "card_limits", "Foxes at night.")
+    ModelFolder(folder).set_recipe_value("card_limits", "Foxes at night.")
 
     assert run("card", folder, "--print") == 0
 

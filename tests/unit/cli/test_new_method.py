@@ -12,7 +12,7 @@ import pytest
 import decahub
 from decahub.cli.main import main
 from decahub.cli.new_method import add_method, add_names
-from decahub.registry import METHODS
+from decahub.registry import METHODS, list_new_auto_classes
 
 
 ROOT = Path(__file__).parents[3]
@@ -64,11 +64,13 @@ def test_table_gets_a_new_method_and_completes_a_planned_one(name):
 def test_package_exports_the_new_names():
     text = add_names((ROOT / "src/decahub/__init__.py").read_text(encoding="utf-8"), WORDS)
 
-    exported = ast.literal_eval(text.partition("__all__ = ")[2])
+    names, computed, _ = text.partition("__all__ = ")[2].rpartition("    *list_new_auto_classes(),\n]\n")
+    exported = ast.literal_eval(f"{names}]")
     added = {
         f"MyNet{part}" for part in ("Config", "ForImageClassification", "ImageProcessor", "ImageProcessorPil", "Model")
     }
-    assert set(exported) == {*decahub.__all__, *added}
+    assert computed
+    assert set(exported) == {*decahub.__all__, *added}.difference(list_new_auto_classes())
     assert exported == sorted(exported)
     assert "from decahub.models.my_net.configuration_my_net import MyNetConfig" in text
 
@@ -91,9 +93,9 @@ def test_its_files_are_clean(checkout):
 
 
 def test_its_example_writes_a_folder_that_loads(checkout):
-    recipe = "examples/my_net/digits.yaml"
+    words = ("my_net/digits", "--max_steps", "2", "--max_eval_samples", "20")
 
-    output = run(checkout, "examples/my_net/train.py", recipe, "--max_steps", "2", "--max_eval_samples", "20")
+    output = run(checkout, "examples/my_net/train.py", *words)
 
     assert "Saved to runs/my_net-digits/model" in output
     assert (checkout / "runs/my_net-digits/model/README.md").is_file()

@@ -11,8 +11,8 @@ from decahub import DrumLmProcessor
 from decahub.data import SeededTransform, drum_generation, load_dataset
 from decahub.data.drum_generation import build_eval_transform, build_train_transform, collate, rotate_bars
 from decahub.evaluation import evaluate_model
-from decahub.models.drum_lm.codec_drum_lm import DrumRoll
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.midi.codec import DrumRoll
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm_model import build_model
 
 
@@ -133,8 +133,23 @@ def test_grooves_without_a_lesson_are_left_out_and_named(caplog):
 
     kept = drum_generation.read_grooves(rows, DrumLmProcessor(build_line_tokenizer(), tokenization="line", bars=3))
 
-    assert [row["name"] for row in kept] == ["long", "short"]  # two bars and silence to the third are a lesson
+    assert [row["name"] for row in kept] == ["long"]  # silence that fills up a roll is no lesson
+    assert "Left out short: `groove` must have more bars" in caplog.text
     assert "Left out broken" in caplog.text
+
+
+def test_a_dataset_without_a_lesson_is_refused():
+    processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line")
+
+    with pytest.raises(ValueError, match="must hold a groove to learn from; .*: `groove` must have more bars"):
+        drum_generation.read_grooves([{"midi": build_midi(bars=1)}], processor)
+
+
+def test_a_row_that_cannot_be_read_is_named():
+    transform = drum_generation.build_eval_transform(DrumLmProcessor(build_line_tokenizer(), tokenization="line"))
+
+    with pytest.raises(ValueError, match="loop must be readable: `groove` must have more bars"):
+        transform({"name": "loop", "midi": build_midi(bars=1)})
 
 
 def test_excerpts_begin_anywhere_and_repeat_with_the_seed():

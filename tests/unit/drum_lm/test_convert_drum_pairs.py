@@ -7,8 +7,8 @@ import pytest
 from conversion.convert_drum_pairs import convert_pairs, main
 from decahub import DrumLmProcessor
 from decahub.data import load_dataset
-from decahub.models.drum_lm.pairs_drum_lm import build_pair
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.pairs import build_pair
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm import draw_text
 
 
@@ -97,6 +97,7 @@ GOOD = json.dumps(draw_pair("good"))
     [
         ("{", "Expecting property name"),
         (b"\xff", "can't decode byte 0xff"),
+        ("[" * 100_000, "maximum recursion depth"),
         ("[1]", "must be an object with `prompt` and `completion`; got list"),
         ('{"prompt": "---o--\\n"}', "`completion` must be a text; got None"),
         ('{"prompt": "---o--\\n", "completion": "--x---\\nEND"}', "must hold only 'o' and '-'; got 'x' in line 2"),
@@ -106,7 +107,7 @@ GOOD = json.dumps(draw_pair("good"))
         ('{"prompt": "---o--\\n", "completion": "END", "name": 3}', "`name` must be letters.*got 3"),
         (GOOD, "`name` must differ from that of line 1; both are 'good'"),
     ],
-    ids=["json", "letters", "list", "missing", "character", "width", "silence", "path", "number", "twice"],
+    ids=["json", "letters", "deep", "list", "missing", "character", "width", "silence", "path", "number", "twice"],
 )
 def test_a_broken_line_is_named_and_leaves_nothing(tmp_path, line, message):
     file = tmp_path / "train.jsonl"

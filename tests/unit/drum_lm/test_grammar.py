@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from decahub.models.drum_lm.grammar_drum_lm import DrumGrammar, DrumGrammarLogitsProcessor
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.grammar.constraint import DrumGrammar, DrumGrammarLogitsProcessor
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm import build_bpe_tokenizer, build_random_llama, draw_text
 
 

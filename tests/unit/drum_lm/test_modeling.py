@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.models.drum_lm.modeling_drum_lm import CACHE_NAME
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm_model import BACKBONE, VOCAB_SIZE, build_model
 
 

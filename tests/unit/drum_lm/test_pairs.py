@@ -2,7 +2,7 @@
 
 import pytest
 
-from decahub.models.drum_lm.pairs_drum_lm import build_pair, insert_separators, strip_silence, trim_silence
+from decahub.models.drum_lm.pairs import build_pair, insert_separators, strip_silence, trim_silence
 
 
 SILENT = ["------"] * 16

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import wave
+from concurrent.futures import ThreadPoolExecutor
 
 import datasets
 import numpy as np
@@ -15,9 +16,10 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.pipelines.pt_utils import KeyDataset
 
 from decahub import DrumGenerationPipeline, DrumLmForCausalLM, DrumLmProcessor
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
-from decahub.models.drum_lm.midi_drum_lm import read_midi
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll
+from decahub.models.drum_lm.midi.performance import DrumPerformance
+from decahub.models.drum_lm.midi.reader import read_midi
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm import build_bpe_tokenizer
 from tests.tiny.drum_lm_model import BACKBONE, build_config
 
@@ -433,6 +435,11 @@ def test_refuses_more_bars_than_the_context_holds():
         ({"tempo": 1.0}, "`tempo` must be a number from 3.6"),
         ({"tempo": "fast"}, "`tempo` must be a number from 3.6 .*; got 'fast'"),
         ({"bars": 2.5}, "`bars` must be a whole number, at least 1; got 2.5"),
+        ({"bars": 10**9}, "`bars` must be at most 4096; got 1000000000"),
+        ({"start_bar": -1}, "`start_bar` must be a whole number, at least 0; got -1"),
+        ({"start_bar": 4}, "`start_bar` must be below 4, the bars of the groove; got 4"),
+        ({"pitch_map": {60: "cowbell"}}, "`pitch_map` must map pitches from 0 to 127 to crash"),
+        ({"steps_per_bar": 12}, "`steps_per_bar` must be 16, .*; got 12"),
         ({"bars": [2, 3]}, r"`bars` must be a whole number, at least 1; got \[2, 3\]"),
         ({"time_signature": "3/4"}, r"`time_signature` must be two whole numbers, such as \(3, 4\), or 'last'; got"),
         ({"time_signature": (3, 0)}, "a power of two up to 128 as denominator; got 3/0"),
@@ -479,9 +486,8 @@ def test_refuses(pipe, compose, monkeypatch, options, message):
     ("groove", "message"),
     [
         (build_roll(tempo=1.0), "`tempo` must be from 3.6 to 60 million quarter notes a minute; got 1.0"),
-        (dataclasses.replace(build_roll(), time_signature=(3, 3)), "a power of two up to 128 as denominator; got 3/3"),
     ],
-    ids=["tempo", "meter"],
+    ids=["tempo"],
 )
 def test_refuses_a_groove_that_no_file_can_hold_before_it_computes(pipe, monkeypatch, groove, message):
     monkeypatch.setattr(pipe.model, "generate", lambda *_, **__: pytest.fail("computed before it was checked"))
@@ -551,11 +557,94 @@ def test_the_last_of_several_meters_can_be_asked_for(compose):
     notes = build_roll()
     performance = dataclasses.replace(read_midi(CODEC.to_midi(notes)), time_signatures=[(0, 3, 4), (1440, 4, 4)])
 
-    with pytest.raises(ValueError, match="`time_signature` must stay the same"):
+    with pytest.raises(ValueError, match="`performance` must have one meter"):
         compose(performance, bars=3, outputs=())
     answer = compose(performance, bars=3, time_signature="last", outputs=())
 
     assert answer["time_signature"] == [4, 4]
+
+
+def quarters(num_notes=48, offset=0, meters=(), tempos=()):
+    """Kick and snare in quarter notes of 480 ticks."""
+    ticks = [offset + 480 * number for number in range(num_notes)]
+    return DrumPerformance(ticks, [36, 38] * (num_notes // 2), [90] * num_notes, 480, list(meters), list(tempos))
+
+
+@pytest.mark.parametrize(
+    ("groove", "meter"),
+    [
+        (quarters(meters=[(0, 4, 4), (15360, 3, 4)]), (4, 4)),
+        (quarters(meters=[(0, 3, 4), (0, 4, 4)]), (4, 4)),
+        (quarters(meters=[(0, 6, 8)]), (6, 8)),
+        (quarters(meters=[(0, 7, 8)]), (7, 8)),
+        (quarters(meters=[(0, 2, 2)]), (2, 2)),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_the_meter_is_that_where_the_prompt_is(compose, groove, meter):
+    answer = compose(groove, bars=4, seed=0, outputs=("midi",))
+
+    assert (answer["time_signature"], answer["valid"]) == (list(meter), True)
+    assert len(answer["roll"]) == 4 * 16 * meter[0] // meter[1]
+    assert read_midi(answer["midi"]).time_signatures == [(0, *meter)]
+
+
+@pytest.mark.parametrize(
+    ("groove", "tempo"),
+    [
+        (quarters(tempos=[(0, 500_000), (0, 600_000)]), 100),
+        (quarters(offset=3840, tempos=[(0, 1_000_000), (3840, 428_571)]), 140),
+    ],
+    ids=["one tick", "count-in"],
+)
+def test_the_tempo_is_that_where_the_music_begins(compose, groove, tempo):
+    assert compose(groove, bars=3, outputs=())["tempo"] == pytest.approx(tempo, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "start", "dropped"),
+    [({}, 10, [10, 10]), ({"start_bar": 14}, 14, [14, 6]), ({"prompt_bars": 3, "start_bar": 19}, 19, [19, 0])],
+    ids=["by default", "by start_bar", "the end"],
+)
+def test_an_answer_says_where_it_lies_in_the_groove(compose, options, start, dropped):
+    answer = compose(quarters(offset=19200), bars=4, outputs=(), **options)
+
+    assert (answer["start_bar"], answer["input_bars"], answer["dropped_bars"]) == (start, 22, dropped)
+    assert answer["roll"][0][3] == 1  # a kick
+
+
+def test_an_answer_lists_what_has_no_column(compose):
+    groove = ([(0, 36, 90), (0, 60, 90), (480, 60, 90), (960, 44, 90)], 480)
+
+    answer = compose(groove, bars=2, outputs=())
+    mapped = compose(groove, bars=2, outputs=(), pitch_map={60: "tom"}, pedal_hat="hihat")
+
+    assert answer["dropped_pitches"] == {"60": 2, "44": 1} or answer["dropped_pitches"] == {"44": 1, "60": 2}
+    assert (mapped["dropped_pitches"], mapped["roll"][0][5], mapped["roll"][8][4]) == ({}, 1, 1)
+
+
+def test_steps_that_contradict_the_meter_are_refused(compose):
+    with pytest.raises(ValueError, match="`steps_per_bar` must be 16, .*; got 12"):
+        compose(quarters(), bars=4, steps_per_bar=12)
+    assert compose(quarters(), bars=4, time_signature=(3, 4), outputs=())["time_signature"] == [3, 4]
+
+
+def test_the_groove_of_a_batch_that_cannot_be_read_is_named(pipe):
+    with pytest.raises(ValueError, match="Groove 1 of the batch, counted from 0: .*whole sixteenth notes; got 3/32"):
+        pipe([quarters(), quarters(meters=[(0, 3, 32)]), quarters()], bars=4)
+
+
+def test_seeds_hold_in_any_thread(pipe):
+    options = {"bars": 2, "seed": 5, "outputs": ()}
+    expected = pipe(None, **options)[0]["text"]
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: pipe(None, **options)[0]["text"], range(16)))
+
+    assert set(answers) == {expected}
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_refuses_an_empty_list(pipe):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from decahub.models.drum_lm.codec_drum_lm import DrumRoll
-from decahub.models.drum_lm.drum_map_drum_lm import DRUM_MAPS
-from decahub.models.drum_lm.plot_drum_lm import (
+from decahub.models.drum_lm.midi.codec import DrumRoll
+from decahub.models.drum_lm.midi.drum_map import DRUM_MAPS
+from decahub.models.drum_lm.render.plot import (
     BARS_PER_LINE,
     BEAT,
     COLORS,

@@ -8,9 +8,9 @@ import torch
 from transformers import AutoProcessor
 
 from decahub import DrumLmConfig, DrumLmProcessor
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec, DrumRoll
-from decahub.models.drum_lm.midi_drum_lm import read_midi
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll
+from decahub.models.drum_lm.midi.reader import read_midi
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm import build_bpe_tokenizer
 
 
@@ -142,15 +142,11 @@ KICKS = [(480 * beat, 36, 90) for beat in range(12)]
     ("groove", "options", "message"),
     [
         (build_midi([(0, 44, 90)]), {"allow_empty": True}, "Pass `allow_empty=True`"),
-        (build_midi(KICKS, time_signatures=[(0, 6, 8)]), {"steps_per_bar": 12}, "Pass `steps_per_bar`"),
-        (
-            build_midi(KICKS, time_signatures=[(0, 3, 4), (1440, 4, 4)]),
-            {"time_signature": "last"},
-            'Pass `time_signature="last"`',
-        ),
+        (build_midi([(0, 60, 90)]), {"pitch_map": {60: "tom"}}, "Name their columns by `pitch_map`"),
+        (build_midi(KICKS, time_signatures=[(0, 3, 4), (1440, 4, 4)]), {"start_bar": 1}, "`start_bar=1`"),
         ("--O---\n" * 16, {"strict": False}, "must hold only 'o' and '-'"),
     ],
-    ids=["allow_empty", "steps_per_bar", "time_signature", "strict"],
+    ids=["allow_empty", "pitch_map", "start_bar", "strict"],
 )
 def test_what_an_error_recommends_can_be_passed(processor, groove, options, message):
     for read in (processor.read, processor):
@@ -168,6 +164,72 @@ def test_track_and_reader_reach_the_reader(processor):
         processor(midi, reading={"track": 7})
     with pytest.raises(ValueError, match="`reader` must be one of events, symusic, auto; got 'mido'"):
         processor.read(midi, reader="mido")
+
+
+@pytest.mark.parametrize("num_bars", [1, 2])
+def test_padding_is_nothing_to_learn(processor, num_bars):
+    midi = processor.to_midi(build_roll(bars=num_bars))
+
+    assert processor.count_bars(midi) == num_bars
+    assert processor.decode_roll(processor(midi)["input_ids"][0]).num_bars == num_bars
+    with pytest.raises(ValueError, match=f"more bars than the 2 of the prompt .*; got {num_bars} bars with hits"):
+        processor.encode_pair(midi)
+
+
+def test_what_is_not_used_of_a_groove_may_be_anything(processor):
+    groove = build_midi(KICKS, time_signatures=[(0, 4, 4), (2 * 1920, 3, 32)])
+
+    prompt = processor.read_prompt(groove)
+
+    assert (prompt.num_bars, prompt.time_signature, prompt.first_bar) == (2, (4, 4), 0)
+
+
+def test_a_late_groove_says_how_to_reach_it(processor):
+    late = build_midi([(40_000 + tick, pitch, velocity) for tick, pitch, velocity in KICKS])
+
+    with pytest.raises(ValueError, match="its next is in bar 20. Pass at least 21 `bars`, or `start_bar=20`"):
+        processor.read(late)
+    assert processor.read(late, start_bar=20).first_bar == 20
+    assert processor.read_prompt(late).first_bar == 20
+
+
+@pytest.mark.parametrize("form", ["midi", "text"])
+def test_a_prompt_knows_where_it_lies(processor, form):
+    roll = build_roll(bars=8, silent_first=1)
+    groove = processor.to_midi(roll) if form == "midi" else processor.to_text(roll)
+
+    first, later = processor.read_prompt(groove), processor.read_prompt(groove, 3, start_bar=4)
+
+    assert (first.first_bar, first.source_bars, first.num_bars) == (1, 8, 2)
+    assert (later.first_bar, later.source_bars, later.num_bars) == (4, 8, 3)
+    assert np.array_equal(later.hits, roll.hits[4 * STEPS : 7 * STEPS])
+    with pytest.raises(ValueError, match="`start_bar` must be below 8, the bars of the groove; got 8"):
+        processor.read_prompt(groove, start_bar=8)
+
+
+def test_the_groove_of_a_batch_that_cannot_be_read_is_named(processor, tmp_path):
+    with pytest.raises(ValueError, match="Groove 1 of the batch, counted from 0: `source` must be a readable"):
+        processor([build_roll(), b"MThd", build_roll()])
+    with pytest.raises(FileNotFoundError, match="Groove 0 of the batch, .* there is no .*none.mid"):
+        processor([str(tmp_path / "none.mid")])
+
+
+def test_lines_that_the_vocabulary_lacks_are_refused(processor):
+    if processor.tokenization == "text":
+        assert processor(text="---xx-\n")["input_ids"]
+        return
+    with pytest.raises(ValueError, match="`text` must hold lines of 6 characters .*; line 2 is '---xx-"):
+        processor(text="------\n---xx-\n")
+
+
+def test_a_pitch_map_is_saved(processor, tmp_path):
+    DrumLmProcessor(processor.tokenizer, tokenization=processor.tokenization, pitch_map={60: "tom"}).save_pretrained(
+        tmp_path
+    )
+
+    loaded = DrumLmProcessor.from_pretrained(tmp_path)
+
+    assert loaded.read(build_midi([(0, 60, 90)])).hits[0].tolist() == [False] * 5 + [True]
 
 
 def test_a_map_of_ones_own_is_refused():

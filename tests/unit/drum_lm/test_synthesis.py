@@ -6,9 +6,9 @@ import wave
 import numpy as np
 import pytest
 
-from decahub.models.drum_lm.codec_drum_lm import DrumRoll
-from decahub.models.drum_lm.drum_map_drum_lm import DRUM_MAPS
-from decahub.models.drum_lm.synthesis_drum_lm import SOUNDS, encode_wav, render_sound, synthesize
+from decahub.models.drum_lm.midi.codec import DrumRoll
+from decahub.models.drum_lm.midi.drum_map import DRUM_MAPS
+from decahub.models.drum_lm.render.synthesis import SOUNDS, encode_wav, render_sound, synthesize
 
 
 RATE = 22050
@@ -36,7 +36,7 @@ def test_a_hit_is_its_sound_at_the_time_of_its_step(column):
     np.testing.assert_allclose(waveform, expected, atol=ATOL_FLOAT32)
 
 
-@pytest.mark.parametrize(("steps_per_bar", "time_signature"), [(16, (3, 4)), (12, (4, 4)), (20, (5, 4))])
+@pytest.mark.parametrize(("steps_per_bar", "time_signature"), [(16, (4, 4)), (12, (6, 8)), (20, (5, 4))])
 def test_a_step_is_a_sixteenth_in_every_bar(steps_per_bar, time_signature):
     roll = build_roll(steps=40, steps_per_bar=steps_per_bar, time_signature=time_signature)
 

@@ -3,7 +3,7 @@
 import pytest
 from transformers import AutoTokenizer
 
-from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from tests.tiny.drum_lm import draw_text
 
 

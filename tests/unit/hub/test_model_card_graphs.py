@@ -7,10 +7,10 @@ import statistics
 
 import pytest
 
-from decahub.hub import check_card, refresh_model_card, render_model_card
-from decahub.hub.folder import find_checksum_problems, read_train_log, write_json
+from decahub.hub import ModelFolder, check_card
+from decahub.hub.files import write_json
 from decahub.registry import METHODS
-from tests.hub.builders import GRAPH_NODES, build_graph_folder
+from tests.hub.builders import GRAPH_NODES, build_graph_folder, refresh
 
 
 VALUES = [0.61, 0.7325, 0.55]
@@ -41,7 +41,7 @@ def folder(classifier, tmp_path):
 
 
 def test_front_matter_has_tags_in_place_of_a_pipeline_that_does_not_exist(classifier):
-    card = render_model_card(classifier)
+    card = ModelFolder(classifier).render_card()
 
     assert card.data.pipeline_tag is None
     assert card.data.tags == ["raw_gnn", "node-classification", "graph-ml", "arxiv:2206.13953"]
@@ -51,13 +51,13 @@ def test_front_matter_has_tags_in_place_of_a_pipeline_that_does_not_exist(classi
 
 
 def test_scores_tell_how_many_nodes_of_which_split(classifier):
-    text = str(render_model_card(classifier))
+    text = str(ModelFolder(classifier).render_card())
 
     assert re.search(rf"\| accuracy \| [\d.]+ \| {GRAPH_NODES // 3} \| Texas web pages \(WebKB\) \| test/1 \|", text)
 
 
 def read_code(folder):
-    return re.findall(r"```python\n(.*?)```", str(render_model_card(folder)), re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", str(ModelFolder(folder).render_card()), re.DOTALL)
 
 
 def test_the_lines_of_the_card_run(folder, monkeypatch, capsys):
@@ -72,11 +72,11 @@ def test_the_lines_of_the_card_run(folder, monkeypatch, capsys):
 
 
 def test_card_names_the_graph_of_the_scores(classifier):
-    assert 'load_dataset("texas")["graph"][0]' in str(render_model_card(classifier))
+    assert 'load_dataset("texas")["graph"][0]' in str(ModelFolder(classifier).render_card())
 
 
 def test_results_over_all_splits_are_a_table(classifier):
-    text = str(render_model_card(classifier))
+    text = str(ModelFolder(classifier).render_card())
 
     section = text[text.index("## Results over all splits") : text.index("## Use")]
     assert "accuracy 0.6308 ± 0.09302 (mean and" in section
@@ -87,7 +87,7 @@ def test_results_over_all_splits_are_a_table(classifier):
 
 def test_results_over_all_splits_are_among_the_checksums(classifier):
     assert " splits.json" in (classifier / "SHA256SUMS").read_text()
-    assert find_checksum_problems(classifier) == []
+    assert ModelFolder(classifier).find_problems() == []
 
 
 def test_results_can_be_added_to_a_finished_folder(tmp_path):
@@ -95,10 +95,10 @@ def test_results_can_be_added_to_a_finished_folder(tmp_path):
     assert "Results over all splits" not in (folder / "README.md").read_text()
 
     write_json(folder / "splits.json", build_splits())
-    refresh_model_card(folder)
+    refresh(folder)
 
     assert "Results over all splits" in (folder / "README.md").read_text()
-    assert find_checksum_problems(folder) == []
+    assert ModelFolder(folder).find_problems() == []
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_results_that_do_not_hold_together_are_refused(folder, changes, message)
     write_json(folder / "splits.json", build_splits(**changes))
 
     with pytest.raises(ValueError, match=message):
-        render_model_card(folder)
+        ModelFolder(folder).render_card()
 
 
 def test_results_without_a_command_are_refused(folder):
@@ -130,7 +130,7 @@ def test_results_without_a_command_are_refused(folder):
     write_json(folder / "splits.json", results)
 
     with pytest.raises(ValueError, match="command is missing"):
-        render_model_card(folder)
+        ModelFolder(folder).render_card()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_extra_files_are_json_under_names_of_their_own(tmp_path, name, message):
 
 
 def test_authors_and_year_are_cited(classifier):
-    text = str(render_model_card(classifier))
+    text = str(ModelFolder(classifier).render_card())
 
     assert "author = {Di Jin and Rui Wang and " in text
     assert "year = {2022}" in text
@@ -165,10 +165,13 @@ def test_every_method_is_cited(name):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [('{"step": 2', r"train_log\.jsonl in .* must hold JSON; line 2: "), ("[3]", "line 2: got list")],
+    [
+        ('{"step": 2', r"train_log\.jsonl in .*, line 2 must be JSON; "),
+        ("[3]", "line 2 must hold a JSON object; got list"),
+    ],
 )
 def test_broken_line_of_the_log_is_named(tmp_path, line, message):
     (tmp_path / "train_log.jsonl").write_text(f"{json.dumps({'step': 1})}\n{line}\n")
 
     with pytest.raises(ValueError, match=message):
-        read_train_log(tmp_path)
+        getattr(ModelFolder(tmp_path), "train_log")  # noqa: B009

@@ -11,8 +11,8 @@ import pytest
 from decahub.data import load_dataset
 from decahub.metrics import load_metric
 from decahub.metrics.drum_structure.structure import compute_stability, levenshtein, split_two_means
-from decahub.models.drum_lm.codec_drum_lm import DrumCodec
-from decahub.models.drum_lm.midi_drum_lm import read_midi
+from decahub.models.drum_lm.midi.codec import DrumCodec
+from decahub.models.drum_lm.midi.reader import read_midi
 
 
 ATOL_FLOAT64 = 1e-12  # the same few divisions, summed in another order
@@ -219,6 +219,34 @@ def test_intervals_hold_the_score_and_repeat_with_the_seed():
 def test_bad_input_is_refused(inputs, message):
     with pytest.raises(ValueError, match=message):
         compute(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (("--o---\n" * 12 + "SEP\n") * 4, {}, "`bar_lines` must be .*; got 16, and bars of 12"),
+        ("--o------\n" * 64, {}, "`columns` must name .*; got 6 names, and lines of 9"),
+    ],
+    ids=["another meter", "nine columns"],
+)
+def test_texts_of_another_form_are_refused(text, options, message):
+    with pytest.raises(ValueError, match=message):
+        compute(predictions=[text])
+    with pytest.raises(ValueError, match=message):
+        compute(predictions=["--o---\n" * 64], train_texts=[text])
+
+
+def test_line_ends_of_any_system_are_read_alike():
+    text = "".join(f"{line}\n" for line in ("--o---", "---o--") * 32)
+
+    plain, windows = (compute(predictions=[one]) for one in (text, text.replace("\n", "\r\n")))
+
+    assert plain == windows
+
+
+def test_one_text_is_no_list_of_training_texts():
+    with pytest.raises(TypeError, match="`train_texts` must be a list of texts; got str"):
+        compute(predictions=["--o---\n" * 64], train_texts="--o---\n" * 64)
 
 
 def test_a_name_of_columns_is_refused():

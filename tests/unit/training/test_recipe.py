@@ -111,7 +111,7 @@ def test_value_of_command_line(words, name, expected):
     ("text", "message"),
     [
         ("learning_rte: 1", r"`learning_rte` in the recipe is not an argument.*Did you mean `learning_rate`\?"),
-        ("xyz: 1", r"`xyz` in the recipe is not an argument.*Known keys: output_dir, seed"),
+        ("xyz: 1", r"`xyz` in the recipe is not an argument.*Known: output_dir, seed"),
         ("seed: 1.5", r"`seed` must be int; got 1.5"),
         ("seed: true", r"`seed` must be int; got True"),
         ("seed: null", r"`seed` must be int; got None"),
@@ -138,7 +138,7 @@ def test_refuses_recipe(text, message, write):
         (["--seed", "1", "2"], r"`seed` must be one value; got 2: 1 2"),
         (["--seed", "x"], r"`seed` must be int; got 'x'"),
         (["--seed", "1", "--", "2"], r"`seed` must be one value; got 3"),
-        (["-s", "1"], r"must be `\[recipe.yaml\] --key value ...`; got '-s' without a key"),
+        (["-s", "1"], r"must be `\[recipe\] --key value ...`; got '-s' without a key"),
         (["--config", "{a"], r"`config` must be dict; got '{a'"),
     ],
 )
@@ -148,7 +148,7 @@ def test_refuses_command_line(words, message):
 
 
 def test_refuses_missing_file():
-    with pytest.raises(FileNotFoundError, match=r"there is none at 'recipes/none.yaml' \(seen from .*\)"):
+    with pytest.raises(FileNotFoundError, match=r"'recipes/none.yaml' does not exist \(seen from .*\)"):
         load_recipe(Arguments, ["recipes/none.yaml"])
 
 

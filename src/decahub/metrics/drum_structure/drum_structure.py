@@ -10,6 +10,7 @@ import numpy as np
 
 from .corpus import Corpus, draw_weights, find_interval, measure
 from .rolls import (
+    check_text,
     count_lines,
     count_onsets,
     drop_marks,
@@ -58,7 +59,8 @@ Additions:
 _INPUTS = """
 Args:
     predictions (list of str, optional): drum texts, one line of "o" and "-" for each step, prompts included. Lines
-        that are a separator or an end mark are left out.
+        that are a separator or an end mark are left out. A text whose bars or lines all have another length than
+        `bar_lines` and `columns` say is refused.
     references (list of str, optional): human texts; as many as there are, in any order.
     nll, num_steps (lists of float and int, optional): of each text, the nats of what comes after the prompt and its
         number of steps. separator_nll (list of float, optional): the part of separators and end.
@@ -118,15 +120,18 @@ def sum_texts(
 ) -> Corpus:
     """Sums of the scores of each text; arguments are those of the metric."""
 
+    def check(text: str) -> str:
+        return check_text(text, MARKS, len(columns), bar_lines)
+
     def read(text: str) -> str:
         return drop_silence(drop_marks(text, MARKS), bar_lines, at_start=strip_silence, at_end=False)
 
     train_bars = None
     if train_texts is not None:
-        parsed = (parse_bars(read(text), len(columns), bar_lines, bars) for text in train_texts)
+        parsed = (parse_bars(read(text), len(columns), bar_lines, bars) for text in map(check, train_texts))
         train_bars = {key for rolls in parsed for key in pack_bars(rolls)}
     rows, lines, onsets = [], [], []
-    for text in texts:
+    for text in map(check, texts):
         stripped = read(text)
         roll = parse_bars(stripped, len(columns), bar_lines, bars)
         written = roll[prompt_bars:]
@@ -171,6 +176,15 @@ def _check(options: dict[str, int], inputs: dict[str, list]) -> None:
         raise ValueError(f"`nll` and `num_steps` must have one value for each text; got {sizes}.")
     if any(steps < 1 for steps in inputs["num_steps"]):
         raise ValueError(f"`num_steps` must be at least 1; got {min(inputs['num_steps'])}. Leave such texts out.")
+
+
+def check_texts(name: str, texts: Any) -> None:
+    """Refuses what is no list of texts."""
+    if texts is None:
+        return
+    wrong = [texts] if isinstance(texts, str) else [text for text in texts if not isinstance(text, str)]
+    if wrong:
+        raise TypeError(f"`{name}` must be a list of texts; got {type(wrong[0]).__name__}.")
 
 
 def _to_plain(scores: dict[str, np.ndarray]) -> dict[str, float | None]:
@@ -237,10 +251,8 @@ class DrumStructure(evaluate.Metric):
         """Add some texts, or what they cost."""
         values = (predictions, references, nll, separator_nll, num_steps)
         batch = {name: [] if value is None else list(value) for name, value in zip(INPUTS, values, strict=True)}
-        for name in ("predictions", "references"):
-            wrong = [text for text in batch[name] if not isinstance(text, str)]
-            if isinstance(dict(zip(INPUTS, values, strict=True))[name], str) or wrong:
-                raise TypeError(f"`{name}` must be a list of texts; got {type(wrong[0] if wrong else '').__name__}.")
+        for name, texts in (("predictions", predictions), ("references", references)):
+            check_texts(name, texts)
         super().add_batch(**{name: [value] for name, value in batch.items()})
 
     def add(self, *, prediction=None, reference=None, **kwargs):
@@ -269,6 +281,7 @@ class DrumStructure(evaluate.Metric):
         batches = (predictions, references, nll, separator_nll, num_steps)
         joined = ([value for batch in column for value in batch] for column in batches)
         inputs = dict(zip(INPUTS, joined, strict=True))
+        check_texts("train_texts", train_texts)
         if isinstance(columns, str):
             raise TypeError(f"`columns` must be a list of names, one for each character of a line; got {columns!r}.")
         options = {"prompt_bars": prompt_bars, "bars": bars, "bar_lines": bar_lines}

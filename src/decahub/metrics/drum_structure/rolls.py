@@ -25,6 +25,28 @@ def drop_marks(text: str, marks: Iterable[str]) -> str:
     return "".join(line for line in _split_lines(text) if line.rstrip("\n") not in marks)
 
 
+def check_text(text: str, marks: Sequence[str], num_columns: int, bar_lines: int) -> str:
+    """The text with plain line ends. One that is well formed by another meter or another number of columns is refused.
+
+    Broken lines and bars are measured as they are; what is the same all through is no accident.
+    """
+    text = text.replace("\r\n", "\n")
+    separator = marks[0]
+    lines = text.removesuffix("\n").split("\n")
+    widths = {len(line) for line in lines if line not in marks and not line.strip("-o")}
+    if len(widths) == 1 and widths != {num_columns} and 0 not in widths:
+        raise ValueError(
+            f"`columns` must name each character of a line; got {num_columns} names, and lines of {widths.pop()}."
+        )
+    places = [number for number, line in enumerate(lines) if line == separator]
+    sizes = {second - first - 1 for first, second in pairwise([-1, *places])} - {0}
+    if len(sizes) == 1 and sizes != {bar_lines}:
+        raise ValueError(
+            f"`bar_lines` must be the lines between two separators; got {bar_lines}, and bars of {sizes.pop()}."
+        )
+    return text
+
+
 def drop_silence(text: str, bar_lines: int, *, at_start: bool, at_end: bool) -> str:
     """The text without the silent bars at its beginning or its end; an incomplete bar at the beginning stays."""
     lines = _split_lines(text)

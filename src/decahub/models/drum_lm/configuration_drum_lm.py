@@ -1,8 +1,6 @@
 """Configuration of Drum LM, a language model that writes drum grooves as text (arXiv 2301.01162)."""
 
 import copy
-import dataclasses
-import difflib
 from dataclasses import field
 from typing import Any, Literal
 
@@ -10,6 +8,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ..shared.variants import build_variant
 
 
 NUM_COLUMNS = {"six": 6, "nine": 9}
@@ -170,24 +170,8 @@ class DrumLmConfig(PreTrainedConfig):
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "DrumLmConfig":
-        """Configuration of a known backbone.
-
-        Args:
-            name (`str`): `"small"`, or `"smollm2-135m"`.
-            overrides: Fields of the configuration to change.
-
-        Raises:
-            ValueError: If there is no such variant or field.
-        """
-        if name not in VARIANTS:
-            raise ValueError(f"`name` must be one of {sorted(VARIANTS)}; got {name!r}.")
-        allowed = [item.name for item in dataclasses.fields(cls)]
-        for key in overrides:
-            if key not in allowed:
-                nearest = difflib.get_close_matches(key, allowed, n=1)
-                hint = f" Did you mean `{nearest[0]}`?" if nearest else ""
-                raise ValueError(f"`{key}` must be a field of {cls.__name__}; it is not.{hint}")
-        return cls(**copy.deepcopy(VARIANTS[name] | overrides))
+        """Configuration of a known backbone, `"small"` or `"smollm2-135m"`."""
+        return build_variant(cls, VARIANTS, name, overrides)
 
     @property
     def num_columns(self) -> int:

@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
-from .adapter_drum_lm import DEFAULTS, add_adapter, find_vocabulary_names, is_adapter_name, merge_adapter
-from .backbone_drum_lm import check_base, describe_base, load_backbone, load_base
+from .adapter import DEFAULTS, add_adapter, find_vocabulary_names, is_adapter_name, merge_adapter
+from .backbone import check_base, describe_base, load_backbone, load_base
 from .configuration_drum_lm import DrumLmConfig
-from .line_embeddings_drum_lm import replace_vocabulary
-from .loss_drum_lm import (
+from .line_embeddings import replace_vocabulary
+from .loss import (
     IGNORED,
     compute_bits_per_step,
     compute_token_losses,

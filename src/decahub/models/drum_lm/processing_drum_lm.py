@@ -5,7 +5,7 @@ of the grammar, line by line.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,16 +13,22 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
-from .codec_drum_lm import DrumCodec, DrumRoll
 from .configuration_drum_lm import check_marks
-from .grammar_drum_lm import DrumGrammar
-from .midi_drum_lm import SCORE_LIBRARIES, DrumPerformance, read_midi
-from .pairs_drum_lm import STRIP_RULES, insert_separators, strip_silence, trim_silence
+from .grammar.constraint import DrumGrammar
+from .midi.codec import DrumCodec, DrumRoll, check_steps
+from .midi.meter import MeterError, count_steps
+from .midi.performance import DrumPerformance
+from .midi.reader import SCORE_LIBRARIES, read_midi
+from .pairs import STRIP_RULES, insert_separators, strip_silence, trim_silence
 
 
 ENCODING_VERSION = 1
 DEFAULT_STEPS_PER_BAR = 16
+NAMED_ERRORS = (FileNotFoundError, IsADirectoryError, PermissionError, TypeError, MeterError)
 TOKENIZATIONS = ("text", "line")
+CODEC_SETTINGS = (
+    "columns", "steps_per_bar", "bars", "quantize", "unknown_pitch", "pedal_hat", "pitch_map", "time_signature"
+)  # fmt: skip
 
 
 def is_text(groove: Any, strict: bool = True) -> bool:
@@ -46,6 +52,18 @@ def is_batch(grooves: Any) -> bool:
     return hasattr(grooves, "__len__") and hasattr(grooves, "__getitem__")
 
 
+def read_each(grooves: Iterable[Any], read: Callable[[Any], Any]) -> list[Any]:
+    """What `read` makes of each groove; an error names the groove by its place."""
+    results = []
+    for index, groove in enumerate(grooves):
+        try:
+            results.append(read(groove))
+        except (OSError, TypeError, ValueError) as error:
+            kind = next((kind for kind in NAMED_ERRORS if type(error) is kind), ValueError)
+            raise kind(f"Groove {index} of the batch, counted from 0: {error}") from error
+    return results
+
+
 class DrumLmProcessorKwargs(ProcessingKwargs, total=False):
     """Keywords of a call: those of the tokenizer."""
 
@@ -57,7 +75,7 @@ class DrumLmProcessor(ProcessorMixin):
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): That of the language model, or of
-            [`~decahub.models.drum_lm.tokenization_drum_lm.build_line_tokenizer`].
+            [`~decahub.models.drum_lm.tokenization.build_line_tokenizer`].
         columns (`str`, defaults to `"six"`): Groups of drums: `"six"` or `"nine"`.
         steps_per_bar (`int`, *optional*): Lines of a bar; by default four for each quarter note of the meter.
         bars (`int`, defaults to 16): Bars that are read of a groove.
@@ -66,10 +84,8 @@ class DrumLmProcessor(ProcessorMixin):
         end (`str`, defaults to `"END"`): Line after the last bar.
         tokenization (`str`, defaults to `"text"`): `"text"` for the tokens of a language model, `"line"` for one token
             for each line. Must be that of the tokenizer.
-        quantize (`str`): This and the next three as in [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`].
-        unknown_pitch (`str`): Same.
-        pedal_hat (`str`): Same.
-        time_signature (`str`): Same.
+        quantize, unknown_pitch, pedal_hat, pitch_map, time_signature: As in
+            [`~decahub.models.drum_lm.midi.codec.DrumCodec`].
         strip_rule (`str`, *optional*, defaults to `"bar"`): Which silent bars at the beginning are dropped: `"bar"` or
             `"first_beat"`; none with `None`.
         trim_empty (`bool`, defaults to `True`): Whether silent bars at the end are dropped from what is learned.
@@ -81,7 +97,7 @@ class DrumLmProcessor(ProcessorMixin):
     Example:
     ```python
     >>> from decahub import DrumLmProcessor
-    >>> from decahub.models.drum_lm.tokenization_drum_lm import build_line_tokenizer
+    >>> from decahub.models.drum_lm.tokenization import build_line_tokenizer
     >>> processor = DrumLmProcessor(build_line_tokenizer(), tokenization="line", steps_per_bar=2)
     >>> processor("--o---\n---o--\n", num_prompt_bars=1)["input_ids"]
     [[12, 8, 3]]
@@ -104,6 +120,7 @@ class DrumLmProcessor(ProcessorMixin):
         quantize: str = "exact",
         unknown_pitch: str = "ignore",
         pedal_hat: str = "drop",
+        pitch_map: dict[int, str | None] | None = None,
         time_signature: str = "error",
         strip_rule: str | None = "bar",
         trim_empty: bool = True,
@@ -112,8 +129,8 @@ class DrumLmProcessor(ProcessorMixin):
     ):
         if not isinstance(columns, str):
             raise TypeError(
-                f"`columns` must be the name of a drum map, which is saved; got {type(columns).__name__}. A map of "
-                "your own is an argument of `DrumCodec`."
+                f"`columns` must be the name of a drum map, which is saved; got {type(columns).__name__}. Change "
+                "its pitches by `pitch_map`."
             )
         if tokenization not in TOKENIZATIONS:
             raise ValueError(f"`tokenization` must be one of {', '.join(TOKENIZATIONS)}; got {tokenization!r}.")
@@ -129,7 +146,8 @@ class DrumLmProcessor(ProcessorMixin):
             raise ValueError(f"`prompt_bars` must be in [0, `bars` ({bars})); got {prompt_bars}.")
         self.columns, self.steps_per_bar, self.bars, self.prompt_bars = columns, steps_per_bar, bars, prompt_bars
         self.separator, self.end, self.tokenization = separator, end, tokenization
-        self.quantize, self.unknown_pitch, self.pedal_hat = quantize, unknown_pitch, pedal_hat
+        self.quantize, self.unknown_pitch = quantize, unknown_pitch
+        self.pedal_hat, self.pitch_map = pedal_hat, pitch_map
         self.time_signature, self.strip_rule, self.trim_empty = time_signature, strip_rule, trim_empty
         self.encoding_version = encoding_version
         self.build_codec()
@@ -143,10 +161,9 @@ class DrumLmProcessor(ProcessorMixin):
         """The codec with the settings of this processor.
 
         Args:
-            overrides: Arguments of [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`].
+            overrides: Arguments of [`~decahub.models.drum_lm.midi.codec.DrumCodec`].
         """
-        names = ("columns", "steps_per_bar", "bars", "quantize", "unknown_pitch", "pedal_hat", "time_signature")
-        return DrumCodec(**{name: getattr(self, name) for name in names} | overrides)
+        return DrumCodec(**{name: getattr(self, name) for name in CODEC_SETTINGS} | overrides)
 
     def build_grammar(self, steps_per_bar: int | None = None) -> DrumGrammar:
         """The grammar of the tokenizer.
@@ -194,7 +211,6 @@ class DrumLmProcessor(ProcessorMixin):
         grooves: Any = None,
         text: str | list[str] | None = None,
         num_prompt_bars: int | None = None,
-        num_bars: int | None = None,
         reading: dict[str, Any] | None = None,
         **kwargs: Unpack[DrumLmProcessorKwargs],
     ) -> BatchFeature:
@@ -206,10 +222,8 @@ class DrumLmProcessor(ProcessorMixin):
             text (`str` or `list[str]`, *optional*): In place of grooves, prompts that go to the tokenizer as they are.
             num_prompt_bars (`int`, *optional*): Bars of each groove that are taken; by default `prompt_bars` of the
                 processor. Grooves that are shorter are taken whole.
-            num_bars (`int`, *optional*): Bars that are read of a MIDI file; by default `bars` of the processor, or
-                `num_prompt_bars` if that is more.
             reading (`dict`, *optional*): How grooves are read, such as `{"strict": False}`: the keywords of
-                [`~DrumLmProcessor.read`].
+                [`~DrumLmProcessor.read_prompt`].
             kwargs: Keywords of the tokenizer, such as `return_tensors`, `padding` (grooves are padded on the left
                 unless told otherwise), and `max_length`, with `truncation=True` for the latest bars that fit into it.
 
@@ -218,7 +232,7 @@ class DrumLmProcessor(ProcessorMixin):
 
         Raises:
             ValueError: If neither or both of `grooves` and `text` are given, a groove cannot be read, or not even its
-                last bar fits.
+                last bar fits; the message names the groove of a batch.
         """
         if (grooves is None) == (text is None):
             raise ValueError("One of `grooves` and `text` must be given; got " + ("both." if text else "neither."))
@@ -226,18 +240,20 @@ class DrumLmProcessor(ProcessorMixin):
             "text_kwargs"
         ]
         if text is not None:
+            for one in [text] if isinstance(text, str) else text:
+                self._check_lines(one)
             return BatchFeature(dict(self.tokenizer(text, **merged)), tensor_type=None)
         num_prompt_bars = self.prompt_bars if num_prompt_bars is None else num_prompt_bars
         if num_prompt_bars < 0:
             raise ValueError(f"`num_prompt_bars` must not be negative; got {num_prompt_bars}.")
-        reading = {"bars": max(num_bars or self.bars, num_prompt_bars), **(reading or {})}
         max_length = None
         if merged.get("truncation") not in (None, False, "do_not_truncate"):
             max_length = merged.get("max_length") or self.tokenizer.model_max_length
-        rows = [
-            self._encode_prompt(self.read(groove, **reading), num_prompt_bars, max_length)
-            for groove in (grooves if is_batch(grooves) else [grooves])
-        ]
+
+        def encode(groove: Any) -> list[int]:
+            return self._encode_prompt(self.read_prompt(groove, num_prompt_bars, **(reading or {})), max_length)
+
+        rows = read_each(grooves, encode) if is_batch(grooves) else [encode(grooves)]
         names = (
             "padding",
             "max_length",
@@ -282,10 +298,20 @@ class DrumLmProcessor(ProcessorMixin):
             padded["attention_mask"] = [fill([1] * len(row), 0) for row in rows]
         return BatchFeature(padded, tensor_type=return_tensors)
 
-    def _encode_prompt(self, roll: DrumRoll, prompt_bars: int, max_length: int | None) -> list[int]:
-        """Ids of the first bars, or of those of them that are the latest and fit."""
+    def _check_lines(self, text: str) -> None:
+        """Refuses a text with lines that a vocabulary of lines does not have."""
+        known = self.tokenizer.get_vocab() if self.tokenization == "line" else {}
+        for number, line in enumerate(text.splitlines(keepends=True) if known else [], start=1):
+            if line not in known:
+                raise ValueError(
+                    f"`text` must hold lines of {self.build_codec().drum_map.num_columns} characters 'o' and '-' "
+                    f"or {self.separator}, each with its line end, or {self.end}; line {number} is {line[:40]!r}."
+                )
+
+    def _encode_prompt(self, roll: DrumRoll, max_length: int | None) -> list[int]:
+        """Ids of the bars, or of those of them that are the latest and fit."""
         per_bar = roll.steps_per_bar
-        lines = self._find_lines(roll)[: prompt_bars * per_bar]
+        lines = self.build_codec().to_text(roll).splitlines()
         if not lines:
             return self._get_grammar().canonical_ids(self.separator)
         bars = [
@@ -324,7 +350,7 @@ class DrumLmProcessor(ProcessorMixin):
         prompt_bars = self.prompt_bars if prompt_bars is None else prompt_bars
         roll = self.read(groove)
         per_bar = roll.steps_per_bar
-        lines = self._find_learned_lines(roll, prompt_bars)
+        lines = self._find_learned_lines(roll)
         excerpt = lines[first_bar * per_bar : (first_bar + bars) * per_bar]
         prompt, completion = excerpt[: prompt_bars * per_bar], excerpt[prompt_bars * per_bar :]
         if first_bar < 0 or prompt_bars < 0 or not completion:
@@ -348,24 +374,19 @@ class DrumLmProcessor(ProcessorMixin):
             "num_steps": len(completion),
         }
 
-    def count_bars(self, groove: Any, prompt_bars: int | None = None) -> int:
+    def count_bars(self, groove: Any) -> int:
         """Bars of a groove that [`~DrumLmProcessor.encode_pair`] can choose from.
 
         Args:
             groove: Whatever [`~DrumLmProcessor.read`] takes.
-            prompt_bars (`int`, *optional*): Bars of the prompt; by default `prompt_bars` of the processor.
         """
         roll = self.read(groove)
-        prompt_bars = self.prompt_bars if prompt_bars is None else prompt_bars
-        return len(self._find_learned_lines(roll, prompt_bars)) // roll.steps_per_bar
+        return len(self._find_learned_lines(roll)) // roll.steps_per_bar
 
-    def _find_learned_lines(self, roll: DrumRoll, prompt_bars: int) -> list[str]:
-        """Lines without silence at both ends, but for what leaves a bar after the prompt."""
+    def _find_learned_lines(self, roll: DrumRoll) -> list[str]:
+        """Lines without silence at both ends: what fills up a roll is nothing to learn."""
         lines = self._find_lines(roll)
-        if not self.trim_empty:
-            return lines
-        least = min(len(lines), (prompt_bars + 1) * roll.steps_per_bar)
-        return trim_silence(lines, roll.steps_per_bar, min_lines=least)
+        return trim_silence(lines, roll.steps_per_bar) if self.trim_empty else lines
 
     def _find_lines(self, roll: DrumRoll) -> list[str]:
         """Lines of a roll, from its first bar that is not silent on; all if none is."""
@@ -397,6 +418,7 @@ class DrumLmProcessor(ProcessorMixin):
         bars: int | None = None,
         tempo: float | None = None,
         *,
+        start_bar: int | None = None,
         track: int | None = None,
         reader: str = "events",
         strict: bool = True,
@@ -405,54 +427,130 @@ class DrumLmProcessor(ProcessorMixin):
         """A groove of any kind as a roll.
 
         Args:
-            groove: [`~decahub.models.drum_lm.codec_drum_lm.DrumRoll`], array or lists of hits `(steps, columns)`, text
+            groove: [`~decahub.models.drum_lm.midi.codec.DrumRoll`], array or lists of hits `(steps, columns)`, text
                 of lines (what has a line end, or nothing but hits and rests), MIDI (path, bytes, file object,
                 `symusic.Score`, `pretty_midi.PrettyMIDI`, `(notes, ticks_per_quarter)`,
-                [`~decahub.models.drum_lm.midi_drum_lm.DrumPerformance`]), or `None` for a roll without steps.
+                [`~decahub.models.drum_lm.midi.performance.DrumPerformance`]), or `None` for a roll without steps.
             bars (`int`, *optional*): Bars that are read of MIDI; by default `bars` of the processor.
             tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove, or 120.
+            start_bar (`int`, *optional*): Bar of the groove that the roll begins with, counted from 0; by default the
+                first one of its meter.
             track (`int`, *optional*): Track of a MIDI file, with all its channels; by default the drums of all tracks.
             reader (`str`, defaults to `"events"`): How MIDI files are read: see
-                [`~decahub.models.drum_lm.midi_drum_lm.read_midi`].
+                [`~decahub.models.drum_lm.midi.reader.read_midi`].
             strict (`bool`, defaults to `True`): Whether a text must have the exact characters; `False` also takes `O`
                 and `x` for hits, blanks and blank lines anywhere, and bars without the separator after them.
-            options: Settings of [`~decahub.models.drum_lm.codec_drum_lm.DrumCodec`] for this groove, in place of those
-                of the processor: `steps_per_bar` (for meters such as 6/8), `time_signature` (`"last"` for one that
-                changes), `allow_empty` (for silence) and others. What is `None` stays that of the processor.
+            options: Settings of [`~decahub.models.drum_lm.midi.codec.DrumCodec`] for this groove, in place of those
+                of the processor: `pitch_map` (for another kit), `time_signature` (of a groove that states none),
+                `allow_empty` (for silence) and others. What is `None` stays that of the processor.
 
         Raises:
             ValueError: If it cannot be read.
             TypeError: If there is no such option, or `groove` is of another kind.
         """
+        codec = self._build_codec_for(options | {"bars": bars})
+        performance = self._find_performance(groove, strict, track, reader)
+        if performance is not None:
+            roll = codec.encode(performance, start_bar)
+        else:
+            roll = self._read_steps(groove, codec, strict, start_bar or 0)
+        return roll if tempo is None else dataclasses.replace(roll, tempo=float(tempo))
+
+    def read_prompt(
+        self,
+        groove: Any,
+        num_bars: int | None = None,
+        start_bar: int | None = None,
+        *,
+        track: int | None = None,
+        reader: str = "events",
+        strict: bool = True,
+        **options: Any,
+    ) -> DrumRoll:
+        """The bars of a groove that are to be continued. What lies beyond them may be anything.
+
+        Args:
+            groove: Whatever [`~DrumLmProcessor.read`] takes.
+            num_bars (`int`, *optional*): Bars at most; by default `prompt_bars` of the processor. Silence after the
+                last hit is none of them.
+            start_bar (`int`, *optional*): The first of them, counted from 0; by default the first that is not silent,
+                by `strip_rule`.
+            track (`int`, *optional*): As in [`~DrumLmProcessor.read`].
+            reader (`str`, defaults to `"events"`): As in [`~DrumLmProcessor.read`].
+            strict (`bool`, defaults to `True`): As in [`~DrumLmProcessor.read`].
+            options: As in [`~DrumLmProcessor.read`].
+
+        Raises:
+            ValueError: If it cannot be read, or has no bar `start_bar`.
+        """
+        num_bars = self.prompt_bars if num_bars is None else num_bars
+        codec = self._build_codec_for(options)
+        performance = self._find_performance(groove, strict, track, reader)
+        if performance is None:
+            roll = self._read_steps(groove, codec, strict, start_bar or 0)
+            roll = self.drop_leading_silence(roll) if start_bar is None else roll
+        else:
+            first = codec.find_first_bar(performance)
+            if first is not None:  # a prompt may be silent where the groove is not
+                codec = dataclasses.replace(codec, allow_empty=True)
+            if start_bar is None and self.strip_rule == "first_beat":
+                roll = self.drop_leading_silence(codec.encode(performance, first))
+                first = roll.first_bar
+            if start_bar is None and self.strip_rule is not None:
+                start_bar = first
+            roll = dataclasses.replace(codec, bars=max(num_bars, 1)).encode(performance, start_bar)
+        played = (roll.source_bars or 0) - roll.first_bar
+        if start_bar and played < 1:
+            raise ValueError(f"`start_bar` must be below {roll.source_bars}, the bars of the groove; got {start_bar}.")
+        return dataclasses.replace(roll, hits=roll.hits[: max(0, min(num_bars, played)) * roll.steps_per_bar])
+
+    def _build_codec_for(self, options: dict[str, Any]) -> DrumCodec:
         known = [item.name for item in dataclasses.fields(DrumCodec)]
         for name in options:
             if name not in known:
                 raise TypeError(f"`{name}` must be among {', '.join(known)}, which say how a groove is read.")
-        given = {name: value for name, value in {**options, "bars": bars}.items() if value is not None}
-        roll = self._read(groove, self.build_codec(**given), strict, track=track, reader=reader)
-        return roll if tempo is None else dataclasses.replace(roll, tempo=float(tempo))
+        return self.build_codec(**{name: value for name, value in options.items() if value is not None})
 
-    def _read(self, groove: Any, codec: DrumCodec, strict: bool, **options: Any) -> DrumRoll:
-        columns, steps_per_bar = codec.drum_map.num_columns, codec.steps_per_bar or DEFAULT_STEPS_PER_BAR
+    def _find_performance(self, groove: Any, strict: bool, track: int | None, reader: str) -> DrumPerformance | None:
+        """What was played, or `None` for a groove that is written in steps."""
+        if groove is None or is_text(groove, strict) or is_rows(groove):
+            return None
+        if isinstance(groove, (torch.Tensor, np.ndarray, DrumRoll)):
+            return None
+        return read_midi(groove, track=track, reader=reader)
+
+    def _read_steps(self, groove: Any, codec: DrumCodec, strict: bool, start_bar: int) -> DrumRoll:
+        """The roll of a text, an array, lists, a roll, or nothing."""
+        columns = codec.drum_map.num_columns
+        meter = None if isinstance(codec.time_signature, str) else tuple(codec.time_signature)
+        steps_per_bar = codec.steps_per_bar or (count_steps(meter) if meter else DEFAULT_STEPS_PER_BAR)
         if groove is None:
-            return DrumRoll(np.zeros((0, columns), dtype=bool), steps_per_bar)
+            groove = np.zeros((0, columns), dtype=bool)
         if is_text(groove, strict):
             self._check_separators(groove, steps_per_bar, strict)
-            hits = codec.parse_text(groove, strict, separator=self.separator, end=self.end)
-            return DrumRoll(hits, steps_per_bar)
+            groove = codec.parse_text(groove, strict, separator=self.separator, end=self.end)
         if isinstance(groove, torch.Tensor):
             groove = groove.cpu().numpy()
         if is_rows(groove):
             if {len(row) for row in groove} != {columns}:
                 raise ValueError(f"`groove` must have rows of {columns} columns; got others, too.")
             groove = np.array(groove)
-        if isinstance(groove, np.ndarray):
-            groove = DrumRoll(groove, steps_per_bar)
-        if isinstance(groove, DrumRoll):
-            if groove.hits.shape[1] != columns:
-                raise ValueError(f"`groove` must have {columns} columns; got a roll of shape {groove.hits.shape}.")
-            return groove
-        return codec.encode(groove if isinstance(groove, DrumPerformance) else read_midi(groove, **options))
+        roll = groove if isinstance(groove, DrumRoll) else DrumRoll(groove, steps_per_bar, meter)
+        if roll.hits.shape[1] != columns:
+            raise ValueError(f"`groove` must have {columns} columns; got a roll of shape {roll.hits.shape}.")
+        if meter and tuple(roll.time_signature) != meter:
+            if roll.steps_per_bar != steps_per_bar:
+                own, wanted = ("/".join(map(str, pair)) for pair in (roll.time_signature, meter))
+                raise ValueError(f"`time_signature` must be that of the groove, {own}; got {wanted}. Leave it out.")
+            roll = dataclasses.replace(roll, time_signature=meter)
+        if codec.steps_per_bar:
+            check_steps(codec.steps_per_bar, roll.time_signature)
+        played = np.flatnonzero(roll.hits.any(1))
+        bars = int(played[-1]) // roll.steps_per_bar + 1 if len(played) else 0
+        hits = roll.hits[start_bar * roll.steps_per_bar :]
+        return dataclasses.replace(
+            roll, hits=hits, first_bar=roll.first_bar + start_bar, source_bars=roll.source_bars or bars
+        )
 
     def _check_separators(self, text: str, steps_per_bar: int, strict: bool) -> None:
         """Refuse a text whose separators tell of bars of another length; some may be missing unless `strict`."""
@@ -464,15 +562,15 @@ class DrumLmProcessor(ProcessorMixin):
             if count not in (0, steps_per_bar) and (strict or count % steps_per_bar):
                 raise ValueError(
                     f"`groove` must have {self.separator} after each bar of {steps_per_bar} lines; in line {number} "
-                    f"it stands after {count}. If that is a bar, pass `steps_per_bar={count}`, or to the pipeline "
-                    "`time_signature`."
+                    f"it stands after {count}. If that is a bar, pass `steps_per_bar={count}` or `time_signature`."
                 )
             count = 0
 
     def drop_leading_silence(self, roll: DrumRoll) -> DrumRoll:
         """A roll without the silent bars at its beginning, by `strip_rule`; as it is if there is nothing else."""
         dropped = len(roll.hits) - len(self._find_lines(roll))
-        return dataclasses.replace(roll, hits=roll.hits[dropped:]) if dropped else roll
+        first_bar = roll.first_bar + dropped // roll.steps_per_bar
+        return dataclasses.replace(roll, hits=roll.hits[dropped:], first_bar=first_bar)
 
     # --- Token ids to grooves
 
@@ -510,8 +608,8 @@ class DrumLmProcessor(ProcessorMixin):
         Args:
             ids (`Sequence[int]` or `torch.Tensor` of shape `(num_tokens,)`): Token ids of complete lines.
             strict (`bool`, defaults to `True`): Whether a line that is none is refused.
-            steps_per_bar (`int`, *optional*): Lines of a bar; by default those of the processor, or 16.
-            time_signature (`tuple[int, int]`, *optional*): Meter; by default one of as many lines.
+            steps_per_bar (`int`, *optional*): Lines of a bar; by default those of the meter, of the processor, or 16.
+            time_signature (`tuple[int, int]`, *optional*): Meter; by default one of this many lines.
 
         Raises:
             ValueError: If a line is not one of a groove.
@@ -519,7 +617,8 @@ class DrumLmProcessor(ProcessorMixin):
         hits = self.build_codec().parse_text(
             self.decode_text(ids), strict=strict, separator=self.separator, end=self.end
         )
-        return DrumRoll(hits, steps_per_bar or self.steps_per_bar or DEFAULT_STEPS_PER_BAR, time_signature)
+        steps_per_bar = steps_per_bar or (count_steps(time_signature) if time_signature else self.steps_per_bar)
+        return DrumRoll(hits, steps_per_bar or DEFAULT_STEPS_PER_BAR, time_signature)
 
     def to_text(self, roll: Any) -> str:
         """The lines of a groove, without separators and end mark.
@@ -551,7 +650,7 @@ class DrumLmProcessor(ProcessorMixin):
 
     def to_png(self, roll: Any, prompt_bars: int = 0) -> bytes:
         """A plot of a groove, its first `prompt_bars` bars tinted."""
-        from .plot_drum_lm import draw_roll
+        from .render.plot import draw_roll
 
         return draw_roll(self.read(roll), self.build_codec().drum_map, prompt_bars=prompt_bars)
 
@@ -562,7 +661,7 @@ class DrumLmProcessor(ProcessorMixin):
             roll: Whatever [`~DrumLmProcessor.read`] takes.
             sampling_rate (`int`, defaults to 22050): Samples a second.
         """
-        from .synthesis_drum_lm import encode_wav, synthesize
+        from .render.synthesis import encode_wav, synthesize
 
         waveform = synthesize(self.read(roll), self.build_codec().drum_map, sampling_rate=sampling_rate)
         return encode_wav(waveform, sampling_rate)

@@ -3,6 +3,7 @@
 from transformers.image_processing_backends import PilBackend
 
 from ..shared.image_processing import ImageProcessing
+from ..shared.image_processing import ImageProcessingKwargs as EmoImageProcessorKwargs
 
 
 class EmoImageProcessorPil(ImageProcessing, PilBackend):
@@ -12,4 +13,4 @@ class EmoImageProcessorPil(ImageProcessing, PilBackend):
     crop_size = {"height": 224, "width": 224}
 
 
-__all__ = ["EmoImageProcessorPil"]
+__all__ = ["EmoImageProcessorPil", "EmoImageProcessorKwargs"]

@@ -4,7 +4,6 @@ The recipes are those of the authors' configurations for ImageNet-1k and ADE20K 
 """
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -93,24 +92,8 @@ def _draw_noise(seed: int, limit: float) -> float:
             return noise
 
 
-def training_step(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Loss of a batch, and for segmentation its terms.
-
-    Args:
-        model ([`EmoForImageClassification`] or [`EmoForSemanticSegmentation`]): the model, possibly wrapped.
-        batch (`Mapping`): `pixel_values` and `labels`.
-
-    Returns:
-        `dict` with `loss`, and `decode_loss` and `auxiliary_loss` where the model has them.
-    """
-    outputs = model(**batch)
-    terms = ("loss", "decode_loss", "auxiliary_loss")
-    return {name: outputs[name] for name in terms if outputs.get(name) is not None}
-
-
 __all__ = [
     "build_parameter_groups",
     "build_segmentation_parameter_groups",
     "compute_learning_rate",
-    "training_step",
 ]

@@ -3,6 +3,7 @@
 from transformers.image_processing_backends import PilBackend
 
 from ..shared.image_processing import ImageProcessing
+from ..shared.image_processing import ImageProcessingKwargs as TinyMimImageProcessorKwargs
 
 
 class TinyMimImageProcessorPil(ImageProcessing, PilBackend):
@@ -12,4 +13,4 @@ class TinyMimImageProcessorPil(ImageProcessing, PilBackend):
     crop_size = {"height": 224, "width": 224}
 
 
-__all__ = ["TinyMimImageProcessorPil"]
+__all__ = ["TinyMimImageProcessorPil", "TinyMimImageProcessorKwargs"]

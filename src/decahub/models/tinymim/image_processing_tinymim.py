@@ -6,6 +6,7 @@ Its bicubic filter differs from the authors' by up to one gray level.
 from transformers.image_processing_backends import TorchvisionBackend
 
 from ..shared.image_processing import ImageProcessing
+from ..shared.image_processing import ImageProcessingKwargs as TinyMimImageProcessorKwargs
 
 
 class TinyMimImageProcessor(ImageProcessing, TorchvisionBackend):
@@ -15,4 +16,4 @@ class TinyMimImageProcessor(ImageProcessing, TorchvisionBackend):
     crop_size = {"height": 224, "width": 224}
 
 
-__all__ = ["TinyMimImageProcessor"]
+__all__ = ["TinyMimImageProcessor", "TinyMimImageProcessorKwargs"]

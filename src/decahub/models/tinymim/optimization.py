@@ -150,24 +150,11 @@ def distillation_step(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> di
     return terms
 
 
-def finetuning_step(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Loss of a classifier or segmenter on a batch, and for segmentation its terms.
-
-    Args:
-        model ([`TinyMimForImageClassification`] or [`TinyMimForSemanticSegmentation`]): the model, possibly wrapped.
-        batch (`Mapping`): `pixel_values` and `labels`.
-    """
-    outputs = model(**batch)
-    terms = ("loss", "decode_loss", "auxiliary_loss")
-    return {name: outputs[name] for name in terms if outputs.get(name) is not None}
-
-
 __all__ = [
     "build_layer_decay_parameter_groups",
     "build_pretraining_parameter_groups",
     "compute_learning_rate",
     "distillation_step",
-    "finetuning_step",
     "get_layer_id",
     "reconstruction_step",
 ]

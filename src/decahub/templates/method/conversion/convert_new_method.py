@@ -6,7 +6,6 @@ Say here where the authors publish their files, and under which license.
 """
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from decahub import NewMethodConfig, NewMethodForImageClassification, NewMethodI
 from decahub.models.new_method.configuration_new_method import VARIANTS
 
 
-if not __package__:  # run as a script or loaded by path: the folder that holds `conversion` is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run as a script, or loaded by path
+    __package__ = "decahub.conversion"
 
-from conversion.checkpoint import (
+from .checkpoint import (
     check_is_state_dict,
     check_tensors,
     read_checkpoint,
@@ -32,7 +31,7 @@ from conversion.checkpoint import (
     write_model_folder,
     write_parity_report,
 )
-from conversion.name_map import NameMap
+from .name_map import NameMap
 
 
 KEY_MAP = (
@@ -56,7 +55,7 @@ def convert_state_dict(official: Mapping[str, torch.Tensor], config: NewMethodCo
     """The authors' tensors under our names, bit for bit.
 
     Raises:
-        CheckpointError: If a tensor is missing, unexpected or of another shape.
+        ConversionError: If a tensor is missing, unexpected or of another shape.
     """
     with torch.device("meta"):
         shapes = shapes_of(NewMethodForImageClassification(config).state_dict())
@@ -81,7 +80,7 @@ def convert_checkpoint(checkpoint: Path, output_dir: Path, variant: str = "tiny"
         `dict[str, Any]`: the parity report, which is also in the folder.
 
     Raises:
-        CheckpointError: If the file is refused, or a tensor did not survive the way there and back.
+        ConversionError: If the file is refused, or a tensor did not survive the way there and back.
     """
     official = strip_prefix(check_is_state_dict(read_checkpoint(checkpoint)), "module.")
     num_labels = len(official["head.bias"]) if "head.bias" in official else 2

@@ -1,81 +1,67 @@
-"""Trains NewMethod from a recipe.
+"""Trains NewMethod from a recipe, step by step; `decahub train new_method/digits` does the same.
 
-    accelerate launch examples/new_method/train.py examples/new_method/digits.yaml [--learning_rate 1e-3 ...]
+    accelerate launch examples/new_method/train.py new_method/digits [--learning_rate 1e-3 ...]
 
-`output_dir` then holds `model/`, a folder that `from_pretrained` loads, with scores and a model card.
+`output_dir` then holds `model/`, a folder that `from_pretrained` loads, with scores and a model card, beside the
+checkpoints and the log of the run. If it is killed and started again, the run continues where it stopped.
 """
 
-import dataclasses
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from accelerate.utils import set_seed
 
-from decahub import NewMethodConfig, NewMethodForImageClassification, NewMethodImageProcessor
-from decahub.data import SeededTransform, get_label_names, image_classification, load_dataset
-from decahub.evaluation import build_evaluation, measure_model
-from decahub.hub import CardArguments, save_model_folder
-from decahub.training import LoopArguments, Update, argument, load_recipe, train
-
-
-TASK = "image-classification"
+from decahub.data import image_classification
+from decahub.hub import CardArguments, save_run
+from decahub.procedures import new_method
+from decahub.procedures.data_arguments import load_splits
+from decahub.training import load_recipe, train
 
 
 @dataclass
-class Arguments(CardArguments, LoopArguments):
-    dataset: str = argument("sklearn_digits", "Name of a dataset (`decahub list --datasets`), or your own folder.")
-    data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
-    eval_split: str = argument("test", "Split that the scores of the model card are measured on.")
-    max_eval_samples: int | None = argument(None, "Evaluate at most this many rows.")
-    variant: str = argument("tiny", "Published variant of NewMethod.")
-
-
-def training_step(model, batch):
-    return {"loss": model(**batch).loss}
+class Arguments(CardArguments, new_method.Arguments): ...
 
 
 def main():
     arguments = load_recipe(Arguments)
     set_seed(arguments.seed)
 
-    # To use your own data: `dataset: path/to/folder` in the recipe.
-    splits = load_dataset(arguments.dataset, arguments.data_dir, family=TASK)
-    label_names = get_label_names(arguments.dataset, splits["train"], [])
-    config = NewMethodConfig.from_variant(arguments.variant, id2label=dict(enumerate(label_names)))
-    processor = NewMethodImageProcessor(size={"height": config.image_size, "width": config.image_size})
-    transform = image_classification.build_train_transform(processor, "crop_flip", flip_prob=0.0)
-    train_dataset = SeededTransform(splits["train"], transform, arguments.seed)
+    # Your own data: a folder as `dataset` in the recipe, or, for datasets that you made in Python with the same
+    # columns, `splits = Splits(train=..., evaluation=..., label_names=[...])`.
+    splits = load_splits(arguments, new_method.TASK)
 
-    model = NewMethodForImageClassification(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, weight_decay=arguments.weight_decay)
-    update = Update(optimizer, training_step, scheduler=arguments.build_scheduler)
-    result = train(model, update, train_dataset, arguments, collate_fn=image_classification.collate)
+    # Your own model: replace these three. The loop takes any model that returns a `loss`.
+    processor = new_method.build_processor(arguments)
+    model = new_method.build_model(arguments, splits.label_names)
+    update = new_method.build_update(arguments, model)
+
+    def evaluate(model, rows=splits.monitor):
+        return new_method.measure(arguments, model, processor, rows, splits.label_names)
+
+    result = train(
+        model,
+        update,
+        new_method.build_train_dataset(arguments, splits.train, processor),
+        arguments,
+        collate_fn=image_classification.collate,
+        evaluate=lambda model: evaluate(model).scores,
+    )
     if not result.is_main_process:
         return
 
     started = time.monotonic()
-    measurement = measure_model(
-        result.model, processor, splits[arguments.eval_split], TASK, limit=arguments.max_eval_samples
-    )
-    evaluation = build_evaluation(
+    measurement = evaluate(result.model, splits.evaluation)
+    folder = save_run(
+        arguments,
+        result,
+        processor,
         measurement,
-        task=TASK,
+        task=new_method.TASK,
         dataset=arguments.dataset,
         split=arguments.eval_split,
         minutes=(time.monotonic() - started) / 60,
     )
-    folder = save_model_folder(
-        Path(arguments.output_dir) / "model",
-        result.model,
-        processor,
-        evaluation=evaluation,
-        recipe=dataclasses.asdict(arguments),
-        train_log=result.train_log,
-        training_minutes=result.minutes,
-    )
-    print(measurement.scores)
+    print({name: round(value, 4) for name, value in measurement.scores.items()})
     print(f"Saved to {folder}")
 
 

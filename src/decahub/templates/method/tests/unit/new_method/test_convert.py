@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-from conversion.checkpoint import CheckpointError
+from conversion.checkpoint import ConversionError
 from conversion.convert_new_method import convert_checkpoint, convert_state_dict, revert_state_dict
 from decahub import NewMethodConfig, NewMethodForImageClassification
 
@@ -29,5 +29,5 @@ def test_folder_loads_with_the_same_weights(official, tmp_path):
 def test_refuses_a_missing_tensor(official):
     del official["blocks.1.qkv.bias"]
 
-    with pytest.raises(CheckpointError, match=r"missing: blocks\.1\.qkv\.bias"):
+    with pytest.raises(ConversionError, match=r"missing: blocks\.1\.qkv\.bias"):
         convert_state_dict(official, NewMethodConfig(num_labels=7))

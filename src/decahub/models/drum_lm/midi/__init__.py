@@ -1,0 +1,1 @@
+"""Drum performances: files, notes, rolls and text."""

@@ -1,0 +1,1 @@
+"""Grooves as plots and as sound."""

@@ -1,0 +1,76 @@
+"""Names of options: the nearest known name for a misspelled one, and what a callable, a config or a processor takes.
+
+On the ground floor: imports no other library.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+
+# Keywords that every config of transformers takes although they are not fields.
+CONFIG_KEYWORDS = ("model_type", "num_labels", "torch_dtype", "name_or_path")
+# What the image processors of transformers understand in `size` and `crop_size`.
+SIZE_KEYS = ("height", "width", "shortest_edge", "longest_edge", "max_height", "max_width")
+SIZES = ("size", "crop_size", "pad_size")
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A sentence that helps after a misspelled name: the nearest known one, or all of them."""
+    known = list(known)
+    nearest = get_close_matches(str(name), known, n=1)
+    return f"Did you mean `{nearest[0]}`?" if nearest else f"Known: {', '.join(known) or 'none'}."
+
+
+def list_options(takes: Callable[..., Any] | Iterable[str]) -> list[str]:
+    """Names of the keyword arguments that `takes` understands.
+
+    Args:
+        takes: A config class of transformers (its fields), an image processor class (its attributes), any other class
+            or function (its parameters), or the names themselves.
+    """
+    if not callable(takes):
+        return list(takes)
+    if hasattr(takes, "valid_kwargs"):
+        return list(takes.valid_kwargs.__annotations__)
+    if isinstance(takes, type) and hasattr(takes, "model_type"):
+        aliases = getattr(takes, "attribute_map", {})
+        return [*(field.name for field in dataclasses.fields(takes)), *aliases, *CONFIG_KEYWORDS]
+    parameters = inspect.signature(takes).parameters.values()
+    return [item.name for item in parameters if item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)]
+
+
+def check_options(
+    name: str,
+    options: Mapping[str, Any],
+    takes: Callable[..., Any] | Iterable[str],
+    *,
+    given: Iterable[str] = (),
+    nested: Mapping[str, Callable[..., Any] | Iterable[str]] | None = None,
+) -> None:
+    """Refuse a mapping with a key that what receives it does not know, at any depth.
+
+    Args:
+        name (`str`): What the mapping is called, for the message: "config".
+        options (`Mapping`): Keyword arguments that a user wrote.
+        takes: What receives them, as in [`list_options`].
+        given (iterable of `str`): Arguments that the caller supplies, so that a user may not.
+        nested (`Mapping`, *optional*): For a key whose value is a mapping: what receives that one. The sizes of image
+            processors are known.
+
+    Raises:
+        ValueError: If a key is unknown; the message has the nearest known one.
+    """
+    known = [option for option in list_options(takes) if option not in tuple(given)]
+    receivers = {**dict.fromkeys(SIZES, SIZE_KEYS), **(nested or {})}
+    for key, value in options.items():
+        if key not in known:
+            receiver = f" of `{takes.__name__}`" if hasattr(takes, "__name__") else ""
+            raise ValueError(f"`{key}` in `{name}` is not an option{receiver}. {suggest(key, known)}")
+        if isinstance(value, Mapping) and key in receivers:
+            check_options(f"{name}.{key}", value, receivers[key])
+
+
+__all__ = ["check_options", "list_options", "suggest"]

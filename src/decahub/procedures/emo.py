@@ -1,0 +1,162 @@
+"""EMO: train a classifier or a segmenter of images, from random weights or from a model folder.
+
+from decahub.procedures import emo
+
+outcome = emo.run(emo.Arguments(dataset="sign_digits", max_steps=100, output_dir="runs/emo"))
+print(outcome.measurement.scores)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from accelerate.utils import set_seed
+from transformers import PreTrainedModel
+
+from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation, EmoImageProcessor
+from decahub.data import InMemoryDataset, SeededTransform, image_classification, semantic_segmentation
+from decahub.evaluation import evaluate_model
+from decahub.models.emo.optimization import build_parameter_groups, build_segmentation_parameter_groups
+from decahub.options import check_options
+from decahub.tasks import Measurement
+from decahub.training import LoopArguments, Update, argument, train
+
+from .data_arguments import DataArguments, Splits, load_splits, name_classes
+from .outcome import Outcome, conclude
+
+
+CLASSIFICATION, SEGMENTATION = "image-classification", "semantic-segmentation"
+# For each task: kind of data, model, and which parameters decay.
+TASKS: dict[str, tuple[Any, Any, Callable]] = {
+    CLASSIFICATION: (image_classification, EmoForImageClassification, build_parameter_groups),
+    SEGMENTATION: (semantic_segmentation, EmoForSemanticSegmentation, build_segmentation_parameter_groups),
+}
+
+
+@dataclass
+class Arguments(DataArguments, LoopArguments):
+    """Arguments of a run: of the loop, the data, and the model.
+
+    Raises:
+        ValueError: If an option is unknown or has no effect.
+    """
+
+    method: ClassVar[str] = "emo"
+
+    task: Literal["image-classification", "semantic-segmentation"] = argument(CLASSIFICATION, "What to learn.")
+    pretrained: str | None = argument(None, "Model folder or Hub id to start from; by default random weights.")
+    variant: str = argument("1m", "Published variant of EMO to start from random weights.")
+    decode_head: str | None = argument(
+        None, "Head for semantic segmentation: deeplabv3 (default), pspnet, segformer or sem_fpn."
+    )
+    config: dict = argument({}, "Fields of EmoConfig to change.")
+    processor: dict = argument({}, "Attributes of EmoImageProcessor to change.")
+    augmentation: dict = argument({}, "Arguments of `build_train_transform` of the data module.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.task not in TASKS:
+            raise ValueError(f"`task` must be one of {', '.join(TASKS)}; got {self.task!r}.")
+        if self.decode_head is not None and self.task != SEGMENTATION:
+            raise ValueError(f"`decode_head` must come with the task {SEGMENTATION!r}; got {self.task!r}.")
+        check_options("config", self.config, EmoConfig)
+        check_options("processor", self.processor, EmoImageProcessor)
+        transform = TASKS[self.task][0].build_train_transform
+        check_options("augmentation", self.augmentation, transform, given=["processor"])
+
+
+def build_processor(arguments: Arguments) -> EmoImageProcessor:
+    """The image processor of the run."""
+    return EmoImageProcessor(**arguments.processor)
+
+
+def build_train_dataset(arguments: Arguments, rows: Any, processor: EmoImageProcessor) -> SeededTransform:
+    """Rows, decoded once and kept in memory, as augmented training examples."""
+    data_module = TASKS[arguments.task][0]
+    transform = data_module.build_train_transform(processor, **arguments.augmentation)
+    images: Any = InMemoryDataset(rows, data_module.decode_row, "Decoding images")
+    return SeededTransform(images, transform, arguments.seed)
+
+
+def get_collate(arguments: Arguments) -> Callable:
+    """The function that makes a batch of examples."""
+    return TASKS[arguments.task][0].collate
+
+
+def build_model(arguments: Arguments, label_names: Sequence[str]) -> PreTrainedModel:
+    """A model with random weights, or a pre-trained one, whose head is replaced if it has other classes."""
+    model_class = TASKS[arguments.task][1]
+    head = {} if arguments.decode_head is None else {"decode_head": arguments.decode_head}
+    fields = {**name_classes(label_names), **head, **arguments.config}
+    if arguments.pretrained is None:
+        return model_class(EmoConfig.from_variant(arguments.variant, **fields))
+    return model_class.from_pretrained(arguments.pretrained, ignore_mismatched_sizes=True, **fields)
+
+
+def build_update(arguments: Arguments, model: PreTrainedModel) -> Update:
+    """AdamW over the parameter groups of the task, and its schedule."""
+    groups = TASKS[arguments.task][2](model, arguments.weight_decay)
+    optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate)
+    return Update(optimizer, scheduler=arguments.build_scheduler)
+
+
+def measure(
+    arguments: Arguments, model: PreTrainedModel, processor: EmoImageProcessor, rows: Any, label_names: Sequence[str]
+) -> Measurement:
+    """Scores of a model on some rows."""
+    return evaluate_model(
+        model,
+        processor,
+        rows,
+        arguments.task,
+        batch_size=arguments.per_device_eval_batch_size,
+        limit=arguments.max_eval_samples,
+        label_names=label_names,
+    )
+
+
+def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
+    """Train EMO and measure it.
+
+    Args:
+        arguments ([`Arguments`]): Of the run.
+        splits ([`Splits`], *optional*): Your own datasets; by default those that the arguments name.
+    """
+    set_seed(arguments.seed)
+    splits = load_splits(arguments, arguments.task) if splits is None else splits
+    processor = build_processor(arguments)
+    train_dataset = build_train_dataset(arguments, splits.train, processor)
+    model = build_model(arguments, splits.label_names)
+
+    def measure_rows(model: PreTrainedModel, rows: Any) -> Measurement:
+        return measure(arguments, model, processor, rows, splits.label_names)
+
+    result = train(
+        model,
+        build_update(arguments, model),
+        train_dataset,
+        arguments,
+        collate_fn=get_collate(arguments),
+        evaluate=lambda model: measure_rows(model, splits.monitor).scores,
+    )
+    return conclude(
+        result,
+        processor,
+        lambda: measure_rows(result.model, splits.evaluation),
+        task=arguments.task,
+        dataset=arguments.dataset,
+        split=arguments.eval_split,
+    )
+
+
+__all__ = [
+    "Arguments",
+    "build_model",
+    "build_processor",
+    "build_train_dataset",
+    "build_update",
+    "get_collate",
+    "measure",
+    "run",
+]

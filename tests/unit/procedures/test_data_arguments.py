@@ -1,0 +1,69 @@
+"""What is known of a dataset before training is checked before it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from decahub.procedures.data_arguments import DataArguments, GraphDataArguments, load_graph, load_splits
+from tests.tiny.graph import write_toy_graph
+
+
+FAMILY = "image-classification"
+COUNTS = {"train": 7, "test": 3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Images sorted by class, as an image folder has them."""
+    root = tmp_path_factory.mktemp("images")
+    for split, count in COUNTS.items():
+        for shade, name in enumerate(("circle", "square", "star")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("L", (5, 4), 60 * shade + number).save(root / split / name / f"{number}.png")
+    return str(root)
+
+
+def test_a_sample_is_balanced_and_what_probes_read_is_whole(folder):
+    splits = load_splits(DataArguments(dataset=folder, max_train_samples=6), FAMILY)
+
+    assert np.bincount(splits.train["label"]).tolist() == [2, 2, 2]
+    assert len(splits.fit) == 3 * COUNTS["train"]
+    assert len(splits.monitor) == len(splits.evaluation) == 3 * COUNTS["test"]
+    assert splits.label_names == ["circle", "square", "star"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"eval_split": "tset"}, "`eval_split` must be one of train, test; got 'tset'"),
+        ({"monitor_split": "validation"}, "`monitor_split` must be one of train, test; got 'validation'"),
+        (
+            {"label_names": ["star", "square", "circle"]},
+            "`label_names` must agree with .* names its classes circle, square, star; got star, square, circle",
+        ),
+    ],
+)
+def test_refuses_what_does_not_agree(given, message, folder):
+    with pytest.raises(ValueError, match=message):
+        load_splits(DataArguments(dataset=folder, **given), FAMILY)
+
+
+def test_images_without_labels_are_not_measured(tmp_path):
+    Image.new("RGB", (5, 4)).save(tmp_path / "0.png")
+
+    splits = load_splits(DataArguments(dataset=str(tmp_path)), FAMILY, needs_labels=False)
+
+    assert len(splits.train) == 1
+    assert splits.evaluation is splits.monitor is None
+
+
+def test_a_graph_names_its_classes_or_has_them_named(tmp_path):
+    graph = str(write_toy_graph(tmp_path / "toy"))
+
+    assert load_graph(GraphDataArguments(dataset=graph))[1] == ["class 0", "class 1"]
+    assert load_graph(GraphDataArguments(dataset=graph, label_names=["no", "yes"]))[1] == ["no", "yes"]
+    with pytest.raises(ValueError, match="`label_names` must name 2 classes; got 1: no"):
+        load_graph(GraphDataArguments(dataset=graph, label_names=["no"]))
+    with pytest.raises(ValueError, match="the split must be one of .*; got '9'"):
+        load_graph(GraphDataArguments(dataset=graph, split="9"))
