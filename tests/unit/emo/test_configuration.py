@@ -117,6 +117,17 @@ def test_refuses_unknown_fields_with_the_nearest(name, nearest):
         tiny_config(**{name: 3})
 
 
+def test_a_file_with_keys_of_another_version_loads(tmp_path):
+    config = tiny_config()
+    config.later_field = 3
+    config.save_pretrained(tmp_path)
+
+    loaded = EmoConfig.from_pretrained(tmp_path)
+
+    assert (loaded.later_field, loaded.hidden_sizes) == (3, config.hidden_sizes)
+    assert "_is_saved" not in loaded.to_dict()
+
+
 def test_refuses_the_folder_of_another_method(tmp_path):
     TinyMimConfig().save_pretrained(tmp_path)
 

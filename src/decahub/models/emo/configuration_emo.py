@@ -9,6 +9,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from ..shared.checks import (
     BACKBONE_KEYS,
+    IS_SAVED,
     MAX_DEPTH,
     MAX_WIDTH,
     check_maximum,
@@ -189,7 +190,8 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
     loss_avg_non_ignore: bool = True
 
     def __post_init__(self, **kwargs):
-        refuse_unknown_fields(self, sorted(kwargs.keys() - BACKBONE_KEYS))
+        if not kwargs.pop(IS_SAVED, False):
+            refuse_unknown_fields(self, sorted(kwargs.keys() - BACKBONE_KEYS))
         check_num_labels(kwargs)
         self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, NUM_STAGES + 1)]
         self.set_output_features_output_indices(
@@ -199,9 +201,9 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers; configurations of other methods are refused."""
+        """As in transformers, with keys of other versions; configurations of other methods are refused."""
         refuse_other_type(cls, config_dict)
-        return super().from_dict(config_dict, **kwargs)
+        return super().from_dict({**config_dict, IS_SAVED: True}, **kwargs)
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "EmoConfig":

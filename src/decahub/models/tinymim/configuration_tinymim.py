@@ -9,6 +9,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from ..shared.checks import (
     BACKBONE_KEYS,
+    IS_SAVED,
     MAX_DEPTH,
     MAX_WIDTH,
     check_maximum,
@@ -221,7 +222,8 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
     semantic_loss_ignore_index: int = IGNORED_PIXEL
 
     def __post_init__(self, **kwargs):
-        refuse_unknown_fields(self, sorted(kwargs.keys() - BACKBONE_KEYS))
+        if not kwargs.pop(IS_SAVED, False):
+            refuse_unknown_fields(self, sorted(kwargs.keys() - BACKBONE_KEYS))
         check_num_labels(kwargs)
         check_maximum("num_hidden_layers", [self.num_hidden_layers], MAX_DEPTH)  # before there is a name for each
         self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, self.num_hidden_layers + 1)]
@@ -232,9 +234,9 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers; configurations of other methods are refused."""
+        """As in transformers, with keys of other versions; configurations of other methods are refused."""
         refuse_other_type(cls, config_dict)
-        return super().from_dict(config_dict, **kwargs)
+        return super().from_dict({**config_dict, IS_SAVED: True}, **kwargs)
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "TinyMimConfig":
