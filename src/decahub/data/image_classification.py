@@ -11,6 +11,8 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from decahub.models.shared.pixels import to_8_bit, to_rgb
+
 from .family import DataFamily
 
 
@@ -28,7 +30,8 @@ def image_to_tensor(image: Image.Image | torch.Tensor, num_channels: int = 3) ->
     """Pixels of an image, channels first.
 
     Args:
-        image: A PIL image in any mode, or a `torch.ByteTensor` of shape `(channels, height, width)`.
+        image: A PIL image in any mode, or a `torch.ByteTensor` of shape `(channels, height, width)`. 16-bit images
+            are scaled to bytes, transparent ones laid on white, as the image processors do.
         num_channels (`int`, *optional*, defaults to 3): 3 gives RGB, 1 gives gray.
 
     Returns:
@@ -37,17 +40,22 @@ def image_to_tensor(image: Image.Image | torch.Tensor, num_channels: int = 3) ->
     if num_channels not in MODES:
         raise ValueError(f"`num_channels` must be 1 or 3; got {num_channels}. Write a transform for other images.")
     if isinstance(image, torch.Tensor):
+        if image.dtype != torch.uint8:
+            raise TypeError(f"`image` must be a PIL image or hold bytes (`torch.uint8`); got {image.dtype}.")
         if image.shape[0] == num_channels:
             return image
         return functional.grayscale_to_rgb(image) if num_channels == 3 else functional.rgb_to_grayscale(image)
+    image = to_8_bit(image)
+    if image.has_transparency_data:
+        image = to_rgb(image)
     pixels = np.array(image.convert(MODES[num_channels]))
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], num_channels)).permute(2, 0, 1).contiguous()
 
 
 def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """One row with its image as bytes of shape `(channels, height, width)`, gray or RGB; for `InMemoryDataset`."""
-    num_channels = 1 if row["image"].mode == "L" else 3
-    return {"image": image_to_tensor(row["image"], num_channels), "label": row["label"]}
+    image = to_8_bit(row["image"])
+    return {"image": image_to_tensor(image, 1 if image.mode == "L" else 3), "label": row["label"]}
 
 
 def get_target_size(processor: Any) -> tuple[int, int]:

@@ -1,13 +1,14 @@
-"""Reading image files as a viewer shows them."""
+"""Reading image files as a viewer shows them, and finding damaged ones before training."""
 
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm.auto import tqdm
+
+from decahub.models.shared.pixels import UNREADABLE, check_size, read_image
 
 
 if TYPE_CHECKING:
@@ -15,25 +16,6 @@ if TYPE_CHECKING:
 
 
 SMALL = (64, 64)  # JPEG files are decoded at a fraction of their size where no pixel is looked at
-
-
-def read_image(path: str | os.PathLike) -> Image.Image:
-    """An image, upright as its EXIF orientation says.
-
-    Args:
-        path (`str` or path): The file.
-
-    Raises:
-        FileNotFoundError: If it does not exist.
-        ValueError: If it is not an image, or damaged.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"the image {str(path)!r} does not exist.")
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{str(path)!r} must be an intact image file; {error}.") from error
 
 
 def check_images(rows: "datasets.Dataset", column: str, where: str, show_progress: bool = True) -> None:
@@ -54,9 +36,10 @@ def check_images(rows: "datasets.Dataset", column: str, where: str, show_progres
     ):
         try:
             with Image.open(file) as image:
+                check_size(image)
                 image.draft("RGB", SMALL)
                 image.load()
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        except UNREADABLE as error:
             bad.append(f"row {number} ({name}): {error}")
     if bad:
         raise ValueError(f"`{column}` of {where} must hold intact images; {len(bad)} do not, the first is {bad[0]}.")

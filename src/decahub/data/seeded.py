@@ -1,13 +1,22 @@
 """Random transforms whose result depends on (seed, epoch, index) and on nothing else, and rows kept in memory."""
 
-from collections.abc import Callable, Sequence
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from decahub.seeding import seeded_random_state
+
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 2**31  # of rows that are kept in memory
+NUM_SAMPLED = 16  # rows that are decoded to estimate the memory of all
 
 
 class SeededTransform(Dataset):
@@ -55,23 +64,56 @@ class SeededTransform(Dataset):
 class InMemoryDataset(Dataset):
     """Rows decoded once and kept, so that an epoch over small images is not spent on decoding JPEGs again.
 
+    Rows that would take more than `max_bytes` are decoded whenever they are asked for; a warning says so.
+
     Args:
         dataset: Anything with `len()` and integer indexing.
         decode (`Callable`): Takes one row, returns what is kept. Each family of data offers one
             (`decahub.data.image_classification.decode_row`, ...).
         description (`str`, *optional*): Text beside the progress bar; without it there is no bar.
+        max_bytes (`int`, *optional*): Limit on the memory of all rows, estimated from a sample of them; `None` for
+            no limit.
     """
 
-    def __init__(self, dataset: Sequence[Any], decode: Callable[[Any], Any], description: str | None = None):
-        bar = tqdm(dataset, desc=description, disable=description is None, leave=False)
-        self.rows = [decode(row) for row in bar]
+    def __init__(
+        self,
+        dataset: Sequence[Any],
+        decode: Callable[[Any], Any],
+        description: str | None = None,
+        max_bytes: int | None = MAX_BYTES,
+    ):
+        self.dataset, self.decode = dataset, decode
         self.features = getattr(dataset, "features", None)  # names of classes
+        self.rows: list[Any] | None = None
+        sample = sorted(
+            {round(index) for index in np.linspace(0, len(dataset) - 1, NUM_SAMPLED)} if len(dataset) else ()
+        )
+        decoded = {index: decode(dataset[index]) for index in sample}
+        num_bytes = sum(map(_count_bytes, decoded.values())) * len(dataset) / max(1, len(sample))
+        if max_bytes is not None and num_bytes > max_bytes:
+            self.fingerprint_source = dataset
+            logger.warning(
+                f"{len(dataset)} rows would take about {num_bytes / 2**30:.1f} GiB of memory, more than "
+                f"{max_bytes / 2**30:.1f} GiB: they are decoded again in each epoch. Scale the images down to train "
+                "faster, or raise `max_bytes`."
+            )
+            return
+        bar = tqdm(range(len(dataset)), desc=description, disable=description is None, leave=False)
+        self.rows = [decoded.pop(index) if index in decoded else decode(dataset[index]) for index in bar]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        return self.rows[index]
+        return self.decode(self.dataset[index]) if self.rows is None else self.rows[index]
+
+
+def _count_bytes(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return sum(_count_bytes(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return sum(_count_bytes(item) for item in value)
+    return getattr(value, "nbytes", None) or sys.getsizeof(value)
 
 
 __all__ = ["InMemoryDataset", "SeededTransform", "seeded_random_state"]

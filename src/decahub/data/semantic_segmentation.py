@@ -21,7 +21,7 @@ from .image_classification import Normalization, image_to_tensor
 
 
 IMAGE_FOLDER, ANNOTATION_FOLDER = "images", "annotations"
-ANNOTATION_MODES = ("L", "P")  # one byte per pixel: gray values or indices into a palette
+ANNOTATION_MODES = ("1", "L", "P", "I", "I;16", "I;16B")  # one channel: gray values or indices into a palette
 CROP_ATTEMPTS = 10  # as in the recipe's code; the last crop is taken as it is
 
 
@@ -32,16 +32,19 @@ def annotation_to_tensor(annotation: Image.Image | torch.Tensor) -> torch.Tensor
         `torch.ByteTensor` of shape `(height, width)`.
 
     Raises:
-        ValueError: If the annotation has more than one channel.
+        ValueError: If the annotation has more than one channel, or an id above 255.
     """
     if isinstance(annotation, torch.Tensor):
         return annotation
     if annotation.mode not in ANNOTATION_MODES:
         raise ValueError(
-            f"`annotation` must be a PIL image of mode {' or '.join(ANNOTATION_MODES)} that holds class ids; "
-            f"got mode {annotation.mode!r}. Convert colors to ids first."
+            f"`annotation` must be a PIL image with one channel of class ids, such as mode 'L' or 'P'; got mode "
+            f"{annotation.mode!r}. Convert colors to ids first."
         )
-    return torch.from_numpy(np.array(annotation))
+    ids = np.array(annotation)
+    if ids.dtype != np.uint8 and ids.size and not 0 <= ids.min() <= ids.max() <= IGNORE_INDEX:
+        raise ValueError(f"`annotation` must hold class ids in [0, {IGNORE_INDEX}]; got {ids.min()} to {ids.max()}.")
+    return torch.from_numpy(ids.astype(np.uint8))
 
 
 def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,21 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from decahub.data.image_files import read_image
-
+from .image_task import ImageTask
 from .output_files import OutputFiles
-from .task import Task
 
 
 TOP_K = (1, 5)
 
 
-class ImageClassification(Task):
+class ImageClassification(ImageTask):
     """One class for each image."""
 
     shares = ("*",)
     columns = ("image", "class", "probability")
-    input_kind = "an image file"
 
     def predict(self, model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
@@ -42,7 +39,7 @@ class ImageClassification(Task):
         return super().list_inputs(arguments)
 
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
-        answers = predictor(read_image(item), top_k=arguments.top_k)
+        answers = predictor(self.read_image(item), top_k=arguments.top_k)
         return [(item.name, answer["label"], f"{answer['score']:.3f}") for answer in answers]
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from decahub.data.image_files import read_image
-
+from .image_task import ImageTask
 from .measurement import Measurement, MeasurementContext
 from .output_files import OutputFiles
-from .task import Task, evaluating
+from .task import evaluating
 
 
 if TYPE_CHECKING:
@@ -17,12 +16,11 @@ if TYPE_CHECKING:
 NUM_FIT_ROWS = 6000
 
 
-class ImageFeatureExtraction(Task):
+class ImageFeatureExtraction(ImageTask):
     """A vector for each image, measured by probes that are fitted on training rows."""
 
     shares = ("*",)
     columns = ("image", "features", "norm", "written to")
-    input_kind = "an image file"
 
     def predict(self, model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         outputs = model(pixel_values=batch["pixel_values"])
@@ -68,7 +66,7 @@ class ImageFeatureExtraction(Task):
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
         import json
 
-        features = predictor(read_image(item), pool=True)[0]
+        features = predictor(self.read_image(item), pool=True)[0]
         target = files.write(files.choose(item, "_features.json"), json.dumps(features).encode())
         return [(item.name, len(features), f"{sum(value**2 for value in features) ** 0.5:.3f}", target)]
 

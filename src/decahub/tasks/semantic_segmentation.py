@@ -7,11 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from decahub.data.image_files import read_image
-
+from .image_task import ImageTask
 from .measurement import Measurement, MeasurementContext, Scores
 from .output_files import OutputFiles
-from .task import AUTO_PROCESSORS, Task
+from .task import AUTO_PROCESSORS
 
 
 if TYPE_CHECKING:
@@ -21,14 +20,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_PALETTE = 256  # classes
 GOLDEN_RATIO = 0.618034  # successive hues at this distance on the color circle stay far apart
 
 
-class SemanticSegmentation(Task):
+class SemanticSegmentation(ImageTask):
     """A class for each pixel."""
 
     columns = ("image", "class", "area", "written to")
-    input_kind = "an image file"
 
     def predict(self, model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         outputs = model(pixel_values=batch["pixel_values"])
@@ -74,29 +73,31 @@ class SemanticSegmentation(Task):
         import torch
 
         model, processor = predictor
-        image = read_image(item).convert("RGB")
+        image = self.read_image(item)
         target = files.choose(item, "_segmentation.png")
         with torch.inference_mode():
             outputs = model(**processor(image, return_tensors="pt"))
         classes = processor.post_process_semantic_segmentation(outputs, target_sizes=[(image.height, image.width)])[0]
         names = model.config.id2label
-        files.write(target, encode_segmentation(classes.to(torch.uint8).numpy(), len(names)))
+        files.write(target, encode_segmentation(classes.numpy(), len(names)))
         ids, counts = classes.unique(return_counts=True)
         areas = sorted(zip(ids.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
         return [(item.name, names[label], f"{count / classes.numel():.1%}", target) for label, count in areas]
 
 
 def encode_segmentation(classes: "numpy.ndarray", num_labels: int) -> bytes:
-    """Class ids as a palette PNG: a viewer shows colors, a program reads the ids.
+    """Class ids as a palette PNG: a viewer shows colors, a program reads the ids; 16-bit gray for over 256 classes.
 
     Args:
-        classes (`numpy.ndarray` of shape `(height, width)`): Ids as unsigned bytes.
+        classes (`numpy.ndarray` of shape `(height, width)`): Ids.
         num_labels (`int`): Number of classes.
     """
     from PIL import Image
 
-    image = Image.fromarray(classes)
-    image.putpalette([round(255 * part) for index in range(num_labels) for part in choose_color(index)])
+    has_palette = num_labels <= MAX_PALETTE
+    image = Image.fromarray(classes.astype("uint8" if has_palette else "uint16"))
+    if has_palette:
+        image.putpalette([round(255 * part) for index in range(num_labels) for part in choose_color(index)])
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()

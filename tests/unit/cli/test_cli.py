@@ -1,6 +1,7 @@
 """The commands: quick help, plain tables, one clear line for an error, and exit codes that scripts can rely on."""
 
 import importlib
+import io
 import json
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from decahub.cli.table import format_table
 from decahub.data import DATASETS
 from decahub.hub import Check, ModelFolder, VerificationReport
 from decahub.registry import METHODS
+from decahub.tasks.semantic_segmentation import encode_segmentation
 from tests.hub.builders import (
     GRAPH_FEATURES,
     LABELS,
@@ -328,6 +330,27 @@ def test_predict_classifies_images(classifier, image, capsys):
     assert float(rows[0][2]) >= float(rows[1][2])
 
 
+def test_predict_takes_a_folder_of_images(classifier, tmp_path, capsys):
+    folder = tmp_path / "images"
+    (folder / "inner").mkdir(parents=True)
+    gray = (np.arange(40 * 30).reshape(40, 30) % 256).astype(np.uint8)
+    Image.fromarray(gray).save(folder / "gray.png")
+    Image.fromarray(gray.astype(np.uint16) * 257).save(folder / "inner" / "deep.PNG")
+    (folder / "notes.txt").write_text("no image")
+
+    assert run("predict", classifier, folder) == 0
+
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["gray.png", "deep.PNG"]
+    assert rows[0][1:] == rows[1][1:]  # 16 bits are scaled, not clipped
+
+
+def test_predict_refuses_a_folder_without_images(classifier, tmp_path, capsys):
+    assert run("predict", classifier, tmp_path) == 2
+
+    assert "`INPUT` must hold image files if it is a folder" in capsys.readouterr().err
+
+
 def test_predict_writes_a_segmentation_beside_the_image(segmenter, image, capsys):
     assert run("predict", segmenter, image) == 0
 
@@ -338,6 +361,13 @@ def test_predict_writes_a_segmentation_beside_the_image(segmenter, image, capsys
     assert set(np.unique(ids)) <= set(range(len(LABELS)))
     shares = [float(line.split()[2].rstrip("%")) for line in capsys.readouterr().out.splitlines()[2:]]
     assert sum(shares) == pytest.approx(100, abs=0.2)  # each is rounded to a tenth
+
+
+def test_a_map_of_more_classes_than_a_palette_has_keeps_its_ids():
+    ids = np.array([[0, 255, 256], [299, 3, 1]])
+
+    with Image.open(io.BytesIO(encode_segmentation(ids, 300))) as image:
+        assert np.asarray(image).tolist() == ids.tolist()
 
 
 def test_predict_writes_into_another_folder(segmenter, image, tmp_path):

@@ -118,6 +118,7 @@ def test_balanced_subset_is_repeatable():
     assert sorted(chosen["label"][:]) == [0] * 4 + [1] * 4 + [2] * 4
     assert chosen["index"][:] == image_mixing.select_balanced(table, 4, seed=1)["index"][:]
     assert chosen["index"][:] != image_mixing.select_balanced(table, 4, seed=2)["index"][:]
+    assert image_mixing.select_balanced(table, 10)["index"][:] == list(range(30))  # drawn without replacement
 
 
 @pytest.mark.parametrize(("number", "message"), [(0, "at least 1"), (11, "at most 10")])

@@ -121,3 +121,14 @@ def test_in_memory_dataset_decodes_each_row_once():
     dataset = InMemoryDataset([1, 2, 3], lambda row: decoded.append(row) or row * 10)
 
     assert ([dataset[2], dataset[0], dataset[2]], len(dataset), decoded) == ([30, 10, 30], 3, [1, 2, 3])
+
+
+def test_rows_that_take_too_much_memory_are_decoded_on_demand(caplog):
+    images = [np.zeros((size, 10, 3), dtype=np.uint8) for size in (10, 20, 30, 40)]
+
+    dataset = InMemoryDataset(images, lambda image: {"image": image + 1}, max_bytes=2999)
+
+    assert (dataset.rows, len(dataset), dataset[3]["image"].shape) == (None, 4, (40, 10, 3))
+    assert "4 rows would take about" in caplog.text
+    assert InMemoryDataset(images, lambda image: {"image": image}, max_bytes=3200).rows is not None
+    assert InMemoryDataset(images, lambda image: {"image": image}, max_bytes=None).rows is not None

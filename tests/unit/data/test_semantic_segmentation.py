@@ -180,7 +180,7 @@ def test_palette_annotation_is_read_as_indices():
 
 
 def test_refuses_annotation_in_color():
-    with pytest.raises(ValueError, match=r"`annotation` must be a PIL image of mode L or P.*got mode 'RGB'"):
+    with pytest.raises(ValueError, match=r"`annotation` must be a PIL image with one channel.*got mode 'RGB'"):
         family.annotation_to_tensor(Image.new("RGB", (4, 3)))
 
 

@@ -8,7 +8,7 @@ from huggingface_hub.errors import (
     StrictDataclassFieldValidationError,
 )
 
-from decahub import EmoConfig, EmoForImageClassification, EmoModel
+from decahub import EmoConfig, EmoForImageClassification, EmoModel, TinyMimConfig
 from tests.tiny.emo import tiny_config
 
 
@@ -92,6 +92,10 @@ CONTRADICTIONS = {
     ),
     "certain dropout": ({"drop_path_rate": 1.0}, r"`drop_path_rate` must lie in \[0, 1\); got 1.0"),
     "negative smoothing": ({"label_smoothing": -0.1}, r"`label_smoothing` must lie in \[0, 1\); got -0.1"),
+    "endless stage": ({"depths": [1, 2, 10**7, 2]}, r"`depths` must be at most 1000; got 10000000"),
+    "endless width": ({"hidden_sizes": [8, 12, 16, 10**9]}, r"`hidden_sizes` must be at most 65536; got 10"),
+    "endless expansion": ({"expansion_ratios": [2.0, 2.5, 3.0, 9000]}, r"`expansion_ratios` must be at most 65536"),
+    "endless head": ({"decode_hidden_size": 10**9}, r"`decode_hidden_size` must be at most 65536; got 10"),
     "frozen stage": ({"frozen_stages": 5}, r"`frozen_stages` must lie in \[-1, 4\]; got 5"),
 }
 
@@ -100,6 +104,35 @@ CONTRADICTIONS = {
 def test_refuses_contradicting_fields(fields, message):
     with pytest.raises(StrictDataclassClassValidationError, match=message):
         tiny_config(**fields)
+
+
+def test_refuses_more_classes_than_memory_holds_names_of():
+    with pytest.raises(ValueError, match="`num_labels` must be at most 1000000; got 1000000000"):
+        tiny_config(num_labels=10**9)
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("hiden_sizes", "hidden_sizes"), ("num_label", "num_labels")])
+def test_refuses_unknown_fields_with_the_nearest(name, nearest):
+    with pytest.raises(ValueError, match=f"`{name}` must be a field of EmoConfig.*Did you mean `{nearest}`"):
+        tiny_config(**{name: 3})
+
+
+def test_a_file_with_keys_of_another_version_loads(tmp_path):
+    config = tiny_config()
+    config.later_field = 3
+    config.save_pretrained(tmp_path)
+
+    loaded = EmoConfig.from_pretrained(tmp_path)
+
+    assert (loaded.later_field, loaded.hidden_sizes) == (3, config.hidden_sizes)
+    assert "_is_saved" not in loaded.to_dict()
+
+
+def test_refuses_the_folder_of_another_method(tmp_path):
+    TinyMimConfig().save_pretrained(tmp_path)
+
+    with pytest.raises(ValueError, match="`model_type` must be 'emo' for EmoConfig; the folder holds a 'tinymim'"):
+        EmoForImageClassification.from_pretrained(tmp_path)
 
 
 WRONG_TYPES = {

@@ -107,7 +107,127 @@ def test_images_of_unlike_sizes_become_one_batch_in_order(processor_class, image
     torch.testing.assert_close(batch, torch.stack(singles), atol=ATOL_FLOAT32, rtol=0)
 
 
+# Bit depth and range
+
+
+def to_16_bit(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.uint16) * 257
+
+
+DEEP = {
+    "PNG of 16 bits": lambda gray: Image.fromarray(to_16_bit(gray)),
+    "mode I": lambda gray: Image.fromarray(to_16_bit(gray).astype(np.int32)),
+    "mode F": lambda gray: Image.fromarray((gray / 255).astype(np.float32)),
+    "array": to_16_bit,
+    "tensor": lambda gray: torch.from_numpy(to_16_bit(gray))[None],
+    "big-endian": lambda gray: to_16_bit(gray).astype(">u2"),
+    "wide integers": lambda gray: gray.astype(np.int64),
+    "floats": lambda gray: gray / 255,
+    "float tensor": lambda gray: torch.from_numpy(gray)[None] / 255,
+}
+
+
+@pytest.mark.parametrize("convert", DEEP.values(), ids=DEEP)
+def test_pixels_of_any_depth_give_the_same(processor_class, image, convert):
+    processor = processor_class(do_resize=False, do_center_crop=False)
+    gray = np.array(image.convert("L"))
+
+    pixel_values = processor(convert(gray), return_tensors="pt").pixel_values
+
+    expected = processor(Image.fromarray(gray), return_tensors="pt").pixel_values
+    torch.testing.assert_close(pixel_values.float(), expected, atol=ATOL_FLOAT32, rtol=ATOL_FLOAT32)
+
+
+def test_floats_and_bytes_mix_in_one_call(processor_class, image):
+    processor = processor_class(do_resize=False, do_center_crop=False)
+    pixels = np.array(image)
+
+    pixel_values = processor([pixels / 255, pixels, pixels / 255], return_tensors="pt").pixel_values
+
+    expected = processor([image] * 3, return_tensors="pt").pixel_values
+    torch.testing.assert_close(pixel_values.float(), expected, atol=ATOL_FLOAT32, rtol=ATOL_FLOAT32)
+
+
+def test_another_factor_takes_floats_as_they_are(processor_class, image):
+    processor = as_is(processor_class, do_rescale=True, rescale_factor=1 / 1000)
+
+    pixel_values = processor(np.array(image) * 3.0, return_tensors="pt").pixel_values
+
+    expected = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] * 3.0 / 1000
+    torch.testing.assert_close(pixel_values.float(), expected, atol=ATOL_FLOAT32, rtol=ATOL_FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((40, 41, 3), 200.0), r"`images\[1\]` must hold floats in \[0, 1\].*got float64 from 200 to 200"),
+        (torch.full((3, 40, 41), -0.5), r"`images\[1\]` must hold floats in.*from -0.5 to -0.5.*`do_rescale=False`"),
+        (np.full((40, 41, 3), 300), r"`images\[1\]` must hold bytes in \[0, 255\]; got int64 from 300 to 300"),
+        (torch.full((3, 40, 41), -1), r"`images\[1\]` must hold bytes in \[0, 255\]; got int64 from -1 to -1"),
+        (Image.fromarray(np.full((40, 41), 70000, np.int32)), r"mode 'I' must hold 16-bit pixels.*70000 to 70000"),
+    ],
+    ids=["floats", "float tensor", "integers", "integer tensor", "mode I"],
+)
+def test_refuses_pixels_out_of_range(processor_class, image, pixels, message):
+    with pytest.raises(ValueError, match=message):
+        processor_class()([image, pixels])
+
+
+def test_reads_a_file_upright_and_scaled(processor_class, tmp_path):
+    gray = np.kron(np.array([[0, 255], [100, 50], [200, 9]], dtype=np.uint8), np.ones((9, 9), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: the upright image is wider than high
+    Image.fromarray(to_16_bit(gray)).save(tmp_path / "deep.png", exif=exif)
+
+    pixel_values = as_is(processor_class)(str(tmp_path / "deep.png"), return_tensors="pt").pixel_values
+
+    expected = torch.from_numpy(np.rot90(gray, -1).copy())
+    torch.testing.assert_close(pixel_values[0, 0].float(), expected.float())
+
+
 # Segmentation maps
+
+
+@pytest.mark.parametrize("as_tensor", [False, True], ids=["array", "tensor"])
+def test_ids_of_more_than_a_byte_stay_whole(processor_class, as_tensor):
+    ids = np.kron(np.array([[3, 299, 65535], [-100, 256, 255]]), np.ones((8, 8), dtype=np.int64))
+    image = np.zeros((*ids.shape, 3), dtype=np.uint8)
+    maps = torch.from_numpy(ids) if as_tensor else ids
+    processor = as_is(processor_class, do_resize=True, size={"height": 4, "width": 6})
+
+    labels = processor(image, segmentation_maps=maps, return_tensors="pt").labels
+
+    assert labels[0].tolist() == ids[::4, ::4].tolist()
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda ids: ids, Image.fromarray, torch.from_numpy], ids=["array", "PIL", "tensor"]
+)
+def test_16_bit_maps_hold_ids(processor_class, image, convert):
+    ids = np.full((37, 53), 260, dtype=np.uint16)
+
+    labels = as_is(processor_class)(image, segmentation_maps=convert(ids), return_tensors="pt").labels
+
+    assert (labels == 260).all()
+
+
+def test_palette_map_gives_its_indices(processor_class, image):
+    ids = Image.fromarray(np.full((37, 53), 2, dtype=np.uint8))
+    ids.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+
+    labels = as_is(processor_class)(image, segmentation_maps=ids, return_tensors="pt").labels
+
+    assert (labels == 2).all()
+
+
+def test_refuses_a_map_of_colors(processor_class, image):
+    with pytest.raises(ValueError, match=r"must hold class ids, one channel; map 0 has the mode 'RGB'.*Replace each"):
+        processor_class()(image, segmentation_maps=image)
+
+
+def test_refuses_a_map_of_shares(processor_class, image):
+    with pytest.raises(ValueError, match="must hold class ids; map 0 holds floats that are not whole"):
+        processor_class()(image, segmentation_maps=np.full((37, 53), 0.5))
 
 
 def test_maps_are_resized_to_the_nearest_class_and_cropped_like_their_images(processor_class):
@@ -222,6 +342,18 @@ def test_refuses_another_number_of_maps_than_images(processor_class, image):
 def test_refuses_what_is_no_image(processor_class):
     with pytest.raises((TypeError, ValueError), match="dict"):
         processor_class()({"image": 1})
+
+
+def test_refuses_an_array_of_one_dimension_without_printing_it(processor_class):
+    with pytest.raises(
+        ValueError, match=r"`images` must be images, arrays of 3 dim.*got an array of shape \(40,\)\.$"
+    ):
+        processor_class()(np.zeros(40, dtype=np.uint8))
+
+
+def test_refuses_unknown_options_with_the_nearest(processor_class):
+    with pytest.raises(ValueError, match="`do_centre_crop` must be an option.*Did you mean `do_center_crop`"):
+        processor_class(do_centre_crop=False)
 
 
 def test_refuses_unknown_arguments(processor_class, image):

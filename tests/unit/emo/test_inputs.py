@@ -35,6 +35,12 @@ BAD_PIXELS = {
 
 
 @pytest.mark.parametrize("model_class", MODEL_CLASSES)
+def test_refuses_unknown_keywords_with_the_nearest(model_class):
+    with pytest.raises(ValueError, match="`output_hiden_states` must be an input of.*mean `output_hidden_states`"):
+        model_class(tiny_config()).eval()(IMAGES, output_hiden_states=True)
+
+
+@pytest.mark.parametrize("model_class", MODEL_CLASSES)
 @pytest.mark.parametrize(("pixel_values", "error", "message"), BAD_PIXELS.values(), ids=BAD_PIXELS)
 def test_refuses_bad_pixels(model_class, pixel_values, error, message):
     model = model_class(tiny_config()).eval()

@@ -304,8 +304,15 @@ def test_drop_path_rates_grow_linearly_over_the_blocks():
 def test_one_image_whose_last_map_is_one_pixel_cannot_train():
     model = EmoForImageClassification(tiny_config()).train()
 
-    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+    with pytest.raises(ValueError, match=r"`pixel_values` must hold at least 2 images in training; got 1"):
         model(torch.randn(1, 3, 32, 32))
+
+
+def test_one_image_cannot_train_a_head_that_pools_the_whole_map():
+    model = EmoForSemanticSegmentation(tiny_config()).train()
+
+    with pytest.raises(ValueError, match=r"at least 2 images in training; got 1.*`drop_last`"):
+        model(torch.randn(1, 3, 128, 128))
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])

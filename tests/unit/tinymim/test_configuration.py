@@ -55,6 +55,9 @@ REFUSED = {
     "feature layer": ({"feature_layer": -4}, "`feature_layer` must count from the last block"),
     "feature layer from the start": ({"feature_layer": 1}, "`feature_layer` must count from the last block"),
     "pyramid of one map": ({"use_feature_pyramid": True}, "`use_feature_pyramid` must come with 4"),
+    "endless pool": ({"pool_scales": [1, 10**7]}, "`pool_scales` must be at most 1000; got 10000000"),
+    "endless width": ({"hidden_size": 2**20}, "`hidden_size` must be at most 65536; got 1048576"),
+    "endless image": ({"image_size": 8 * 10**6}, "`image_size` must give at most 16384 patches of 8; got 8000000"),
     "pool of nothing": ({"pool_scales": [0, 1]}, "`pool_scales` must hold numbers of at least 1"),
     "star without its end": (
         {"pre_logits_dim": 8, "num_hidden_layers": 5, "out_indices": [1, 2, 3, 4]},
@@ -76,6 +79,16 @@ REFUSED = {
     "relation heads": ({"head_alignment": "relation_heads", "num_relation_heads": 7}, "must divide `hidden_size`"),
     "heads of the teacher": ({"teacher_num_attention_heads": 5}, "relation_heads"),
 }
+
+
+def test_refuses_endless_depth():
+    with pytest.raises(ValueError, match="`num_hidden_layers` must be at most 1000; got 10000000"):
+        tiny_config(num_hidden_layers=10**7)
+
+
+def test_refuses_unknown_fields_with_the_nearest():
+    with pytest.raises(ValueError, match="`patchsize` must be a field of TinyMimConfig.*Did you mean `patch_size`"):
+        tiny_config(patchsize=8)
 
 
 @pytest.mark.parametrize(("fields", "message"), REFUSED.values(), ids=REFUSED)

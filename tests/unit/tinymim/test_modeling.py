@@ -18,6 +18,7 @@ from transformers import (
 from decahub import TinyMimBackbone, TinyMimForImageClassification, TinyMimForPreTraining, TinyMimModel
 from decahub.models.tinymim.layers import compute_drop_path_rates
 from decahub.models.tinymim.position_embeddings import build_position_embeddings, resize_position_embeddings
+from decahub.models.tinymim.relative_position import num_relative_positions, resize_relative_position_bias
 from decahub.models.tinymim.vit_weights import from_vit
 from tests.tiny.tinymim import GRID, HEIGHT, NUM_TOKENS, WIDTH, tiny_config, tiny_pixels
 
@@ -81,6 +82,56 @@ def test_classifier_starts_near_zero():
     model = TinyMimForImageClassification(tiny_config(num_labels=50))
 
     assert 1e-5 < model.classifier.weight.std() < 3e-5
+
+
+@pytest.mark.parametrize("fields", [{}, {"use_relative_position_bias": True}], ids=["plain", "bias"])
+@pytest.mark.parametrize("given", ["keyword", "config"])
+def test_another_image_size_interpolates_positions(tmp_path, fields, given):
+    torch.manual_seed(0)
+    model = TinyMimForImageClassification(tiny_config(**fields)).eval()
+    for name, parameter in model.named_parameters():  # learned, unlike what a new model starts from
+        if "position" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path)
+    size = [HEIGHT + 16, WIDTH + 8]
+    options = {"image_size": size} if given == "keyword" else {"config": tiny_config(image_size=size, **fields)}
+
+    larger, info = TinyMimForImageClassification.from_pretrained(tmp_path, output_loading_info=True, **options)
+
+    assert not info["missing_keys"]
+    assert not info["mismatched_keys"]
+    assert list(larger.config.image_size) == size
+    assert larger.tinymim.config.grid_size == larger.tinymim.embeddings.config.grid_size == (6, 7)
+    pixel_values = torch.randn(2, 3, *size)
+    with torch.inference_mode():
+        logits = larger.eval()(pixel_values).logits
+        if not fields:
+            torch.testing.assert_close(logits, model(pixel_values, interpolate_pos_encoding=True).logits)
+    larger.save_pretrained(tmp_path / "larger")
+    again = TinyMimForImageClassification.from_pretrained(tmp_path / "larger").eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(again(pixel_values).logits, logits, atol=0, rtol=0)
+
+
+def test_interpolated_bias_keeps_prefix_tokens_and_ends():
+    table = torch.randn(num_relative_positions((3, 2), 1), 4)
+
+    resized = resize_relative_position_bias(table, (3, 2), (5, 4))
+
+    assert len(resized) == num_relative_positions((5, 4), 1)
+    torch.testing.assert_close(resized[-3:], table[-3:], atol=0, rtol=0)
+    torch.testing.assert_close(resized[[0, 9 * 7 - 1]], table[[0, 5 * 3 - 1]])  # the farthest offsets
+    torch.testing.assert_close(resize_relative_position_bias(table, (3, 2), (3, 2)), table)
+
+
+def test_a_student_without_classes_is_no_classifier(tmp_path):
+    TinyMimModel(tiny_config(num_labels=0)).save_pretrained(tmp_path)
+
+    with pytest.raises(
+        ValueError, match=r"`num_labels` must be at least 1 for TinyMimForImageClassification.*AutoMod"
+    ):
+        AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert AutoModelForImageClassification.from_pretrained(tmp_path, num_labels=4).classifier.out_features == 4
 
 
 def test_other_sizes_need_to_be_asked_for():

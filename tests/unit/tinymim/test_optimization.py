@@ -1,6 +1,7 @@
 """Parameter groups and the learning rate of TinyMIM's recipes."""
 
 import pytest
+import torch
 
 from decahub import TinyMimForImageClassification, TinyMimForSemanticSegmentation
 from decahub.models.tinymim.optimization import (
@@ -24,6 +25,27 @@ def test_every_parameter_is_in_one_group():
 
     ids = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(ids) == sorted(id(parameter) for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("wrap", ["compile", "data parallel", "adapter"])
+def test_wrappers_do_not_change_learning_rates(wrap):
+    model = TinyMimForImageClassification(tiny_config())
+    plain = {id(item): group["lr"] for group in build_layer_decay_parameter_groups(model, 1e-3, 0.05, 0.5)
+             for item in group["params"]}  # fmt: skip
+    if wrap == "compile":
+        wrapped = torch.compile(model)
+    elif wrap == "data parallel":
+        wrapped = torch.nn.DataParallel(model)
+    else:
+        peft = pytest.importorskip("peft", reason="adapters need `pip install peft`")
+        wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["qkv"]))
+        wrapped.requires_grad_(True)
+
+    groups = build_layer_decay_parameter_groups(wrapped, 1e-3, 0.05, 0.5)
+
+    rates = {id(item): group["lr"] for group in groups for item in group["params"]}
+    assert {key: rates[key] for key in plain} == plain
+    assert {group["lr"] for group in groups} == set(plain.values())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from decahub import TinyMimForImageClassification, TinyMimForPreTraining, TinyMimModel, TinyMimTeacher
+from decahub.models.tinymim.targets import compute_feature_loss
 from tests.tiny.tinymim import (
     GRID,
     HEIGHT,
@@ -184,6 +185,23 @@ def test_hidden_states_are_complete_when_asked_for():
     outputs = student(tiny_pixels(), output_hidden_states=True)
 
     assert len(outputs.hidden_states) == 1 + student.config.num_hidden_layers
+
+
+def test_refuses_unknown_keywords_with_the_nearest():
+    with pytest.raises(
+        ValueError, match="`teacher_pixel_value` must be an input.*Did you mean `teacher_pixel_values`"
+    ):
+        tiny_student()(tiny_pixels(), teacher_pixel_value=tiny_pixels())
+
+
+def test_features_of_small_variance_are_whitened_with_a_small_epsilon():
+    teacher = 1e-3 * torch.randn(2, 5, 64, generator=torch.Generator().manual_seed(4))  # variance as small as epsilon
+    config = tiny_config(distillation_target="features", feature_loss="mse")
+
+    loss = compute_feature_loss(torch.zeros_like(teacher), teacher, config)
+
+    variance = teacher.var(-1, correction=0)
+    torch.testing.assert_close(loss, (variance / (variance + 1e-6)).mean())
 
 
 def test_refuses_a_student_without_any_teacher():

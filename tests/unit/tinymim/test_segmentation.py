@@ -374,6 +374,30 @@ def test_segmentation_recipe_decays_tokens_and_positions_by_a_switch(decay_embed
         assert found[id(part)]["lr_scale"] == 1
 
 
+def test_one_image_is_refused_in_training_and_taken_where_norms_are_frozen():
+    model = build().train()
+
+    with pytest.raises(ValueError, match=r"`pixel_values` must hold at least 2 images in training; got 1"):
+        model(make_images(num_images=1))
+    model.requires_grad_(False).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    model(make_images(num_images=1))
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+
+
+@pytest.mark.parametrize("size", [(64, 80), (32, 48)], ids=["another size", "size of the config"])
+def test_exports_with_dynamic_size(size):
+    model = build()
+    shapes = {"pixel_values": dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)}
+
+    program = torch.export.export(model, (), kwargs={"pixel_values": make_images(*size)}, dynamic_shapes=shapes)
+
+    for pixel_values in (make_images(64, 80, 3), make_images(32, 48, 1), make_images(96, 56)):
+        with torch.inference_mode():
+            logits = program.module()(pixel_values=pixel_values).logits
+            torch.testing.assert_close(logits, model(pixel_values).logits, atol=ATOL_FLOAT32, rtol=0)
+
+
 # Loading
 
 

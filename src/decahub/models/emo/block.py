@@ -31,9 +31,21 @@ def is_recomputing() -> bool:
 
 
 class EmoBatchNorm(nn.BatchNorm2d):
-    """Batch norm that gradient checkpointing does not make count a batch twice."""
+    """Batch norm that gradient checkpointing does not make count a batch twice.
+
+    With frozen weights, as under adapters, it keeps its statistics, which no adapter would save.
+    """
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        if self.training and not self.weight.requires_grad:
+            return functional.batch_norm(
+                hidden_states, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        if self.training and hidden_states.shape[0] * hidden_states.shape[2] * hidden_states.shape[3] == 1:
+            raise ValueError(
+                "`pixel_values` must hold at least 2 images in training; got 1, and its map of 1 x 1 gives a batch "
+                "norm nothing to average. Raise the batch size, and set `drop_last` of the data loader."
+            )
         if self.training and is_recomputing():
             return functional.batch_norm(
                 hidden_states, self.running_mean, self.running_var, self.weight, self.bias, True, 0.0, self.eps

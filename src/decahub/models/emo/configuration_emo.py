@@ -1,13 +1,24 @@
 """Configuration of EMO, a backbone of inverted residual mobile blocks (arXiv 2301.01146, section 4)."""
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import check_minimum, check_rates
+from ..shared.checks import (
+    BACKBONE_KEYS,
+    IS_SAVED,
+    MAX_DEPTH,
+    MAX_WIDTH,
+    check_maximum,
+    check_minimum,
+    check_num_labels,
+    check_rates,
+    refuse_other_type,
+    refuse_unknown_fields,
+)
 from ..shared.ignore_index import IGNORED_PIXEL
 from ..shared.variants import build_variant
 
@@ -124,6 +135,9 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
     """
 
     model_type = "emo"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "decode_loss", "auxiliary_loss", "auxiliary_logits", "hidden_states", "attentions"
+    ]  # fmt: skip
 
     # Inputs and stem
     num_channels: int = 3
@@ -176,11 +190,20 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
     loss_avg_non_ignore: bool = True
 
     def __post_init__(self, **kwargs):
+        if not kwargs.pop(IS_SAVED, False):
+            refuse_unknown_fields(self, sorted(kwargs.keys() - BACKBONE_KEYS))
+        check_num_labels(kwargs)
         self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, NUM_STAGES + 1)]
         self.set_output_features_output_indices(
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
         )
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, with keys of other versions; configurations of other methods are refused."""
+        refuse_other_type(cls, config_dict)
+        return super().from_dict({**config_dict, IS_SAVED: True}, **kwargs)
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "EmoConfig":
@@ -226,6 +249,8 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
                 )
             if minimum is not None and min(values) < minimum:
                 raise ValueError(f"`{name}` must hold values of at least {minimum}; got {values}.")
+            if minimum is not None:
+                check_maximum(name, values, MAX_DEPTH if name == "depths" else MAX_WIDTH)
         if any(size % 2 == 0 for size in self.depthwise_kernel_sizes):
             raise ValueError(f"`depthwise_kernel_sizes` must be odd; got {self.depthwise_kernel_sizes}.")
 
@@ -239,7 +264,10 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
                 raise ValueError(f"`{name}` must hold only {list(allowed)}; got {unknown[0]!r}.")
 
     def _check_widths(self):
-        check_minimum(self, 1, "num_channels", "stem_hidden_size", "decode_hidden_size", "auxiliary_hidden_size")
+        sizes = ("num_channels", "stem_hidden_size", "decode_hidden_size", "auxiliary_hidden_size")
+        check_minimum(self, 1, *sizes)
+        for name in (*sizes, "pre_classifier_size"):
+            check_maximum(name, [getattr(self, name)], MAX_WIDTH)
         if self.stem_stride not in (1, 2):
             raise ValueError(f"`stem_stride` must be 1 or 2; got {self.stem_stride}.")
         if self.pre_classifier_size < 0:
@@ -250,6 +278,7 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
                 raise ValueError(
                     f"`expansion_ratios` must leave at least one channel; got {ratio} for {size} channels."
                 )
+            check_maximum("expansion_ratios", [2 * ratio * max(in_size, size)], MAX_WIDTH)
 
     def validate_rates(self):
         check_rates(

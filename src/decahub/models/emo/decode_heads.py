@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..shared.adaptive_pooling import compute_bin_means
 from .block import EmoConvolutionLayer
 from .configuration_emo import EmoConfig
 
@@ -65,7 +66,7 @@ class EmoPyramidPoolingHead(EmoPixelClassifier):
     def forward(self, feature_maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
         features = feature_maps[-1]
         pooled = [
-            resize(layer(functional.adaptive_avg_pool2d(features, bins)), features.shape[2:])
+            resize(layer(compute_bin_means(features, bins)), features.shape[2:])
             for layer, bins in zip(self.pyramid, PYRAMID_BINS, strict=True)
         ]
         return self.classify(self.bottleneck(torch.cat([features, *pooled], 1)))

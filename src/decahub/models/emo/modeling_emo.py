@@ -28,6 +28,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from ..shared.checks import refuse_unknown_inputs
 from ..shared.losses import compute_classification_loss, compute_segmentation_loss
 from .block import EmoConvolutionLayer, EmoInvertedResidualBlock, EmoWindowAttention, build_norm
 from .configuration_emo import EmoConfig
@@ -294,6 +295,7 @@ class EmoModel(EmoTrunk):
             TypeError: If `pixel_values` are integers.
             ValueError: If their shape does not fit, they are empty, or not finite.
         """
+        refuse_unknown_inputs(self, kwargs)
         hidden_states = self.compute_feature_maps(pixel_values)[-1]
         if self.norm is None:
             return BaseModelOutputWithPooling(last_hidden_state=hidden_states)
@@ -332,6 +334,7 @@ class EmoBackbone(BackboneMixin, EmoTrunk):
             [`~transformers.modeling_outputs.BackboneOutput`] with `feature_maps`, one tensor of shape
             `(batch_size, channels, height / stride, width / stride)` for each of `out_features`.
         """
+        refuse_unknown_inputs(self, kwargs)
         feature_maps = self.compute_feature_maps(pixel_values)
         named = zip(self.stage_names, feature_maps, strict=True)
         return BackboneOutput(feature_maps=tuple(maps for name, maps in named if name in self.out_features))
@@ -378,6 +381,7 @@ class EmoForImageClassification(EmoPreTrainedModel):
             TypeError: If `pixel_values` are integers.
             ValueError: If `pixel_values` or `labels` do not fit.
         """
+        refuse_unknown_inputs(self, kwargs)
         kwargs["return_dict"] = True
         outputs = self.emo(pixel_values, **kwargs)
         logits = self.classifier(self.activation(self.pre_classifier(outputs.pooler_output)))
@@ -427,6 +431,7 @@ class EmoForSemanticSegmentation(EmoPreTrainedModel):
             TypeError: If `pixel_values` are integers.
             ValueError: If `pixel_values` or `labels` do not fit.
         """
+        refuse_unknown_inputs(self, kwargs)
         kwargs["return_dict"] = True
         outputs = self.emo(pixel_values, **kwargs)
         feature_maps = outputs.hidden_states[1:]

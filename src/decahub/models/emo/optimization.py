@@ -8,6 +8,8 @@ import math
 import torch
 from torch import nn
 
+from ..shared.parameter_names import is_free_of_decay, iterate_trained, split_groups
+
 
 LR_NOISE_LIMIT = 0.67  # draws beyond it are repeated
 LR_NOISE_RANGE = (0.42, 0.9)  # of all steps
@@ -23,12 +25,8 @@ def build_parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     Returns:
         Two dictionaries with `params` and `weight_decay`.
     """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (kept if parameter.ndim <= 1 or name.endswith(".bias") else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    named = list(iterate_trained(model))
+    return split_groups([is_free_of_decay(*item) for item in named], [item[1] for item in named], weight_decay)
 
 
 def build_segmentation_parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -40,12 +38,9 @@ def build_segmentation_parameter_groups(model: nn.Module, weight_decay: float) -
         model ([`EmoForSemanticSegmentation`]): the model.
         weight_decay (`float`): 0.01 in the paper.
     """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (kept if name.startswith("emo.") and "norm" in name else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    named = list(iterate_trained(model))
+    free = [name.startswith("emo.") and "norm" in name for name, _ in named]
+    return split_groups(free, [item[1] for item in named], weight_decay)
 
 
 def compute_learning_rate(

@@ -21,6 +21,11 @@ FORWARD_KEYS = (
     "is_causal", "num_items_in_batch", "output_attentions", "output_hidden_states", "return_dict", "use_cache",
 )  # fmt: skip
 
+BACKBONE_KEYS = {"out_features", "out_indices", "stage_names"}  # keywords of `BackboneConfigMixin` that are no fields
+IS_SAVED = "_is_saved"  # keyword that tells `__post_init__` of the content of a file, which may have further keys
+# A folder that asks for more is broken or hostile: building it would take all memory.
+MAX_DEPTH, MAX_WIDTH, MAX_LABELS = 1000, 2**16, 10**6
+
 
 def can_look_at(tensor: torch.Tensor) -> bool:
     """Whether values may be checked: on accelerators it would wait for the device, in a traced graph break it."""
@@ -110,6 +115,33 @@ def check_minimum(config: Any, minimum: float, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and value < minimum:
             raise ValueError(f"`{name}` must be at least {minimum}; got {value}.")
+
+
+def check_maximum(name: str, values: Iterable[float | None], maximum: float) -> None:
+    """Refuses a field in which one of the values is set and greater than `maximum`."""
+    for value in values:
+        if value is not None and value > maximum:
+            raise ValueError(f"`{name}` must be at most {maximum}; got {value}.")
+
+
+def check_num_labels(given: dict[str, Any]) -> None:
+    """Refuses keywords of a configuration that ask for more classes than memory holds the names of."""
+    if isinstance(given.get("num_labels"), int):
+        check_maximum("num_labels", [given["num_labels"]], MAX_LABELS)
+
+
+def refuse_other_type(config_class: Any, content: dict[str, Any]) -> None:
+    """Refuses the content of a `config.json` that belongs to another method.
+
+    Raises:
+        ValueError: If it names another `model_type`.
+    """
+    given = content.get("model_type")
+    if given not in (None, "", config_class.model_type):
+        raise ValueError(
+            f"`model_type` must be {config_class.model_type!r} for {config_class.__name__}; the folder holds a "
+            f"{given!r}. Load it with the classes of that method, or with an Auto class."
+        )
 
 
 def check_rates(config: Any, *names: str) -> None:

@@ -4,10 +4,12 @@ A room's classes are `class <Method>ImageProcessor(ImageProcessing, TorchvisionB
 `PilBackend`, each with the sizes that it resizes and crops to.
 """
 
+import os
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional
 from transformers.image_processing_outputs import SemanticSegmentationPostProcessorOutput
 from transformers.image_processing_utils import BatchFeature
@@ -22,7 +24,13 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType
 
+from .checks import PROCESSOR_KEYS, refuse_unknown
 from .ignore_index import IGNORED_PIXEL
+from .pixels import describe_range, get_deep_pixels, is_deep, read_image, scale_pixels
+
+
+BYTE_FACTOR = 1 / 255
+MAP_MODES = ("1", "L", "P", "I")  # of images whose values are class ids, and "I;16"
 
 
 class ImageProcessingKwargs(ImagesKwargs, total=False):
@@ -57,6 +65,17 @@ class ImageProcessing:
     image_std = IMAGENET_DEFAULT_STD
     do_reduce_labels = False
 
+    def __init__(self, **kwargs: Unpack[ImageProcessingKwargs]):
+        allowed = [*self.valid_kwargs.__annotations__, *PROCESSOR_KEYS]
+        refuse_unknown((name for name in kwargs if name[:1] != "_"), allowed, f"an option of {type(self).__name__}")
+        super().__init__(**kwargs)
+
+    def fetch_images(self, images: Any) -> Any:
+        """Images of paths and addresses; local files upright and scaled by their bit depth, as [`read_image`] does."""
+        if isinstance(images, (str, os.PathLike)) and os.path.isfile(images):  # noqa: PTH113 (base64 is no long path)
+            return read_image(images)
+        return super().fetch_images(images)
+
     def preprocess(
         self,
         images: ImageInput,
@@ -66,9 +85,11 @@ class ImageProcessing:
         """Prepares images, and their segmentation maps if there are any.
 
         Args:
-            images: one image or a list: PIL, numpy or torch, gray, RGB or RGBA, uint8 or float. Set
-                `do_rescale=False` for pixels that lie in [0, 1] already.
-            segmentation_maps: one map of class ids for each image, resized and cropped alike (nearest neighbor).
+            images: one image or a list: PIL, numpy or torch, gray, RGB or RGBA. Integers are scaled to bytes by
+                their bit depth (8 or 16). Floats must lie in [0, 1] and are not rescaled again; with
+                `do_rescale=False` or another `rescale_factor` than 1/255 they are taken as they are.
+            segmentation_maps: one map of class ids for each image, resized and cropped alike (nearest neighbor):
+                arrays of integers, or images of one channel; palette images give their indices.
             kwargs: any attribute of the class, for this call.
 
         Returns:
@@ -76,8 +97,8 @@ class ImageProcessing:
             `labels` `(batch_size, height, width)`.
 
         Raises:
-            ValueError: If there is no image, a pixel is not finite, channels do not fit `image_mean`, or the number
-                of maps differs from that of images.
+            ValueError: If there is no image, a pixel is not finite or out of range, channels do not fit `image_mean`,
+                the number of maps differs from that of images, or a map holds colors.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -95,49 +116,61 @@ class ImageProcessing:
         if isinstance(images, (list, tuple)) and len(images) == 0:
             raise ValueError("`images` must hold at least one image; got an empty list.")
         device = {"device": kwargs["device"]} if kwargs.get("device") is not None else {}
+        takes_floats = not kwargs["do_rescale"] or abs(kwargs["rescale_factor"] / BYTE_FACTOR - 1) > 1e-6
+        scaled = [
+            _scale_image(image, index, takes_floats, input_data_format)
+            for index, image in enumerate(_flatten(self.fetch_images(images), "images", 3))
+        ]
         prepared = self._prepare_image_like_inputs(
-            images, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
+            scaled, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
         )
-        self._check_images(prepared, kwargs["image_mean"] if kwargs["do_normalize"] else None)
-        data = {"pixel_values": self._preprocess(prepared, return_tensors=None, **kwargs)["pixel_values"]}
+        self._check_channels(prepared, kwargs["image_mean"] if kwargs["do_normalize"] else None)
+        data = {"pixel_values": self._preprocess_images(prepared, takes_floats, kwargs)}
         if segmentation_maps is not None:
-            maps = self._prepare_image_like_inputs(
-                segmentation_maps,
-                expected_ndims=2,
-                do_convert_rgb=False,
-                input_data_format=ChannelDimension.FIRST,
-                **device,
-            )
+            maps = _flatten(self.fetch_images(segmentation_maps), "segmentation_maps", 2)
             if len(maps) != len(prepared):
                 raise ValueError(
                     f"`segmentation_maps` must hold one map per image ({len(prepared)}); got {len(maps)}."
                 )
+            maps = [_read_map(segmentation_map, index) for index, segmentation_map in enumerate(maps)]
+            maps = self._prepare_image_like_inputs(
+                maps, expected_ndims=2, do_convert_rgb=False, input_data_format=ChannelDimension.FIRST, **device
+            )
             data["labels"] = self._preprocess_maps(maps, do_reduce_labels, kwargs)
         return BatchFeature(data=data, tensor_type=return_tensors)
+
+    def _preprocess_images(self, images: list, takes_floats: bool, kwargs: dict[str, Any]) -> list:
+        """Pixel values in the order of `images`: floats in [0, 1] are rescaled already."""
+        is_scaled = [not takes_floats and _is_float(image) for image in images]
+        values: dict[bool, Any] = {}
+        for scaled in set(is_scaled):
+            group = [image for image, flag in zip(images, is_scaled, strict=True) if flag == scaled]
+            options = {**kwargs, "do_rescale": kwargs["do_rescale"] and not scaled}
+            values[scaled] = iter(self._preprocess(group, return_tensors=None, **options)["pixel_values"])
+        return [next(values[scaled]) for scaled in is_scaled]
 
     def _preprocess_maps(self, maps: list, do_reduce_labels: bool, kwargs: dict[str, Any]) -> list:
         if do_reduce_labels:
             maps = [reduce_labels(segmentation_map) for segmentation_map in maps]
         nearest = {"do_normalize": False, "do_rescale": False, "resample": PILImageResampling.NEAREST}
-        processed = self._preprocess(maps, return_tensors=None, **{**kwargs, **nearest})["pixel_values"]
+        options = {**kwargs, **nearest}
+        # Bytes are what both backends resize; wider ids are cut into theirs.
+        planes = [_split_bytes(segmentation_map) for segmentation_map in maps]
+        processed = [self._preprocess([plane], return_tensors=None, **options)["pixel_values"][0] for plane in planes]
         # Pixels that the crop adds around a smaller image have no class.
-        covered = [segmentation_map * 0 + 1 for segmentation_map in maps]
-        covered = self._preprocess(covered, return_tensors=None, **{**kwargs, **nearest})["pixel_values"]
+        covered = [plane[:1] * 0 + 1 for plane in planes]
+        covered = self._preprocess(covered, return_tensors=None, **options)["pixel_values"]
         labels = []
-        for segmentation_map, is_covered in zip(processed, covered, strict=True):
-            is_tensor = isinstance(segmentation_map, torch.Tensor)
-            ids = segmentation_map[0].long() if is_tensor else segmentation_map[0].astype("int64")
+        for plane, is_covered in zip(processed, covered, strict=True):
+            ids = _join_bytes(plane)
             ids[is_covered[0] == 0] = IGNORED_PIXEL
             labels.append(ids)
         return labels
 
     @staticmethod
-    def _check_images(images: list, image_mean: float | list[float] | None) -> None:
+    def _check_channels(images: list, image_mean: float | list[float] | None) -> None:
+        num_channels = len(image_mean) if isinstance(image_mean, (list, tuple)) else None
         for index, image in enumerate(images):
-            values = image.numpy(force=True) if isinstance(image, torch.Tensor) else image
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                raise ValueError(f"`images` must hold finite pixels; image {index} holds NaN or infinity.")
-            num_channels = len(image_mean) if isinstance(image_mean, (list, tuple)) else None
             if num_channels not in (None, 1, image.shape[0]):
                 raise ValueError(
                     f"`images` must have {num_channels} channels, as `image_mean` has; image {index} has "
@@ -198,3 +231,79 @@ def reduce_labels(segmentation_map: Any) -> Any:
     where = torch.where if isinstance(segmentation_map, torch.Tensor) else np.where
     ignored = (segmentation_map == 0) | (segmentation_map == IGNORED_PIXEL)
     return where(ignored, IGNORED_PIXEL, segmentation_map - 1)
+
+
+def _flatten(images: Any, name: str, num_dims: int) -> list:
+    """A flat list of images or maps, of any nesting; a map, and a gray image, may have two dimensions."""
+    if isinstance(images, (list, tuple)):
+        return [image for item in images for image in _flatten(item, name, num_dims)]
+    if isinstance(images, Image.Image) or images.ndim in (2, num_dims):
+        return [images]
+    if images.ndim == num_dims + 1:
+        return list(images)
+    raise ValueError(
+        f"`{name}` must be images, arrays of {num_dims} dimensions, or batches of {num_dims + 1}; got an array of "
+        f"shape {tuple(images.shape)}."
+    )
+
+
+def _is_float(image: np.ndarray | torch.Tensor) -> bool:
+    return image.is_floating_point() if isinstance(image, torch.Tensor) else image.dtype.kind == "f"
+
+
+def _scale_image(image: Any, index: int, takes_floats: bool, data_format: ChannelDimension | None) -> Any:
+    """The image with bytes or floats as they are expected; gray arrays get a channel."""
+    if isinstance(image, Image.Image):
+        if not is_deep(image):
+            return image
+        image = get_deep_pixels(image)
+    if image.ndim == 2:
+        image = image[..., None] if data_format == ChannelDimension.LAST else image[None]
+    if not _is_float(image):
+        if not isinstance(image, torch.Tensor):
+            return scale_pixels(image, f"`images[{index}]`")
+        pixels = scale_pixels(image.numpy(force=True), f"`images[{index}]`")
+        return image if image.dtype == torch.uint8 else torch.from_numpy(pixels).to(image.device)
+    if 0 in image.shape:
+        return image
+    lowest, highest = float(image.min()), float(image.max())
+    if not np.isfinite((lowest, highest)).all():
+        raise ValueError(f"`images` must hold finite pixels; image {index} holds NaN or infinity.")
+    if not takes_floats and (lowest < 0 or highest > 1):
+        raise ValueError(describe_range(f"`images[{index}]`", True, lowest, highest, image.dtype))
+    return image
+
+
+def _read_map(segmentation_map: Any, index: int) -> np.ndarray | torch.Tensor:
+    """Class ids as integers of 32 bits."""
+    if isinstance(segmentation_map, Image.Image):
+        if segmentation_map.mode not in MAP_MODES and not segmentation_map.mode.startswith("I;16"):
+            raise ValueError(
+                f"`segmentation_maps` must hold class ids, one channel; map {index} has the mode "
+                f"{segmentation_map.mode!r}, which holds colors. Replace each color by its class id, or save the map "
+                "as a palette image (mode 'P')."
+            )
+        return np.asarray(segmentation_map).astype(np.int32)
+    is_tensor = isinstance(segmentation_map, torch.Tensor)
+    if _is_float(segmentation_map) and not bool((segmentation_map % 1 == 0).all()):
+        raise ValueError(f"`segmentation_maps` must hold class ids; map {index} holds floats that are not whole.")
+    return segmentation_map.to(torch.int32) if is_tensor else segmentation_map.astype(np.int32)
+
+
+def _split_bytes(segmentation_map: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+    """Ids of shape `(1, height, width)` as one plane of bytes, or as four where one byte is not enough."""
+    is_tensor = isinstance(segmentation_map, torch.Tensor)
+    if segmentation_map.min() >= 0 and segmentation_map.max() <= IGNORED_PIXEL:
+        return segmentation_map.to(torch.uint8) if is_tensor else segmentation_map.astype(np.uint8)
+    planes = [(segmentation_map >> shift) & 255 for shift in (0, 8, 16, 24)]
+    return torch.cat(planes).to(torch.uint8) if is_tensor else np.concatenate(planes).astype(np.uint8)
+
+
+def _join_bytes(planes: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+    """Ids of shape `(height, width)` as int64, from what `_split_bytes` made."""
+    is_tensor = isinstance(planes, torch.Tensor)
+    planes = planes.to(torch.int32) if is_tensor else planes.astype(np.int32)
+    ids = planes[0]
+    for shift, plane in zip((8, 16, 24), planes[1:], strict=False):
+        ids = ids | (plane << shift)
+    return ids.long() if is_tensor else ids.astype(np.int64)

@@ -1,13 +1,24 @@
 """Configuration of TinyMIM, a plain vision transformer and its distillation (arXiv 2301.01296, section 3)."""
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import check_minimum, check_rates
+from ..shared.checks import (
+    BACKBONE_KEYS,
+    IS_SAVED,
+    MAX_DEPTH,
+    MAX_WIDTH,
+    check_maximum,
+    check_minimum,
+    check_num_labels,
+    check_rates,
+    refuse_other_type,
+    refuse_unknown_fields,
+)
 from ..shared.ignore_index import IGNORED_PIXEL
 from ..shared.variants import build_variant
 
@@ -36,6 +47,7 @@ VARIANTS = {
 
 NUM_IMAGENET_LABELS = 1000
 NUM_PYRAMID_LEVELS = 4
+MAX_PATCHES = 2**14  # attention between more tokens would take all memory
 STATES = ("q", "k", "v")
 
 
@@ -135,6 +147,9 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
     """
 
     model_type = "tinymim"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [
+        "decode_loss", "auxiliary_loss", "hidden_states", "attentions"
+    ]  # fmt: skip
 
     # Inputs
     image_size: int | list[int] | tuple[int, int] = 224
@@ -207,11 +222,21 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
     semantic_loss_ignore_index: int = IGNORED_PIXEL
 
     def __post_init__(self, **kwargs):
+        if not kwargs.pop(IS_SAVED, False):
+            refuse_unknown_fields(self, sorted(kwargs.keys() - BACKBONE_KEYS))
+        check_num_labels(kwargs)
+        check_maximum("num_hidden_layers", [self.num_hidden_layers], MAX_DEPTH)  # before there is a name for each
         self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, self.num_hidden_layers + 1)]
         self.set_output_features_output_indices(
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
         )
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, with keys of other versions; configurations of other methods are refused."""
+        refuse_other_type(cls, config_dict)
+        return super().from_dict({**config_dict, IS_SAVED: True}, **kwargs)
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "TinyMimConfig":
@@ -281,14 +306,23 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
             raise ValueError(
                 f"`image_size` must be a multiple of `patch_size` ({self.patch_size}); got {self.image_size}."
             )
+        rows, columns = self.grid_size
+        if rows * columns > MAX_PATCHES:
+            raise ValueError(
+                f"`image_size` must give at most {MAX_PATCHES} patches of {self.patch_size}; got {self.image_size}."
+            )
 
     def _check_widths(self):
-        check_minimum(
-            self, 1, "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+        sizes = (
+            "num_channels", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
             "decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads", "decode_hidden_size",
             "auxiliary_hidden_size", "pre_logits_dim", "num_relation_heads", "teacher_hidden_size",
             "teacher_num_attention_heads",
         )  # fmt: skip
+        check_minimum(self, 1, *sizes)
+        for name in sizes:
+            check_maximum(name, [getattr(self, name)], MAX_DEPTH if name.endswith("_layers") else MAX_WIDTH)
+        check_maximum("pool_scales", self.pool_scales, MAX_DEPTH)
         for name, heads in (
             ("hidden_size", "num_attention_heads"),
             ("decoder_hidden_size", "decoder_num_attention_heads"),

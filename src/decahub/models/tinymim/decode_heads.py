@@ -9,6 +9,7 @@ from torch.nn import functional
 from transformers import UperNetConfig
 from transformers.models.upernet.modeling_upernet import UperNetFCNHead, UperNetHead
 
+from ..shared.adaptive_pooling import AdaptiveMeans
 from .configuration_tinymim import TinyMimConfig
 
 
@@ -56,6 +57,9 @@ def build_decode_head(config: TinyMimConfig, in_channels: list[int]) -> UperNetH
     """
     head = UperNetHead(build_head_config(config), in_channels)
     head.classifier = TinyMimPixelClassifier(config.decode_hidden_size, config.num_labels, config.decode_dropout_prob)
+    for module in head.modules():
+        if isinstance(module, nn.AdaptiveAvgPool2d):
+            module.__class__ = AdaptiveMeans
     return head
 
 

@@ -77,10 +77,15 @@ class TinyMimEmbeddings(nn.Module):
         maps = self.patch_embeddings(pixel_values)
         grid = (maps.shape[2], maps.shape[3])
         positions = self.position_embeddings
-        if grid != self.config.grid_size:
-            self.check_grid(grid, interpolate_pos_encoding)
+        # An exported program must not depend on whether the size that it was made with is that of the table.
+        always = (
+            torch.compiler.is_exporting() and interpolate_pos_encoding and not self.config.use_relative_position_bias
+        )
+        if always or grid != self.config.grid_size:
+            if not always:
+                self.check_grid(grid, interpolate_pos_encoding)
             positions = resize_position_embeddings(
-                positions, self.config.grid_size, grid, self.config.num_prefix_tokens
+                positions, self.config.grid_size, grid, self.config.num_prefix_tokens, always
             )
         prefix = [self.cls_token] if self.distillation_token is None else [self.cls_token, self.distillation_token]
         tokens = [token.expand(maps.shape[0], -1, -1) for token in prefix]
@@ -91,12 +96,13 @@ class TinyMimEmbeddings(nn.Module):
         if self.config.use_relative_position_bias:
             raise ValueError(
                 f"`pixel_values` must give {known[0]} x {known[1]} patches with `use_relative_position_bias`; got "
-                f"{grid[0]} x {grid[1]}. Resize or crop the images to `image_size` of the config."
+                f"{grid[0]} x {grid[1]}. Resize the images, or load the model with their `image_size`."
             )
         if not interpolate_pos_encoding:
             raise ValueError(
-                f"`pixel_values` must give {known[0]} x {known[1]} patches; got {grid[0]} x {grid[1]}. Pass "
-                "`interpolate_pos_encoding=True` to resize the position embeddings."
+                f"`pixel_values` must give {known[0]} x {known[1]} patches; got {grid[0]} x {grid[1]}. Resize the "
+                "images, load the model with their `image_size` (`from_pretrained(..., image_size=...)`, `config` in "
+                "a recipe), which interpolates positions, or pass `interpolate_pos_encoding=True` to a call."
             )
 
 

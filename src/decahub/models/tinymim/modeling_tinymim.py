@@ -6,7 +6,9 @@ never taken of a softmax, the grid of patches may be oblong. The tiny model has 
 the authors pre-train with 6.
 """
 
+import copy
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -26,6 +28,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from ..shared.checks import refuse_unknown_inputs
 from ..shared.losses import compute_classification_loss, compute_segmentation_loss
 from .configuration_tinymim import TinyMimConfig
 from .decode_heads import TinyMimPixelClassifier, build_auxiliary_head, build_decode_head
@@ -39,10 +42,10 @@ from .layers import (
     compute_drop_path_rates,
     merge_heads,
 )
-from .position_embeddings import build_position_embeddings
+from .position_embeddings import build_position_embeddings, resize_position_embeddings
 from .pyramid import TinyMimFeaturePyramid
 from .relations import compute_relation_loss, gather_tokens
-from .relative_position import build_relative_position_index
+from .relative_position import build_relative_position_index, resize_relative_position_bias
 from .targets import (
     TinyMimTargetProjection,
     build_relation_targets,
@@ -59,6 +62,8 @@ from .teacher import TinyMimTeacher
 TOKEN_STD = 0.02
 CLASSIFIER_STD = 2e-5
 PIXEL_CLASSIFIER_STD = 0.01
+# Of `from_pretrained`, which also say where the configuration is.
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
 
 @dataclass
@@ -121,7 +126,79 @@ class TinyMimPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    _needs_classes = False
     _can_record_outputs = {"hidden_states": TinyMimLayer, "attentions": TinyMimAttention}
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, config: Any = None, **kwargs: Any
+    ) -> Any:
+        """As in transformers; with another `image_size` than that of the file positions are interpolated.
+
+        Raises:
+            ValueError: If a head for classes is asked for, and the file has none.
+        """
+        source, load = pretrained_model_name_or_path, super().from_pretrained
+        is_told = config is None or isinstance(config, TinyMimConfig)
+        saved = cls._read_config(source, kwargs) if source is not None and is_told else None
+        if saved is None:
+            return load(source, *args, config=config, **kwargs)
+        if "num_labels" not in kwargs and "id2label" not in kwargs:
+            cls._check_classes(saved, saved if config is None else config, str(source))
+        if config is None:
+            image_size = kwargs.pop("image_size", saved.image_size)
+        else:
+            image_size, config = config.image_size, copy.deepcopy(config)
+            config.image_size = saved.image_size
+        loaded = load(source, *args, config=config, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).resize_positions(image_size)
+        return loaded
+
+    @classmethod
+    def _read_config(cls, source: str | os.PathLike, kwargs: dict[str, Any]) -> TinyMimConfig | None:
+        options = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+        try:
+            return cls.config_class.from_pretrained(source, **options)
+        except OSError:  # the folder of an adapter, or none, of which transformers says more
+            return None
+
+    @classmethod
+    def _check_classes(cls, saved: TinyMimConfig, wanted: TinyMimConfig, source: str) -> None:
+        if (
+            cls._needs_classes
+            and not wanted.num_labels
+            and cls.__name__ not in (saved.architectures or [cls.__name__])
+        ):
+            raise ValueError(
+                f"`num_labels` must be at least 1 for {cls.__name__}; {source!r} holds a {saved.architectures[0]} "
+                "without classes. Give `num_labels` to fine-tune it, or take its features: `AutoModel`, or "
+                '`pipeline("image-feature-extraction")`.'
+            )
+
+    @torch.no_grad()
+    def resize_positions(self, image_size: int | list[int]) -> None:
+        """Interpolates what belongs to positions, for images of another size; `config.image_size` follows.
+
+        Args:
+            image_size (`int` or `list[int]`): pixels of the images, or height and width.
+        """
+        config, old_grid = self.config, self.config.grid_size
+        config.image_size = image_size
+        config.validate()
+        grid, num_prefix = config.grid_size, config.num_prefix_tokens
+        if grid == old_grid:
+            return
+        for module in self.modules():
+            if isinstance(module, (TinyMimEmbeddings, TinyMimDecoder)):
+                table = module.position_embeddings
+                resized = resize_position_embeddings(table.float(), old_grid, grid, num_prefix).to(table.dtype)
+                module.position_embeddings = nn.Parameter(resized, requires_grad=table.requires_grad)
+            elif isinstance(module, TinyMimAttention) and module.relative_position_bias_table is not None:
+                table = module.relative_position_bias_table
+                resized = resize_relative_position_bias(table.float(), old_grid, grid).to(table.dtype)
+                module.relative_position_bias_table = nn.Parameter(resized, requires_grad=table.requires_grad)
+                index = build_relative_position_index(grid, num_prefix)
+                module.relative_position_index = index.to(table.device)
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -266,6 +343,7 @@ class TinyMimModel(TinyMimTrunk):
             TypeError: If `pixel_values` are integers.
             ValueError: If their shape does not fit, they are empty, or not finite.
         """
+        refuse_unknown_inputs(self, kwargs)
         hidden_states = self.compute_hidden_states(pixel_values, interpolate_pos_encoding, **kwargs)
         if self.layernorm is not None:
             hidden_states[-1] = self.layernorm(hidden_states[-1])
@@ -321,6 +399,7 @@ class TinyMimBackbone(BackboneMixin, TinyMimTrunk):
             `(batch_size, channels, height / patch_size, width / patch_size)` for each of `out_features`.
         """
         kwargs.pop("interpolate_pos_encoding", None)
+        refuse_unknown_inputs(self, kwargs)
         hidden_states = self.compute_hidden_states(pixel_values, interpolate_pos_encoding=True, **kwargs)
         maps = build_maps(hidden_states, self.out_indices, pixel_values, self.config)
         return BackboneOutput(feature_maps=maps if self.pyramid is None else self.pyramid(maps))
@@ -478,6 +557,7 @@ class TinyMimForPreTraining(TinyMimPreTrainedModel):
             TypeError: If `pixel_values` are integers.
             ValueError: If there is neither a teacher nor its targets, or something does not fit.
         """
+        refuse_unknown_inputs(self, kwargs)
         config = self.config
         tokens, visible = self.embed(pixel_values, interpolate_pos_encoding)
         states, final = self.compute_student(tokens, wants_all=_wants_all(config, kwargs))
@@ -603,6 +683,8 @@ class TinyMimForImageClassification(TinyMimPreTrainedModel):
             features.
     """
 
+    _needs_classes = True
+
     def __init__(self, config: TinyMimConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
@@ -639,6 +721,7 @@ class TinyMimForImageClassification(TinyMimPreTrainedModel):
             TypeError: If `pixel_values` are integers.
             ValueError: If `pixel_values` or `labels` do not fit.
         """
+        refuse_unknown_inputs(self, kwargs)
         kwargs["return_dict"] = True
         outputs = self.tinymim(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs)
         logits = self.classifier(self.fc_norm(self.tinymim.pool(outputs.last_hidden_state)))
@@ -657,6 +740,7 @@ class TinyMimForSemanticSegmentation(TinyMimPreTrainedModel):
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^tinymim\.layernorm\.", r"^(classifier|fc_norm|target_projection)\."]
+    _needs_classes = True
 
     def __init__(self, config: TinyMimConfig):
         super().__init__(config)
@@ -689,6 +773,8 @@ class TinyMimForSemanticSegmentation(TinyMimPreTrainedModel):
             TypeError: If `pixel_values` are integers.
             ValueError: If `pixel_values` or `labels` do not fit.
         """
+        refuse_unknown_inputs(self, kwargs, ignored=("interpolate_pos_encoding",))
+        self.check_batch(pixel_values)
         kwargs |= {"return_dict": True, "output_hidden_states": True, "interpolate_pos_encoding": True}
         outputs = self.tinymim(pixel_values, **kwargs)
         # What leaves the model has passed the layer before the logits; what was captured has not.
@@ -699,6 +785,23 @@ class TinyMimForSemanticSegmentation(TinyMimPreTrainedModel):
         return TinyMimSemanticSegmenterOutput(
             logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions, **losses
         )
+
+    def train(self, mode: bool = True) -> Self:
+        """As in torch; batch norms with frozen weights keep their statistics, which no adapter would save."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
+        return self
+
+    def check_batch(self, pixel_values: torch.Tensor | None) -> None:
+        learns = any(module.training for module in self.decode_head.modules() if isinstance(module, nn.BatchNorm2d))
+        if learns and pixel_values is not None and len(pixel_values) == 1:
+            raise ValueError(
+                "`pixel_values` must hold at least 2 images in training; got 1, and the smallest pool of the decode "
+                "head gives a batch norm nothing to average. Raise the batch size, and set `drop_last` of the data "
+                "loader."
+            )
 
     def compute_losses(
         self, maps: tuple[torch.Tensor, ...], logits: torch.Tensor, labels: torch.Tensor

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
+from ..shared.parameter_names import is_free_of_decay, iterate_trained, split_groups
+
 
 LAYER_NAME = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 # Learned tokens and positions, which have more than one dimension but are no weights of a layer.
@@ -28,10 +30,8 @@ def build_pretraining_parameter_groups(model: nn.Module, weight_decay: float) ->
     Returns:
         Two dictionaries with `params` and `weight_decay`.
     """
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    kept = [parameter for name, parameter in named if parameter.ndim <= 1 or name.endswith(".bias")]
-    decayed = [parameter for name, parameter in named if not (parameter.ndim <= 1 or name.endswith(".bias"))]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    named = list(iterate_trained(model))
+    return split_groups([is_free_of_decay(*item) for item in named], [item[1] for item in named], weight_decay)
 
 
 def get_layer_id(name: str, num_hidden_layers: int) -> int:
@@ -76,13 +76,11 @@ def build_layer_decay_parameter_groups(
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"`layer_decay` must lie in (0, 1]; got {layer_decay}.")
-    depth = model.config.num_hidden_layers
+    depth = getattr(model, "module", model).config.num_hidden_layers  # data parallel wrappers have no `config`
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
+    for name, parameter in iterate_trained(model):
         is_token = not decay_embeddings and name.rsplit(".", 1)[-1] in TOKENS
-        is_free = parameter.ndim <= 1 or name.endswith(".bias") or is_token
+        is_free = is_free_of_decay(name, parameter) or is_token
         groups.setdefault((get_layer_id(name, depth), is_free), []).append(parameter)
     described = []
     for (layer_id, is_free), parameters in sorted(groups.items(), key=lambda item: item[0]):

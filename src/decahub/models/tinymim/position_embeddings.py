@@ -33,7 +33,11 @@ def build_position_embeddings(hidden_size: int, grid: tuple[int, int], num_prefi
 
 
 def resize_position_embeddings(
-    table: torch.Tensor, old_grid: tuple[int, int], grid: tuple[int, int], num_prefix_tokens: int = 1
+    table: torch.Tensor,
+    old_grid: tuple[int, int],
+    grid: tuple[int, int],
+    num_prefix_tokens: int = 1,
+    always: bool = False,
 ) -> torch.Tensor:
     """A table for another grid: bicubic interpolation without antialias, as in the authors' code.
 
@@ -42,6 +46,7 @@ def resize_position_embeddings(
         old_grid (`tuple[int, int]`): its rows and columns of patches.
         grid (`tuple[int, int]`): rows and columns that are wanted.
         num_prefix_tokens (`int`): rows of the table that belong to no patch; they stay as they are.
+        always (`bool`): whether to interpolate for the same grid as well, which changes nothing.
 
     Raises:
         ValueError: If `table` does not have the rows that `old_grid` says.
@@ -51,7 +56,7 @@ def resize_position_embeddings(
         raise ValueError(
             f"`table` must have {num_prefix_tokens} + {old_grid[0]} * {old_grid[1]} rows; got {table.shape[1]}."
         )
-    if tuple(old_grid) == tuple(grid):
+    if not always and tuple(old_grid) == tuple(grid):
         return table
     maps = table[:, num_prefix_tokens:].reshape(1, *old_grid, -1).permute(0, 3, 1, 2)
     maps = functional.interpolate(maps, size=tuple(grid), mode="bicubic", align_corners=False)

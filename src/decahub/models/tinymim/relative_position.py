@@ -6,6 +6,7 @@ prefix tokens the first one (CLS) decides.
 """
 
 import torch
+from torch.nn import functional
 
 
 NUM_ROWS_PER_PREFIX_TOKEN = 3
@@ -49,4 +50,21 @@ def build_relative_position_index(grid: tuple[int, int], num_prefix_tokens: int)
     return index
 
 
-__all__ = ["build_relative_position_index", "num_relative_positions"]
+def resize_relative_position_bias(
+    table: torch.Tensor, old_grid: tuple[int, int], grid: tuple[int, int]
+) -> torch.Tensor:
+    """A bias table for another grid: offsets by bicubic interpolation, rows for prefix tokens as they are.
+
+    Args:
+        table (`torch.Tensor` of shape `(num_relative_positions, num_heads)`): of `old_grid`.
+        old_grid (`tuple[int, int]`): its rows and columns of patches.
+        grid (`tuple[int, int]`): rows and columns that are wanted.
+    """
+    old_size, size = ([2 * length - 1 for length in lengths] for lengths in (old_grid, grid))
+    num_offsets = old_size[0] * old_size[1]
+    maps = table[:num_offsets].T.reshape(1, -1, *old_size)
+    maps = functional.interpolate(maps, size=size, mode="bicubic", align_corners=True)
+    return torch.cat([maps[0].flatten(1).T, table[num_offsets:]])
+
+
+__all__ = ["build_relative_position_index", "num_relative_positions", "resize_relative_position_bias"]
