@@ -9,6 +9,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from ..shared.checks import CheckedConfig
 from ..shared.variants import build_variant
 
 
@@ -75,7 +76,7 @@ def check_marks(separator: str, end: str) -> None:
 
 
 @strict
-class DrumLmConfig(PreTrainedConfig):
+class DrumLmConfig(CheckedConfig, PreTrainedConfig):
     r"""Configuration of [`DrumLmForCausalLM`].
 
     A groove is written as one line for each sixteenth note, with a character for each group of drums, `o` for a hit

@@ -8,16 +8,12 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
 from ..shared.checks import (
-    BACKBONE_KEYS,
-    IS_SAVED,
     MAX_DEPTH,
     MAX_WIDTH,
+    CheckedConfig,
     check_maximum,
     check_minimum,
-    check_num_labels,
     check_rates,
-    refuse_other_type,
-    refuse_unknown_fields,
 )
 from ..shared.ignore_index import IGNORED_PIXEL
 from ..shared.variants import build_variant
@@ -61,7 +57,7 @@ HIDDEN_ACTS = ("silu", "gelu", "relu")
 
 
 @strict
-class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
+class EmoConfig(CheckedConfig, BackboneConfigMixin, PreTrainedConfig):
     r"""Configuration of [`EmoModel`] and its task classes.
 
     The defaults are those of EMO-1M, the smallest published
@@ -190,20 +186,11 @@ class EmoConfig(BackboneConfigMixin, PreTrainedConfig):
     loss_avg_non_ignore: bool = True
 
     def __post_init__(self, **kwargs):
-        if not kwargs.pop(IS_SAVED, False):
-            refuse_unknown_fields(self, sorted(kwargs.keys() - BACKBONE_KEYS))
-        check_num_labels(kwargs)
         self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, NUM_STAGES + 1)]
         self.set_output_features_output_indices(
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
         )
         super().__post_init__(**kwargs)
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers, with keys of other versions; configurations of other methods are refused."""
-        refuse_other_type(cls, config_dict)
-        return super().from_dict({**config_dict, IS_SAVED: True}, **kwargs)
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "EmoConfig":

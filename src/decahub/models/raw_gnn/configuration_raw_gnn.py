@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import check_minimum, check_rates, refuse_unknown_fields
+from ..shared.checks import CheckedConfig, check_minimum, check_rates
 from ..shared.losses import check_class_weight
 from ..shared.variants import build_variant
 
@@ -26,7 +26,7 @@ P_AND_Q = (1e-12, 1e12)  # beyond these, the random bits of a draw do not resolv
 
 
 @strict
-class RawGnnConfig(PreTrainedConfig):
+class RawGnnConfig(CheckedConfig, PreTrainedConfig):
     """Configuration of the RAW-GNN models.
 
     Args:
@@ -92,7 +92,6 @@ class RawGnnConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.strategies is None:
             self.strategies = copy.deepcopy(STRATEGIES)
-        refuse_unknown_fields(self, kwargs)
         super().__post_init__(**kwargs)
 
     @property

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import check_minimum, check_rates, refuse_unknown_fields
+from ..shared.checks import CheckedConfig, check_minimum, check_rates
 from ..shared.losses import check_class_weight
 from ..shared.variants import build_variant
 
@@ -74,7 +74,7 @@ NUM_REPLACED_COLUMNS = 2
 
 
 @strict
-class ReliantConfig(PreTrainedConfig):
+class ReliantConfig(CheckedConfig, PreTrainedConfig):
     r"""Configuration of [`ReliantModel`] and [`ReliantForNodeClassification`], students and teachers alike.
 
     The defaults are the student of the paper's adversarial distillation: three simplified graph convolutions.
@@ -198,10 +198,6 @@ class ReliantConfig(PreTrainedConfig):
     kd_loss: Literal["euclidean", "bce", "kl"] = "euclidean"
     l1_target: Literal["log_probs", "logits", "both_log_probs"] = "log_probs"
     num_edge_samples: int | None = None
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        refuse_unknown_fields(self, kwargs)
-        super().__post_init__(**kwargs)
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "ReliantConfig":

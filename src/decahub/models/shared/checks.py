@@ -130,6 +130,22 @@ def check_num_labels(given: dict[str, Any]) -> None:
         check_maximum("num_labels", [given["num_labels"]], MAX_LABELS)
 
 
+class CheckedConfig:
+    """Mixin of configurations that refuses unknown fields; those of a file may come from another version and stay."""
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not kwargs.pop(IS_SAVED, False):
+            refuse_unknown_fields(self, sorted(kwargs.keys() - BACKBONE_KEYS))
+        check_num_labels(kwargs)
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers, with keys of other versions; configurations of other methods are refused."""
+        refuse_other_type(cls, config_dict)
+        return super().from_dict({**config_dict, IS_SAVED: True}, **kwargs)
+
+
 def refuse_other_type(config_class: Any, content: dict[str, Any]) -> None:
     """Refuses the content of a `config.json` that belongs to another method.
 

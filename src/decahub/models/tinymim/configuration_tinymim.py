@@ -8,16 +8,12 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
 from ..shared.checks import (
-    BACKBONE_KEYS,
-    IS_SAVED,
     MAX_DEPTH,
     MAX_WIDTH,
+    CheckedConfig,
     check_maximum,
     check_minimum,
-    check_num_labels,
     check_rates,
-    refuse_other_type,
-    refuse_unknown_fields,
 )
 from ..shared.ignore_index import IGNORED_PIXEL
 from ..shared.variants import build_variant
@@ -52,7 +48,7 @@ STATES = ("q", "k", "v")
 
 
 @strict
-class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
+class TinyMimConfig(CheckedConfig, BackboneConfigMixin, PreTrainedConfig):
     r"""Configuration of [`TinyMimModel`], its task classes and its pre-training.
 
     The defaults are those of TinyMIM-T with 3 attention heads. The authors pre-train it with 6 and fine-tune it with
@@ -222,21 +218,12 @@ class TinyMimConfig(BackboneConfigMixin, PreTrainedConfig):
     semantic_loss_ignore_index: int = IGNORED_PIXEL
 
     def __post_init__(self, **kwargs):
-        if not kwargs.pop(IS_SAVED, False):
-            refuse_unknown_fields(self, sorted(kwargs.keys() - BACKBONE_KEYS))
-        check_num_labels(kwargs)
         check_maximum("num_hidden_layers", [self.num_hidden_layers], MAX_DEPTH)  # before there is a name for each
         self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, self.num_hidden_layers + 1)]
         self.set_output_features_output_indices(
             out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
         )
         super().__post_init__(**kwargs)
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As in transformers, with keys of other versions; configurations of other methods are refused."""
-        refuse_other_type(cls, config_dict)
-        return super().from_dict({**config_dict, IS_SAVED: True}, **kwargs)
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "TinyMimConfig":
