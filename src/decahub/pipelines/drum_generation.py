@@ -27,7 +27,7 @@ from transformers.generation import GenerateDecoderOnlyOutput
 
 OUTPUTS = ("midi", "png", "wav")
 READING = (
-    "track", "reader", "strict", "steps_per_bar", "time_signature", "allow_empty", "pitch_map", "unknown_pitch",
+    "track", "strict", "steps_per_bar", "time_signature", "allow_empty", "pitch_map", "unknown_pitch",
     "pedal_hat", "quantize",
 )  # fmt: skip
 CONTROLS = ("forbid_columns", "force", "max_hits_per_step", "density_bias", "forbid_repeat")
@@ -109,7 +109,7 @@ class DrumGenerationPipeline(Pipeline):
             a roll, a MIDI file without one, or nothing. A stated one stays; `"last"` takes the last for the whole.
         pitch_map (`dict[int, str]`, *optional*): Columns of pitches of another kit, such as `{60: "tom"}`; `None`
             drops a pitch. By default the whole kit of General MIDI is known.
-        track, reader, strict, steps_per_bar, allow_empty, unknown_pitch, pedal_hat, quantize (*optional*): How a
+        track, strict, steps_per_bar, allow_empty, unknown_pitch, pedal_hat, quantize (*optional*): How a
             groove is read, as in `DrumLmProcessor.read`.
         outputs (`Sequence[str]`, defaults to `("midi", "png", "wav")`): Files to make.
         sampling_rate (`int`, defaults to 22050): Of the sound.

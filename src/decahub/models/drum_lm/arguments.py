@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from .midi.meter import check_time_signature
-from .midi.reader import READERS
 from .midi.writer import convert_tempo
 from .render.synthesis import MAXIMUM_SAMPLING_RATE, MINIMUM_SAMPLING_RATE
 
@@ -56,8 +55,6 @@ def check_arguments(given: dict[str, Any], allowed_outputs: Sequence[str]) -> No
         raise ValueError(
             f"`forbid_columns` must be a sequence of columns, such as ['crash']; got {given['forbid_columns']!r}."
         )
-    if given.get("reader", READERS[0]) not in READERS:
-        raise ValueError(f"`reader` must be one of {', '.join(READERS)}; got {given['reader']!r}.")
 
 
 def check_numbers(given: dict[str, Any]) -> None:

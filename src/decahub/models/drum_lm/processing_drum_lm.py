@@ -18,7 +18,7 @@ from .grammar.constraint import DrumGrammar
 from .midi.codec import DrumCodec, DrumRoll, check_steps
 from .midi.meter import MeterError, count_steps
 from .midi.performance import DrumPerformance
-from .midi.reader import SCORE_LIBRARIES, read_midi
+from .midi.reader import SCORE_READERS, read_midi
 from .pairs import STRIP_RULES, insert_separators, strip_silence, trim_silence
 
 
@@ -45,7 +45,7 @@ def is_rows(groove: Any) -> bool:
 def is_batch(grooves: Any) -> bool:
     """Whether it is a sequence of grooves, such as a list or a column of a dataset, and not one of them."""
     single = (str, bytes, bytearray, memoryview, np.ndarray, torch.Tensor, DrumRoll, DrumPerformance, Mapping)
-    is_score = type(grooves).__module__.partition(".")[0] in SCORE_LIBRARIES
+    is_score = type(grooves).__module__.partition(".")[0] in SCORE_READERS
     is_notes = isinstance(grooves, tuple) and len(grooves) == 2 and isinstance(grooves[1], (int, np.integer))
     if isinstance(grooves, single) or is_score or is_notes or is_rows(grooves):
         return False
@@ -420,7 +420,6 @@ class DrumLmProcessor(ProcessorMixin):
         *,
         start_bar: int | None = None,
         track: int | None = None,
-        reader: str = "events",
         strict: bool = True,
         **options: Any,
     ) -> DrumRoll:
@@ -436,8 +435,6 @@ class DrumLmProcessor(ProcessorMixin):
             start_bar (`int`, *optional*): Bar of the groove that the roll begins with, counted from 0; by default the
                 first one of its meter.
             track (`int`, *optional*): Track of a MIDI file, with all its channels; by default the drums of all tracks.
-            reader (`str`, defaults to `"events"`): How MIDI files are read: see
-                [`~decahub.models.drum_lm.midi.reader.read_midi`].
             strict (`bool`, defaults to `True`): Whether a text must have the exact characters; `False` also takes `O`
                 and `x` for hits, blanks and blank lines anywhere, and bars without the separator after them.
             options: Settings of [`~decahub.models.drum_lm.midi.codec.DrumCodec`] for this groove, in place of those
@@ -449,7 +446,7 @@ class DrumLmProcessor(ProcessorMixin):
             TypeError: If there is no such option, or `groove` is of another kind.
         """
         codec = self._build_codec_for(options | {"bars": bars})
-        performance = self._find_performance(groove, strict, track, reader)
+        performance = self._find_performance(groove, strict, track)
         if performance is not None:
             roll = codec.encode(performance, start_bar)
         else:
@@ -463,7 +460,6 @@ class DrumLmProcessor(ProcessorMixin):
         start_bar: int | None = None,
         *,
         track: int | None = None,
-        reader: str = "events",
         strict: bool = True,
         **options: Any,
     ) -> DrumRoll:
@@ -476,7 +472,6 @@ class DrumLmProcessor(ProcessorMixin):
             start_bar (`int`, *optional*): The first of them, counted from 0; by default the first that is not silent,
                 by `strip_rule`.
             track (`int`, *optional*): As in [`~DrumLmProcessor.read`].
-            reader (`str`, defaults to `"events"`): As in [`~DrumLmProcessor.read`].
             strict (`bool`, defaults to `True`): As in [`~DrumLmProcessor.read`].
             options: As in [`~DrumLmProcessor.read`].
 
@@ -485,7 +480,7 @@ class DrumLmProcessor(ProcessorMixin):
         """
         num_bars = self.prompt_bars if num_bars is None else num_bars
         codec = self._build_codec_for(options)
-        performance = self._find_performance(groove, strict, track, reader)
+        performance = self._find_performance(groove, strict, track)
         if performance is None:
             roll = self._read_steps(groove, codec, strict, start_bar or 0)
             roll = self.drop_leading_silence(roll) if start_bar is None else roll
@@ -511,13 +506,13 @@ class DrumLmProcessor(ProcessorMixin):
                 raise TypeError(f"`{name}` must be among {', '.join(known)}, which say how a groove is read.")
         return self.build_codec(**{name: value for name, value in options.items() if value is not None})
 
-    def _find_performance(self, groove: Any, strict: bool, track: int | None, reader: str) -> DrumPerformance | None:
+    def _find_performance(self, groove: Any, strict: bool, track: int | None) -> DrumPerformance | None:
         """What was played, or `None` for a groove that is written in steps."""
         if groove is None or is_text(groove, strict) or is_rows(groove):
             return None
         if isinstance(groove, (torch.Tensor, np.ndarray, DrumRoll)):
             return None
-        return read_midi(groove, track=track, reader=reader)
+        return read_midi(groove, track=track)
 
     def _read_steps(self, groove: Any, codec: DrumCodec, strict: bool, start_bar: int) -> DrumRoll:
         """The roll of a text, an array, lists, a roll, or nothing."""

@@ -8,7 +8,6 @@ import numpy as np
 from transformers.utils import logging
 
 from .drum_map import GROOVE_MAP, UNKNOWN_PITCH, DrumMap, get_drum_map
-from .expressive import format_expressive_text, parse_expressive_text
 from .meter import MeterError, Section, check_time_signature, count_steps, find_time_signature, list_sections
 from .performance import DrumPerformance
 from .writer import write_midi
@@ -399,14 +398,6 @@ class DrumCodec:
         """
         roll = roll if isinstance(roll, DrumRoll) else DrumRoll(roll)
         return write_midi(roll.hits, self.drum_map, mode=mode, tempo=roll.tempo, time_signature=roll.time_signature)
-
-    def to_expressive_text(self, performance: DrumPerformance) -> str:
-        """Text that keeps every tick, pitch, velocity, tempo and meter; see `format_expressive_text`."""
-        return format_expressive_text(performance)
-
-    def parse_expressive_text(self, text: str) -> DrumPerformance:
-        """The performance of such a text; see `parse_expressive_text`."""
-        return parse_expressive_text(text)
 
     def _get_hits(self, roll: DrumRoll | np.ndarray) -> np.ndarray:
         hits = roll.hits if isinstance(roll, DrumRoll) else DrumRoll(roll).hits

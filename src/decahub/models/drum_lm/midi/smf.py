@@ -232,4 +232,4 @@ def _scan_system_event(chunk: bytes, position: int, tick: int, track: MidiTrack)
     return position, kind == META_END_OF_TRACK
 
 
-__all__ = ["MidiTrack", "parse_header", "scan_file", "scan_track", "unpack_riff"]
+__all__ = ["MidiTrack", "scan_file"]
