@@ -51,12 +51,7 @@ class ExcerptTransform:
 
 
 def rotate_bars(hits: np.ndarray, steps_per_bar: int) -> np.ndarray:
-    """A groove that begins at another of its bars, which ends where that bar began.
-
-    Args:
-        hits (`np.ndarray` of shape `(steps, columns)`): Silence at the end is left where it is.
-        steps_per_bar (`int`): Steps of a bar.
-    """
+    """A groove that begins at another of its bars, which ends where that bar began; silence at the end stays there."""
     played = np.flatnonzero(hits.any(1))
     num_bars = -(-(int(played[-1]) + 1) // steps_per_bar) if len(played) else 0
     if num_bars < 2:
@@ -104,18 +99,10 @@ def build_eval_transform(processor: Any) -> Callable[[Mapping[str, Any]], dict[s
 
 
 def read_grooves(rows: Iterable[Mapping[str, Any]], processor: Any) -> list[dict[str, Any]]:
-    """Rows whose MIDI files have been read, without those that there is nothing to learn from.
+    """Rows whose MIDI files have been read, each with its `roll`.
 
-    Args:
-        rows (iterable of `Mapping`): Rows with `midi`.
-        processor (`DrumLmProcessor`): Reads them.
-
-    Returns:
-        `list[dict]`: the rows, each with its `roll`. A groove that cannot be read or has no bar after the prompt is
-        left out, with a warning that names it.
-
-    Raises:
-        ValueError: If none is left.
+    A groove that cannot be read or has no bar after the prompt is left out, with a warning that names it; if none is
+    left, a `ValueError` says why.
     """
     kept: list[dict[str, Any]] = []
     last_error: ValueError | None = None
@@ -135,17 +122,10 @@ def read_grooves(rows: Iterable[Mapping[str, Any]], processor: Any) -> list[dict
 
 
 def collate(examples: Sequence[Mapping[str, Any]], pad_to_multiple_of: int = 1) -> dict[str, torch.Tensor]:
-    """Examples padded on the right to the longest.
+    """Examples of the transforms, padded on the right to the longest or to a multiple of `pad_to_multiple_of` tokens.
 
-    Args:
-        examples (`Sequence[Mapping]`): What the transforms make of rows.
-        pad_to_multiple_of (`int`, defaults to 1): Pad to a multiple of this many tokens. Kernels are then built for
-            few lengths and not for each batch anew.
-
-    Returns:
-        `dict` of `input_ids`, `attention_mask`, `labels` (-100 for padding) and `is_mark`, `(batch_size, num_tokens)`,
-        and of `prompt_lengths` and `num_steps`, `(batch_size,)`. The padding of `input_ids` is the last token again,
-        which the mask hides.
+    Kernels are built for few lengths with a multiple, and not for each batch anew. `is_mark` tells which tokens are
+    separators and end marks. The padding of `input_ids` is the last token again, which the mask hides.
     """
     longest = max(len(example["input_ids"]) for example in examples)
     length = -(-longest // pad_to_multiple_of) * pad_to_multiple_of

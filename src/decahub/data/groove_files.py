@@ -28,11 +28,7 @@ DENOMINATOR = "4"
 
 
 def find_groove_files(folder: Path) -> dict[str, list[Path]]:
-    """MIDI files of a folder by the folder they lie in, which is their split; `{}` if there are none.
-
-    Raises:
-        ValueError: If all of them lie in the folder itself.
-    """
+    """MIDI files of a folder by the folder they lie in, which is their split; `{}` if there are none."""
     found = {
         part.name: sorted(path for path in part.rglob("*") if path.suffix.lower() in SUFFIXES)
         for part in sorted(folder.iterdir())
@@ -48,16 +44,9 @@ def find_groove_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def read_groove_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:
-    """Grooves by split.
+    """Grooves by split, from MIDI files by split.
 
-    Args:
-        files (`Mapping[str, Sequence[Path]]`): MIDI files by split; with `entry` the table of the Groove dataset,
-            `info.csv`, below whose folder the files lie.
-        entry (`DatasetEntry`, *optional*): What is read is the dataset of the catalog.
-
-    Raises:
-        FileNotFoundError: If a file of the table is missing.
-        ValueError: If the table lacks a column, or has a row of another split or without a tempo.
+    With `entry`, the dataset of the catalog, the one file is its table `info.csv`, below whose folder the grooves lie.
     """
     if entry is not None:
         return _read_table(next(iter(files.values()))[0])

@@ -42,15 +42,10 @@ PARAMETERS = {
 
 @dataclasses.dataclass
 class Prompt:
-    """A groove as it is to be continued.
+    """A groove as it is to be continued."""
 
-    Args:
-        roll (`DrumRoll`): The bars that are given.
-        bars (`int`): Bars of the whole groove.
-    """
-
-    roll: Any
-    bars: int
+    roll: Any  # the `DrumRoll` of the bars that are given
+    bars: int  # of the whole groove
 
     @property
     def prompt_bars(self) -> int:
@@ -63,21 +58,13 @@ class Prompt:
 
 @dataclasses.dataclass
 class Batch:
-    """What a model is asked for at once.
+    """What a model is asked for at once."""
 
-    Args:
-        input_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`): prompts, padded on the left.
-        attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`): 0 for padding.
-        bars (`list[int]`): bars of each row when it is complete, as far as the model sees them.
-        dropped_bars (`list[int]`): first bars of each prompt that the model does not see.
-        max_new_tokens (`int`): enough for the longest continuation.
-    """
-
-    input_ids: torch.Tensor
+    input_ids: torch.Tensor  # prompts, padded on the left
     attention_mask: torch.Tensor
-    bars: list[int]
-    dropped_bars: list[int]
-    max_new_tokens: int
+    bars: list[int]  # of each row when it is complete, as far as the model sees them
+    dropped_bars: list[int]  # first bars of each prompt that the model does not see
+    max_new_tokens: int  # enough for the longest continuation
 
 
 class DrumGenerationPipeline(Pipeline):
@@ -160,11 +147,12 @@ class DrumGenerationPipeline(Pipeline):
         self._grammars: dict[int, Any] = {}
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:
-        from decahub.models.drum_lm.arguments import check_batch_size
+        from decahub.models.drum_lm.arguments import check_numbers
         from decahub.models.drum_lm.processing_drum_lm import is_batch
 
         batch_size = self._batch_size if batch_size is None else batch_size
-        check_batch_size(batch_size)
+        if batch_size is not None:
+            check_numbers({"batch_size": batch_size})
         parameters = self._merge_parameters(kwargs)
         parameters[1]["generator"] = build_generator(parameters[1].pop("seed", None), self.device)
         if isinstance(inputs, Iterator) and not hasattr(inputs, "read"):
@@ -200,12 +188,7 @@ class DrumGenerationPipeline(Pipeline):
         return answers
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save the model and the processor: a folder that `pipeline` loads.
-
-        Args:
-            save_directory (`str` or `os.PathLike`): Folder.
-            kwargs: For both, such as `push_to_hub` and `repo_id`.
-        """
+        """Save the model and the processor: a folder that `pipeline` loads. `kwargs` go to both."""
         # That of the base class knows of no processor, and has the folder ask for this module as remote code.
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
@@ -536,11 +519,7 @@ def build_sampling(
 
 
 class Sampler(LogitsProcessor):
-    """Draws a token for each row, and leaves no other. `generate` itself draws from the global generator only.
-
-    Args:
-        generator (`torch.Generator`, *optional*): Draws; by default the global one.
-    """
+    """Draws a token for each row, and leaves no other: `generate` itself draws from the global generator only."""
 
     def __init__(self, generator: torch.Generator | None):
         self.generator = generator
@@ -551,12 +530,7 @@ class Sampler(LogitsProcessor):
 
 
 class PendingModel:
-    """A model that is to be loaded once its pipeline knows the base; an error then reaches the user as it is.
-
-    Args:
-        source (`str`): Folder or Hub id.
-        kwargs: Arguments of `from_pretrained`.
-    """
+    """A model that is to be loaded once its pipeline knows the base; an error then reaches the user as it is."""
 
     device = None
 
@@ -579,8 +553,7 @@ class ModelLoader(AutoModelForCausalLM):
 class LogProbRecorder(LogitsProcessor):
     """Sums the log probabilities of the tokens that are taken, as they are before temperature, top-k and top-p.
 
-    Args:
-        grammar (`DrumGrammar`): Tells which tokens there are; it stands before this one.
+    It stands after the processor of the grammar, which tells which tokens there are.
     """
 
     def __init__(self, grammar: Any):
@@ -607,11 +580,7 @@ class LogProbRecorder(LogitsProcessor):
 
 
 class EndOfBar(StoppingCriteria):
-    """Stops each row after the separator.
-
-    Args:
-        separator (`Sequence[int]`): Token ids of the separator.
-    """
+    """Stops each row after the token ids of the separator."""
 
     def __init__(self, separator: Iterable[int]):
         self.separator = list(separator)

@@ -42,17 +42,9 @@ ROWS_AT_ONCE = 1000  # of similarities, to bound memory
 
 
 def fit_ridge(features: np.ndarray, labels: np.ndarray, num_labels: int, strengths: np.ndarray) -> np.ndarray:
-    """Weights of ridge regression on indicators of the classes, one set for each strength.
+    """Weights of ridge regression on indicators of the classes, `(num_strengths, num_features + 1, num_labels)`.
 
-    Args:
-        features (`np.ndarray` of shape `(num_examples, num_features)`): Float64.
-        labels (`np.ndarray` of shape `(num_examples,)`): Class ids.
-        num_labels (`int`): Number of classes.
-        strengths (`np.ndarray` of shape `(num_strengths,)`): Penalty of the squared weights, per example.
-
-    Returns:
-        `np.ndarray` of shape `(num_strengths, num_features + 1, num_labels)`: The last row is the bias, without
-        penalty.
+    The strengths are penalties of the squared weights, per example; the last row is the bias, without penalty.
     """
     indicators = np.eye(num_labels)[labels]
     center, bias = features.mean(0), indicators.mean(0)

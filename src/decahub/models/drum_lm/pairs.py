@@ -15,14 +15,8 @@ STRIP_RULES = ("first_beat", "bar")
 def strip_silence(lines: Sequence[str], bar_lines: int = 16, rule: str = "first_beat") -> list[str]:
     """Lines without the silent bars at their beginning; an incomplete bar is never dropped.
 
-    Args:
-        lines (`Sequence[str]`): Lines of a roll, without newlines.
-        bar_lines (`int`, defaults to 16): Lines of a bar.
-        rule (`str`, defaults to `"first_beat"`): `"bar"` drops bars without a hit. `"first_beat"`, the authors' rule,
-            looks at the first four lines of each bar only, so that a bar that begins later is lost.
-
-    Returns:
-        `list[str]`: The rest.
+    The rule `"bar"` drops bars without a hit. `"first_beat"`, the authors' rule, looks at the first four lines of each
+    bar only, so that a bar that begins later is lost.
     """
     if rule not in STRIP_RULES:
         raise ValueError(f"`rule` must be one of {', '.join(STRIP_RULES)}; got {rule!r}.")

@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
@@ -28,6 +31,9 @@ NAMED_ERRORS = (FileNotFoundError, IsADirectoryError, PermissionError, TypeError
 TOKENIZATIONS = ("text", "line")
 CODEC_SETTINGS = (
     "columns", "steps_per_bar", "bars", "quantize", "unknown_pitch", "pedal_hat", "pitch_map", "time_signature"
+)  # fmt: skip
+PADDING = (
+    "padding", "max_length", "pad_to_multiple_of", "return_tensors", "return_attention_mask", "padding_side"
 )  # fmt: skip
 
 
@@ -158,19 +164,11 @@ class DrumLmProcessor(ProcessorMixin):
         return ["input_ids", "attention_mask"]
 
     def build_codec(self, **overrides: Any) -> DrumCodec:
-        """The codec with the settings of this processor.
-
-        Args:
-            overrides: Arguments of [`~decahub.models.drum_lm.midi.codec.DrumCodec`].
-        """
+        """The codec with the settings of this processor, save `overrides`."""
         return DrumCodec(**{name: getattr(self, name) for name in CODEC_SETTINGS} | overrides)
 
     def build_grammar(self, steps_per_bar: int | None = None) -> DrumGrammar:
-        """The grammar of the tokenizer.
-
-        Args:
-            steps_per_bar (`int`, *optional*): Lines of a bar; by default those of the processor, or 16.
-        """
+        """The grammar of the tokenizer; by default its bars are those of the processor, or have 16 lines."""
         return DrumGrammar(
             self.tokenizer,
             self.build_codec().drum_map.num_columns,
@@ -180,11 +178,7 @@ class DrumLmProcessor(ProcessorMixin):
         )
 
     def to_config_fields(self) -> dict[str, Any]:
-        """Fields of a [`DrumLmConfig`] that go with this processor.
-
-        Raises:
-            ValueError: If `tokenization` is not that of the tokenizer.
-        """
+        """Fields of a [`DrumLmConfig`] that go with this processor, whose `tokenization` must be its tokenizer's."""
         grammar = self._get_grammar()
         has_lines = all(len(grammar.canonical_ids(line)) == 1 for line in grammar.lines)
         if has_lines != (self.tokenization == "line"):
@@ -254,49 +248,21 @@ class DrumLmProcessor(ProcessorMixin):
             return self._encode_prompt(self.read_prompt(groove, num_prompt_bars, **(reading or {})), max_length)
 
         rows = read_each(grooves, encode) if is_batch(grooves) else [encode(grooves)]
-        names = (
-            "padding",
-            "max_length",
-            "pad_to_multiple_of",
-            "return_tensors",
-            "return_attention_mask",
-            "padding_side",
-        )
-        options = {name: merged[name] for name in names if merged.get(name) is not None}
+        options = {name: merged[name] for name in PADDING if merged.get(name) is not None}
         return self._pad(rows, **{"padding": True, "padding_side": "left"} | options)
 
     def _pad(self, rows: list[list[int]], **options: Any) -> BatchFeature:
-        """Rows of one length, as the tokenizer pads them, or by hand where it has no padding token."""
-        if self.tokenizer.pad_token_id is None:
-            return self._pad_by_hand(rows, **options)
-        return BatchFeature(dict(self.tokenizer.pad({"input_ids": rows}, **options)), tensor_type=None)
-
-    def _pad_by_hand(
-        self,
-        rows: list[list[int]],
-        padding: Any,
-        padding_side: str,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        return_attention_mask: bool = True,
-        return_tensors: str | None = None,
-    ) -> BatchFeature:
-        """Rows filled up with the end of sequence, or another token that is in no groove; the mask hides it."""
-        leading, end = self._get_grammar().leading_ids, self.tokenizer.eos_token_id
-        filling = end if end in leading else next(iter(leading), 0)
-        length = max(map(len, rows)) if padding and padding != "do_not_pad" else 0
-        if padding == "max_length":
-            length = max_length or 0
-        length = -(-length // (pad_to_multiple_of or 1)) * (pad_to_multiple_of or 1)
-
-        def fill(row: list[int], value: int) -> list[int]:
-            gap = [value] * (length - len(row))
-            return gap + row if padding_side == "left" else row + gap
-
-        padded = {"input_ids": [fill(row, filling) for row in rows]}
-        if return_attention_mask:
-            padded["attention_mask"] = [fill([1] * len(row), 0) for row in rows]
-        return BatchFeature(padded, tensor_type=return_tensors)
+        """Rows of one length, as the tokenizer pads them; one without a padding token is helped out."""
+        tokenizer = self.tokenizer
+        if tokenizer.pad_token_id is None:  # any token that is in no groove will do, since the mask hides it
+            leading, end = self._get_grammar().leading_ids, tokenizer.eos_token_id
+            filling = end if end in leading else next(iter(leading), 0)
+            tokenizer = PreTrainedTokenizerFast(
+                tokenizer_object=Tokenizer(WordLevel({"<pad>": filling})),
+                pad_token="<pad>",
+                model_max_length=tokenizer.model_max_length,
+            )
+        return BatchFeature(dict(tokenizer.pad({"input_ids": rows}, **options)), tensor_type=None)
 
     def _check_lines(self, text: str) -> None:
         """Refuses a text with lines that a vocabulary of lines does not have."""
@@ -375,11 +341,7 @@ class DrumLmProcessor(ProcessorMixin):
         }
 
     def count_bars(self, groove: Any) -> int:
-        """Bars of a groove that [`~DrumLmProcessor.encode_pair`] can choose from.
-
-        Args:
-            groove: Whatever [`~DrumLmProcessor.read`] takes.
-        """
+        """Bars of a groove that [`~DrumLmProcessor.encode_pair`] can choose from."""
         roll = self.read(groove)
         return len(self._find_learned_lines(roll)) // roll.steps_per_bar
 
@@ -570,14 +532,7 @@ class DrumLmProcessor(ProcessorMixin):
     # --- Token ids to grooves
 
     def decode_text(self, ids: Any) -> str:
-        """Text of one row of ids up to the end mark, separators included and padding left out.
-
-        Args:
-            ids (`Sequence[int]` or `torch.Tensor` of shape `(num_tokens,)`): Token ids.
-
-        Raises:
-            ValueError: If an id is none of the tokenizer.
-        """
+        """Text of one row of ids up to the end mark, separators included and padding left out."""
         ids = torch.as_tensor(ids).tolist()
         size = len(self.tokenizer)
         outside = [token for token in ids if not 0 <= token < size]
@@ -616,11 +571,7 @@ class DrumLmProcessor(ProcessorMixin):
         return DrumRoll(hits, steps_per_bar or DEFAULT_STEPS_PER_BAR, time_signature)
 
     def to_text(self, roll: Any) -> str:
-        """The lines of a groove, without separators and end mark.
-
-        Args:
-            roll: Whatever [`~DrumLmProcessor.read`] takes.
-        """
+        """The lines of a groove, whatever [`~DrumLmProcessor.read`] takes, without separators and end mark."""
         return self.build_codec().to_text(self.read(roll))
 
     def to_midi(
@@ -650,12 +601,7 @@ class DrumLmProcessor(ProcessorMixin):
         return draw_roll(self.read(roll), self.build_codec().drum_map, prompt_bars=prompt_bars)
 
     def to_wav(self, roll: Any, sampling_rate: int = 22050) -> bytes:
-        """A sound preview of a groove, as a WAV file.
-
-        Args:
-            roll: Whatever [`~DrumLmProcessor.read`] takes.
-            sampling_rate (`int`, defaults to 22050): Samples a second.
-        """
+        """A sound preview of a groove, as a WAV file with so many samples a second."""
         from .render.synthesis import encode_wav, synthesize
 
         waveform = synthesize(self.read(roll), self.build_codec().drum_map, sampling_rate=sampling_rate)

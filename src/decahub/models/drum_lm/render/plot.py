@@ -37,19 +37,9 @@ TEXT_COLOR = (60, 66, 78)
 
 
 def draw_roll(roll: "DrumRoll", drum_map: DrumMap, prompt_bars: int = 0, cell: int = 12) -> bytes:
-    """Plot of a drum roll.
+    """PNG file of a drum roll, whose columns, named by the map, are drawn from top to bottom.
 
-    Args:
-        roll (`DrumRoll`): At least one step; its last bar may be incomplete.
-        drum_map (`DrumMap`): Names of the columns of the roll, which are drawn from top to bottom.
-        prompt_bars (`int`, defaults to 0): First bars that were given, which are tinted.
-        cell (`int`, defaults to 12): Width and height of a cell in pixels.
-
-    Returns:
-        `bytes`: A PNG file.
-
-    Raises:
-        ValueError: If the roll is empty or has other columns than the map, or a number is out of range.
+    The first `prompt_bars` bars are tinted; `cell` is the width and height of a cell in pixels.
     """
     check_roll(roll, drum_map)
     if cell < MINIMUM_CELL:
@@ -64,7 +54,7 @@ def draw_roll(roll: "DrumRoll", drum_map: DrumMap, prompt_bars: int = 0, cell: i
         tops.append(2 * cell if not tops else tops[-1] + len(line) + 2 * cell)
         pixels[tops[-1] : tops[-1] + len(line), labels : labels + line.shape[1]] = line
     image = import_pillow("Image").fromarray(COLORS[pixels])
-    write_labels(image, drum_map, roll.steps_per_bar, tops, labels, cell, count_bars(roll))
+    write_labels(image, drum_map, roll.steps_per_bar, tops, labels, cell, roll.num_bars)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
@@ -88,11 +78,6 @@ def check_roll(roll: "DrumRoll", drum_map: DrumMap) -> None:
         )
 
 
-def count_bars(roll: "DrumRoll") -> int:
-    """Bars of a roll, the incomplete one too."""
-    return -(-len(roll.hits) // roll.steps_per_bar)
-
-
 def find_steps_per_beat(roll: "DrumRoll") -> int:
     """Steps from one beat line to the next; four where the bar does not divide into its beats."""
     steps, rest = divmod(roll.steps_per_bar, roll.time_signature[0])
@@ -101,7 +86,7 @@ def find_steps_per_beat(roll: "DrumRoll") -> int:
 
 def paint_lines(roll: "DrumRoll", prompt_bars: int, cell: int) -> list[np.ndarray]:
     """Grids of `BARS_PER_LINE` bars each, as indices of `COLORS`; what lies behind the last step stays paper."""
-    num_steps = roll.steps_per_bar * min(BARS_PER_LINE, count_bars(roll))
+    num_steps = roll.steps_per_bar * min(BARS_PER_LINE, roll.num_bars)
     is_prompt = np.arange(len(roll.hits)) < prompt_bars * roll.steps_per_bar
     cells = np.where(roll.hits, np.where(is_prompt, PROMPT_HIT, HIT)[:, None], REST)
     cells = np.where(~roll.hits & is_prompt[:, None], PROMPT_REST, cells).T

@@ -71,21 +71,11 @@ SOUNDS: dict[int, tuple[Sound, float, float]] = {
 def synthesize(
     roll: DrumRoll, drum_map: DrumMap, sampling_rate: int = 22050, velocities: np.ndarray | None = None
 ) -> np.ndarray:
-    """Sound of a drum roll at its own tempo; the same roll always gives the same samples.
+    """Sound of a drum roll at its own tempo, mono and float32; the same roll always gives the same samples.
 
-    Args:
-        roll (`DrumRoll`): Any number of steps.
-        drum_map (`DrumMap`): Tells by the pitch that is written for a column how it sounds.
-        sampling_rate (`int`, defaults to 22050): Samples of a second.
-        velocities (`np.ndarray` of shape `(steps, columns)`, *optional*): Loudness of the hits from 0 to 127; by
-            default all are played alike.
-
-    Returns:
-        `np.ndarray` of shape `(samples,)`, float32: mono, with a peak of 0.9. It lasts as long as the roll, or until
-        its last sound has died.
-
-    Raises:
-        ValueError: If shapes do not fit, or a number is out of range.
+    The pitch that `drum_map` writes for a column says how it sounds. `velocities` of the shape of the roll, from 0 to
+    127, say how loud; by default all hits are alike. The peak is 0.9. The sound lasts as long as the roll, or until
+    its last hit has died.
     """
     check_arguments(roll, drum_map, sampling_rate)
     gains = find_gains(roll, velocities)
@@ -139,15 +129,7 @@ def render_sound(pitch: int, sampling_rate: int) -> np.ndarray:
 
 
 def encode_wav(waveform: np.ndarray, sampling_rate: int) -> bytes:
-    """A WAV file with 16 bits for each sample.
-
-    Args:
-        waveform (`np.ndarray` of shape `(samples,)`): Mono, in [-1, 1].
-        sampling_rate (`int`): Samples of a second.
-
-    Raises:
-        ValueError: If the waveform is not one channel, not finite, or too loud.
-    """
+    """A mono WAV file with 16 bits for each sample, from a waveform in [-1, 1]."""
     waveform = np.asarray(waveform)
     if waveform.ndim != 1:
         raise ValueError(f"`waveform` must have the shape (samples,); got {waveform.shape}.")
