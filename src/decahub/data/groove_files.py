@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,9 @@ import datasets
 
 logger = logging.getLogger(__name__)
 
-FEATURES = datasets.Features(
-    {
-        "name": datasets.Value("string"),
-        "style": datasets.Value("string"),
-        "bpm": datasets.Value("float32"),
-        "time_signature": datasets.Value("string"),
-        "midi": datasets.Value("binary"),
-    }
-)
+KINDS = {"name": "string", "style": "string", "bpm": "float32", "time_signature": "string", "midi": "binary"}
+FEATURES = datasets.Features({name: datasets.Value(kind) for name, kind in KINDS.items()})
+UNKNOWN = {"style": "", "bpm": None, "time_signature": ""}
 SUFFIXES = (".mid", ".midi")
 SPLITS = ("train", "validation", "test")
 BEATS = "beat"  # in the column `beat_type`; the others are fills
@@ -53,11 +47,7 @@ def read_groove_files(files: Mapping[str, Sequence[Path]], entry: Any = None) ->
     return datasets.DatasetDict(
         {
             split: datasets.Dataset.from_list(
-                [
-                    {"name": path.stem, "style": "", "bpm": None, "time_signature": "", "midi": path.read_bytes()}
-                    for path in paths
-                ],
-                features=FEATURES,
+                [{**UNKNOWN, "name": path.stem, "midi": path.read_bytes()} for path in paths], features=FEATURES
             )
             for split, paths in files.items()
         }
@@ -76,7 +66,9 @@ def _read_table(table: Path) -> datasets.DatasetDict:
         )
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     skipped = []
-    for record in _find_beats(records):
+    for record in records:
+        if record["beat_type"] != BEATS or LEFT_OUT_SESSION in record["session"]:
+            continue
         if not record["time_signature"].endswith(f"-{DENOMINATOR}"):
             skipped.append(f"{Path(record['midi_filename']).stem} ({record['time_signature']})")
             continue
@@ -110,12 +102,6 @@ def _read_tempo(record: Mapping[str, str], table: Path) -> float:
         raise ValueError(
             f"{table} must have numbers as bpm; {record['midi_filename']} has {record['bpm']!r}."
         ) from error
-
-
-def _find_beats(records: Sequence[Mapping[str, str]]) -> Iterator[Mapping[str, str]]:
-    for record in records:
-        if record["beat_type"] == BEATS and LEFT_OUT_SESSION not in record["session"]:
-            yield record
 
 
 __all__ = ["find_groove_files", "read_groove_files"]

@@ -30,12 +30,13 @@ READING = (
     "track", "strict", "steps_per_bar", "time_signature", "allow_empty", "pitch_map", "unknown_pitch",
     "pedal_hat", "quantize",
 )  # fmt: skip
+SAMPLING = ("temperature", "top_k", "top_p", "do_sample")
 CONTROLS = ("forbid_columns", "force", "max_hits_per_step", "density_bias", "forbid_repeat")
 # transformers 5.24 gave the keys and values of earlier tokens a new name.
 CACHE_NAME = "cache" if "cache" in GenerateDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
 PARAMETERS = {
     "preprocess": ("bars", "prompt_bars", "start_bar", "tempo", *READING),
-    "forward": ("temperature", "top_k", "top_p", "do_sample", "num_return_sequences", "seed", "streamer", *CONTROLS),
+    "forward": (*SAMPLING, "num_return_sequences", "seed", "streamer", *CONTROLS),
     "postprocess": ("outputs", "sampling_rate"),
 }
 
@@ -196,12 +197,9 @@ class DrumGenerationPipeline(Pipeline):
     def stream(self, groove: Any = None, **kwargs: Any) -> Iterator[dict[str, Any]]:
         """Continues one groove and yields each new bar as soon as it is written.
 
-        Bar for bar it is the groove that a call gives with the same arguments and the same seed. Between two bars
-        nothing is computed, and the global random generators are the caller's.
-
-        Args:
-            groove: As in a call.
-            kwargs: As in a call, but for `num_return_sequences`, `outputs` and `streamer`.
+        Bar for bar it is the groove that a call gives with the same arguments and the same seed;
+        `num_return_sequences`, `outputs` and `streamer` are left to a call. Between two bars nothing is computed, and
+        the global random generators are the caller's.
 
         Yields:
             `dict`: `bar` (`int`, counted from 0 at the beginning of the groove), `text` (`str`) and `roll`
@@ -211,8 +209,7 @@ class DrumGenerationPipeline(Pipeline):
             if name in kwargs:
                 raise TypeError(f"`{name}` must be left to a call of the pipeline; `stream` does not take it.")
         preprocess, forward, _ = self._merge_parameters(kwargs)
-        forward = {name: value for name, value in forward.items() if name not in ("num_return_sequences", "streamer")}
-        return self._stream(self.preprocess(groove, **preprocess), **forward)
+        return self._stream(self.preprocess(groove, **preprocess), **pick(forward, ("seed", *SAMPLING, *CONTROLS)))
 
     def _merge_parameters(self, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
         """Those of the constructor, overridden by those of a call."""
@@ -237,9 +234,7 @@ class DrumGenerationPipeline(Pipeline):
                 raise TypeError(f"`{name}` must be an argument of this pipeline; it is not.{hint}")
         given = {name: value for name, value in parameters.items() if value is not None}
         check_arguments(given, OUTPUTS)
-        preprocess, forward, postprocess = (
-            {name: given[name] for name in names if name in given} for names in PARAMETERS.values()
-        )
+        preprocess, forward, postprocess = (pick(given, names) for names in PARAMETERS.values())
         return preprocess, forward, postprocess
 
     def preprocess(
@@ -273,19 +268,15 @@ class DrumGenerationPipeline(Pipeline):
     def _forward(
         self,
         prompts: list[Prompt],
-        temperature: float = 0.9,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        do_sample: bool = True,
         num_return_sequences: int = 1,
         generator: torch.Generator | None = None,
         streamer: Any = None,
-        **controls: Any,
+        **parameters: Any,
     ) -> list[list[dict[str, Any]]]:
         grammar = self._get_grammar(prompts[0].roll.steps_per_bar)
         batch = self.build_batch(prompts, grammar)
         config = self.build_generation_config(batch, grammar)
-        sampling = build_sampling(temperature, top_k, top_p, do_sample, generator)
+        sampling = build_sampling(generator, **pick(parameters, SAMPLING))
         if num_return_sequences > 1 and not sampling:
             raise ValueError(
                 f"`num_return_sequences` must be 1 without sampling, where all are alike; got {num_return_sequences}."
@@ -295,7 +286,7 @@ class DrumGenerationPipeline(Pipeline):
             batch.input_ids.repeat_interleave(num_return_sequences, 0),
             attention_mask=batch.attention_mask.repeat_interleave(num_return_sequences, 0),
             generation_config=config,
-            logits_processor=[self.build_grammar_processor(batch, grammar, controls), recorder, *sampling],
+            logits_processor=[self.build_grammar_processor(batch, grammar, parameters), recorder, *sampling],
             streamer=streamer,
         )
         log_probs = recorder.finish(sequences).tolist()
@@ -307,17 +298,12 @@ class DrumGenerationPipeline(Pipeline):
         ]
 
     def _stream(self, prompt: Prompt, seed: int | None = None, **parameters: Any) -> Iterator[dict[str, Any]]:
-        sampling = {"temperature": 0.9, "top_k": 0, "top_p": 1.0, "do_sample": True}
-        controls = {name: value for name, value in parameters.items() if name not in sampling}
-        sampling |= {name: value for name, value in parameters.items() if name in sampling}
         grammar = self._get_grammar(prompt.roll.steps_per_bar)
         batch = self.build_batch([prompt], grammar)
         config = self.build_generation_config(batch, grammar)
         config.return_dict_in_generate = True
-        generator = build_generator(seed, self.device)
-        processors = [
-            self.build_grammar_processor(batch, grammar, controls), *build_sampling(**sampling, generator=generator)
-        ]  # fmt: skip
+        sampling = build_sampling(build_generator(seed, self.device), **pick(parameters, SAMPLING))
+        processors = [self.build_grammar_processor(batch, grammar, parameters), *sampling]
         stops = [EndOfBar(grammar.canonical_ids(grammar.separator))]
         cache, ids = DynamicCache(), batch.input_ids.to(self.device)
         for bar in range(prompt.prompt_bars, prompt.bars):
@@ -426,11 +412,11 @@ class DrumGenerationPipeline(Pipeline):
             use_cache=True,
         )
 
-    def build_grammar_processor(self, batch: Batch, grammar: Any, controls: dict[str, Any]) -> LogitsProcessor:
+    def build_grammar_processor(self, batch: Batch, grammar: Any, parameters: dict[str, Any]) -> LogitsProcessor:
         """The constraint on what may be written, and the further wishes."""
         from decahub.models.drum_lm.grammar.constraint import DrumGrammarLogitsProcessor
 
-        controls = dict(controls)
+        controls = pick(parameters, CONTROLS)
         if "forbid_columns" in controls:
             drum_map = self.processor.build_codec().drum_map
             controls["forbid_columns"] = [
@@ -477,6 +463,11 @@ class DrumGenerationPipeline(Pipeline):
         return self.processor.build_codec().to_text(dataclasses.replace(prompt.roll, hits=hits))
 
 
+def pick(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those of the values that have one of these names."""
+    return {name: values[name] for name in names if name in values}
+
+
 def pad_left(rows: list[list[int]], value: int) -> torch.Tensor:
     """Rows of one length, filled up at their beginnings."""
     length = max(map(len, rows))
@@ -507,7 +498,11 @@ def build_generator(seed: int | None, device: torch.device) -> torch.Generator |
 
 
 def build_sampling(
-    temperature: float, top_k: int, top_p: float, do_sample: bool, generator: torch.Generator | None
+    generator: torch.Generator | None,
+    temperature: float = 0.9,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    do_sample: bool = True,
 ) -> list[LogitsProcessor]:
     """What chooses tokens, to be the last among the processors of a greedy generation; nothing without sampling."""
     if not do_sample or not temperature:

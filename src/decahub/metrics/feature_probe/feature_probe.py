@@ -68,19 +68,14 @@ def measure_linear_probe(
     indicators = np.eye(num_labels)[held_out_labels]
 
     def rate(weights: np.ndarray) -> tuple[float, float]:
-        scores = compute_scores(weights, held_out_features)
+        scores = held_out_features @ weights[:-1] + weights[-1]
         # Of strengths with equal accuracy the one with the smallest error: few examples leave many of them equal.
         return float((scores.argmax(1) == held_out_labels).mean()), -float(((scores - indicators) ** 2).mean())
 
     candidates = fit_ridge(train_features[~held_out], train_labels[~held_out], num_labels, RIDGE_STRENGTHS)
     best = max(range(len(candidates)), key=lambda index: rate(candidates[index]))
     weights = fit_ridge(train_features, train_labels, num_labels, RIDGE_STRENGTHS[best : best + 1])[0]
-    return float((compute_scores(weights, features).argmax(1) == labels).mean())
-
-
-def compute_scores(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Scores of the classes, from weights whose last row is the bias."""
-    return features @ weights[:-1] + weights[-1]
+    return float(((features @ weights[:-1] + weights[-1]).argmax(1) == labels).mean())
 
 
 def measure_neighbors(
@@ -130,10 +125,7 @@ class FeatureProbe(evaluate.Metric):
             citation=_CITATION,
             inputs_description=_INPUTS,
             features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("float32")),
-                    "references": datasets.Value("int64"),
-                }
+                predictions=datasets.Sequence(datasets.Value("float32")), references=datasets.Value("int64")
             ),
         )
 
@@ -159,13 +151,8 @@ class FeatureProbe(evaluate.Metric):
         num_labels = int(max(labels.max(), train_labels.max())) + 1
         center, scale = train_features.mean(0), train_features.std(0)
         scale[scale == 0] = 1.0  # a feature that never changes says nothing
-        split = (
-            (train_features - center) / scale,
-            train_labels,
-            (features - center) / scale,
-            labels,
-            num_labels,
-        )
+        train_features, features = (train_features - center) / scale, (features - center) / scale
+        split = (train_features, train_labels, features, labels, num_labels)
         return {
             "linear_probe_accuracy": measure_linear_probe(*split),
             "knn_accuracy": measure_neighbors(*split, min(num_neighbors, len(train_labels))),

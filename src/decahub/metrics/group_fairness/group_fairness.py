@@ -263,11 +263,9 @@ class GroupFairness(evaluate.Metric):
             inputs_description=_INPUTS,
             # What is stored as the prediction of a node: its scores, or its class id alone.
             features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("float64")),
-                    "references": datasets.Value("int64"),
-                    "groups": datasets.Value("int64"),
-                }
+                predictions=datasets.Sequence(datasets.Value("float64")),
+                references=datasets.Value("int64"),
+                groups=datasets.Value("int64"),
             ),
         )
 
@@ -289,18 +287,11 @@ class GroupFairness(evaluate.Metric):
         scores["majority_class_accuracy"] = float(commonest / len(nodes.cells))
         return scores | nodes.describe_groups() | nodes.resample(num_bootstrap, confidence, seed)
 
-    def _compute(self, predictions, references, groups, num_bootstrap=0, confidence=0.95, seed=0):
+    def _compute(self, predictions, references, groups, **options):
         widths = {len(row) for row in predictions}
         if len(widths) > 1:
             raise ValueError(f"`predictions` must have the same number of classes in all batches; got {widths}.")
         predictions = np.asarray(predictions)
         if predictions.shape[1] == 1:
             predictions = predictions[:, 0].astype(np.int64)
-        return self.measure(
-            predictions=predictions,
-            references=references,
-            groups=groups,
-            num_bootstrap=num_bootstrap,
-            confidence=confidence,
-            seed=seed,
-        )
+        return self.measure(predictions=predictions, references=references, groups=groups, **options)

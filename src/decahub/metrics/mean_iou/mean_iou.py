@@ -72,10 +72,8 @@ class MeanIou(evaluate.Metric):
             inputs_description=_INPUTS,
             # What is stored for an image: the codes of its (label, prediction) pairs, and their counts.
             features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("int64")),
-                    "references": datasets.Sequence(datasets.Value("int64")),
-                }
+                predictions=datasets.Sequence(datasets.Value("int64")),
+                references=datasets.Sequence(datasets.Value("int64")),
             ),
         )
 

@@ -32,8 +32,7 @@ def check_settings(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
     """Refuse settings whose adapters could not be saved alone, or would change a weight that has two uses."""
     if settings.get("bias", "none") != "none":
         raise ValueError(
-            f"`adapter` must have `bias` 'none', since biases belong to the base and are not saved; got "
-            f"{settings['bias']!r}."
+            f"`adapter` must have `bias` 'none', since biases of the base are not saved; got {settings['bias']!r}."
         )
     if settings.get("trainable_token_indices"):
         raise ValueError(

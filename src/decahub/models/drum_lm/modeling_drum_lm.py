@@ -38,9 +38,7 @@ class DrumLmOutput(CausalLMOutputWithPast):
         loss (`torch.FloatTensor` of shape `()`, *optional*): weighted mean of the negative log likelihood of `labels`.
         logits (`torch.FloatTensor` of shape `(batch_size, num_tokens, vocab_size)`, *optional*): scores of the next
             token, unless `skip_logits`.
-        cache (`Cache`, *optional*): keys and values of the tokens so far; `past_key_values` before transformers 5.24.
-        hidden_states (`tuple(torch.FloatTensor)`, *optional*): embeddings and output of each layer.
-        attentions (`tuple(torch.FloatTensor)`, *optional*): attention weights of each layer.
+        cache, hidden_states, attentions: as in transformers; `cache` is `past_key_values` before transformers 5.24.
         token_losses (`torch.FloatTensor` of shape `(batch_size, num_tokens)`, *optional*): with `labels`, at each
             position the negative log likelihood of the next token in nats, 0 where it is not scored.
         bits_per_step (`torch.FloatTensor` of shape `()`, *optional*): with `labels` and `num_steps`, bits for each

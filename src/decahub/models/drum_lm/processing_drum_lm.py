@@ -186,15 +186,9 @@ class DrumLmProcessor(ProcessorMixin):
                 f"`tokenization` must be {'line' if has_lines else 'text'!r} with this tokenizer, which writes a line "
                 f"with {'one token' if has_lines else 'several tokens'}; got {self.tokenization!r}."
             )
-        return {
-            "columns": self.columns,
+        names = ("columns", "bars", "prompt_bars", "separator", "end", "tokenization", "encoding_version")
+        return {name: getattr(self, name) for name in names} | {
             "steps_per_bar": self.steps_per_bar or DEFAULT_STEPS_PER_BAR,
-            "bars": self.bars,
-            "prompt_bars": self.prompt_bars,
-            "separator": self.separator,
-            "end": self.end,
-            "tokenization": self.tokenization,
-            "encoding_version": self.encoding_version,
             "grammar_token_ids": grammar.token_ids,
         }
 
@@ -295,19 +289,13 @@ class DrumLmProcessor(ProcessorMixin):
     ) -> dict[str, Any]:
         """Token ids to learn from: a prompt and what follows it.
 
-        Silent bars at the beginning are dropped, and with `trim_empty` those at the end. The end mark stands where the
-        groove ends, and not where the excerpt stops before that.
-
-        Args:
-            groove: Whatever [`~DrumLmProcessor.read`] takes.
-            first_bar (`int`, defaults to 0): First bar of the excerpt.
-            bars (`int`, *optional*): Bars of the excerpt at most, prompt included; by default `bars` of the processor.
-            prompt_bars (`int`, *optional*): Bars of the prompt; by default `prompt_bars` of the processor.
+        Silent bars at the beginning are dropped, and with `trim_empty` those at the end. The excerpt has at most
+        `bars` bars from `first_bar` on, `prompt_bars` of them the prompt. The end mark stands where the groove ends,
+        and not where the excerpt stops before that.
 
         Returns:
             `dict` with `input_ids` and `labels`, lists of the same ids; `is_mark`, for each of them whether it belongs
-            to a separator or the end mark; `prompt_length`, the tokens of the prompt; and `num_steps`, the lines after
-            it.
+            to a separator or the end mark; `prompt_length`, the tokens of the prompt; `num_steps`, the lines after it.
 
         Raises:
             ValueError: If no bar follows the prompt.
@@ -427,15 +415,9 @@ class DrumLmProcessor(ProcessorMixin):
     ) -> DrumRoll:
         """The bars of a groove that are to be continued. What lies beyond them may be anything.
 
-        Args:
-            groove: Whatever [`~DrumLmProcessor.read`] takes.
-            num_bars (`int`, *optional*): Bars at most; by default `prompt_bars` of the processor. Silence after the
-                last hit is none of them.
-            start_bar (`int`, *optional*): The first of them, counted from 0; by default the first that is not silent,
-                by `strip_rule`.
-            track (`int`, *optional*): As in [`~DrumLmProcessor.read`].
-            strict (`bool`, defaults to `True`): As in [`~DrumLmProcessor.read`].
-            options: As in [`~DrumLmProcessor.read`].
+        At most `num_bars` bars are taken, by default `prompt_bars` of the processor; silence after the last hit is
+        none of them. They begin with the bar `start_bar`, counted from 0, by default with the first that is not
+        silent, by `strip_rule`. All else is as in [`~DrumLmProcessor.read`].
 
         Raises:
             ValueError: If it cannot be read, or has no bar `start_bar`.
@@ -553,16 +535,10 @@ class DrumLmProcessor(ProcessorMixin):
         steps_per_bar: int | None = None,
         time_signature: tuple[int, int] | None = None,
     ) -> DrumRoll:
-        """The roll that a row of ids writes.
+        """The roll that a row of ids of complete lines writes; a line that is none is refused if `strict`.
 
-        Args:
-            ids (`Sequence[int]` or `torch.Tensor` of shape `(num_tokens,)`): Token ids of complete lines.
-            strict (`bool`, defaults to `True`): Whether a line that is none is refused.
-            steps_per_bar (`int`, *optional*): Lines of a bar; by default those of the meter, of the processor, or 16.
-            time_signature (`tuple[int, int]`, *optional*): Meter; by default one of this many lines.
-
-        Raises:
-            ValueError: If a line is not one of a groove.
+        Bars have `steps_per_bar` lines, by default those of the meter, of the processor, or 16; the meter is by
+        default one of this many lines.
         """
         hits = self.build_codec().parse_text(
             self.decode_text(ids), strict=strict, separator=self.separator, end=self.end
@@ -581,14 +557,7 @@ class DrumLmProcessor(ProcessorMixin):
         tempo: float | None = None,
         time_signature: tuple[int, int] | None = None,
     ) -> bytes:
-        """A MIDI file of a groove.
-
-        Args:
-            roll: Whatever [`~DrumLmProcessor.read`] takes.
-            mode (`str`, defaults to `"standard"`): `"standard"`, or `"official"` for the authors' bytes.
-            tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove.
-            time_signature (`tuple[int, int]`, *optional*): Meter; by default that of the groove.
-        """
+        """A MIDI file of a groove, by default at its own tempo and in its own meter; `mode` is as in `write_midi`."""
         groove = self.read(roll, tempo=tempo)
         if time_signature is not None:
             groove = dataclasses.replace(groove, time_signature=tuple(time_signature))

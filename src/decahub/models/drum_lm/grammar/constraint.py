@@ -369,7 +369,8 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         if scores.device != grammar.ids.device:
             grammar.to(scores.device)
             self.controls.to(scores.device)
-        is_new = self._prompt is None or not self._begins_with_prompt(input_ids)
+        prompt = self._prompt
+        is_new = prompt is None or not torch.equal(input_ids[:, : prompt.shape[1]], prompt)
         if is_new:
             self._prompt = None  # a prompt that is refused is none to continue
             self._check_vocabulary(scores.shape[1])
@@ -408,14 +409,6 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         for token in self._closing_ids:
             masked[:, token] = torch.where(is_over, 0.0, masked[:, token])
         return masked
-
-    def _begins_with_prompt(self, input_ids: torch.Tensor) -> bool:
-        prompt = self._prompt
-        return (
-            input_ids.shape[0] == prompt.shape[0]
-            and input_ids.shape[1] >= prompt.shape[1]
-            and torch.equal(input_ids[:, : prompt.shape[1]], prompt)
-        )
 
     def _begin(self, input_ids: torch.Tensor) -> None:
         """State after the prompts, each of which must be the beginning of a groove."""
@@ -474,9 +467,10 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
 def _to_whole_numbers(name: str, values: Any) -> torch.Tensor:
     try:
         numbers = torch.as_tensor(values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`{name}` must be a whole number, or one for each sample; got {values!r}.") from error
-    if numbers.is_floating_point() or numbers.dtype == torch.bool:
+        is_whole = not numbers.is_floating_point() and numbers.dtype != torch.bool
+    except (TypeError, ValueError):
+        is_whole = False
+    if not is_whole:
         raise ValueError(f"`{name}` must be a whole number, or one for each sample; got {values!r}.")
     return numbers
 

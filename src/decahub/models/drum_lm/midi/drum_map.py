@@ -14,22 +14,12 @@ PEDAL_HAT_PITCH = 44  # the hi-hat closed by foot, not struck
 
 @dataclass(frozen=True)
 class DrumMap:
-    """Columns of a drum roll, from left to right.
+    """Columns of a drum roll, from left to right. A pitch may be in one place only."""
 
-    Args:
-        columns (`tuple[str, ...]`): Name of each column.
-        pitches (`tuple[tuple[int, ...], ...]`): MIDI pitches that count as a hit of each column.
-        written (`tuple[int, ...]`): The one pitch that is written for a hit of each column.
-        dropped (`tuple[int, ...]`): Pitches that are known and left out.
-
-    Raises:
-        ValueError: If the four do not fit together, or a pitch is in two places.
-    """
-
-    columns: tuple[str, ...]
-    pitches: tuple[tuple[int, ...], ...]
-    written: tuple[int, ...]
-    dropped: tuple[int, ...] = ()
+    columns: tuple[str, ...]  # names
+    pitches: tuple[tuple[int, ...], ...]  # that count as a hit of each column
+    written: tuple[int, ...]  # the one pitch that is written for a hit of each column
+    dropped: tuple[int, ...] = ()  # known and left out
 
     def __post_init__(self):
         num_columns = len(self.columns)

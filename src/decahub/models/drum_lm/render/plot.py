@@ -20,19 +20,10 @@ MINIMUM_CELL = 3  # a pixel of grid, and two to tell a hit from a rest
 MINIMUM_FONT_SIZE = 8
 
 PAPER, REST, PROMPT_REST, GRID, BEAT, BAR, HIT, PROMPT_HIT = range(8)
-COLORS = np.array(
-    [
-        (255, 255, 255),
-        (247, 248, 250),
-        (253, 240, 213),
-        (226, 229, 234),
-        (168, 174, 184),
-        (60, 66, 78),
-        (28, 94, 140),
-        (196, 108, 20),
-    ],
-    dtype=np.uint8,
-)
+COLORS = np.array([
+    (255, 255, 255), (247, 248, 250), (253, 240, 213), (226, 229, 234),
+    (168, 174, 184), (60, 66, 78), (28, 94, 140), (196, 108, 20),
+], dtype=np.uint8)  # fmt: skip
 TEXT_COLOR = (60, 66, 78)
 
 
@@ -41,7 +32,13 @@ def draw_roll(roll: "DrumRoll", drum_map: DrumMap, prompt_bars: int = 0, cell: i
 
     The first `prompt_bars` bars are tinted; `cell` is the width and height of a cell in pixels.
     """
-    check_roll(roll, drum_map)
+    if not len(roll.hits):
+        raise ValueError("`roll` must have at least one step; got none.")
+    if roll.hits.shape[1] != drum_map.num_columns:
+        raise ValueError(
+            f"`roll` must have the {drum_map.num_columns} columns of `drum_map`; got {roll.hits.shape[1]}. Give the "
+            "map that it was encoded with."
+        )
     if cell < MINIMUM_CELL:
         raise ValueError(f"`cell` must be at least {MINIMUM_CELL} pixels; got {cell}.")
     if prompt_bars < 0:
@@ -66,16 +63,6 @@ def import_pillow(name: str) -> ModuleType:
         return importlib.import_module(f"PIL.{name}")
     except ImportError as error:
         raise ImportError("Pillow must be installed for plots; it is not. Run `pip install pillow`.") from error
-
-
-def check_roll(roll: "DrumRoll", drum_map: DrumMap) -> None:
-    if not len(roll.hits):
-        raise ValueError("`roll` must have at least one step; got none.")
-    if roll.hits.shape[1] != drum_map.num_columns:
-        raise ValueError(
-            f"`roll` must have the {drum_map.num_columns} columns of `drum_map`; got {roll.hits.shape[1]}. Give the "
-            "map that it was encoded with."
-        )
 
 
 def find_steps_per_beat(roll: "DrumRoll") -> int:
