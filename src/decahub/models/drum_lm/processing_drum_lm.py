@@ -570,7 +570,7 @@ class DrumLmProcessor(ProcessorMixin):
         return draw_roll(self.read(roll), self.build_codec().drum_map, prompt_bars=prompt_bars)
 
     def to_wav(self, roll: Any, sampling_rate: int = 22050) -> bytes:
-        """A sound preview of a groove, as a WAV file with so many samples a second."""
+        """A sound preview of a groove, as a WAV file."""
         from .render.synthesis import encode_wav, synthesize
 
         waveform = synthesize(self.read(roll), self.build_codec().drum_map, sampling_rate=sampling_rate)
