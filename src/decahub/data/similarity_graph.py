@@ -56,7 +56,18 @@ def build_similarity_edges(
             that are constant.
     """
     features = np.ascontiguousarray(features, dtype=np.float64)
-    _check_edge_inputs(features, threshold, method)
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise ValueError(f"`features` must have shape (num_nodes, num_features); got {features.shape}.")
+    if not 0 < threshold < 1:
+        raise ValueError(f"`threshold` must be in (0, 1); got {threshold}.")
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}.")
+    if not np.isfinite(features).all():
+        row, column = np.argwhere(~np.isfinite(features))[0]
+        raise ValueError(
+            f"`features` must be finite; got {features[row, column]} in row {row}, column {column}. Fill or drop "
+            "missing values first."
+        )
     num_nodes = len(features)
     if num_nodes < 2:
         return np.zeros((2, 0), dtype=np.int64)
@@ -72,21 +83,6 @@ def build_similarity_edges(
             raise _build_size_error(f"more than {num_chosen // 2}", max_edges)
         keys.append(rows[chosen] * num_nodes + columns[chosen])
     return _symmetrize(np.concatenate(keys), num_nodes, max_edges)
-
-
-def _check_edge_inputs(features: np.ndarray, threshold: float, method: str) -> None:
-    if features.ndim != 2 or features.shape[1] == 0:
-        raise ValueError(f"`features` must have shape (num_nodes, num_features); got {features.shape}.")
-    if not 0 < threshold < 1:
-        raise ValueError(f"`threshold` must be in (0, 1); got {threshold}.")
-    if method not in METHODS:
-        raise ValueError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}.")
-    if not np.isfinite(features).all():
-        row, column = np.argwhere(~np.isfinite(features))[0]
-        raise ValueError(
-            f"`features` must be finite; got {features[row, column]} in row {row}, column {column}. Fill or drop "
-            "missing values first."
-        )
 
 
 def _build_size_error(number: str, max_edges: int) -> ValueError:

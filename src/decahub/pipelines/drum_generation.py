@@ -246,7 +246,7 @@ class DrumGenerationPipeline(Pipeline):
         start_bar: int | None = None,
         **reading: Any,
     ) -> Prompt:
-        from decahub.models.drum_lm.arguments import check_roll
+        from decahub.models.drum_lm.midi.writer import convert_tempo
 
         if isinstance(groove, str) and not groove.strip():
             groove = None
@@ -262,7 +262,7 @@ class DrumGenerationPipeline(Pipeline):
         steps = prompt_bars * roll.steps_per_bar
         hits = np.pad(roll.hits, ((0, steps - len(roll.hits)), (0, 0)))
         roll = dataclasses.replace(roll, hits=hits, tempo=roll.tempo if tempo is None else float(tempo))
-        check_roll(roll)
+        convert_tempo(roll.tempo)  # refuses one that a file cannot state
         return Prompt(roll, bars)
 
     def _forward(

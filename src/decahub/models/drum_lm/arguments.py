@@ -7,7 +7,6 @@ import numpy as np
 
 from .midi.codec import MOST
 from .midi.meter import check_time_signature
-from .midi.writer import convert_tempo
 from .render.synthesis import MAXIMUM_SAMPLING_RATE, MINIMUM_SAMPLING_RATE
 
 
@@ -90,10 +89,4 @@ def check_meter(time_signature: Any) -> None:
     check_time_signature(pair)
 
 
-def check_roll(roll: Any) -> None:
-    """Refuses a groove whose own tempo or meter no MIDI file can state."""
-    convert_tempo(roll.tempo)
-    check_time_signature(roll.time_signature)
-
-
-__all__ = ["check_arguments", "check_numbers", "check_roll"]
+__all__ = ["check_arguments", "check_numbers"]

@@ -65,14 +65,11 @@ def import_pillow(name: str) -> ModuleType:
         raise ImportError("Pillow must be installed for plots; it is not. Run `pip install pillow`.") from error
 
 
-def find_steps_per_beat(roll: "DrumRoll") -> int:
-    """Steps from one beat line to the next; four where the bar does not divide into its beats."""
-    steps, rest = divmod(roll.steps_per_bar, roll.time_signature[0])
-    return DEFAULT_STEPS_PER_BEAT if rest or not steps else steps
-
-
 def paint_lines(roll: "DrumRoll", prompt_bars: int, cell: int) -> list[np.ndarray]:
     """Grids of `BARS_PER_LINE` bars each, as indices of `COLORS`; what lies behind the last step stays paper."""
+    steps_per_beat, rest = divmod(roll.steps_per_bar, roll.time_signature[0])
+    if rest or not steps_per_beat:  # the bar does not divide into its beats
+        steps_per_beat = DEFAULT_STEPS_PER_BEAT
     num_steps = roll.steps_per_bar * min(BARS_PER_LINE, roll.num_bars)
     is_prompt = np.arange(len(roll.hits)) < prompt_bars * roll.steps_per_bar
     cells = np.where(roll.hits, np.where(is_prompt, PROMPT_HIT, HIT)[:, None], REST)
@@ -80,7 +77,7 @@ def paint_lines(roll: "DrumRoll", prompt_bars: int, cell: int) -> list[np.ndarra
     lines = []
     for first in range(0, cells.shape[1], num_steps):
         line = cells[:, first : first + num_steps]
-        grid = paint_grid(line, roll.steps_per_bar, find_steps_per_beat(roll), cell)
+        grid = paint_grid(line, roll.steps_per_bar, steps_per_beat, cell)
         lines.append(np.pad(grid, ((0, 0), (0, num_steps * cell + 1 - grid.shape[1])), constant_values=PAPER))
     return lines
 
