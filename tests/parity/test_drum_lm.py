@@ -6,6 +6,8 @@ What each key means, and how the files were made, is in the README of the golden
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,16 +67,11 @@ def test_every_number_of_a_file_is_looked_at(golden):
 # --- Text, files and pairs
 
 
-@pytest.mark.parametrize("reader", ["events", "symusic", "auto"])
 @items_of("codec_and_structure", "text")
-def test_midi_gives_the_authors_text(golden, item, reader):
-    if reader == "symusic":
-        pytest.importorskip("symusic")
-        if golden.json("names")[item].startswith("syn"):
-            pytest.skip("holds hits without an end, which symusic loses")
+def test_midi_gives_the_authors_text(golden, item):
     codec = DrumCodec.official()
 
-    roll = codec.encode(read_midi(read_bytes(golden, f"{item}.midi"), reader=reader))
+    roll = codec.encode(read_midi(read_bytes(golden, f"{item}.midi")))
 
     assert codec.to_text(roll) == read_text(golden, f"{item}.text")
 
@@ -105,7 +102,7 @@ def test_no_hit_is_lost_in_the_authors_files(golden, item):
     text = read_text(golden, f"{item}.text")
     codec = DrumCodec(bars=20, allow_empty=True)  # these files always say 4/4, and the longest has 320 lines
 
-    hits = codec.encode(read_midi(read_bytes(golden, f"{item}.text_midi"), reader="auto")).hits
+    hits = codec.encode(read_midi(read_bytes(golden, f"{item}.text_midi"))).hits
 
     lines = text.splitlines(keepends=True)
     assert codec.to_text(hits[: len(lines)]) == text
@@ -243,16 +240,13 @@ def session_beats(data_dir):
     ]
 
 
-@pytest.mark.parametrize("reader", ["events", "symusic"])
-def test_counts_of_the_whole_data_set(session_beats, reader):
-    if reader == "symusic":
-        pytest.importorskip("symusic")
+def test_counts_of_the_whole_data_set(session_beats):
     codec = DrumCodec.official()
     num_texts, num_pairs, reasons = Counter(), Counter(), Counter()
 
     for split, path in session_beats:
         try:
-            text = codec.to_text(codec.encode(read_midi(path, reader=reader)))
+            text = codec.to_text(codec.encode(read_midi(path)))
         except MeterError as error:
             reasons[str(error).partition("; got ")[2].partition(".")[0]] += 1
             continue
@@ -265,25 +259,13 @@ def test_counts_of_the_whole_data_set(session_beats, reader):
     assert reasons == SKIPPED_METERS
 
 
-def test_readers_agree_on_the_whole_data_set(data_dir):
-    pytest.importorskip("symusic")
+def test_symusic_reads_the_whole_data_set_alike(data_dir):
+    symusic = pytest.importorskip("symusic")
     codec = DrumCodec.official()
     paths = sorted((data_dir / "groove").glob("*/*/*.mid"))
 
-    def read_rolls(reader: str) -> list[bytes]:
-        performances = [read_midi(path, reader=reader) for path in paths]
+    def read_rolls(sources: Iterable[Any]) -> list[bytes]:
+        performances = map(read_midi, sources)
         return [codec.encode(one).hits.tobytes() for one in performances if one.time_signatures[-1][2] == 4]
 
-    assert read_rolls("events") == read_rolls("symusic")
-
-
-def test_expressive_text_keeps_every_groove_whole(data_dir):
-    codec = DrumCodec()
-
-    for path in sorted((data_dir / "groove").glob("*/*/*.mid")):
-        performance = read_midi(path)
-        again = codec.parse_expressive_text(codec.to_expressive_text(performance))
-        for name in ("ticks", "pitches", "velocities"):
-            assert np.array_equal(getattr(again, name), getattr(performance, name)), (path, name)
-        for name in ("ticks_per_quarter", "time_signatures", "tempos"):
-            assert getattr(again, name) == getattr(performance, name), (path, name)
+    assert read_rolls(paths) == read_rolls(map(symusic.Score, paths))

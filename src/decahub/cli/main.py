@@ -31,7 +31,6 @@ EXTRAS = {
     "peft": "drum_lm",
     "scipy": "all",
     "sklearn": "train",
-    "symusic": "drum_lm",
     "torch_geometric": "raw_gnn",
 }
 EXIT_ERROR = 2

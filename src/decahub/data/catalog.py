@@ -9,6 +9,12 @@ from .dataset_entry import DatasetEntry
 
 IGNORE_INDEX = 255  # label of pixels that neither losses nor metrics look at, as in torch's segmentation models
 
+_FASHION_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+_CAMVID_CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign_symbol", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
 _ENTRIES = (
     DatasetEntry(
         name="cifar10",
@@ -50,18 +56,7 @@ _ENTRIES = (
         "Learning Algorithms, arXiv:1708.07747, 2017.",
         folder="fashion_mnist",
         splits={"train": "train", "test": "test"},
-        label_names=(
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
+        label_names=_FASHION_CLASSES,
         hub_id="zalando-datasets/fashion_mnist",
         hub_note="It holds all 60,000 training images; decahub's scores use half of them.",
     ),
@@ -92,19 +87,7 @@ _ENTRIES = (
         folder="camvid",
         splits={"train": "train", "validation": "val", "test": "test"},
         columns={"mask": "annotation"},
-        label_names=(
-            "sky",
-            "building",
-            "pole",
-            "road",
-            "pavement",
-            "tree",
-            "sign_symbol",
-            "fence",
-            "car",
-            "pedestrian",
-            "bicyclist",
-        ),
+        label_names=_CAMVID_CLASSES,
         void_label=11,
     ),
     DatasetEntry(

@@ -12,6 +12,10 @@ from .dataset_entry import DatasetEntry
 
 TEN_SPLITS = tuple(str(number) for number in range(10))
 
+_CORA_CLASSES = (
+    "Theory", "Reinforcement_Learning", "Genetic_Algorithms", "Neural_Networks", "Probabilistic_Methods",
+    "Case_Based", "Rule_Learning",
+)  # fmt: skip
 _PLANETOID: Mapping[str, Any] = {
     "license": "mit",
     "license_note": "Public research data; the repository that distributes the files is under the MIT license.",
@@ -77,15 +81,7 @@ GRAPH_ENTRIES = (
     _build_entry(
         "cora",
         "Cora citation graph",
-        (
-            "Theory",
-            "Reinforcement_Learning",
-            "Genetic_Algorithms",
-            "Neural_Networks",
-            "Probabilistic_Methods",
-            "Case_Based",
-            "Rule_Learning",
-        ),
+        _CORA_CLASSES,
         **_PLANETOID,
     ),
     _build_entry("citeseer", "Citeseer citation graph", ("AI", "ML", "IR", "DB", "Agents", "HCI"), **_PLANETOID),

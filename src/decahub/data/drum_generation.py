@@ -3,11 +3,14 @@
 import logging
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
+
+from decahub.models.shared.ignore_index import IGNORED_CLASS
 
 from .family import DataFamily
 from .groove_files import find_groove_files, read_groove_files
@@ -15,20 +18,21 @@ from .groove_files import find_groove_files, read_groove_files
 
 logger = logging.getLogger(__name__)
 
-IGNORED = -100
 RIDE, HIHAT = "ride", "hihat"  # what a swap exchanges
 
 
+@dataclass
 class ExcerptTransform:
     """One row to the tokens of an excerpt: see [`build_train_transform`]."""
 
-    def __init__(self, processor: Any, bars: int, prompt_bars: int, rotate: bool, swap_prob: float):
-        self.processor = processor
-        self.bars = bars
-        self.prompt_bars = prompt_bars
-        self.rotate = rotate
-        self.swap_prob = swap_prob
-        columns = processor.build_codec().drum_map.columns
+    processor: Any
+    bars: int
+    prompt_bars: int
+    rotate: bool = False
+    swap_prob: float = 0.0
+
+    def __post_init__(self):
+        columns = self.processor.build_codec().drum_map.columns
         self.swapped = [index for index, name in enumerate(columns) if name in (RIDE, HIHAT)]
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,12 +55,7 @@ class ExcerptTransform:
 
 
 def rotate_bars(hits: np.ndarray, steps_per_bar: int) -> np.ndarray:
-    """A groove that begins at another of its bars, which ends where that bar began.
-
-    Args:
-        hits (`np.ndarray` of shape `(steps, columns)`): Silence at the end is left where it is.
-        steps_per_bar (`int`): Steps of a bar.
-    """
+    """A groove that begins at another of its bars, which ends where that bar began; silence at the end stays there."""
     played = np.flatnonzero(hits.any(1))
     num_bars = -(-(int(played[-1]) + 1) // steps_per_bar) if len(played) else 0
     if num_bars < 2:
@@ -76,18 +75,9 @@ def build_train_transform(
 ) -> ExcerptTransform:
     """Random transform of a row into `{"input_ids", "labels", "prompt_length", "num_steps", ...}`.
 
-    Wrap it into `SeededTransform`, which makes its draws repeatable. What is drawn is the bar that an excerpt begins
-    at, and with the last two arguments more.
-
-    Args:
-        processor (`DrumLmProcessor`): Reads and encodes.
-        bars (`int`, *optional*): Bars of an excerpt; by default those of the processor, which is the whole groove.
-        prompt_bars (`int`, *optional*): Bars of its prompt; by default those of the processor.
-        rotate (`bool`, defaults to `False`): Begin at any bar, and let what was before it follow at the end.
-        swap_prob (`float`, defaults to 0): Probability that ride and hi-hat change places.
-
-    Raises:
-        ValueError: If a number is out of its range.
+    Wrap it into `SeededTransform`, which makes its draws repeatable: the bar that an excerpt of `bars` bars begins at;
+    with `rotate` the bar that the groove begins at, what was before following at the end; and with the probability
+    `swap_prob` whether ride and hi-hat change places. `bars` and `prompt_bars` are by default those of the processor.
     """
     bars = processor.bars if bars is None else bars
     prompt_bars = processor.prompt_bars if prompt_bars is None else prompt_bars
@@ -100,22 +90,14 @@ def build_train_transform(
 
 def build_eval_transform(processor: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """Transform of a row into the tokens of the whole groove, its first bars a prompt."""
-    return ExcerptTransform(processor, processor.bars, processor.prompt_bars, rotate=False, swap_prob=0.0)
+    return ExcerptTransform(processor, processor.bars, processor.prompt_bars)
 
 
 def read_grooves(rows: Iterable[Mapping[str, Any]], processor: Any) -> list[dict[str, Any]]:
-    """Rows whose MIDI files have been read, without those that there is nothing to learn from.
+    """Rows whose MIDI files have been read, each with its `roll`.
 
-    Args:
-        rows (iterable of `Mapping`): Rows with `midi`.
-        processor (`DrumLmProcessor`): Reads them.
-
-    Returns:
-        `list[dict]`: the rows, each with its `roll`. A groove that cannot be read or has no bar after the prompt is
-        left out, with a warning that names it.
-
-    Raises:
-        ValueError: If none is left.
+    A groove that cannot be read or has no bar after the prompt is left out, with a warning that names it; if none is
+    left, a `ValueError` says why.
     """
     kept: list[dict[str, Any]] = []
     last_error: ValueError | None = None
@@ -135,17 +117,10 @@ def read_grooves(rows: Iterable[Mapping[str, Any]], processor: Any) -> list[dict
 
 
 def collate(examples: Sequence[Mapping[str, Any]], pad_to_multiple_of: int = 1) -> dict[str, torch.Tensor]:
-    """Examples padded on the right to the longest.
+    """Examples of the transforms, padded on the right to the longest or to a multiple of `pad_to_multiple_of` tokens.
 
-    Args:
-        examples (`Sequence[Mapping]`): What the transforms make of rows.
-        pad_to_multiple_of (`int`, defaults to 1): Pad to a multiple of this many tokens. Kernels are then built for
-            few lengths and not for each batch anew.
-
-    Returns:
-        `dict` of `input_ids`, `attention_mask`, `labels` (-100 for padding) and `is_mark`, `(batch_size, num_tokens)`,
-        and of `prompt_lengths` and `num_steps`, `(batch_size,)`. The padding of `input_ids` is the last token again,
-        which the mask hides.
+    Kernels are built for few lengths with a multiple, and not for each batch anew. `is_mark` tells which tokens are
+    separators and end marks. The padding of `input_ids` is the last token again, which the mask hides.
     """
     longest = max(len(example["input_ids"]) for example in examples)
     length = -(-longest // pad_to_multiple_of) * pad_to_multiple_of
@@ -159,7 +134,7 @@ def collate(examples: Sequence[Mapping[str, Any]], pad_to_multiple_of: int = 1) 
     return {
         "input_ids": pad(ids, [row[-1] for row in ids]),
         "attention_mask": pad([[1] * len(row) for row in ids], [0] * count),
-        "labels": pad([example["labels"] for example in examples], [IGNORED] * count),
+        "labels": pad([example["labels"] for example in examples], [IGNORED_CLASS] * count),
         "is_mark": pad([example["is_mark"] for example in examples], [0] * count).bool(),
         "prompt_lengths": torch.tensor([example["prompt_length"] for example in examples]),
         "num_steps": torch.tensor([example["num_steps"] for example in examples]),

@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,9 @@ import datasets
 
 logger = logging.getLogger(__name__)
 
-FEATURES = datasets.Features(
-    {
-        "name": datasets.Value("string"),
-        "style": datasets.Value("string"),
-        "bpm": datasets.Value("float32"),
-        "time_signature": datasets.Value("string"),
-        "midi": datasets.Value("binary"),
-    }
-)
+KINDS = {"name": "string", "style": "string", "bpm": "float32", "time_signature": "string", "midi": "binary"}
+FEATURES = datasets.Features({name: datasets.Value(kind) for name, kind in KINDS.items()})
+UNKNOWN = {"style": "", "bpm": None, "time_signature": ""}
 SUFFIXES = (".mid", ".midi")
 SPLITS = ("train", "validation", "test")
 BEATS = "beat"  # in the column `beat_type`; the others are fills
@@ -28,11 +22,7 @@ DENOMINATOR = "4"
 
 
 def find_groove_files(folder: Path) -> dict[str, list[Path]]:
-    """MIDI files of a folder by the folder they lie in, which is their split; `{}` if there are none.
-
-    Raises:
-        ValueError: If all of them lie in the folder itself.
-    """
+    """MIDI files of a folder by the folder they lie in, which is their split; `{}` if there are none."""
     found = {
         part.name: sorted(path for path in part.rglob("*") if path.suffix.lower() in SUFFIXES)
         for part in sorted(folder.iterdir())
@@ -48,27 +38,16 @@ def find_groove_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def read_groove_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:
-    """Grooves by split.
+    """Grooves by split, from MIDI files by split.
 
-    Args:
-        files (`Mapping[str, Sequence[Path]]`): MIDI files by split; with `entry` the table of the Groove dataset,
-            `info.csv`, below whose folder the files lie.
-        entry (`DatasetEntry`, *optional*): What is read is the dataset of the catalog.
-
-    Raises:
-        FileNotFoundError: If a file of the table is missing.
-        ValueError: If the table lacks a column, or has a row of another split or without a tempo.
+    With `entry`, the dataset of the catalog, the one file is its table `info.csv`, below whose folder the grooves lie.
     """
     if entry is not None:
         return _read_table(next(iter(files.values()))[0])
     return datasets.DatasetDict(
         {
             split: datasets.Dataset.from_list(
-                [
-                    {"name": path.stem, "style": "", "bpm": None, "time_signature": "", "midi": path.read_bytes()}
-                    for path in paths
-                ],
-                features=FEATURES,
+                [{**UNKNOWN, "name": path.stem, "midi": path.read_bytes()} for path in paths], features=FEATURES
             )
             for split, paths in files.items()
         }
@@ -87,7 +66,9 @@ def _read_table(table: Path) -> datasets.DatasetDict:
         )
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     skipped = []
-    for record in _find_beats(records):
+    for record in records:
+        if record["beat_type"] != BEATS or LEFT_OUT_SESSION in record["session"]:
+            continue
         if not record["time_signature"].endswith(f"-{DENOMINATOR}"):
             skipped.append(f"{Path(record['midi_filename']).stem} ({record['time_signature']})")
             continue
@@ -121,12 +102,6 @@ def _read_tempo(record: Mapping[str, str], table: Path) -> float:
         raise ValueError(
             f"{table} must have numbers as bpm; {record['midi_filename']} has {record['bpm']!r}."
         ) from error
-
-
-def _find_beats(records: Sequence[Mapping[str, str]]) -> Iterator[Mapping[str, str]]:
-    for record in records:
-        if record["beat_type"] == BEATS and LEFT_OUT_SESSION not in record["session"]:
-            yield record
 
 
 __all__ = ["find_groove_files", "read_groove_files"]

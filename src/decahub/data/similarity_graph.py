@@ -5,7 +5,7 @@ With `d` the Euclidean distance of two rows, their similarity is `s = 1 / (d + 1
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ def _standardize(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / (deviation or 1)
 
 
-SCALES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {"range": _scale_to_range, "standard": _standardize}
+SCALES = {"range": _scale_to_range, "standard": _standardize}
 
 
 def build_similarity_edges(
@@ -56,7 +56,18 @@ def build_similarity_edges(
             that are constant.
     """
     features = np.ascontiguousarray(features, dtype=np.float64)
-    _check_edge_inputs(features, threshold, method)
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise ValueError(f"`features` must have shape (num_nodes, num_features); got {features.shape}.")
+    if not 0 < threshold < 1:
+        raise ValueError(f"`threshold` must be in (0, 1); got {threshold}.")
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}.")
+    if not np.isfinite(features).all():
+        row, column = np.argwhere(~np.isfinite(features))[0]
+        raise ValueError(
+            f"`features` must be finite; got {features[row, column]} in row {row}, column {column}. Fill or drop "
+            "missing values first."
+        )
     num_nodes = len(features)
     if num_nodes < 2:
         return np.zeros((2, 0), dtype=np.int64)
@@ -72,21 +83,6 @@ def build_similarity_edges(
             raise _build_size_error(f"more than {num_chosen // 2}", max_edges)
         keys.append(rows[chosen] * num_nodes + columns[chosen])
     return _symmetrize(np.concatenate(keys), num_nodes, max_edges)
-
-
-def _check_edge_inputs(features: np.ndarray, threshold: float, method: str) -> None:
-    if features.ndim != 2 or features.shape[1] == 0:
-        raise ValueError(f"`features` must have shape (num_nodes, num_features); got {features.shape}.")
-    if not 0 < threshold < 1:
-        raise ValueError(f"`threshold` must be in (0, 1); got {threshold}.")
-    if method not in METHODS:
-        raise ValueError(f"`method` must be one of {', '.join(METHODS)}; got {method!r}.")
-    if not np.isfinite(features).all():
-        row, column = np.argwhere(~np.isfinite(features))[0]
-        raise ValueError(
-            f"`features` must be finite; got {features[row, column]} in row {row}, column {column}. Fill or drop "
-            "missing values first."
-        )
 
 
 def _build_size_error(number: str, max_edges: int) -> ValueError:
@@ -115,7 +111,8 @@ def _search_tree(features: np.ndarray, threshold: float, max_edges: int) -> Pair
     for start, stop in zip(starts, [*starts[1:], len(features)], strict=True):
         found = tree.query_ball_point(features[start:stop], radii[start:stop], return_sorted=False)
         rows = np.repeat(np.arange(start, stop), counts[start:stop])
-        yield _drop_self(rows, np.concatenate(found).astype(np.int64))
+        columns = np.concatenate(found).astype(np.int64)
+        yield rows[rows != columns], columns[rows != columns]
 
 
 def _search_chunks(features: np.ndarray, threshold: float, max_edges: int) -> Pairs:
@@ -127,11 +124,6 @@ def _search_chunks(features: np.ndarray, threshold: float, max_edges: int) -> Pa
         radii = ((1 + distances.min(axis=1)) / threshold - 1) * (1 + SLACK) + SLACK
         rows, columns = np.nonzero(distances <= radii[:, None])
         yield rows + start, columns
-
-
-def _drop_self(rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    others = rows != columns
-    return rows[others], columns[others]
 
 
 # The decision
@@ -206,7 +198,7 @@ def build_similarity_graph(
     labels, groups = (_read_ids(name, columns[name]) for name in (label, sensitive))
     names = [name for name in columns if name != label]
     raw = np.stack([columns[name] for name in names], axis=1)
-    scaled = np.stack([_scale_column(name, columns[name], scale.get(name)) for name in names], axis=1)
+    scaled = np.stack([_scale(name, columns[name], scale) for name in names], axis=1)
     row = {
         "node_features": raw.astype(np.float32),
         "edge_index": build_similarity_edges(scaled, threshold, max_edges=max_edges, method=method).T.copy(),
@@ -250,12 +242,12 @@ def _read_ids(name: str, values: np.ndarray) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def _scale_column(name: str, values: np.ndarray, scale: str | None) -> np.ndarray:
-    if scale is None:
+def _scale(name: str, values: np.ndarray, scale: Mapping[str, str]) -> np.ndarray:
+    if name not in scale:
         return values
-    if scale not in SCALES:
-        raise ValueError(f"`scale` of column {name!r} must be one of {', '.join(SCALES)}; got {scale!r}.")
-    return SCALES[scale](values)
+    if scale[name] not in SCALES:
+        raise ValueError(f"`scale` of column {name!r} must be one of {', '.join(SCALES)}; got {scale[name]!r}.")
+    return SCALES[scale[name]](values)
 
 
 def stratified_split(

@@ -25,13 +25,7 @@ def load_metric(name: str, **kwargs: Any) -> "EvaluationModule":
 
     Args:
         name (`str`): One of `list_metrics()`.
-        kwargs: Passed to `evaluate.load`: `keep_in_memory`, `num_process`, `process_id`, `experiment_id`, ...
-
-    Returns:
-        `evaluate.EvaluationModule`: with `add`, `add_batch` and `compute`.
-
-    Raises:
-        ValueError: If there is no metric of that name.
+        kwargs: Passed to `evaluate.load`.
 
     Example:
     ```python

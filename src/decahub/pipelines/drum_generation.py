@@ -27,30 +27,26 @@ from transformers.generation import GenerateDecoderOnlyOutput
 
 OUTPUTS = ("midi", "png", "wav")
 READING = (
-    "track", "reader", "strict", "steps_per_bar", "time_signature", "allow_empty", "pitch_map", "unknown_pitch",
+    "track", "strict", "steps_per_bar", "time_signature", "allow_empty", "pitch_map", "unknown_pitch",
     "pedal_hat", "quantize",
 )  # fmt: skip
+SAMPLING = ("temperature", "top_k", "top_p", "do_sample")
 CONTROLS = ("forbid_columns", "force", "max_hits_per_step", "density_bias", "forbid_repeat")
 # transformers 5.24 gave the keys and values of earlier tokens a new name.
 CACHE_NAME = "cache" if "cache" in GenerateDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
 PARAMETERS = {
     "preprocess": ("bars", "prompt_bars", "start_bar", "tempo", *READING),
-    "forward": ("temperature", "top_k", "top_p", "do_sample", "num_return_sequences", "seed", "streamer", *CONTROLS),
+    "forward": (*SAMPLING, "num_return_sequences", "seed", "streamer", *CONTROLS),
     "postprocess": ("outputs", "sampling_rate"),
 }
 
 
 @dataclasses.dataclass
 class Prompt:
-    """A groove as it is to be continued.
+    """A groove as it is to be continued."""
 
-    Args:
-        roll (`DrumRoll`): The bars that are given.
-        bars (`int`): Bars of the whole groove.
-    """
-
-    roll: Any
-    bars: int
+    roll: Any  # the `DrumRoll` of the bars that are given
+    bars: int  # of the whole groove
 
     @property
     def prompt_bars(self) -> int:
@@ -63,21 +59,13 @@ class Prompt:
 
 @dataclasses.dataclass
 class Batch:
-    """What a model is asked for at once.
+    """What a model is asked for at once."""
 
-    Args:
-        input_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`): prompts, padded on the left.
-        attention_mask (`torch.LongTensor` of shape `(batch_size, num_tokens)`): 0 for padding.
-        bars (`list[int]`): bars of each row when it is complete, as far as the model sees them.
-        dropped_bars (`list[int]`): first bars of each prompt that the model does not see.
-        max_new_tokens (`int`): enough for the longest continuation.
-    """
-
-    input_ids: torch.Tensor
+    input_ids: torch.Tensor  # prompts, padded on the left
     attention_mask: torch.Tensor
-    bars: list[int]
-    dropped_bars: list[int]
-    max_new_tokens: int
+    bars: list[int]  # of each row when it is complete, as far as the model sees them
+    dropped_bars: list[int]  # first bars of each prompt that the model does not see
+    max_new_tokens: int  # enough for the longest continuation
 
 
 class DrumGenerationPipeline(Pipeline):
@@ -109,7 +97,7 @@ class DrumGenerationPipeline(Pipeline):
             a roll, a MIDI file without one, or nothing. A stated one stays; `"last"` takes the last for the whole.
         pitch_map (`dict[int, str]`, *optional*): Columns of pitches of another kit, such as `{60: "tom"}`; `None`
             drops a pitch. By default the whole kit of General MIDI is known.
-        track, reader, strict, steps_per_bar, allow_empty, unknown_pitch, pedal_hat, quantize (*optional*): How a
+        track, strict, steps_per_bar, allow_empty, unknown_pitch, pedal_hat, quantize (*optional*): How a
             groove is read, as in `DrumLmProcessor.read`.
         outputs (`Sequence[str]`, defaults to `("midi", "png", "wav")`): Files to make.
         sampling_rate (`int`, defaults to 22050): Of the sound.
@@ -160,11 +148,12 @@ class DrumGenerationPipeline(Pipeline):
         self._grammars: dict[int, Any] = {}
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **kwargs: Any) -> Any:
-        from decahub.models.drum_lm.arguments import check_batch_size
+        from decahub.models.drum_lm.arguments import check_numbers
         from decahub.models.drum_lm.processing_drum_lm import is_batch
 
         batch_size = self._batch_size if batch_size is None else batch_size
-        check_batch_size(batch_size)
+        if batch_size is not None:
+            check_numbers({"batch_size": batch_size})
         parameters = self._merge_parameters(kwargs)
         parameters[1]["generator"] = build_generator(parameters[1].pop("seed", None), self.device)
         if isinstance(inputs, Iterator) and not hasattr(inputs, "read"):
@@ -200,12 +189,7 @@ class DrumGenerationPipeline(Pipeline):
         return answers
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save the model and the processor: a folder that `pipeline` loads.
-
-        Args:
-            save_directory (`str` or `os.PathLike`): Folder.
-            kwargs: For both, such as `push_to_hub` and `repo_id`.
-        """
+        """Save the model and the processor: a folder that `pipeline` loads. `kwargs` go to both."""
         # That of the base class knows of no processor, and has the folder ask for this module as remote code.
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
@@ -213,12 +197,9 @@ class DrumGenerationPipeline(Pipeline):
     def stream(self, groove: Any = None, **kwargs: Any) -> Iterator[dict[str, Any]]:
         """Continues one groove and yields each new bar as soon as it is written.
 
-        Bar for bar it is the groove that a call gives with the same arguments and the same seed. Between two bars
-        nothing is computed, and the global random generators are the caller's.
-
-        Args:
-            groove: As in a call.
-            kwargs: As in a call, but for `num_return_sequences`, `outputs` and `streamer`.
+        Bar for bar it is the groove that a call gives with the same arguments and the same seed;
+        `num_return_sequences`, `outputs` and `streamer` are left to a call. Between two bars nothing is computed, and
+        the global random generators are the caller's.
 
         Yields:
             `dict`: `bar` (`int`, counted from 0 at the beginning of the groove), `text` (`str`) and `roll`
@@ -228,8 +209,7 @@ class DrumGenerationPipeline(Pipeline):
             if name in kwargs:
                 raise TypeError(f"`{name}` must be left to a call of the pipeline; `stream` does not take it.")
         preprocess, forward, _ = self._merge_parameters(kwargs)
-        forward = {name: value for name, value in forward.items() if name not in ("num_return_sequences", "streamer")}
-        return self._stream(self.preprocess(groove, **preprocess), **forward)
+        return self._stream(self.preprocess(groove, **preprocess), **pick(forward, ("seed", *SAMPLING, *CONTROLS)))
 
     def _merge_parameters(self, kwargs: dict[str, Any]) -> list[dict[str, Any]]:
         """Those of the constructor, overridden by those of a call."""
@@ -254,9 +234,7 @@ class DrumGenerationPipeline(Pipeline):
                 raise TypeError(f"`{name}` must be an argument of this pipeline; it is not.{hint}")
         given = {name: value for name, value in parameters.items() if value is not None}
         check_arguments(given, OUTPUTS)
-        preprocess, forward, postprocess = (
-            {name: given[name] for name in names if name in given} for names in PARAMETERS.values()
-        )
+        preprocess, forward, postprocess = (pick(given, names) for names in PARAMETERS.values())
         return preprocess, forward, postprocess
 
     def preprocess(
@@ -268,7 +246,7 @@ class DrumGenerationPipeline(Pipeline):
         start_bar: int | None = None,
         **reading: Any,
     ) -> Prompt:
-        from decahub.models.drum_lm.arguments import check_roll
+        from decahub.models.drum_lm.midi.writer import convert_tempo
 
         if isinstance(groove, str) and not groove.strip():
             groove = None
@@ -284,25 +262,21 @@ class DrumGenerationPipeline(Pipeline):
         steps = prompt_bars * roll.steps_per_bar
         hits = np.pad(roll.hits, ((0, steps - len(roll.hits)), (0, 0)))
         roll = dataclasses.replace(roll, hits=hits, tempo=roll.tempo if tempo is None else float(tempo))
-        check_roll(roll)
+        convert_tempo(roll.tempo)  # refuses one that a file cannot state
         return Prompt(roll, bars)
 
     def _forward(
         self,
         prompts: list[Prompt],
-        temperature: float = 0.9,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        do_sample: bool = True,
         num_return_sequences: int = 1,
         generator: torch.Generator | None = None,
         streamer: Any = None,
-        **controls: Any,
+        **parameters: Any,
     ) -> list[list[dict[str, Any]]]:
         grammar = self._get_grammar(prompts[0].roll.steps_per_bar)
         batch = self.build_batch(prompts, grammar)
         config = self.build_generation_config(batch, grammar)
-        sampling = build_sampling(temperature, top_k, top_p, do_sample, generator)
+        sampling = build_sampling(generator, **pick(parameters, SAMPLING))
         if num_return_sequences > 1 and not sampling:
             raise ValueError(
                 f"`num_return_sequences` must be 1 without sampling, where all are alike; got {num_return_sequences}."
@@ -312,7 +286,7 @@ class DrumGenerationPipeline(Pipeline):
             batch.input_ids.repeat_interleave(num_return_sequences, 0),
             attention_mask=batch.attention_mask.repeat_interleave(num_return_sequences, 0),
             generation_config=config,
-            logits_processor=[self.build_grammar_processor(batch, grammar, controls), recorder, *sampling],
+            logits_processor=[self.build_grammar_processor(batch, grammar, parameters), recorder, *sampling],
             streamer=streamer,
         )
         log_probs = recorder.finish(sequences).tolist()
@@ -324,17 +298,12 @@ class DrumGenerationPipeline(Pipeline):
         ]
 
     def _stream(self, prompt: Prompt, seed: int | None = None, **parameters: Any) -> Iterator[dict[str, Any]]:
-        sampling = {"temperature": 0.9, "top_k": 0, "top_p": 1.0, "do_sample": True}
-        controls = {name: value for name, value in parameters.items() if name not in sampling}
-        sampling |= {name: value for name, value in parameters.items() if name in sampling}
         grammar = self._get_grammar(prompt.roll.steps_per_bar)
         batch = self.build_batch([prompt], grammar)
         config = self.build_generation_config(batch, grammar)
         config.return_dict_in_generate = True
-        generator = build_generator(seed, self.device)
-        processors = [
-            self.build_grammar_processor(batch, grammar, controls), *build_sampling(**sampling, generator=generator)
-        ]  # fmt: skip
+        sampling = build_sampling(build_generator(seed, self.device), **pick(parameters, SAMPLING))
+        processors = [self.build_grammar_processor(batch, grammar, parameters), *sampling]
         stops = [EndOfBar(grammar.canonical_ids(grammar.separator))]
         cache, ids = DynamicCache(), batch.input_ids.to(self.device)
         for bar in range(prompt.prompt_bars, prompt.bars):
@@ -443,11 +412,11 @@ class DrumGenerationPipeline(Pipeline):
             use_cache=True,
         )
 
-    def build_grammar_processor(self, batch: Batch, grammar: Any, controls: dict[str, Any]) -> LogitsProcessor:
+    def build_grammar_processor(self, batch: Batch, grammar: Any, parameters: dict[str, Any]) -> LogitsProcessor:
         """The constraint on what may be written, and the further wishes."""
         from decahub.models.drum_lm.grammar.constraint import DrumGrammarLogitsProcessor
 
-        controls = dict(controls)
+        controls = pick(parameters, CONTROLS)
         if "forbid_columns" in controls:
             drum_map = self.processor.build_codec().drum_map
             controls["forbid_columns"] = [
@@ -494,6 +463,11 @@ class DrumGenerationPipeline(Pipeline):
         return self.processor.build_codec().to_text(dataclasses.replace(prompt.roll, hits=hits))
 
 
+def pick(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those of the values that have one of these names."""
+    return {name: values[name] for name in names if name in values}
+
+
 def pad_left(rows: list[list[int]], value: int) -> torch.Tensor:
     """Rows of one length, filled up at their beginnings."""
     length = max(map(len, rows))
@@ -524,7 +498,11 @@ def build_generator(seed: int | None, device: torch.device) -> torch.Generator |
 
 
 def build_sampling(
-    temperature: float, top_k: int, top_p: float, do_sample: bool, generator: torch.Generator | None
+    generator: torch.Generator | None,
+    temperature: float = 0.9,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    do_sample: bool = True,
 ) -> list[LogitsProcessor]:
     """What chooses tokens, to be the last among the processors of a greedy generation; nothing without sampling."""
     if not do_sample or not temperature:
@@ -536,11 +514,7 @@ def build_sampling(
 
 
 class Sampler(LogitsProcessor):
-    """Draws a token for each row, and leaves no other. `generate` itself draws from the global generator only.
-
-    Args:
-        generator (`torch.Generator`, *optional*): Draws; by default the global one.
-    """
+    """Draws a token for each row, and leaves no other: `generate` itself draws from the global generator only."""
 
     def __init__(self, generator: torch.Generator | None):
         self.generator = generator
@@ -551,12 +525,7 @@ class Sampler(LogitsProcessor):
 
 
 class PendingModel:
-    """A model that is to be loaded once its pipeline knows the base; an error then reaches the user as it is.
-
-    Args:
-        source (`str`): Folder or Hub id.
-        kwargs: Arguments of `from_pretrained`.
-    """
+    """A model that is to be loaded once its pipeline knows the base; an error then reaches the user as it is."""
 
     device = None
 
@@ -579,8 +548,7 @@ class ModelLoader(AutoModelForCausalLM):
 class LogProbRecorder(LogitsProcessor):
     """Sums the log probabilities of the tokens that are taken, as they are before temperature, top-k and top-p.
 
-    Args:
-        grammar (`DrumGrammar`): Tells which tokens there are; it stands before this one.
+    It stands after the processor of the grammar, which tells which tokens there are.
     """
 
     def __init__(self, grammar: Any):
@@ -607,11 +575,7 @@ class LogProbRecorder(LogitsProcessor):
 
 
 class EndOfBar(StoppingCriteria):
-    """Stops each row after the separator.
-
-    Args:
-        separator (`Sequence[int]`): Token ids of the separator.
-    """
+    """Stops each row after the token ids of the separator."""
 
     def __init__(self, separator: Iterable[int]):
         self.separator = list(separator)

@@ -19,7 +19,7 @@ BITS_SPREAD = 0.5  # standard deviation of bits per step over the test grooves o
 class DrumGeneration(Task):
     """The continuation of a drum groove."""
 
-    columns = ("groove", "bars", "tempo", "written to")
+    columns = ("groove", "bars", "tempo", "bars left out", "written to")
     input_kind = "a MIDI file"
 
     def check_labels(self, model: Any, label_names: Sequence[str] | None) -> list[str]:
@@ -76,22 +76,48 @@ class DrumGeneration(Task):
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument("--bars", type=int, default=16, help="bars of the answer, prompt included (default: 16)")
         parser.add_argument("--prompt-bars", type=int, help="bars of a MIDI file to continue; by default the model's")
+        parser.add_argument("--start-bar", type=int, help="bar of the input to begin with, counted from 0")
+        parser.add_argument("--track", type=int, help="track of a MIDI file to read, with all its channels")
+        parser.add_argument("--time-signature", type=meter, help="of a groove that states none, such as 6/8; or last")
+        parser.add_argument("--steps-per-bar", type=int, help="sixteenth notes of a bar; by default the meter's")
+        parser.add_argument("--base-model", help="of an adapter: folder, GGUF file or Hub id of its base")
         parser.add_argument(
             "--temperature", type=float, default=0.9, help="0 always takes the most probable (default: 0.9)"
         )
         parser.add_argument("--seed", type=int, help="makes a groove repeatable; by default each is another")
 
+    def build_predictor(self, arguments: Any) -> Any:
+        """As [`Task.build_predictor`]; an adapter gets the base that is given."""
+        if arguments.base_model is None:
+            return super().build_predictor(arguments)
+        from transformers import pipeline
+
+        from .loading import load_model, load_processor
+
+        model = load_model(arguments.model, self.entry.auto_class, base_model=arguments.base_model)
+        name: Any = self.name
+        return pipeline(name, model=model, processor=load_processor(arguments.model, "AutoProcessor"))
+
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
         seed = "" if arguments.seed is None else f"_seed{arguments.seed}"
         targets = {key: files.choose(item, f"_continued{seed}.{ending}") for ending, key in ENDINGS.items()}
-        names = ("bars", "prompt_bars", "temperature", "seed")
-        answer = predictor(str(item), **{name: getattr(arguments, name) for name in names})[0]
+        answer = predictor(str(item), **{name: getattr(arguments, name) for name in OPTIONS})[0]
         for key, target in targets.items():
             files.write(target, answer[key])
         written = f"{targets['midi']}, {', '.join(f'.{ending}' for ending in list(ENDINGS)[1:])}"
-        return [(item.name, answer["bars"], f"{answer['tempo']:.0f}", written)]
+        counts = zip(answer["dropped_bars"], ("before the answer", "after the prompt"), strict=True)
+        left_out = ", ".join(f"{count} {place}" for count, place in counts if count)
+        return [(item.name, answer["bars"], f"{answer['tempo']:.0f}", left_out or "none", written)]
 
 
+def meter(text: str) -> str | tuple[int, ...]:
+    """A time signature of the command line, such as 6/8 or "last"."""
+    return text if text == "last" else tuple(map(int, text.split("/")))
+
+
+OPTIONS = (
+    "bars", "prompt_bars", "start_bar", "track", "time_signature", "steps_per_bar", "temperature", "seed"
+)  # fmt: skip
 GRAMMAR = "decahub.models.drum_lm.grammar.constraint.DrumGrammarLogitsProcessor"
 ENDINGS = {"mid": "midi", "png": "png", "wav": "wav"}
 REMOTE_USAGE = """\

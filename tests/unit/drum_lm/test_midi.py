@@ -156,9 +156,8 @@ def test_tempo_without_an_event():
     assert read_midi(build_file(KICK + END)).tempo == 120.0
 
 
-@pytest.mark.parametrize("reader", ["events", "auto"])
-def test_file_without_notes_is_an_empty_performance(reader):
-    assert len(read_midi(build_file(END), reader=reader)) == 0
+def test_file_without_notes_is_an_empty_performance():
+    assert len(read_midi(build_file(END))) == 0
 
 
 # --- Tracks
@@ -168,14 +167,11 @@ PIANO = b"\x00\xff\x03\x05Piano\x00\x90\x3c\x64" + END
 BASS = b"\x00\xff\x03\x04Bass\x00\x91\x28\x64\x05\x2b\x64" + END
 
 
-@pytest.mark.parametrize("reader", ["events", "symusic"])
-def test_notes_of_the_drum_channel_are_taken(reader):
-    if reader == "symusic":
-        pytest.importorskip("symusic")
+def test_notes_of_the_drum_channel_are_taken():
     drums = KICK + b"\x10\x89\x24\x00" + b"\x00\x99\x26\x50" + b"\x10\x89\x26\x00" + END
     other = b"\x00\x90\x3c\x64\x10\x80\x3c\x00" + END
 
-    performance = read_midi(build_file(other, drums, other), reader=reader)
+    performance = read_midi(build_file(other, drums, other))
 
     assert list_notes(performance) == [(0, 36, 100), (16, 38, 80)]
 
@@ -304,13 +300,10 @@ def test_what_players_forgive_is_read_with_a_warning(tmp_path, data, message):
     assert (performance.tempos, performance.time_signatures) == ([], [])
 
 
-@pytest.mark.parametrize("reader", ["events", "symusic"])
-def test_a_file_in_a_riff_container_is_read(reader):
-    if reader == "symusic":
-        pytest.importorskip("symusic")
+def test_a_file_in_a_riff_container_is_read():
     data = build_file(KICK + b"\x3c\x89\x24\x40" + END)
 
-    assert list_notes(read_midi(put_in_riff(data), reader=reader)) == [(0, 36, 100)]
+    assert list_notes(read_midi(put_in_riff(data))) == [(0, 36, 100)]
 
 
 def test_paths_that_are_no_files_are_named(tmp_path):
@@ -318,14 +311,6 @@ def test_paths_that_are_no_files_are_named(tmp_path):
         read_midi(tmp_path)
     with pytest.raises(FileNotFoundError, match="`source` must be an existing MIDI file; there is no .*none.mid"):
         read_midi(tmp_path / "none.mid")
-
-
-@pytest.mark.parametrize("name", ["empty", "wrong header", "smpte", "no division", "track cut short"])
-def test_symusic_refuses_damaged_files_alike(name):
-    pytest.importorskip("symusic")
-
-    with pytest.raises(ValueError, match="`source` must be a readable MIDI file; the given"):
-        read_midi(DAMAGED[name][0], reader="symusic")
 
 
 def test_every_cut_and_every_changed_byte_is_read_or_refused():
@@ -451,18 +436,6 @@ def test_missing_file_is_named(tmp_path):
         read_midi(tmp_path / "nowhere.mid")
 
 
-def test_refuses_unknown_reader():
-    with pytest.raises(ValueError, match="`reader` must be one of events, symusic, auto; got 'mido'"):
-        read_midi(build_file(KICK), reader="mido")
-
-
-def test_symusic_takes_no_number_of_a_track():
-    pytest.importorskip("symusic")
-
-    with pytest.raises(ValueError, match='choose `reader="events"`'):
-        read_midi(build_file(KICK), reader="symusic", track=0)
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -482,20 +455,16 @@ def test_performance_refuses_what_does_not_fit(fields, message):
 # --- Writing
 
 
-@pytest.mark.parametrize(
-    ("mode", "reader"), [("standard", "events"), ("standard", "symusic"), ("standard", "auto"), ("official", "events")]
-)
+@pytest.mark.parametrize("mode", ["standard", "official"])
 @pytest.mark.parametrize("columns", ["six", "nine"])
 @pytest.mark.parametrize("silent_steps", [0, 3])
-def test_written_rolls_are_read_back(columns, mode, reader, silent_steps):
-    if reader == "symusic":
-        pytest.importorskip("symusic")
+def test_written_rolls_are_read_back(columns, mode, silent_steps):
     drum_map = DRUM_MAPS[columns]
     roll = draw_roll(48, drum_map.num_columns)
     roll[:silent_steps] = False
     table = drum_map.build_table()
 
-    performance = read_midi(write_midi(roll, drum_map, mode=mode), reader=reader)
+    performance = read_midi(write_midi(roll, drum_map, mode=mode))
 
     again = np.zeros_like(roll)
     again[performance.ticks // 120, table[performance.pitches]] = True

@@ -454,7 +454,6 @@ def test_refuses_more_bars_than_the_context_holds():
         ({"sampling_rate": 100}, r"`sampling_rate` must be a whole number in \[8000, 192000\]; got 100"),
         ({"sampling_rate": 22050.5}, "`sampling_rate` must be a whole number in .*; got 22050.5"),
         ({"track": "drums"}, "`track` must be a whole number, at least 0; got 'drums'"),
-        ({"reader": "mido"}, "`reader` must be one of events, symusic, auto; got 'mido'"),
         ({"do_sample": "no"}, "`do_sample` must be True or False; got 'no'"),
         ({"strict": "no"}, "`strict` must be True or False; got 'no'"),
         ({"outputs": 5}, "`outputs` must be a sequence of midi, png, wav; got 5"),
@@ -547,7 +546,7 @@ def test_options_of_reading_reach_the_reader(compose):
         compose(silence, bars=2, outputs=())
     assert compose(silence, bars=2, allow_empty=True, outputs=())["valid"]
     with pytest.raises(ValueError, match="and no track 7"):
-        compose(midi, bars=3, track=7, reader="auto", outputs=())
+        compose(midi, bars=3, track=7, outputs=())
     with pytest.raises(ValueError, match="`text` must hold only 'o' and '-'; got 'O'"):
         compose(text, bars=3, outputs=())
     assert np.array_equal(read_hits(compose(text, bars=3, strict=False, outputs=()))[:32], build_roll().hits[:32])

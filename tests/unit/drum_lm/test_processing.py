@@ -156,14 +156,12 @@ def test_what_an_error_recommends_can_be_passed(processor, groove, options, mess
     processor(groove, reading=options)
 
 
-def test_track_and_reader_reach_the_reader(processor):
+def test_track_reaches_the_reader(processor):
     midi = processor.to_midi(build_roll())
 
-    processor(midi, reading={"track": 0, "reader": "events"})
+    processor(midi, reading={"track": 0})
     with pytest.raises(ValueError, match="and no track 7"):
         processor(midi, reading={"track": 7})
-    with pytest.raises(ValueError, match="`reader` must be one of events, symusic, auto; got 'mido'"):
-        processor.read(midi, reader="mido")
 
 
 @pytest.mark.parametrize("num_bars", [1, 2])

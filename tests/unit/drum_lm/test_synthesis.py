@@ -54,17 +54,6 @@ def test_sounds_that_overlap_add_up():
     np.testing.assert_allclose(waveform, 0.9 * parts / np.abs(parts).max(), atol=ATOL_FLOAT32)
 
 
-def test_velocities_scale_the_hits():
-    roll = build_roll([(0, 3), (8, 3)], tempo=60.0)
-    velocities = np.where(roll.hits, 127, 0)
-    velocities[8, 3] = 32
-
-    waveform = synthesize(roll, SIX, velocities=velocities)
-
-    half = round(8 * 0.25 * RATE)
-    assert np.abs(waveform[half:]).max() / np.abs(waveform[:half]).max() == pytest.approx(32 / 127, rel=1e-3)
-
-
 @pytest.mark.parametrize(
     ("options", "seconds"),
     [({}, 2.4), ({"tempo": 50.0}, 4.8), ({"steps": 12, "steps_per_bar": 12, "time_signature": (3, 4)}, 1.8)],
@@ -122,13 +111,11 @@ def test_a_wav_file_holds_the_samples(rate):
     [
         (lambda: synthesize(build_roll(columns=9), SIX), "must have the 6 columns of `drum_map`; got 9"),
         (lambda: synthesize(build_roll(), SIX, sampling_rate=10), r"`sampling_rate` must be in .*; got 10"),
-        (lambda: synthesize(build_roll(), SIX, velocities=np.zeros((3, 6))), r"shape of the roll, \(16, 6\)"),
-        (lambda: synthesize(build_roll(), SIX, velocities=np.full((16, 6), 200)), r"must be in \[0, 127\]; got 200"),
         (lambda: encode_wav(np.zeros((2, 3)), RATE), r"must have the shape \(samples,\); got \(2, 3\)"),
         (lambda: encode_wav(np.array([0.0, np.nan]), RATE), "must be finite"),
         (lambda: encode_wav(np.array([0.0, -1.5]), RATE), "its peak is 1.5"),
     ],
-    ids=["columns", "rate", "velocity shape", "velocity", "channels", "nan", "loud"],
+    ids=["columns", "rate", "channels", "nan", "loud"],
 )
 def test_refuses(call, message):
     with pytest.raises(ValueError, match=message):

@@ -10,8 +10,8 @@ class Corpus:
     """Sums of the texts of one set.
 
     Args:
-        sums (`dict[str, np.ndarray of shape (num_texts, 2)]`): Numerators and denominators of each score; a text with
-            denominator 0 has no such score.
+        sums (`dict[str, np.ndarray of shape (num_texts, 2)]`): Numerators and denominators of each score, 0 for a text
+            without it.
         counts (`dict[str, np.ndarray of shape (num_texts, num_values)]`, *optional*): What distributions are made of.
     """
 
@@ -29,13 +29,9 @@ class Corpus:
         return {name: number for name, number in excluded.items() if number}
 
     def pool(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores of sets in which each text occurs several times or not at all.
+        """Scores of sets in which each text occurs several times or not at all; NaN where no text has it.
 
-        Args:
-            weights (`np.ndarray` of shape `(num_sets, num_texts)`): How often.
-
-        Returns:
-            `dict[str, np.ndarray of shape (num_sets,)]`: NaN where no text of a set has the score.
+        `weights` `(num_sets, num_texts)` tells how often.
         """
         pooled = {}
         for name, values in self.sums.items():
@@ -53,15 +49,7 @@ class Corpus:
 
 
 def compute_divergence(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Jensen-Shannon divergence of distributions in bits: 0 for equal ones, 1 for those without common values.
-
-    Args:
-        first (`np.ndarray` of shape `(num_sets, num_values)`): Distributions, one in each row.
-        second (`np.ndarray` of the same shape): Those that they are compared with.
-
-    Returns:
-        `np.ndarray` of shape `(num_sets,)`.
-    """
+    """Jensen-Shannon divergence in bits of distributions in rows: 0 for equal, 1 for those without common values."""
     middle = (first + second) / 2
     halves = []
     for share in (first, second):
@@ -73,17 +61,7 @@ def compute_divergence(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def measure(
     corpus: Corpus, weights: np.ndarray, reference: Corpus | None = None, reference_weights: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Scores of a set, and its divergences from a reference where there is one.
-
-    Args:
-        corpus (`Corpus`): Sums of the set.
-        weights (`np.ndarray` of shape `(num_sets, num_texts)`): As in `Corpus.pool`.
-        reference (`Corpus`, *optional*): Sums of the set to compare with.
-        reference_weights (`np.ndarray`, *optional*): The same of the reference.
-
-    Returns:
-        `dict[str, np.ndarray of shape (num_sets,)]`.
-    """
+    """Scores of sets by their weights, and divergences from the distributions of a reference where there is one."""
     scores = corpus.pool(weights)
     if reference is not None and reference_weights is not None:
         ours, theirs = corpus.pool_counts(weights), reference.pool_counts(reference_weights)

@@ -160,9 +160,16 @@ def sum_bits(nll: list[float], separator_nll: list[float], num_steps: list[int])
     return Corpus({name: np.stack([np.array(nats) / math.log(2), num_steps], axis=1) for name, nats in names.items()})
 
 
-def _check(options: dict[str, int], inputs: dict[str, list]) -> None:
+def _check(options: dict[str, Any], inputs: dict[str, list]) -> None:
+    unknown = options.keys() - {"num_resamples"} - (sum_texts.__kwdefaults__ or {}).keys()
+    if unknown:
+        raise TypeError(f"`{min(unknown)}` must be an argument of this metric; it is not.")
+    if isinstance(options.get("columns"), str):
+        raise TypeError(
+            f"`columns` must be a list of names, one for each character of a line; got {options['columns']!r}."
+        )
     for name, least in (("prompt_bars", 0), ("bars", 1), ("bar_lines", 1), ("num_resamples", 0)):
-        value = options[name]
+        value = options.get(name, least)
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise ValueError(f"`{name}` must be a whole number, at least {least}; got {value!r}.")
     if not inputs["predictions"] and not inputs["nll"]:
@@ -268,26 +275,15 @@ class DrumStructure(evaluate.Metric):
         separator_nll,
         num_steps,
         train_texts=None,
-        prompt_bars=2,
-        bars=MAX_BARS,
-        bar_lines=BAR_LINES,
-        columns=COLUMNS,
-        cluster="exact",
-        strip_silence=True,
-        trim_empty=True,
         num_resamples=1000,
         seed=0,
+        **options,
     ):
         batches = (predictions, references, nll, separator_nll, num_steps)
         joined = ([value for batch in column for value in batch] for column in batches)
         inputs = dict(zip(INPUTS, joined, strict=True))
         check_texts("train_texts", train_texts)
-        if isinstance(columns, str):
-            raise TypeError(f"`columns` must be a list of names, one for each character of a line; got {columns!r}.")
-        options = {"prompt_bars": prompt_bars, "bars": bars, "bar_lines": bar_lines}
         _check({**options, "num_resamples": num_resamples}, inputs)
-        options |= {"columns": tuple(columns), "cluster": cluster}
-        options |= {"strip_silence": strip_silence, "trim_empty": trim_empty}
         corpora = []
         if inputs["nll"]:
             corpora.append(sum_bits(inputs["nll"], inputs["separator_nll"], inputs["num_steps"]))

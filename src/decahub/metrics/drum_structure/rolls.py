@@ -58,12 +58,9 @@ def drop_silence(text: str, bar_lines: int, *, at_start: bool, at_end: bool) -> 
 
 
 def parse_bars(text: str, num_columns: int, bar_lines: int, max_bars: int | None) -> np.ndarray:
-    """Hits of the bars of a text up to the last one with a hit.
+    """Hits of the bars of a text up to the last one with a hit, `(num_bars, bar_lines, num_columns)`.
 
     What is no `o` is no hit, and a line of another width is cut or filled, so that broken texts can be measured, too.
-
-    Returns:
-        `np.ndarray` of shape `(num_bars, bar_lines, num_columns)`, bool.
     """
     lines = text.removesuffix("\n").split("\n") if text else []
     lines = lines[: None if max_bars is None else max_bars * bar_lines]
@@ -102,11 +99,7 @@ def sum_validity(text: str, num_columns: int, num_lines: int) -> Sums:
 
 
 def sum_steadiness(bars: np.ndarray) -> Sums:
-    """Sums of what compares neighboring bars cell by cell.
-
-    Args:
-        bars (`np.ndarray` of shape `(num_bars, bar_lines, num_columns)`, bool): All bars of a text.
-    """
+    """Sums of what compares neighboring bars, all those of a text, cell by cell."""
     differences = [int((first != second).sum()) for first, second in pairwise(bars)]
     stabilities = np.array(take_nearer(differences), dtype=np.float64)
     gap, _ = split_two_means(stabilities)
@@ -143,11 +136,7 @@ def sum_hits(bars: np.ndarray, names: Sequence[str]) -> Sums:
 
 
 def count_lines(bars: np.ndarray) -> np.ndarray:
-    """How often each possible line occurs; the first column is the most significant bit of its number.
-
-    Returns:
-        `np.ndarray` of shape `(2**num_columns,)`.
-    """
+    """How often each possible line occurs; the first column is the most significant bit of its number."""
     num_columns = bars.shape[2]
     numbers = bars.reshape(-1, num_columns) @ (1 << np.arange(num_columns)[::-1])
     return np.bincount(numbers, minlength=1 << num_columns)

@@ -42,15 +42,9 @@ def levenshtein(first: str, second: str) -> int:
 
 
 def split_bars(text: str, bar_lines: int = BAR_LINES, max_bars: int | None = MAX_BARS) -> list[str]:
-    """The bars of a drum text as the authors' script compares them.
+    """The bars of a drum text without separators, as the authors' script compares them.
 
-    Args:
-        text (`str`): One line for each step. Separators are no part of it.
-        bar_lines (`int`, *optional*, defaults to 16): Lines of a bar.
-        max_bars (`int`, *optional*, defaults to 16): Later bars are left out; `None` for all.
-
-    Returns:
-        `list[str]`: The lines of a bar with their line ends, joined by one more; what is left at the end is a bar.
+    The lines of a bar, with their line ends, are joined by one more; what is left at the end is a bar.
     """
     lines = list(io.StringIO(text))
     bars = ["\n".join(lines[start : start + bar_lines]) for start in range(0, len(lines), bar_lines)]
@@ -58,17 +52,9 @@ def split_bars(text: str, bar_lines: int = BAR_LINES, max_bars: int | None = MAX
 
 
 def compute_stability(text: str, bar_lines: int = BAR_LINES, max_bars: int | None = MAX_BARS) -> list[int]:
-    """How much each bar differs from the neighbor that is nearer to it, in characters.
+    """How much each bar but the first and the last differs from the neighbor that is nearer to it, in characters.
 
     Low: the bar repeats. High: it differs from the bar before and the bar after, as a fill or a break does.
-
-    Args:
-        text (`str`): One line for each step. Separators are no part of it.
-        bar_lines (`int`, *optional*, defaults to 16): Lines of a bar.
-        max_bars (`int`, *optional*, defaults to 16): Later bars are left out; `None` for all.
-
-    Returns:
-        `list[int]`: One value for each bar but the first and the last: 14 for 16 bars, none for two bars or fewer.
     """
     bars = split_bars(text, bar_lines, max_bars)
     distances = [levenshtein(*pair) for pair in pairwise(bars)]
@@ -83,18 +69,10 @@ def take_nearer(distances: list[int]) -> list[int]:
 def split_two_means(values: list[int] | np.ndarray, cluster: str = "exact") -> tuple[float, float]:
     """Divide the stabilities of one text into those of steady bars and those of fills, by 2-means.
 
-    Args:
-        values (`list` or `np.ndarray` of shape `(num_values,)`): Stabilities.
-        cluster (`str`, *optional*, defaults to `"exact"`): `"exact"` takes the division with the least sum of squares;
-            `"sklearn"` the one that scikit-learn finds from one random start, as the authors' script does.
-
-    Returns:
-        `tuple[float, float]`: `centre_gap`, the distance of the two means (the script's option `intra`), and
-        `centre_spread`, the mean distance of a value to its own (`inter`). Both are NaN for fewer than two values, and
-        0 for equal ones.
-
-    Raises:
-        ValueError: If `cluster` is unknown.
+    Gives `centre_gap`, the distance of the two means (the script's option `intra`), and `centre_spread`, the mean
+    distance of a value to its own (`inter`): NaN for fewer than two values, 0 for equal ones. `cluster="exact"` takes
+    the division with the least sum of squares; `"sklearn"` the one that scikit-learn finds from one random start, as
+    the script does.
     """
     values = np.asarray(values, dtype=np.float64)
     if cluster not in _DIVISIONS:
@@ -110,15 +88,10 @@ def split_two_means(values: list[int] | np.ndarray, cluster: str = "exact") -> t
 
 
 def divide_exactly(values: np.ndarray) -> np.ndarray:
-    """The division of values into two clusters with the least sum of squares; of equals the lowest cut.
+    """Which of values that are not all equal are in the upper of the two clusters with the least sum of squares.
 
-    In one dimension clusters do not overlap, so that all divisions are cuts of the sorted values.
-
-    Args:
-        values (`np.ndarray` of shape `(num_values,)`): Not all equal.
-
-    Returns:
-        `np.ndarray` of shape `(num_values,)`, bool: whether a value is in the upper cluster.
+    In one dimension clusters do not overlap, so that all divisions are cuts of the sorted values; of equals the
+    lowest.
     """
     ascending = np.sort(values)
     counts, sums = np.arange(1, len(values)), np.cumsum(ascending)

@@ -42,17 +42,9 @@ ROWS_AT_ONCE = 1000  # of similarities, to bound memory
 
 
 def fit_ridge(features: np.ndarray, labels: np.ndarray, num_labels: int, strengths: np.ndarray) -> np.ndarray:
-    """Weights of ridge regression on indicators of the classes, one set for each strength.
+    """Weights of ridge regression on indicators of the classes, `(num_strengths, num_features + 1, num_labels)`.
 
-    Args:
-        features (`np.ndarray` of shape `(num_examples, num_features)`): Float64.
-        labels (`np.ndarray` of shape `(num_examples,)`): Class ids.
-        num_labels (`int`): Number of classes.
-        strengths (`np.ndarray` of shape `(num_strengths,)`): Penalty of the squared weights, per example.
-
-    Returns:
-        `np.ndarray` of shape `(num_strengths, num_features + 1, num_labels)`: The last row is the bias, without
-        penalty.
+    The strengths are penalties of the squared weights, per example; the last row is the bias, without penalty.
     """
     indicators = np.eye(num_labels)[labels]
     center, bias = features.mean(0), indicators.mean(0)
@@ -76,19 +68,14 @@ def measure_linear_probe(
     indicators = np.eye(num_labels)[held_out_labels]
 
     def rate(weights: np.ndarray) -> tuple[float, float]:
-        scores = compute_scores(weights, held_out_features)
+        scores = held_out_features @ weights[:-1] + weights[-1]
         # Of strengths with equal accuracy the one with the smallest error: few examples leave many of them equal.
         return float((scores.argmax(1) == held_out_labels).mean()), -float(((scores - indicators) ** 2).mean())
 
     candidates = fit_ridge(train_features[~held_out], train_labels[~held_out], num_labels, RIDGE_STRENGTHS)
     best = max(range(len(candidates)), key=lambda index: rate(candidates[index]))
     weights = fit_ridge(train_features, train_labels, num_labels, RIDGE_STRENGTHS[best : best + 1])[0]
-    return float((compute_scores(weights, features).argmax(1) == labels).mean())
-
-
-def compute_scores(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Scores of the classes, from weights whose last row is the bias."""
-    return features @ weights[:-1] + weights[-1]
+    return float(((features @ weights[:-1] + weights[-1]).argmax(1) == labels).mean())
 
 
 def measure_neighbors(
@@ -138,10 +125,7 @@ class FeatureProbe(evaluate.Metric):
             citation=_CITATION,
             inputs_description=_INPUTS,
             features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("float32")),
-                    "references": datasets.Value("int64"),
-                }
+                predictions=datasets.Sequence(datasets.Value("float32")), references=datasets.Value("int64")
             ),
         )
 
@@ -167,13 +151,8 @@ class FeatureProbe(evaluate.Metric):
         num_labels = int(max(labels.max(), train_labels.max())) + 1
         center, scale = train_features.mean(0), train_features.std(0)
         scale[scale == 0] = 1.0  # a feature that never changes says nothing
-        split = (
-            (train_features - center) / scale,
-            train_labels,
-            (features - center) / scale,
-            labels,
-            num_labels,
-        )
+        train_features, features = (train_features - center) / scale, (features - center) / scale
+        split = (train_features, train_labels, features, labels, num_labels)
         return {
             "linear_probe_accuracy": measure_linear_probe(*split),
             "knn_accuracy": measure_neighbors(*split, min(num_neighbors, len(train_labels))),

@@ -63,12 +63,9 @@ def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def compute_roc_auc(scores: np.ndarray, is_positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve for each row of weights; NaN where a class has no weight.
+    """Area under the ROC curve for each row of weights `(num_rows, num_nodes)`, which say how often a node counts.
 
-    Args:
-        scores (`np.ndarray` of shape `(num_nodes,)`): Higher means more likely positive; ties count one half.
-        is_positive (`np.ndarray` of shape `(num_nodes,)`, bool): The labels.
-        weights (`np.ndarray` of shape `(num_rows, num_nodes)`): How often each node counts.
+    Higher scores mean more likely positive; ties count one half. NaN where a class has no weight.
     """
     order = np.argsort(scores, kind="stable")
     values = scores[order]
@@ -80,14 +77,9 @@ def compute_roc_auc(scores: np.ndarray, is_positive: np.ndarray, weights: np.nda
 
 
 def compute_rates(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Rates of each group, from how many nodes it has of each label and prediction.
+    """Rates of groups, from counts `(..., num_groups, num_labels, num_labels)` by label and prediction, or NaN.
 
-    Args:
-        counts (`np.ndarray` of shape `(..., num_groups, num_labels, num_labels)`): label, then prediction.
-
-    Returns:
-        `dict`: `counts` and `accuracies` of shape `(..., num_groups)`; `positive_counts`, `positive_rates` and
-        `true_positive_rates` of shape `(..., num_groups, num_labels)`; NaN where undefined.
+    `counts` and `accuracies` are `(..., num_groups)`, the others `(..., num_groups, num_labels)`.
     """
     correct, labeled = np.diagonal(counts, axis1=-2, axis2=-1), counts.sum(axis=-1)
     totals = labeled.sum(axis=-1)
@@ -101,10 +93,9 @@ def compute_rates(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def compute_gaps(rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest and mean difference of rates over all pairs of groups and all classes; NaN where no pair has rates.
+    """Largest and mean difference of rates `(..., num_groups, num_classes)` over all pairs of groups and all classes.
 
-    Args:
-        rates (`np.ndarray` of shape `(..., num_groups, num_classes)`): NaN where undefined.
+    NaN is an undefined rate, and the result where no pair has rates.
     """
     first, second = np.triu_indices(rates.shape[-2], k=1)
     gaps = np.abs(rates[..., first, :] - rates[..., second, :]).reshape(*rates.shape[:-2], -1)
@@ -115,11 +106,7 @@ def compute_gaps(rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def compute_f1(counts: np.ndarray) -> np.ndarray:
-    """F1 of class 1, or, with more than two classes, the mean over those that are labeled or predicted.
-
-    Args:
-        counts (`np.ndarray` of shape `(..., num_groups, num_labels, num_labels)`): label, then prediction.
-    """
+    """F1 of class 1 from counts as in `compute_rates`; of more than two classes the mean over those that occur."""
     confusion = counts.sum(axis=-3)
     correct = np.diagonal(confusion, axis1=-2, axis2=-1)
     scores = divide(2 * correct, confusion.sum(axis=-1) + confusion.sum(axis=-2))
@@ -130,13 +117,7 @@ def compute_f1(counts: np.ndarray) -> np.ndarray:
 
 
 class Nodes:
-    """The nodes that count, by group, label and prediction.
-
-    Args:
-        predictions (`np.ndarray`): Scores `(num_nodes, num_labels)`, or ids `(num_nodes,)`.
-        labels (`np.ndarray` of shape `(num_nodes,)`): Class ids, or -100.
-        groups (`np.ndarray` of shape `(num_nodes,)`): Ids of groups.
-    """
+    """The nodes that count, by group, label and prediction, from the arrays that the metric takes."""
 
     def __init__(self, predictions, labels, groups):
         is_counted = labels != IGNORE_INDEX
@@ -282,11 +263,9 @@ class GroupFairness(evaluate.Metric):
             inputs_description=_INPUTS,
             # What is stored as the prediction of a node: its scores, or its class id alone.
             features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("float64")),
-                    "references": datasets.Value("int64"),
-                    "groups": datasets.Value("int64"),
-                }
+                predictions=datasets.Sequence(datasets.Value("float64")),
+                references=datasets.Value("int64"),
+                groups=datasets.Value("int64"),
             ),
         )
 
@@ -308,18 +287,11 @@ class GroupFairness(evaluate.Metric):
         scores["majority_class_accuracy"] = float(commonest / len(nodes.cells))
         return scores | nodes.describe_groups() | nodes.resample(num_bootstrap, confidence, seed)
 
-    def _compute(self, predictions, references, groups, num_bootstrap=0, confidence=0.95, seed=0):
+    def _compute(self, predictions, references, groups, **options):
         widths = {len(row) for row in predictions}
         if len(widths) > 1:
             raise ValueError(f"`predictions` must have the same number of classes in all batches; got {widths}.")
         predictions = np.asarray(predictions)
         if predictions.shape[1] == 1:
             predictions = predictions[:, 0].astype(np.int64)
-        return self.measure(
-            predictions=predictions,
-            references=references,
-            groups=groups,
-            num_bootstrap=num_bootstrap,
-            confidence=confidence,
-            seed=seed,
-        )
+        return self.measure(predictions=predictions, references=references, groups=groups, **options)

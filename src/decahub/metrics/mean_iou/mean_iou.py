@@ -42,11 +42,7 @@ NUM_VALUES = 256  # masks are stored as bytes everywhere, hence the ids that a p
 
 
 def count_pairs(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which (label, prediction) pairs occur in an image, and how often.
-
-    Returns:
-        `tuple` of two `np.ndarray` of shape `(num_pairs,)`: codes `label * NUM_VALUES + prediction`, and pixel counts.
-    """
+    """Codes `label * NUM_VALUES + prediction` of the pairs that occur in an image, and their pixel counts."""
     counts = np.bincount((reference * NUM_VALUES + prediction).ravel(), minlength=NUM_VALUES * NUM_VALUES)
     codes = counts.nonzero()[0]
     return codes, counts[codes]
@@ -76,10 +72,8 @@ class MeanIou(evaluate.Metric):
             inputs_description=_INPUTS,
             # What is stored for an image: the codes of its (label, prediction) pairs, and their counts.
             features=datasets.Features(
-                {
-                    "predictions": datasets.Sequence(datasets.Value("int64")),
-                    "references": datasets.Sequence(datasets.Value("int64")),
-                }
+                predictions=datasets.Sequence(datasets.Value("int64")),
+                references=datasets.Sequence(datasets.Value("int64")),
             ),
         )
 

@@ -38,12 +38,7 @@ IGNORE_INDEX = -100
 
 
 def compute_roc_auc(scores: np.ndarray, is_positive: np.ndarray) -> float:
-    """Area under the ROC curve by the ranks of the positive examples; equal scores share their mean rank.
-
-    Args:
-        scores (`np.ndarray` of shape `(num_examples,)`): Higher means more likely positive.
-        is_positive (`np.ndarray` of shape `(num_examples,)`, bool): Holds both values.
-    """
+    """Area under the ROC curve by the ranks of the positive examples; equal scores share their mean rank."""
     _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
     num_positive = int(is_positive.sum())

@@ -32,15 +32,7 @@ _CITATION = ""
 
 
 def compute_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes stand before the right one in each row of scores.
-
-    Args:
-        scores (`np.ndarray` of shape `(num_examples, num_classes)`): Finite numbers.
-        labels (`np.ndarray` of shape `(num_examples,)`): Class ids.
-
-    Returns:
-        `np.ndarray` of shape `(num_examples,)`: 0 where the right class has the highest score.
-    """
+    """How many classes stand before the right one in each row of scores."""
     own = np.take_along_axis(scores, labels[:, None], axis=1)
     comes_first = np.arange(scores.shape[1]) < labels[:, None]
     return ((scores > own) | ((scores == own) & comes_first)).sum(axis=1)

@@ -15,16 +15,7 @@ DEFAULTS = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "lora_dro
 
 
 def add_adapter(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
-    """Put adapters into a language model and freeze the rest.
-
-    Args:
-        backbone (`nn.Module`): Changed in place.
-        settings (`Mapping`): Arguments of `peft.LoraConfig`.
-
-    Raises:
-        ImportError: If peft is not installed.
-        ValueError: If the settings ask for what would not be saved, or would change a weight that has two uses.
-    """
+    """Put adapters with these arguments of `peft.LoraConfig` into a language model, in place, and freeze the rest."""
     check_settings(backbone, settings)
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -38,16 +29,10 @@ def add_adapter(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
 
 
 def check_settings(backbone: nn.Module, settings: Mapping[str, Any]) -> None:
-    """Refuse settings whose adapters could not be saved alone or merged.
-
-    Raises:
-        ValueError: If biases or rows of the embedding are to be trained, or an embedding that is the head as well is
-            named in a way that would tell the two apart.
-    """
+    """Refuse settings whose adapters could not be saved alone, or would change a weight that has two uses."""
     if settings.get("bias", "none") != "none":
         raise ValueError(
-            f"`adapter` must have `bias` 'none', since biases belong to the base and are not saved; got "
-            f"{settings['bias']!r}."
+            f"`adapter` must have `bias` 'none', since biases of the base are not saved; got {settings['bias']!r}."
         )
     if settings.get("trainable_token_indices"):
         raise ValueError(

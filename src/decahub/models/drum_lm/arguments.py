@@ -5,44 +5,24 @@ from typing import Any
 
 import numpy as np
 
+from .midi.codec import MOST
 from .midi.meter import check_time_signature
-from .midi.reader import READERS
-from .midi.writer import convert_tempo
 from .render.synthesis import MAXIMUM_SAMPLING_RATE, MINIMUM_SAMPLING_RATE
 
 
 # The least whole number of each.
 LEAST = {
-    "bars": 1,
-    "prompt_bars": 0,
-    "top_k": 0,
-    "num_return_sequences": 1,
-    "max_hits_per_step": 0,
-    "steps_per_bar": 1,
-    "track": 0,
-    "start_bar": 0,
-}
-MOST_BARS = 4096
+    "bars": 1, "prompt_bars": 0, "start_bar": 0, "steps_per_bar": 1, "track": 0, "batch_size": 1,
+    "top_k": 0, "num_return_sequences": 1, "max_hits_per_step": 0,
+}  # fmt: skip
 SWITCHES = ("do_sample", "forbid_repeat", "strict", "allow_empty")
 LEAST_TEMPERATURE = 1e-6  # scores that are divided by less may be infinite
 # From, to, and of what; a tempo that a MIDI file can state, and a temperature that leaves numbers finite.
-RANGES = {
-    "tempo": (3.6, 60e6, " quarter notes a minute"),
-    "temperature": (0.0, 1e6, ""),
-    "top_p": (0.0, 1.0, ""),
-}
+RANGES = {"tempo": (3.6, 60e6, " quarter notes a minute"), "temperature": (0.0, 1e6, ""), "top_p": (0.0, 1.0, "")}
 
 
 def check_arguments(given: dict[str, Any], allowed_outputs: Sequence[str]) -> None:
-    """Refuses values of another kind or out of range.
-
-    Args:
-        given (`dict`): Arguments of a call by name, without those that are `None`.
-        allowed_outputs (`Sequence[str]`): What `outputs` may hold.
-
-    Raises:
-        ValueError: If one is wrong; the message names it.
-    """
+    """Refuses values of another kind or out of range, and names them."""
     check_numbers(given)
     for name in SWITCHES:
         if name in given and given[name] not in (True, False):
@@ -56,8 +36,6 @@ def check_arguments(given: dict[str, Any], allowed_outputs: Sequence[str]) -> No
         raise ValueError(
             f"`forbid_columns` must be a sequence of columns, such as ['crash']; got {given['forbid_columns']!r}."
         )
-    if given.get("reader", READERS[0]) not in READERS:
-        raise ValueError(f"`reader` must be one of {', '.join(READERS)}; got {given['reader']!r}.")
 
 
 def check_numbers(given: dict[str, Any]) -> None:
@@ -66,8 +44,8 @@ def check_numbers(given: dict[str, Any]) -> None:
         if name in given and not (is_integer(given[name]) and given[name] >= least):
             raise ValueError(f"`{name}` must be a whole number, at least {least}; got {given[name]!r}.")
     for name in ("bars", "prompt_bars"):
-        if given.get(name, 0) > MOST_BARS:
-            raise ValueError(f"`{name}` must be at most {MOST_BARS}; got {given[name]!r}.")
+        if given.get(name, 0) > MOST:
+            raise ValueError(f"`{name}` must be at most {MOST}; got {given[name]!r}.")
     for name, (low, high, unit) in RANGES.items():
         value = given.get(name, low)
         if not (is_integer(value) or isinstance(value, (float, np.floating))) or not low <= value <= high:
@@ -88,12 +66,6 @@ def check_numbers(given: dict[str, Any]) -> None:
             f"`sampling_rate` must be a whole number in [{MINIMUM_SAMPLING_RATE}, {MAXIMUM_SAMPLING_RATE}]; got "
             f"{rate!r}."
         )
-
-
-def check_batch_size(batch_size: Any) -> None:
-    """Refuses what is no number of grooves; `None` is that of the inputs."""
-    if batch_size is not None and not (is_integer(batch_size) and batch_size >= 1):
-        raise ValueError(f"`batch_size` must be a whole number, at least 1; got {batch_size!r}.")
 
 
 def is_integer(value: Any) -> bool:
@@ -117,10 +89,4 @@ def check_meter(time_signature: Any) -> None:
     check_time_signature(pair)
 
 
-def check_roll(roll: Any) -> None:
-    """Refuses a groove whose own tempo or meter no MIDI file can state."""
-    convert_tempo(roll.tempo)
-    check_time_signature(roll.time_signature)
-
-
-__all__ = ["check_arguments", "check_batch_size", "check_roll"]
+__all__ = ["check_arguments", "check_numbers"]

@@ -28,18 +28,11 @@ def split_gguf_path(source: str | os.PathLike, gguf_file: str | None = None) -> 
 
 
 def load_backbone(source: str | os.PathLike | PreTrainedModel, gguf_file: str | None = None, **kwargs: Any) -> Any:
-    """A causal language model with plain float32 weights, ready to be trained and saved.
+    """A causal language model with plain float32 weights, ready to be trained and saved; a given model as it is.
 
-    Args:
-        source (`str`, `os.PathLike` or `PreTrainedModel`): Folder or Hub id of a causal language model, path of a GGUF
-            file, or a model, which is returned as it is.
-        gguf_file (`str`, *optional*): Name of a GGUF file inside `source`.
-        kwargs: Further arguments of `AutoModelForCausalLM.from_pretrained`; `dtype` replaces float32, in which small
-            steps of an optimizer are not lost as they are in the bfloat16 of most files.
-
-    Raises:
-        TypeError: If `source` is a model that cannot generate.
-        FileNotFoundError: If a GGUF file does not exist.
+    `source` is a folder, a Hub id, the path of a GGUF file, or a model. `dtype` among the arguments of
+    `from_pretrained` replaces float32, in which small steps of an optimizer are not lost as they are in the bfloat16
+    of most files.
     """
     if isinstance(source, PreTrainedModel):
         if not source.can_generate():
@@ -76,9 +69,6 @@ def describe_base(source: str | os.PathLike | PreTrainedModel, gguf_file: str | 
 
     Without `repo_id` it is what the base was loaded by, save that a GGUF file on a disk is called as the file is: by
     its digest it is known wherever it lies, and its folder is nobody else's.
-
-    Raises:
-        ValueError: If the base has no name.
     """
     if isinstance(source, PreTrainedModel):
         name = repo_id or source.config.name_or_path
@@ -101,15 +91,8 @@ def _is_folder_of_gguf_files(name: str) -> bool:
 def load_base(base: Mapping[str, str], given: Any = None, **kwargs: Any) -> PreTrainedModel:
     """The base of an adapter: the one given, else the file that `DECAHUB_SMOLLM2_GGUF` names, else from the Hub.
 
-    Args:
-        base (`Mapping`): As in `DrumLmConfig.adapter_base`.
-        given (`str`, `os.PathLike` or `PreTrainedModel`, *optional*): Takes the place of what `base` names; of a model
-            a copy is returned, so that it can be the base of several adapters.
-        kwargs: Further arguments of `from_pretrained`.
-
-    Raises:
-        ValueError: If a GGUF file is another than the one that the adapter was trained on.
-        OSError: If the base cannot be found; the message says how to get it.
+    `base` is `DrumLmConfig.adapter_base`. Of a given model a copy is returned, so that it can be the base of several
+    adapters. A `ValueError` tells of a GGUF file of another digest, an `OSError` how to get a base that is not found.
     """
     if isinstance(given, PreTrainedModel):
         return copy.deepcopy(load_backbone(given))
@@ -139,15 +122,7 @@ def _explain_missing_base(base: Mapping[str, str], given: Any) -> str:
 
 
 def check_base(found: PreTrainedConfig, expected: PreTrainedConfig) -> None:
-    """Refuse a base that cannot be the one that an adapter was trained on.
-
-    Args:
-        found (`PreTrainedConfig`): Configuration of the base.
-        expected (`PreTrainedConfig`): That of the base in training, as the adapter's configuration holds it.
-
-    Raises:
-        ValueError: If they differ in kind or size.
-    """
+    """Refuse a base whose configuration differs in kind or size from that of the base in training."""
     found, expected = found.get_text_config(), expected.get_text_config()
     for name in COMPARED_FIELDS:
         given, needed = getattr(found, name, None), getattr(expected, name, None)
@@ -159,11 +134,7 @@ def check_base(found: PreTrainedConfig, expected: PreTrainedConfig) -> None:
 
 
 def find_base_file(base: Mapping[str, str], given: str | os.PathLike | None) -> Path:
-    """Path of the GGUF file of an adapter's base, whatever it holds.
-
-    Raises:
-        OSError: If there is none.
-    """
+    """Path of the GGUF file of an adapter's base, whatever it holds."""
     variable = os.environ.get(GGUF_VARIABLE)
     if given is None and variable:
         path = Path(variable)

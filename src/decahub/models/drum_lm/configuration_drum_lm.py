@@ -17,6 +17,9 @@ NUM_COLUMNS = {"six": 6, "nine": 9}
 NUM_SPECIAL_LINE_TOKENS = 4  # pad, begin, end and separator
 ENCODING_VERSION = 1
 
+LLAMA = {
+    "model_type": "llama", "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2
+}  # fmt: skip
 VARIANTS: dict[str, dict[str, Any]] = {
     # Architecture of SmolLM2-135M and its tokenizer; weights come from `from_backbone`.
     "smollm2-135m": {
@@ -24,7 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "restrict_vocab": True,
         "grammar_token_ids": [29, 64, 95, 198, 423, 568, 586, 5583, 6493, 16317, 17318, 21771, 40316],
         "backbone_config": {
-            "model_type": "llama",
+            **LLAMA,
             "vocab_size": 49152,
             "hidden_size": 576,
             "intermediate_size": 1536,
@@ -32,12 +35,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "num_attention_heads": 9,
             "num_key_value_heads": 3,
             "head_dim": 64,
-            "rms_norm_eps": 1e-5,
             "rope_parameters": {"rope_type": "default", "rope_theta": 100000.0},
             "max_position_embeddings": 8192,
-            "tie_word_embeddings": True,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
             "pad_token_id": 2,
         },
     },
@@ -45,7 +44,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small": {
         "tokenization": "line",
         "backbone_config": {
-            "model_type": "llama",
+            **LLAMA,
             "vocab_size": 68,
             "hidden_size": 192,
             "intermediate_size": 512,
@@ -53,12 +52,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "num_attention_heads": 6,
             "num_key_value_heads": 2,
             "head_dim": 32,
-            "rms_norm_eps": 1e-5,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
             "max_position_embeddings": 1024,
-            "tie_word_embeddings": True,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
             "pad_token_id": 0,
         },
     },

@@ -1,6 +1,7 @@
 """Drum LM: a causal language model that continues drum grooves written as text (arXiv 2301.01162)."""
 
 import copy
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -14,18 +15,11 @@ from transformers import AutoModelForCausalLM, GenerationConfig, GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
+from ..shared.ignore_index import IGNORED_CLASS
 from .adapter import DEFAULTS, add_adapter, find_vocabulary_names, is_adapter_name, merge_adapter
 from .backbone import check_base, describe_base, load_backbone, load_base
 from .configuration_drum_lm import DrumLmConfig
 from .line_embeddings import replace_vocabulary
-from .loss import (
-    IGNORED,
-    compute_bits_per_step,
-    compute_token_losses,
-    compute_weighted_mean,
-    find_completion,
-    shift,
-)
 
 
 # Arguments that tell where a file of a repository is.
@@ -44,9 +38,7 @@ class DrumLmOutput(CausalLMOutputWithPast):
         loss (`torch.FloatTensor` of shape `()`, *optional*): weighted mean of the negative log likelihood of `labels`.
         logits (`torch.FloatTensor` of shape `(batch_size, num_tokens, vocab_size)`, *optional*): scores of the next
             token, unless `skip_logits`.
-        cache (`Cache`, *optional*): keys and values of the tokens so far; `past_key_values` before transformers 5.24.
-        hidden_states (`tuple(torch.FloatTensor)`, *optional*): embeddings and output of each layer.
-        attentions (`tuple(torch.FloatTensor)`, *optional*): attention weights of each layer.
+        cache, hidden_states, attentions: as in transformers; `cache` is `past_key_values` before transformers 5.24.
         token_losses (`torch.FloatTensor` of shape `(batch_size, num_tokens)`, *optional*): with `labels`, at each
             position the negative log likelihood of the next token in nats, 0 where it is not scored.
         bits_per_step (`torch.FloatTensor` of shape `()`, *optional*): with `labels` and `num_steps`, bits for each
@@ -216,11 +208,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         return (model, {f"{kind}_keys": set() for kind in LOADING_PROBLEMS}) if output_loading_info else model
 
     def load_adapter_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Set the weights of the adapters, all of them.
-
-        Raises:
-            ValueError: If names or shapes are not those of the adapters of this model.
-        """
+        """Set the weights of the adapters: all of them, by name and shape."""
         own = self.get_adapter_weights()
         if weights.keys() != own.keys():
             different = sorted(weights.keys() ^ own.keys())
@@ -241,12 +229,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         return {name: tensor for name, tensor in self.state_dict().items() if is_adapter_name(name)}
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save the model; adapters on a base that has a name without the base.
-
-        Args:
-            save_directory (`str` or `os.PathLike`): Folder.
-            kwargs: As in `PreTrainedModel.save_pretrained`.
-        """
+        """Save the model; adapters on a base that has a name without the base."""
         if self.config.adapter_base is not None:
             kwargs.setdefault("state_dict", self.get_adapter_weights())
         super().save_pretrained(save_directory, **kwargs)
@@ -341,7 +324,9 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             outputs = self.backbone(**inputs, logits_to_keep=logits_to_keep)
             scores = outputs.logits
         losses = {}
-        targets = shift_labels if shift_labels is not None else shift(labels)
+        targets = shift_labels
+        if targets is None and labels is not None:
+            targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_CLASS)
         if targets is not None:
             losses = self.compute_losses(scores, targets, prompt_lengths, num_steps, attention_mask)
         logits = None
@@ -390,25 +375,32 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             )
         targets = targets.to(scores.device)
         columns = self.find_columns(targets) if self.config.restrict_vocab else targets
-        losses = compute_token_losses(scores, columns)
-        is_completion = find_completion(targets, prompt_lengths, attention_mask)
-        loss = compute_weighted_mean(losses, targets != IGNORED, is_completion, self.config.prompt_loss_weight)
+        losses = nn.functional.cross_entropy(
+            scores.float().flatten(0, 1), columns.flatten(), ignore_index=IGNORED_CLASS, reduction="none"
+        ).view(targets.shape)
+        is_scored = is_completion = targets != IGNORED_CLASS
+        if prompt_lengths is not None:  # which do not count padding; the target of a position is the token after it
+            positions = torch.arange(1, targets.shape[1] + 1, device=targets.device)[None]
+            starts = 0 if attention_mask is None else attention_mask.long().argmax(1, keepdim=True)
+            is_completion = is_scored & (positions >= starts + prompt_lengths.to(targets.device)[:, None])
+        weights = torch.where(is_completion, 1.0, self.config.prompt_loss_weight) * is_scored
+        loss = (losses * weights).sum() / weights.sum().clamp_min(torch.finfo(losses.dtype).tiny)
         bits = None
-        if num_steps is not None:
-            bits = compute_bits_per_step((losses * is_completion).sum(1), num_steps.to(losses.device))
+        if num_steps is not None:  # separators and end are paid for, but count as no step
+            bits = (losses * is_completion).sum(1).sum() / math.log(2) / num_steps.to(losses.device).sum()
         return {"loss": loss, "token_losses": losses, "bits_per_step": bits}
 
     def find_columns(self, targets: torch.Tensor) -> torch.Tensor:
         """Places of token ids in `grammar_token_ids`; -100 stays."""
         ids = torch.tensor(self.config.grammar_token_ids, device=targets.device)
         matches = targets[..., None] == ids
-        if not torch.compiler.is_compiling() and not (matches.any(-1) | (targets == IGNORED)).all():
-            strange = targets[~matches.any(-1) & (targets != IGNORED)]
+        if not torch.compiler.is_compiling() and not (matches.any(-1) | (targets == IGNORED_CLASS)).all():
+            strange = targets[~matches.any(-1) & (targets != IGNORED_CLASS)]
             raise ValueError(
-                f"`labels` must be among `grammar_token_ids`, or {IGNORED}; got {int(strange[0])}. Encode grooves "
-                "with the processor, or set `restrict_vocab=False`."
+                f"`labels` must be among `grammar_token_ids`, or {IGNORED_CLASS}; got {int(strange[0])}. Encode "
+                "grooves with the processor, or set `restrict_vocab=False`."
             )
-        return torch.where(targets == IGNORED, IGNORED, matches.int().argmax(-1))
+        return torch.where(targets == IGNORED_CLASS, IGNORED_CLASS, matches.int().argmax(-1))
 
 
 __all__ = ["DrumLmForCausalLM", "DrumLmOutput", "DrumLmPreTrainedModel"]

@@ -8,15 +8,7 @@ from torch import nn
 
 
 def build_parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters that are trained, matrices with weight decay, and embeddings, norms and biases without.
-
-    Args:
-        model (`nn.Module`): [`DrumLmForCausalLM`]; of one with adapters only those are trained.
-        weight_decay (`float`): Of the matrices.
-
-    Raises:
-        ValueError: If nothing is trained.
-    """
+    """Parameters that are trained: matrices with weight decay, and embeddings, norms and biases without."""
     embeddings = {id(parameter) for parameter in model.get_input_embeddings().parameters()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:

@@ -15,21 +15,15 @@ STRIP_RULES = ("first_beat", "bar")
 def strip_silence(lines: Sequence[str], bar_lines: int = 16, rule: str = "first_beat") -> list[str]:
     """Lines without the silent bars at their beginning; an incomplete bar is never dropped.
 
-    Args:
-        lines (`Sequence[str]`): Lines of a roll, without newlines.
-        bar_lines (`int`, defaults to 16): Lines of a bar.
-        rule (`str`, defaults to `"first_beat"`): `"bar"` drops bars without a hit. `"first_beat"`, the authors' rule,
-            looks at the first four lines of each bar only, so that a bar that begins later is lost.
-
-    Returns:
-        `list[str]`: The rest.
+    The rule `"bar"` drops bars without a hit. `"first_beat"`, the authors' rule, looks at the first four lines of each
+    bar only, so that a bar that begins later is lost.
     """
     if rule not in STRIP_RULES:
         raise ValueError(f"`rule` must be one of {', '.join(STRIP_RULES)}; got {rule!r}.")
     _check_positive("bar_lines", bar_lines)
     tested = bar_lines if rule == "bar" else LINES_PER_BEAT
     start = 0
-    while start + bar_lines <= len(lines) and not any(map(_has_hit, lines[start : start + tested])):
+    while start + bar_lines <= len(lines) and not any("o" in line for line in lines[start : start + tested]):
         start += bar_lines
     return list(lines[start:])
 
@@ -37,7 +31,7 @@ def strip_silence(lines: Sequence[str], bar_lines: int = 16, rule: str = "first_
 def trim_silence(lines: Sequence[str], bar_lines: int = 16, min_lines: int = 0) -> list[str]:
     """Lines without the silent bars at their end, but at least `min_lines` of them."""
     _check_positive("bar_lines", bar_lines)
-    played = max((index + 1 for index, line in enumerate(lines) if _has_hit(line)), default=0)
+    played = max((index + 1 for index, line in enumerate(lines) if "o" in line), default=0)
     return list(lines[: max(-(-played // bar_lines) * bar_lines, min_lines)])
 
 
@@ -64,22 +58,9 @@ def build_pair(
 ) -> tuple[str, str] | None:
     """The prompt that a model is given and the completion that it learns, from the text of a groove.
 
-    Args:
-        text (`str`): Lines of a roll.
-        prompt_bars (`int`, defaults to 2): Bars of the prompt.
-        bar_lines (`int`, defaults to 16): Lines of a bar.
-        separator (`str`, defaults to `"SEP"`): Line after each bar but the last.
-        end (`str`, defaults to `"END"`): Last line of the completion.
-        strip_rule (`str`, defaults to `"bar"`): Which silent bars at the beginning are dropped: see [`strip_silence`].
-        trim_empty (`bool`, defaults to `False`): Whether to end right after the last bar with a hit, so that a model
-            is not taught to write silence. One bar is completed at least.
-        min_bars (`int`, defaults to 8): Grooves with no more than this many bars after the silence are left out.
-
-    Returns:
-        `tuple[str, str]`, or `None` for a groove that is too short.
-
-    Raises:
-        ValueError: If a number is out of range, or `min_bars` leaves nothing to complete.
+    `None` for a groove with no more than `min_bars` bars after the silence at its beginning, which is dropped as by
+    [`strip_silence`]. The separator follows each bar but the last, and `end` is the last line. `trim_empty` ends right
+    after the last bar with a hit, so that a model is not taught to write silence; one bar is completed at least.
     """
     _check_positive("prompt_bars", prompt_bars)
     if min_bars < prompt_bars:
@@ -95,10 +76,6 @@ def build_pair(
     if completion[-1] == separator:
         completion.pop()
     return "".join(f"{line}\n" for line in prompt), "\n".join([*completion, end])
-
-
-def _has_hit(line: str) -> bool:
-    return "o" in line
 
 
 def _check_positive(name: str, value: int) -> None:

@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
@@ -18,7 +21,7 @@ from .grammar.constraint import DrumGrammar
 from .midi.codec import DrumCodec, DrumRoll, check_steps
 from .midi.meter import MeterError, count_steps
 from .midi.performance import DrumPerformance
-from .midi.reader import SCORE_LIBRARIES, read_midi
+from .midi.reader import SCORE_READERS, read_midi
 from .pairs import STRIP_RULES, insert_separators, strip_silence, trim_silence
 
 
@@ -28,6 +31,9 @@ NAMED_ERRORS = (FileNotFoundError, IsADirectoryError, PermissionError, TypeError
 TOKENIZATIONS = ("text", "line")
 CODEC_SETTINGS = (
     "columns", "steps_per_bar", "bars", "quantize", "unknown_pitch", "pedal_hat", "pitch_map", "time_signature"
+)  # fmt: skip
+PADDING = (
+    "padding", "max_length", "pad_to_multiple_of", "return_tensors", "return_attention_mask", "padding_side"
 )  # fmt: skip
 
 
@@ -45,7 +51,7 @@ def is_rows(groove: Any) -> bool:
 def is_batch(grooves: Any) -> bool:
     """Whether it is a sequence of grooves, such as a list or a column of a dataset, and not one of them."""
     single = (str, bytes, bytearray, memoryview, np.ndarray, torch.Tensor, DrumRoll, DrumPerformance, Mapping)
-    is_score = type(grooves).__module__.partition(".")[0] in SCORE_LIBRARIES
+    is_score = type(grooves).__module__.partition(".")[0] in SCORE_READERS
     is_notes = isinstance(grooves, tuple) and len(grooves) == 2 and isinstance(grooves[1], (int, np.integer))
     if isinstance(grooves, single) or is_score or is_notes or is_rows(grooves):
         return False
@@ -158,19 +164,11 @@ class DrumLmProcessor(ProcessorMixin):
         return ["input_ids", "attention_mask"]
 
     def build_codec(self, **overrides: Any) -> DrumCodec:
-        """The codec with the settings of this processor.
-
-        Args:
-            overrides: Arguments of [`~decahub.models.drum_lm.midi.codec.DrumCodec`].
-        """
+        """The codec with the settings of this processor, save `overrides`."""
         return DrumCodec(**{name: getattr(self, name) for name in CODEC_SETTINGS} | overrides)
 
     def build_grammar(self, steps_per_bar: int | None = None) -> DrumGrammar:
-        """The grammar of the tokenizer.
-
-        Args:
-            steps_per_bar (`int`, *optional*): Lines of a bar; by default those of the processor, or 16.
-        """
+        """The grammar of the tokenizer; by default its bars are those of the processor, or have 16 lines."""
         return DrumGrammar(
             self.tokenizer,
             self.build_codec().drum_map.num_columns,
@@ -180,11 +178,7 @@ class DrumLmProcessor(ProcessorMixin):
         )
 
     def to_config_fields(self) -> dict[str, Any]:
-        """Fields of a [`DrumLmConfig`] that go with this processor.
-
-        Raises:
-            ValueError: If `tokenization` is not that of the tokenizer.
-        """
+        """Fields of a [`DrumLmConfig`] that go with this processor, whose `tokenization` must be its tokenizer's."""
         grammar = self._get_grammar()
         has_lines = all(len(grammar.canonical_ids(line)) == 1 for line in grammar.lines)
         if has_lines != (self.tokenization == "line"):
@@ -192,15 +186,9 @@ class DrumLmProcessor(ProcessorMixin):
                 f"`tokenization` must be {'line' if has_lines else 'text'!r} with this tokenizer, which writes a line "
                 f"with {'one token' if has_lines else 'several tokens'}; got {self.tokenization!r}."
             )
-        return {
-            "columns": self.columns,
+        names = ("columns", "bars", "prompt_bars", "separator", "end", "tokenization", "encoding_version")
+        return {name: getattr(self, name) for name in names} | {
             "steps_per_bar": self.steps_per_bar or DEFAULT_STEPS_PER_BAR,
-            "bars": self.bars,
-            "prompt_bars": self.prompt_bars,
-            "separator": self.separator,
-            "end": self.end,
-            "tokenization": self.tokenization,
-            "encoding_version": self.encoding_version,
             "grammar_token_ids": grammar.token_ids,
         }
 
@@ -254,49 +242,21 @@ class DrumLmProcessor(ProcessorMixin):
             return self._encode_prompt(self.read_prompt(groove, num_prompt_bars, **(reading or {})), max_length)
 
         rows = read_each(grooves, encode) if is_batch(grooves) else [encode(grooves)]
-        names = (
-            "padding",
-            "max_length",
-            "pad_to_multiple_of",
-            "return_tensors",
-            "return_attention_mask",
-            "padding_side",
-        )
-        options = {name: merged[name] for name in names if merged.get(name) is not None}
+        options = {name: merged[name] for name in PADDING if merged.get(name) is not None}
         return self._pad(rows, **{"padding": True, "padding_side": "left"} | options)
 
     def _pad(self, rows: list[list[int]], **options: Any) -> BatchFeature:
-        """Rows of one length, as the tokenizer pads them, or by hand where it has no padding token."""
-        if self.tokenizer.pad_token_id is None:
-            return self._pad_by_hand(rows, **options)
-        return BatchFeature(dict(self.tokenizer.pad({"input_ids": rows}, **options)), tensor_type=None)
-
-    def _pad_by_hand(
-        self,
-        rows: list[list[int]],
-        padding: Any,
-        padding_side: str,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        return_attention_mask: bool = True,
-        return_tensors: str | None = None,
-    ) -> BatchFeature:
-        """Rows filled up with the end of sequence, or another token that is in no groove; the mask hides it."""
-        leading, end = self._get_grammar().leading_ids, self.tokenizer.eos_token_id
-        filling = end if end in leading else next(iter(leading), 0)
-        length = max(map(len, rows)) if padding and padding != "do_not_pad" else 0
-        if padding == "max_length":
-            length = max_length or 0
-        length = -(-length // (pad_to_multiple_of or 1)) * (pad_to_multiple_of or 1)
-
-        def fill(row: list[int], value: int) -> list[int]:
-            gap = [value] * (length - len(row))
-            return gap + row if padding_side == "left" else row + gap
-
-        padded = {"input_ids": [fill(row, filling) for row in rows]}
-        if return_attention_mask:
-            padded["attention_mask"] = [fill([1] * len(row), 0) for row in rows]
-        return BatchFeature(padded, tensor_type=return_tensors)
+        """Rows of one length, as the tokenizer pads them; one without a padding token is helped out."""
+        tokenizer = self.tokenizer
+        if tokenizer.pad_token_id is None:  # any token that is in no groove will do, since the mask hides it
+            leading, end = self._get_grammar().leading_ids, tokenizer.eos_token_id
+            filling = end if end in leading else next(iter(leading), 0)
+            tokenizer = PreTrainedTokenizerFast(
+                tokenizer_object=Tokenizer(WordLevel({"<pad>": filling})),
+                pad_token="<pad>",
+                model_max_length=tokenizer.model_max_length,
+            )
+        return BatchFeature(dict(tokenizer.pad({"input_ids": rows}, **options)), tensor_type=None)
 
     def _check_lines(self, text: str) -> None:
         """Refuses a text with lines that a vocabulary of lines does not have."""
@@ -329,19 +289,13 @@ class DrumLmProcessor(ProcessorMixin):
     ) -> dict[str, Any]:
         """Token ids to learn from: a prompt and what follows it.
 
-        Silent bars at the beginning are dropped, and with `trim_empty` those at the end. The end mark stands where the
-        groove ends, and not where the excerpt stops before that.
-
-        Args:
-            groove: Whatever [`~DrumLmProcessor.read`] takes.
-            first_bar (`int`, defaults to 0): First bar of the excerpt.
-            bars (`int`, *optional*): Bars of the excerpt at most, prompt included; by default `bars` of the processor.
-            prompt_bars (`int`, *optional*): Bars of the prompt; by default `prompt_bars` of the processor.
+        Silent bars at the beginning are dropped, and with `trim_empty` those at the end. The excerpt has at most
+        `bars` bars from `first_bar` on, `prompt_bars` of them the prompt. The end mark stands where the groove ends,
+        and not where the excerpt stops before that.
 
         Returns:
             `dict` with `input_ids` and `labels`, lists of the same ids; `is_mark`, for each of them whether it belongs
-            to a separator or the end mark; `prompt_length`, the tokens of the prompt; and `num_steps`, the lines after
-            it.
+            to a separator or the end mark; `prompt_length`, the tokens of the prompt; `num_steps`, the lines after it.
 
         Raises:
             ValueError: If no bar follows the prompt.
@@ -375,11 +329,7 @@ class DrumLmProcessor(ProcessorMixin):
         }
 
     def count_bars(self, groove: Any) -> int:
-        """Bars of a groove that [`~DrumLmProcessor.encode_pair`] can choose from.
-
-        Args:
-            groove: Whatever [`~DrumLmProcessor.read`] takes.
-        """
+        """Bars of a groove that [`~DrumLmProcessor.encode_pair`] can choose from."""
         roll = self.read(groove)
         return len(self._find_learned_lines(roll)) // roll.steps_per_bar
 
@@ -420,7 +370,6 @@ class DrumLmProcessor(ProcessorMixin):
         *,
         start_bar: int | None = None,
         track: int | None = None,
-        reader: str = "events",
         strict: bool = True,
         **options: Any,
     ) -> DrumRoll:
@@ -436,8 +385,6 @@ class DrumLmProcessor(ProcessorMixin):
             start_bar (`int`, *optional*): Bar of the groove that the roll begins with, counted from 0; by default the
                 first one of its meter.
             track (`int`, *optional*): Track of a MIDI file, with all its channels; by default the drums of all tracks.
-            reader (`str`, defaults to `"events"`): How MIDI files are read: see
-                [`~decahub.models.drum_lm.midi.reader.read_midi`].
             strict (`bool`, defaults to `True`): Whether a text must have the exact characters; `False` also takes `O`
                 and `x` for hits, blanks and blank lines anywhere, and bars without the separator after them.
             options: Settings of [`~decahub.models.drum_lm.midi.codec.DrumCodec`] for this groove, in place of those
@@ -449,7 +396,7 @@ class DrumLmProcessor(ProcessorMixin):
             TypeError: If there is no such option, or `groove` is of another kind.
         """
         codec = self._build_codec_for(options | {"bars": bars})
-        performance = self._find_performance(groove, strict, track, reader)
+        performance = self._find_performance(groove, strict, track)
         if performance is not None:
             roll = codec.encode(performance, start_bar)
         else:
@@ -463,29 +410,21 @@ class DrumLmProcessor(ProcessorMixin):
         start_bar: int | None = None,
         *,
         track: int | None = None,
-        reader: str = "events",
         strict: bool = True,
         **options: Any,
     ) -> DrumRoll:
         """The bars of a groove that are to be continued. What lies beyond them may be anything.
 
-        Args:
-            groove: Whatever [`~DrumLmProcessor.read`] takes.
-            num_bars (`int`, *optional*): Bars at most; by default `prompt_bars` of the processor. Silence after the
-                last hit is none of them.
-            start_bar (`int`, *optional*): The first of them, counted from 0; by default the first that is not silent,
-                by `strip_rule`.
-            track (`int`, *optional*): As in [`~DrumLmProcessor.read`].
-            reader (`str`, defaults to `"events"`): As in [`~DrumLmProcessor.read`].
-            strict (`bool`, defaults to `True`): As in [`~DrumLmProcessor.read`].
-            options: As in [`~DrumLmProcessor.read`].
+        At most `num_bars` bars are taken, by default `prompt_bars` of the processor; silence after the last hit is
+        none of them. They begin with the bar `start_bar`, counted from 0, by default with the first that is not
+        silent, by `strip_rule`. All else is as in [`~DrumLmProcessor.read`].
 
         Raises:
             ValueError: If it cannot be read, or has no bar `start_bar`.
         """
         num_bars = self.prompt_bars if num_bars is None else num_bars
         codec = self._build_codec_for(options)
-        performance = self._find_performance(groove, strict, track, reader)
+        performance = self._find_performance(groove, strict, track)
         if performance is None:
             roll = self._read_steps(groove, codec, strict, start_bar or 0)
             roll = self.drop_leading_silence(roll) if start_bar is None else roll
@@ -511,13 +450,13 @@ class DrumLmProcessor(ProcessorMixin):
                 raise TypeError(f"`{name}` must be among {', '.join(known)}, which say how a groove is read.")
         return self.build_codec(**{name: value for name, value in options.items() if value is not None})
 
-    def _find_performance(self, groove: Any, strict: bool, track: int | None, reader: str) -> DrumPerformance | None:
+    def _find_performance(self, groove: Any, strict: bool, track: int | None) -> DrumPerformance | None:
         """What was played, or `None` for a groove that is written in steps."""
         if groove is None or is_text(groove, strict) or is_rows(groove):
             return None
         if isinstance(groove, (torch.Tensor, np.ndarray, DrumRoll)):
             return None
-        return read_midi(groove, track=track, reader=reader)
+        return read_midi(groove, track=track)
 
     def _read_steps(self, groove: Any, codec: DrumCodec, strict: bool, start_bar: int) -> DrumRoll:
         """The roll of a text, an array, lists, a roll, or nothing."""
@@ -575,14 +514,7 @@ class DrumLmProcessor(ProcessorMixin):
     # --- Token ids to grooves
 
     def decode_text(self, ids: Any) -> str:
-        """Text of one row of ids up to the end mark, separators included and padding left out.
-
-        Args:
-            ids (`Sequence[int]` or `torch.Tensor` of shape `(num_tokens,)`): Token ids.
-
-        Raises:
-            ValueError: If an id is none of the tokenizer.
-        """
+        """Text of one row of ids up to the end mark, separators included and padding left out."""
         ids = torch.as_tensor(ids).tolist()
         size = len(self.tokenizer)
         outside = [token for token in ids if not 0 <= token < size]
@@ -603,16 +535,10 @@ class DrumLmProcessor(ProcessorMixin):
         steps_per_bar: int | None = None,
         time_signature: tuple[int, int] | None = None,
     ) -> DrumRoll:
-        """The roll that a row of ids writes.
+        """The roll that a row of ids of complete lines writes; a line that is none is refused if `strict`.
 
-        Args:
-            ids (`Sequence[int]` or `torch.Tensor` of shape `(num_tokens,)`): Token ids of complete lines.
-            strict (`bool`, defaults to `True`): Whether a line that is none is refused.
-            steps_per_bar (`int`, *optional*): Lines of a bar; by default those of the meter, of the processor, or 16.
-            time_signature (`tuple[int, int]`, *optional*): Meter; by default one of this many lines.
-
-        Raises:
-            ValueError: If a line is not one of a groove.
+        Bars have `steps_per_bar` lines, by default those of the meter, of the processor, or 16; the meter is by
+        default one of this many lines.
         """
         hits = self.build_codec().parse_text(
             self.decode_text(ids), strict=strict, separator=self.separator, end=self.end
@@ -621,11 +547,7 @@ class DrumLmProcessor(ProcessorMixin):
         return DrumRoll(hits, steps_per_bar or DEFAULT_STEPS_PER_BAR, time_signature)
 
     def to_text(self, roll: Any) -> str:
-        """The lines of a groove, without separators and end mark.
-
-        Args:
-            roll: Whatever [`~DrumLmProcessor.read`] takes.
-        """
+        """The lines of a groove, whatever [`~DrumLmProcessor.read`] takes, without separators and end mark."""
         return self.build_codec().to_text(self.read(roll))
 
     def to_midi(
@@ -635,14 +557,7 @@ class DrumLmProcessor(ProcessorMixin):
         tempo: float | None = None,
         time_signature: tuple[int, int] | None = None,
     ) -> bytes:
-        """A MIDI file of a groove.
-
-        Args:
-            roll: Whatever [`~DrumLmProcessor.read`] takes.
-            mode (`str`, defaults to `"standard"`): `"standard"`, or `"official"` for the authors' bytes.
-            tempo (`float`, *optional*): Quarter notes a minute; by default that of the groove.
-            time_signature (`tuple[int, int]`, *optional*): Meter; by default that of the groove.
-        """
+        """A MIDI file of a groove, by default at its own tempo and in its own meter; `mode` is as in `write_midi`."""
         groove = self.read(roll, tempo=tempo)
         if time_signature is not None:
             groove = dataclasses.replace(groove, time_signature=tuple(time_signature))
@@ -655,12 +570,7 @@ class DrumLmProcessor(ProcessorMixin):
         return draw_roll(self.read(roll), self.build_codec().drum_map, prompt_bars=prompt_bars)
 
     def to_wav(self, roll: Any, sampling_rate: int = 22050) -> bytes:
-        """A sound preview of a groove, as a WAV file.
-
-        Args:
-            roll: Whatever [`~DrumLmProcessor.read`] takes.
-            sampling_rate (`int`, defaults to 22050): Samples a second.
-        """
+        """A sound preview of a groove, as a WAV file."""
         from .render.synthesis import encode_wav, synthesize
 
         waveform = synthesize(self.read(roll), self.build_codec().drum_map, sampling_rate=sampling_rate)

@@ -15,20 +15,15 @@ PAD_TOKEN, BOS_TOKEN = "<pad>", "<bos>"
 
 
 def build_line_tokenizer(columns: int = 6, separator: str = "SEP", end: str = "END") -> PreTrainedTokenizerFast:
-    r"""A tokenizer whose tokens are whole lines; decoding gives the text back to the character.
+    r"""A tokenizer of `4 + 2**columns` tokens, which are whole lines; decoding gives the text back to the character.
 
-    It writes complete lines only: the last one, too, needs its line end, save the end mark.
+    It writes complete lines only: the last one, too, needs its line end, save the end mark, which is the
+    end-of-sequence token.
 
     Args:
         columns (`int`, defaults to 6): Characters of a line.
         separator (`str`, defaults to `"SEP"`): Line between bars.
-        end (`str`, defaults to `"END"`): Line after the last bar, which is the end-of-sequence token.
-
-    Returns:
-        [`~transformers.PreTrainedTokenizerFast`] with `4 + 2**columns` tokens.
-
-    Raises:
-        ValueError: If `columns` is less than 1, or `separator` and `end` are not two different words.
+        end (`str`, defaults to `"END"`): Line after the last bar.
 
     Example:
     ```python

@@ -9,32 +9,15 @@ from typing import Any
 
 
 def build_lines(columns: int) -> list[str]:
-    """All lines in the order of their bits, column 0 the most significant; each with its line end.
-
-    Args:
-        columns (`int`): Characters of a line.
-
-    Returns:
-        `list[str]` of `2**columns` lines, from all rests to all hits.
-    """
+    """All lines in the order of their bits, column 0 the most significant; each with its line end."""
     table = str.maketrans("01", "-o")
     return [f"{number:0{columns}b}".translate(table) + "\n" for number in range(2**columns)]
 
 
 def find_canonical_ids(tokenizer: Any, lines: Sequence[str], separator: str, end: str) -> dict[str, tuple[int, ...]]:
-    """Token ids of each line, of the separator with its line end and of the end mark.
+    """Token ids of each line, of the separator with its line end and of the end mark, in this order.
 
-    Args:
-        tokenizer: Tokenizer of transformers.
-        lines (`Sequence[str]`): Lines with their line ends.
-        separator (`str`): Line between bars, without its line end.
-        end (`str`): Line after the last bar.
-
-    Returns:
-        `dict[str, tuple[int, ...]]`: Text -> token ids, in the order lines, separator, end.
-
-    Raises:
-        ValueError: If the tokenizer cannot write one of them, or a token reaches across a line end.
+    A `ValueError` tells if the tokenizer cannot write one of them, or a token reaches across a line end.
     """
     separator_line = separator + "\n"
     texts = [*lines, separator_line, end]

@@ -23,27 +23,16 @@ UNLIMITED = 2**31
 
 @dataclass
 class GrammarState:
-    """Where each row of a batch stands.
+    """Where each row of a batch stands."""
 
-    Args:
-        place (`torch.LongTensor` of shape `(batch_size,)`): Place in the trie: 0 between lines, then within one;
-            `DrumGrammar.done` after the end mark, `DrumGrammar.outside` for a row that is no groove.
-        step (`torch.LongTensor` of shape `(batch_size,)`): Complete lines of the bar.
-        bars (`torch.LongTensor` of shape `(batch_size,)`): Complete bars.
-        bars_min (`torch.LongTensor` of shape `(batch_size,)`): Bars before which no end mark may stand.
-        bars_max (`torch.LongTensor` of shape `(batch_size,)`): Bars after which the end mark must stand.
-        bar_lines (`torch.LongTensor` of shape `(batch_size, steps_per_bar)`): Lines of the latest bar, as numbers;
-            from `step` on those of the bar before, -1 where there is none.
-        is_repeat (`torch.BoolTensor` of shape `(batch_size,)`): Whether the bar is that before it so far.
-    """
-
-    place: torch.Tensor
-    step: torch.Tensor
-    bars: torch.Tensor
-    bars_min: torch.Tensor
-    bars_max: torch.Tensor
-    bar_lines: torch.Tensor
-    is_repeat: torch.Tensor
+    # All of shape (batch_size,), but for `bar_lines` of shape (batch_size, steps_per_bar).
+    place: torch.Tensor  # in the trie: 0 between lines, then within one; `DrumGrammar.done` or `.outside` at the end
+    step: torch.Tensor  # complete lines of the bar
+    bars: torch.Tensor  # complete bars
+    bars_min: torch.Tensor  # before these no end mark may stand
+    bars_max: torch.Tensor  # after these the end mark must stand
+    bar_lines: torch.Tensor  # of the latest bar, as numbers; from `step` on of the bar before, -1 where there is none
+    is_repeat: torch.Tensor  # whether the bar is that before it so far
 
     def select(self, rows: torch.Tensor) -> "GrammarState":
         """State of these rows."""
@@ -118,7 +107,11 @@ class DrumGrammar:
         for text, ids in self._canonical.items():
             place = 0
             for token in ids[:-1]:
-                place = self._descend(children, place, column_of[token], text)
+                column = column_of[token]
+                if column not in children[place]:
+                    children[place][column] = len(children)
+                    children.append({})
+                place = children[place][column]
             leaves.append((place, column_of[ids[-1]], text))
         num_places, num_lines, num_ids = len(children), len(self.lines), len(self.token_ids)
         self.done, self.outside, self._first_line = num_places, num_places + 1, num_places + 2
@@ -130,7 +123,10 @@ class DrumGrammar:
         targets[self.done] = self.done
         for number, (place, column, text) in enumerate(leaves):
             if targets[place, column] != self.outside:
-                raise self._ambiguous(text)
+                raise ValueError(
+                    "`tokenizer` must not write a line with the beginning of another's token ids; it does for "
+                    f"{text!r}. Use another tokenizer, or the tokenization 'line'."
+                )
             targets[place, column] = self.done if text == self.end else self._first_line + number
         self.targets = targets
         self.kinds, self.lines_below = self._describe_targets(targets, num_places, num_lines)
@@ -139,18 +135,6 @@ class DrumGrammar:
         highest = max(self.token_ids + self.closing_ids + self.leading_ids)
         self.columns_of_ids = torch.full((highest + 2,), num_ids)
         self.columns_of_ids[self.ids] = torch.arange(num_ids)
-
-    def _descend(self, children: list[dict[int, int]], place: int, column: int, text: str) -> int:
-        if column not in children[place]:
-            children[place][column] = len(children)
-            children.append({})
-        return children[place][column]
-
-    def _ambiguous(self, text: str) -> ValueError:
-        return ValueError(
-            f"`tokenizer` must not write a line with the beginning of another's token ids; it does for {text!r}. Use "
-            "another tokenizer, or the tokenization 'line'."
-        )
 
     def _describe_targets(
         self, targets: torch.Tensor, num_places: int, num_lines: int
@@ -172,14 +156,7 @@ class DrumGrammar:
         return self
 
     def canonical_ids(self, line: str) -> list[int]:
-        """Token ids of one line, with its line end.
-
-        Args:
-            line (`str`): A line of hits and rests or the separator, with or without its line end, or the end mark.
-
-        Raises:
-            ValueError: If it is no line of a groove.
-        """
+        """Token ids of one line, with its line end, or of the end mark."""
         text = line if line in self._canonical else line + "\n"
         if text not in self._canonical:
             raise ValueError(
@@ -189,11 +166,7 @@ class DrumGrammar:
         return list(self._canonical[text])
 
     def encode(self, text: str) -> list[int]:
-        """Canonical token ids of a text of complete lines.
-
-        Raises:
-            ValueError: If a line is none of a groove.
-        """
+        """Canonical token ids of a text of complete lines."""
         return [token for line in text.splitlines() for token in self.canonical_ids(line)]
 
     def count_tokens(self, bars: int) -> int:
@@ -219,25 +192,16 @@ class DrumGrammar:
     def find_permitted(self, state: GrammarState, at_start: torch.Tensor) -> torch.Tensor:
         """Which kinds may stand where the rows are: a line, the separator, the end mark; `(batch_size, 3)`.
 
-        Args:
-            state ([`GrammarState`]): Where the rows are.
-            at_start (`torch.BoolTensor` of shape `(batch_size,)`): Rows that may begin with a separator, as prompts
-                without a bar do.
+        Rows `at_start` may begin with a separator, as prompts without a bar do.
         """
         is_full = state.step == self.steps_per_bar
         separator = (is_full & (state.bars < state.bars_max)) | (at_start & (state.step == 0) & (state.bars == 0))
         return torch.stack([~is_full, separator, is_full & (state.bars >= state.bars_min)], dim=1)
 
     def find_allowed(self, state: GrammarState, line_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Which of `token_ids` may come next.
+        """Which of `token_ids` may come next, `(batch_size, num_ids)`; nothing after the end mark.
 
-        Args:
-            state ([`GrammarState`]): Where the rows are.
-            line_mask (`torch.BoolTensor` of shape `(batch_size or 1, 2**columns)`, *optional*): Lines that may be
-                written.
-
-        Returns:
-            `torch.BoolTensor` of shape `(batch_size, len(token_ids))`; nothing after the end mark.
+        `line_mask`, `(batch_size or 1, num_lines)`, tells which lines may be written.
         """
         targets = self.targets[state.place, :-1]
         permitted = self.find_permitted(state, at_start=state.place != 0)
@@ -248,13 +212,7 @@ class DrumGrammar:
         return (kinds & permitted[:, None]).any(-1) & (state.place < self.done)[:, None]
 
     def advance(self, state: GrammarState, tokens: torch.Tensor) -> GrammarState:
-        """State after one more token in each row.
-
-        Args:
-            state ([`GrammarState`]): Where the rows are.
-            tokens (`torch.LongTensor` of shape `(batch_size,)`): Any ids; a row with a wrong one is `outside` from
-                then on.
-        """
+        """State after one more token in each row; a row with a wrong one is `outside` from then on."""
         columns = self.columns_of_ids[tokens.clamp(0, len(self.columns_of_ids) - 1)]
         targets = self.targets[state.place, columns]
         permitted = self.find_permitted(state, at_start=torch.ones_like(state.is_repeat))
@@ -282,15 +240,9 @@ class DrumGrammar:
         return is_leading.long().cumprod(1).sum(1)
 
     def read(self, ids: torch.Tensor, state: GrammarState, starts: torch.Tensor) -> tuple[GrammarState, torch.Tensor]:
-        """Advance through the columns of `ids`.
+        """State after the columns of `ids`, and the column at which each row left the grammar (`num_tokens` if none).
 
-        Args:
-            ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`): Token ids.
-            state ([`GrammarState`]): State before the groove.
-            starts (`torch.LongTensor` of shape `(batch_size,)`): Column where each row begins.
-
-        Returns:
-            The state after the last column, and the column at which each row left the grammar (`num_tokens` if none).
+        `state` is that before the groove, which begins in each row at the column `starts`.
         """
         num_tokens = ids.shape[1]
         left_at = torch.full_like(starts, num_tokens)
@@ -308,18 +260,10 @@ class DrumGrammar:
         bars_max: int | Sequence[int] | torch.Tensor | None = None,
         starts: torch.Tensor | None = None,
     ) -> GrammarState:
-        """State after given tokens, such as those of a prompt, which may end within a line.
+        """State after given tokens, such as those of prompts, which may end within a line.
 
-        Args:
-            ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`, or one row): Token ids, rows of one length.
-                Padding and begin tokens before the groove are passed over.
-            bars_min (`int` or one for each row, defaults to 1): Bars before which no end mark may stand.
-            bars_max (`int` or one for each row, *optional*): Most bars; by default there is no limit.
-            starts (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Column where each groove begins, if text
-                of another kind stands before it.
-
-        Raises:
-            ValueError: If a row is not the canonical writing of a groove; the message says from where on.
+        Padding and begin tokens are passed over; `starts` tells where each groove begins if other text stands before
+        it. A `ValueError` tells where a row ceases to be the canonical writing of a groove.
         """
         ids = torch.as_tensor(ids, dtype=torch.long, device=self.ids.device)
         ids = ids[None] if ids.dim() == 1 else ids
@@ -335,21 +279,17 @@ class DrumGrammar:
         self, ids: torch.Tensor, first: GrammarState, starts: torch.Tensor, left_at: torch.Tensor, row: torch.Tensor
     ) -> ValueError:
         """What is wrong in a row that left the grammar; the arguments are those of [`~DrumGrammar.read`] and `row`."""
-        return self._describe_row(ids[row], first.select(row), starts[row], int(left_at[row]), int(row))
-
-    def _describe_row(
-        self, ids: torch.Tensor, first: GrammarState, starts: torch.Tensor, column: int, row: int
-    ) -> ValueError:
-        before, _ = self.read(ids[:, :column], first, starts)
+        ids, starts, column = ids[row], starts[row], int(left_at[row])
+        before, _ = self.read(ids[:, :column], first.select(row), starts)
         allowed = self.ids[self.find_allowed(before)[0]].tolist()
         options = ", ".join(repr(self._decode([token])) for token in allowed[:8]) or "nothing"
         written = self._decode(ids[0, int(starts) : column].tolist())[-24:]
         token = int(ids[0, column])
         place = f"bar {int(before.bars) + int(before.step < self.steps_per_bar)}, line {int(before.step) + 1}"
         return ValueError(
-            f"`input_ids` must be grooves in canonical tokens; row {row} is not from column {column} on ({place}): "
-            f"after {written!r} stands {self._decode([token])!r} (id {token}) instead of {options}. Write prompts "
-            "with the processor, with fewer bars than `bars_max`."
+            f"`input_ids` must be grooves in canonical tokens; row {int(row)} is not from column {column} on "
+            f"({place}): after {written!r} stands {self._decode([token])!r} (id {token}) instead of {options}. Write "
+            "prompts with the processor, with fewer bars than `bars_max`."
         )
 
     def _decode(self, ids: list[int]) -> str:
@@ -424,17 +364,13 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         self._prompt: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Scores with everything excluded that is no groove.
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, num_tokens)`): The tokens so far.
-            scores (`torch.FloatTensor` of shape `(batch_size, vocab_size)`): Scores of the next one.
-        """
+        """Scores with everything excluded that is no groove."""
         grammar = self.grammar
         if scores.device != grammar.ids.device:
             grammar.to(scores.device)
             self.controls.to(scores.device)
-        is_new = self._prompt is None or not self._begins_with_prompt(input_ids)
+        prompt = self._prompt
+        is_new = prompt is None or not torch.equal(input_ids[:, : prompt.shape[1]], prompt)
         if is_new:
             self._prompt = None  # a prompt that is refused is none to continue
             self._check_vocabulary(scores.shape[1])
@@ -473,14 +409,6 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         for token in self._closing_ids:
             masked[:, token] = torch.where(is_over, 0.0, masked[:, token])
         return masked
-
-    def _begins_with_prompt(self, input_ids: torch.Tensor) -> bool:
-        prompt = self._prompt
-        return (
-            input_ids.shape[0] == prompt.shape[0]
-            and input_ids.shape[1] >= prompt.shape[1]
-            and torch.equal(input_ids[:, : prompt.shape[1]], prompt)
-        )
 
     def _begin(self, input_ids: torch.Tensor) -> None:
         """State after the prompts, each of which must be the beginning of a groove."""
@@ -539,9 +467,10 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
 def _to_whole_numbers(name: str, values: Any) -> torch.Tensor:
     try:
         numbers = torch.as_tensor(values)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`{name}` must be a whole number, or one for each sample; got {values!r}.") from error
-    if numbers.is_floating_point() or numbers.dtype == torch.bool:
+        is_whole = not numbers.is_floating_point() and numbers.dtype != torch.bool
+    except (TypeError, ValueError):
+        is_whole = False
+    if not is_whole:
         raise ValueError(f"`{name}` must be a whole number, or one for each sample; got {values!r}.")
     return numbers
 

@@ -128,15 +128,7 @@ class LineControls:
 
 
 def read_force(force: Any, columns: int) -> torch.Tensor:
-    """Cells that are fixed or free, as whole numbers.
-
-    Args:
-        force (array of shape `(num_steps, columns)` or `(batch_size, num_steps, columns)`): As in [`LineControls`].
-        columns (`int`): Columns of a roll.
-
-    Raises:
-        ValueError: If it is ragged, of another shape, or holds anything but 1, 0 and -1.
-    """
+    """Cells that are fixed or free, as whole numbers; see [`LineControls`]."""
     try:
         cells = torch.as_tensor(force)
     except (TypeError, ValueError, RuntimeError) as error:

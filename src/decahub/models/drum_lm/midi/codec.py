@@ -8,7 +8,6 @@ import numpy as np
 from transformers.utils import logging
 
 from .drum_map import GROOVE_MAP, UNKNOWN_PITCH, DrumMap, get_drum_map
-from .expressive import format_expressive_text, parse_expressive_text
 from .meter import MeterError, Section, check_time_signature, count_steps, find_time_signature, list_sections
 from .performance import DrumPerformance
 from .writer import write_midi
@@ -170,15 +169,9 @@ class DrumCodec:
     def encode(self, performance: DrumPerformance, start_bar: int | None = None) -> DrumRoll:
         """The roll of a performance: a hit wherever a drum of a column is struck, however softly.
 
-        Only what is used is checked: a meter or a pitch beyond the bars of the roll is no error.
-
-        Args:
-            performance ([`DrumPerformance`]): Notes as `read_midi` gives them.
-            start_bar (`int`, *optional*): Bar of the performance that the roll begins with, counted from 0; by default
-                the first bar of the meter in force at the first hit.
-
-        Returns:
-            [`DrumRoll`]: `bars * steps_per_bar` steps, silent after the last note.
+        It has `bars * steps_per_bar` steps, silent after the last note, and begins with `start_bar`, counted from 0,
+        or with the first bar of the meter in force at the first hit. Only what is used is checked: a meter or a pitch
+        beyond the bars of the roll is no error.
 
         Raises:
             MeterError: If the meter changes, or its bar is not made of whole sixteenth notes.
@@ -196,7 +189,7 @@ class DrumCodec:
             section = [section for section in sections if section.first_bar <= start_bar][-1]
         steps_per_bar = self._count_steps(section.meter, performance)
         origin = 4 * section.start + (start_bar - section.first_bar) * steps_per_bar * performance.ticks_per_quarter
-        steps = self._quantize(performance, origin)
+        steps = self._quantize(performance.ticks, origin, performance.ticks_per_quarter)
         used = np.flatnonzero((steps >= 0) & (steps < self.bars * steps_per_bar))
         steps, pitches, columns = steps[used], performance.pitches[used], columns[used]
         self._refuse_changes(sections, section, int(bars[used[-1]]) if len(used) else 0)
@@ -303,12 +296,18 @@ class DrumCodec:
             f"{'next' if len(later) else 'first'} is in bar {first}. Pass {more}`start_bar={first}`. {end}"
         )
 
-    def _quantize(self, performance: DrumPerformance, origin: int) -> np.ndarray:
+    def _quantize(self, ticks: np.ndarray, origin: int, ticks_per_quarter: int) -> np.ndarray:
         """Step of each note, counted from `origin` in quarters of a tick; of fewer notes where reading ends early."""
-        ticks, ticks_per_quarter = performance.ticks, performance.ticks_per_quarter
-        if self.quantize == "official":
-            return self._quantize_officially(ticks - origin // 4, ticks_per_quarter)
-        return (8 * ticks - 2 * origin + ticks_per_quarter) // (2 * ticks_per_quarter)
+        if self.quantize == "exact":
+            return (8 * ticks - 2 * origin + ticks_per_quarter) // (2 * ticks_per_quarter)
+        ticks_per_step, half = ticks_per_quarter // 4, ticks_per_quarter // 8
+        if not half:
+            raise ValueError(
+                f'`ticks_per_quarter` must be at least 8 with `quantize="official"`; got {ticks_per_quarter}.'
+            )
+        steps, remainders = np.divmod(ticks - origin // 4 + half, ticks_per_step)
+        outside = np.flatnonzero(remainders >= 2 * half)
+        return steps[: outside[0]] if len(outside) else steps
 
     def _warn_of_offsets(self, ticks: np.ndarray, steps: np.ndarray, origin: int, ticks_per_quarter: int) -> None:
         if self.quantize == "official" or not len(ticks):
@@ -320,49 +319,23 @@ class DrumCodec:
                 "average: triplets and shuffles are moved to it."
             )
 
-    def _quantize_officially(self, ticks: np.ndarray, ticks_per_quarter: int) -> np.ndarray:
-        ticks_per_step, half = ticks_per_quarter // 4, ticks_per_quarter // 8
-        if not half:
-            raise ValueError(
-                f'`ticks_per_quarter` must be at least 8 with `quantize="official"`; got {ticks_per_quarter}.'
-            )
-        steps, remainders = np.divmod(ticks + half, ticks_per_step)
-        outside = np.flatnonzero(remainders >= 2 * half)
-        return steps[: outside[0]] if len(outside) else steps
-
     # --- Roll to text and MIDI
 
     def to_text(self, roll: DrumRoll | np.ndarray) -> str:
-        """One line for each step, with `o` for a hit and `-` for none.
-
-        Args:
-            roll ([`DrumRoll`] or `np.ndarray` of shape `(steps, columns)`): Hits.
-
-        Returns:
-            `str`: The lines, each with its newline.
-        """
-        hits = self._get_hits(roll)
+        """One line for each step of a roll or an array, with its newline: `o` for a hit and `-` for none."""
+        hits = roll.hits if isinstance(roll, DrumRoll) else DrumRoll(roll).hits
+        if hits.shape[1] != self.drum_map.num_columns:
+            raise ValueError(f"`roll` must have {self.drum_map.num_columns} columns; got shape {hits.shape}.")
         characters = np.full((len(hits), hits.shape[1] + 1), ord("\n"), dtype=np.uint8)
         characters[:, :-1] = np.where(hits, ord(HIT), ord(REST))
         return characters.tobytes().decode("ascii")
 
     def parse_text(self, text: str, strict: bool = True, *, separator: str = "SEP", end: str = "END") -> np.ndarray:
-        r"""Hits of a text; lines that are a separator or an end mark are left out.
+        r"""Hits of a text, `(steps, columns)`; lines that are a separator or an end mark are left out.
 
-        Lines may end with `\r\n`, and blank lines may follow the last.
-
-        Args:
-            text (`str`): Lines of `o` and `-`, one character for each column.
-            strict (`bool`, defaults to `True`): `False` also takes `O`, `x` and `X` for a hit, and leaves out
-                blank lines and blanks at the ends of lines.
-            separator (`str`, defaults to `"SEP"`): Line after a bar.
-            end (`str`, defaults to `"END"`): Last line.
-
-        Returns:
-            `np.ndarray` of shape `(steps, columns)`, bool.
-
-        Raises:
-            ValueError: If a line is of another width or holds another character; the message names line and column.
+        Lines may end with `\r\n`, and blank lines may follow the last. `strict=False` also takes `O`, `x` and `X` for
+        a hit, and leaves out blank lines and blanks at the ends of lines. A `ValueError` names the line and the column
+        of what is wrong.
         """
         rows = []
         width = self.drum_map.num_columns
@@ -388,31 +361,9 @@ class DrumCodec:
         return (characters == ord(HIT)).reshape(-1, width)
 
     def to_midi(self, roll: DrumRoll | np.ndarray, mode: str = "standard") -> bytes:
-        """A MIDI file that plays a roll, at its tempo and in its meter; see `write_midi` for the modes.
-
-        Args:
-            roll ([`DrumRoll`] or `np.ndarray` of shape `(steps, columns)`): Hits.
-            mode (`str`, defaults to `"standard"`): `"standard"`, or `"official"` for the bytes of the authors' code.
-
-        Returns:
-            `bytes`: The file.
-        """
+        """A MIDI file that plays a roll, at its tempo and in its meter; see `write_midi` for the modes."""
         roll = roll if isinstance(roll, DrumRoll) else DrumRoll(roll)
         return write_midi(roll.hits, self.drum_map, mode=mode, tempo=roll.tempo, time_signature=roll.time_signature)
-
-    def to_expressive_text(self, performance: DrumPerformance) -> str:
-        """Text that keeps every tick, pitch, velocity, tempo and meter; see `format_expressive_text`."""
-        return format_expressive_text(performance)
-
-    def parse_expressive_text(self, text: str) -> DrumPerformance:
-        """The performance of such a text; see `parse_expressive_text`."""
-        return parse_expressive_text(text)
-
-    def _get_hits(self, roll: DrumRoll | np.ndarray) -> np.ndarray:
-        hits = roll.hits if isinstance(roll, DrumRoll) else DrumRoll(roll).hits
-        if hits.shape[1] != self.drum_map.num_columns:
-            raise ValueError(f"`roll` must have {self.drum_map.num_columns} columns; got shape {hits.shape}.")
-        return hits
 
 
 LENIENT_CHARACTERS = str.maketrans({"O": HIT, "x": HIT, "X": HIT})

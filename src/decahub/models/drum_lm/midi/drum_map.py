@@ -14,22 +14,12 @@ PEDAL_HAT_PITCH = 44  # the hi-hat closed by foot, not struck
 
 @dataclass(frozen=True)
 class DrumMap:
-    """Columns of a drum roll, from left to right.
+    """Columns of a drum roll, from left to right. A pitch may be in one place only."""
 
-    Args:
-        columns (`tuple[str, ...]`): Name of each column.
-        pitches (`tuple[tuple[int, ...], ...]`): MIDI pitches that count as a hit of each column.
-        written (`tuple[int, ...]`): The one pitch that is written for a hit of each column.
-        dropped (`tuple[int, ...]`): Pitches that are known and left out.
-
-    Raises:
-        ValueError: If the four do not fit together, or a pitch is in two places.
-    """
-
-    columns: tuple[str, ...]
-    pitches: tuple[tuple[int, ...], ...]
-    written: tuple[int, ...]
-    dropped: tuple[int, ...] = ()
+    columns: tuple[str, ...]  # names
+    pitches: tuple[tuple[int, ...], ...]  # that count as a hit of each column
+    written: tuple[int, ...]  # the one pitch that is written for a hit of each column
+    dropped: tuple[int, ...] = ()  # known and left out
 
     def __post_init__(self):
         num_columns = len(self.columns)
@@ -59,19 +49,11 @@ class DrumMap:
     def build_table(
         self, pedal_hat: str = "drop", pitch_map: Mapping[int | str, str | None] | None = None
     ) -> np.ndarray:
-        """Column of each pitch.
+        """Column of each of the 128 pitches; `DROPPED_PITCH` or `UNKNOWN_PITCH` for those without one.
 
-        Args:
-            pedal_hat (`str`, defaults to `"drop"`): `"hihat"` counts the pedal hi-hat (44), where the map drops it, as
-                a hit of the column of the closed hi-hat (42).
-            pitch_map (`Mapping[int, str]`, *optional*): Columns of further pitches, or in place of those of the map,
-                such as `{60: "tom"}`; `None` drops a pitch.
-
-        Returns:
-            `np.ndarray` of shape `(128,)`, int64; `DROPPED_PITCH` or `UNKNOWN_PITCH` for those without a column.
-
-        Raises:
-            ValueError: If `pitch_map` has another key than a pitch, or another value than a column.
+        With `pedal_hat="hihat"` the pedal hi-hat (44), where the map drops it, counts as the closed one (42).
+        `pitch_map` has the columns of further pitches, or other ones of those of the map, such as `{60: "tom"}`;
+        `None` drops a pitch.
         """
         table = np.full(NUM_PITCHES, UNKNOWN_PITCH, dtype=np.int64)
         table[list(self.dropped)] = DROPPED_PITCH
@@ -132,11 +114,7 @@ a hi-hat, a cowbell as a ride. `"six"` has the method's columns, `"nine"` the us
 
 
 def get_drum_map(columns: "str | DrumMap") -> DrumMap:
-    """The map of that name, or the one given.
-
-    Raises:
-        ValueError: If there is no map of that name.
-    """
+    """The map of that name, or the one given."""
     if isinstance(columns, DrumMap):
         return columns
     if columns not in DRUM_MAPS:

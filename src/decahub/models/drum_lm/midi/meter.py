@@ -17,13 +17,7 @@ class MeterError(ValueError):
 
 @dataclass(frozen=True)
 class Section:
-    """Bars of one meter.
-
-    Args:
-        start (`int`): Tick at which its first bar begins.
-        first_bar (`int`): Number of that bar in the performance, counted from 0.
-        meter (`tuple[int, int]`): Numerator and denominator.
-    """
+    """Bars of one meter: the tick at which the first begins, its number in the performance, and the meter."""
 
     start: int
     first_bar: int
@@ -37,11 +31,9 @@ class Section:
 
 
 def list_sections(time_signatures: Sequence[tuple[int, int, int]], ticks_per_quarter: int) -> list[Section]:
-    """Sections of a performance. A change begins a new bar; of several meters at one tick, the last holds.
+    """Sections of a performance, from the tick, numerator and denominator of each meter, in order.
 
-    Args:
-        time_signatures (`Sequence[tuple[int, int, int]]`): Tick, numerator and denominator of each meter, in order.
-        ticks_per_quarter (`int`): Ticks of a quarter note.
+    A change begins a new bar; of several meters at one tick, the last holds.
     """
     meters = {0: DEFAULT_METER} | {tick: (numerator, denominator) for tick, numerator, denominator in time_signatures}
     sections = [Section(0, 0, meters.pop(0))]
@@ -55,11 +47,7 @@ def list_sections(time_signatures: Sequence[tuple[int, int, int]], ticks_per_qua
 
 
 def check_time_signature(time_signature: tuple[int, int]) -> None:
-    """Refuses a meter that MIDI cannot state.
-
-    Raises:
-        ValueError: If the numerator is not from 1 to 255, or the denominator no power of two up to 128.
-    """
+    """Refuses a meter that MIDI cannot state."""
     numerator, denominator = time_signature
     if not 0 < numerator < 256 or denominator not in DENOMINATORS:
         raise ValueError(
@@ -69,11 +57,7 @@ def check_time_signature(time_signature: tuple[int, int]) -> None:
 
 
 def count_steps(time_signature: Sequence[int]) -> int:
-    """Sixteenth notes of a bar.
-
-    Raises:
-        MeterError: If they are not whole.
-    """
+    """Sixteenth notes of a bar; a `MeterError` if they are not whole."""
     numerator, denominator = time_signature
     steps, rest = divmod(STEPS_PER_WHOLE_NOTE * numerator, denominator)
     if rest:

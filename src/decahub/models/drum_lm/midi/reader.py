@@ -8,16 +8,14 @@ from typing import Any
 import numpy as np
 
 from .performance import MICROSECONDS_PER_MINUTE, DrumPerformance
-from .smf import MidiTrack, parse_header, scan_file, unpack_riff
+from .smf import MidiTrack, scan_file
 from .writer import DRUM_CHANNEL
 
 
-READERS = ("events", "symusic", "auto")
-SCORE_LIBRARIES = ("symusic", "pretty_midi")  # whose objects are taken
 KIT_PITCHES = 22, 59  # from the edge of the hi-hat of an electronic kit to the ride of General MIDI
 
 
-def read_midi(source: Any, *, reader: str = "events", track: int | None = None) -> DrumPerformance:
+def read_midi(source: Any, *, track: int | None = None) -> DrumPerformance:
     """The drum performance that a MIDI file, an object or a list of notes holds.
 
     Of several tracks, those with notes on the drum channel (10, index 9) are taken, and no other channel; where there
@@ -28,9 +26,6 @@ def read_midi(source: Any, *, reader: str = "events", track: int | None = None) 
         source (`str`, `os.PathLike`, `bytes`, file object, `symusic.Score`, `pretty_midi.PrettyMIDI` or `tuple`): The
             file, its contents, or `(notes, ticks_per_quarter)` with rows of tick, pitch and velocity. A
             [`DrumPerformance`] is returned as it is.
-        reader (`str`, defaults to `"events"`): How files are read. `"events"` counts every `note_on`; `"symusic"` is
-            a little faster, for large sets of files, but loses each hit that has no `note_off`; `"auto"` is the
-            one that loses nothing. Objects are read alike by all.
         track (`int`, *optional*): Takes all channels of this track, counted from 0, instead.
 
     Returns:
@@ -40,24 +35,20 @@ def read_midi(source: Any, *, reader: str = "events", track: int | None = None) 
         ValueError: If the source is damaged, or its drum track is in doubt; the message names the source.
         OSError: If there is no such file.
         TypeError: If the source is of another kind.
-        ImportError: If `reader="symusic"` and symusic is not installed.
     """
-    if reader not in READERS:
-        raise ValueError(f"`reader` must be one of {', '.join(READERS)}; got {reader!r}.")
     if isinstance(source, DrumPerformance):
         return source
     if isinstance(source, tuple) and len(source) == 2:
         return _read_notes(*source)
     library = type(source).__module__.partition(".")[0]
-    if library == "symusic":
-        return _read_score(source.to("tick"), "the score", track)
-    if library == "pretty_midi":
-        return _read_pretty_midi(source, track)
+    if library in SCORE_READERS:
+        try:
+            return SCORE_READERS[library](source, track)
+        except ValueError as error:
+            raise ValueError(f"`source` must hold one drum track; the score {error}.") from error
     data, name = _read_bytes(source)
     try:
-        if reader == "symusic":
-            return _read_with_symusic(data, track)
-        return _read_events(data, track, name)
+        return _read_file(data, track, name)
     except ValueError as error:
         raise ValueError(f"`source` must be a readable MIDI file; {name} {error}.") from error
 
@@ -93,22 +84,30 @@ def _read_notes(notes: Any, ticks_per_quarter: int) -> DrumPerformance:
     return DrumPerformance(table[:, 0], table[:, 1], table[:, 2], ticks_per_quarter)
 
 
-def _read_events(data: bytes, track: int | None, name: str) -> DrumPerformance:
+def _read_file(data: bytes, track: int | None, name: str) -> DrumPerformance:
     midi_format, ticks_per_quarter, tracks = scan_file(data)
     if midi_format == 2 and track is None and len(tracks) > 1:
         raise ValueError(f"holds {len(tracks)} independent sequences: choose one by `track=`")
     chosen = tracks if track is None or midi_format != 2 else tracks[track : track + 1]
-    notes = _choose_notes(tracks, track)
+    meters = [event for part in chosen for event in part.time_signatures]
+    performance = _build_performance(
+        tracks, track, ticks_per_quarter, meters, [event for part in chosen for event in part.tempos]
+    )
     if remarks := [remark for part in tracks for remark in part.remarks]:
         warnings.warn(f"{name} is not quite a MIDI file: {'; '.join(dict.fromkeys(remarks))}.", stacklevel=4)
+    return performance
+
+
+def _build_performance(
+    tracks: list[MidiTrack],
+    track: int | None,
+    ticks_per_quarter: int,
+    time_signatures: list[tuple[int, int, int]],
+    tempos: list[tuple[int, int]],
+) -> DrumPerformance:
+    ticks, _, pitches, velocities = _choose_notes(tracks, track).T
     return DrumPerformance(
-        ticks=notes[:, 0],
-        pitches=notes[:, 2],
-        velocities=notes[:, 3],
-        ticks_per_quarter=ticks_per_quarter,
-        time_signatures=[event for part in chosen for event in part.time_signatures],
-        tempos=[event for part in chosen for event in part.tempos],
-        tracks=_list_tracks(tracks),
+        ticks, pitches, velocities, ticks_per_quarter, time_signatures, tempos, _list_tracks(tracks)
     )
 
 
@@ -147,71 +146,36 @@ def _refuse_melody(track: MidiTrack, index: int) -> None:
         raise ValueError(f"has no notes on the drum channel, and others {reason}: for drums pass `track={index}`")
 
 
-def _read_with_symusic(data: bytes, track: int | None) -> DrumPerformance:
-    try:
-        from symusic import Score
-    except ImportError as error:
-        raise ImportError('`reader="symusic"` needs symusic: pip install "decahub[drum_lm]"') from error
-    if track is not None:
-        # That library cuts tracks by channel and program, so its numbers are not those of the file.
-        raise ValueError('cannot be read by the number of a track with `reader="symusic"`: choose `reader="events"`')
-    data = unpack_riff(data)
-    parse_header(data)
-    try:
-        score = Score.from_midi(data)
-    except RuntimeError as error:
-        raise ValueError(f"is damaged: {error}") from error
-    return _read_score(score, None, track)
-
-
-def _read_score(score: Any, name: str | None, track: int | None) -> DrumPerformance:
-    """Notes of a `symusic.Score` in ticks; `name` starts the message of an error where no caller will name it."""
-    tracks = [
-        MidiTrack(part.name, _build_note_rows(part.notes.numpy(), DRUM_CHANNEL if part.is_drum else 0))
-        for part in score.tracks
-    ]
-    notes = _choose_notes(tracks, track) if name is None else _choose_notes_of_score(tracks, track, name)
-    return DrumPerformance(
-        ticks=notes[:, 0],
-        pitches=notes[:, 2],
-        velocities=notes[:, 3],
-        ticks_per_quarter=score.ticks_per_quarter,
-        time_signatures=[(event.time, event.numerator, event.denominator) for event in score.time_signatures],
-        tempos=[(event.time, event.mspq) for event in score.tempos],
-    )
-
-
-def _choose_notes_of_score(tracks: list[MidiTrack], track: int | None, name: str) -> np.ndarray:
-    try:
-        return _choose_notes(tracks, track)
-    except ValueError as error:
-        raise ValueError(f"`source` must hold one drum track; {name} {error}.") from error
+def _read_symusic(score: Any, track: int | None) -> DrumPerformance:
+    score = score.to("tick")
+    parts = ((part, part.notes.numpy()) for part in score.tracks)
+    tracks = [_build_track(part, notes["time"], notes["pitch"], notes["velocity"]) for part, notes in parts]
+    meters = [(event.time, event.numerator, event.denominator) for event in score.time_signatures]
+    tempos = [(event.time, event.mspq) for event in score.tempos]
+    return _build_performance(tracks, track, score.ticks_per_quarter, meters, tempos)
 
 
 def _read_pretty_midi(score: Any, track: int | None) -> DrumPerformance:
-    """Notes of a `pretty_midi.PrettyMIDI`, whose times are seconds."""
+    """Notes of a score whose times are seconds."""
     find_tick = score.time_to_tick
     tracks = []
     for part in score.instruments:
-        channel = DRUM_CHANNEL if part.is_drum else 0
-        rows = [(find_tick(note.start), channel, note.pitch, note.velocity) for note in part.notes]
-        tracks.append(MidiTrack(part.name, np.array(rows, dtype=np.int64).reshape(-1, 4)))
-    notes = _choose_notes_of_score(tracks, track, "the score")
+        rows = [(find_tick(note.start), note.pitch, note.velocity) for note in part.notes]
+        tracks.append(_build_track(part, *np.array(rows, dtype=np.int64).reshape(-1, 3).T))
     meters = [(find_tick(event.time), event.numerator, event.denominator) for event in score.time_signature_changes]
-    tempos = zip(*score.get_tempo_changes(), strict=True)
-    return DrumPerformance(
-        ticks=notes[:, 0],
-        pitches=notes[:, 2],
-        velocities=notes[:, 3],
-        ticks_per_quarter=score.resolution,
-        time_signatures=meters,
-        tempos=[(find_tick(time), round(MICROSECONDS_PER_MINUTE / tempo)) for time, tempo in tempos],
-    )
+    tempos = [
+        (find_tick(time), round(MICROSECONDS_PER_MINUTE / tempo))
+        for time, tempo in zip(*score.get_tempo_changes(), strict=True)
+    ]
+    return _build_performance(tracks, track, score.resolution, meters, tempos)
 
 
-def _build_note_rows(notes: dict[str, np.ndarray], channel: int) -> np.ndarray:
-    columns = (notes["time"], np.full(len(notes["time"]), channel), notes["pitch"], notes["velocity"])
-    return np.stack([column.astype(np.int64) for column in columns], axis=1)
+def _build_track(part: Any, ticks: np.ndarray, pitches: np.ndarray, velocities: np.ndarray) -> MidiTrack:
+    channels = np.full(len(ticks), DRUM_CHANNEL if part.is_drum else 0)
+    return MidiTrack(part.name, np.stack([ticks, channels, pitches, velocities], axis=1).astype(np.int64))
 
 
-__all__ = ["read_midi"]
+SCORE_READERS = {"symusic": _read_symusic, "pretty_midi": _read_pretty_midi}
+"""Libraries whose scores are taken."""
+
+__all__ = ["SCORE_READERS", "read_midi"]

@@ -29,31 +29,19 @@ match_run = re.compile(rb"(?:[\x80-\xFF]{0,3}+[\x00-\x7F][\x80-\xBF\xE0-\xEF]?+[
 
 @dataclass
 class MidiTrack:
-    """What one track of a file holds; ticks are counted from its start.
-
-    Args:
-        name (`str`, defaults to `""`): Its last name event.
-        notes (`np.ndarray` of shape `(num_notes, 4)`, int64): Tick, channel index, pitch and velocity of each onset.
-        tempos (`list[tuple[int, int]]`): Tick and microseconds for each quarter note.
-        time_signatures (`list[tuple[int, int, int]]`): Tick, numerator and denominator.
-        programs (`dict[int, int]`): Last program of each channel index.
-        remarks (`list[str]`): What was read as players read it, although it is wrong.
-    """
+    """What one track of a file holds; ticks are counted from its start."""
 
     name: str = ""
+    # Rows of tick, channel index, pitch and velocity of each onset.
     notes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), dtype=np.int64))
-    tempos: list[tuple[int, int]] = field(default_factory=list)
-    time_signatures: list[tuple[int, int, int]] = field(default_factory=list)
-    programs: dict[int, int] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
+    tempos: list[tuple[int, int]] = field(default_factory=list)  # tick and microseconds for each quarter note
+    time_signatures: list[tuple[int, int, int]] = field(default_factory=list)  # tick, numerator and denominator
+    programs: dict[int, int] = field(default_factory=dict)  # last one of each channel index
+    remarks: list[str] = field(default_factory=list)  # what was read as players read it, although it is wrong
 
 
 def parse_header(data: bytes) -> tuple[int, int, int, int]:
-    """Format, number of tracks, ticks per quarter note, and the position where the tracks begin.
-
-    Raises:
-        ValueError: If the bytes do not begin with a MIDI header, or time is not counted in quarter notes.
-    """
+    """Format, number of tracks, ticks per quarter note, and the position where the tracks begin."""
     if len(data) < HEADER_SIZE or data[:4] != b"MThd":
         raise ValueError(f"begins with {data[:4]!r} instead of a whole MIDI header")
     size, midi_format, num_tracks, division = (
@@ -71,14 +59,11 @@ def parse_header(data: bytes) -> tuple[int, int, int, int]:
 
 
 def scan_file(data: bytes) -> tuple[int, int, list[MidiTrack]]:
-    """Format, ticks per quarter note and tracks of a file.
+    """Format, ticks per quarter note and tracks of a file; the message of a `ValueError` continues "the file ...".
 
     As players do, this reads data bytes above 127 as 127, skips chunks of unknown kinds and tempos and meters that are
     none, takes the tracks that there are whatever the header announces, and unpacks a RIFF container (RMID). What is
     wrong in that is a remark of a track.
-
-    Raises:
-        ValueError: If the bytes are not a whole MIDI file; the message continues "the file ...".
     """
     data = unpack_riff(data)
     midi_format, num_tracks, ticks_per_quarter, position = parse_header(data)
@@ -105,11 +90,7 @@ def scan_file(data: bytes) -> tuple[int, int, list[MidiTrack]]:
 
 
 def unpack_riff(data: bytes) -> bytes:
-    """The MIDI file in a RIFF container, or the bytes themselves.
-
-    Raises:
-        ValueError: If the container holds none.
-    """
+    """The MIDI file in a RIFF container, or the bytes themselves."""
     if data[:4] != b"RIFF" or data[8:12] != b"RMID":
         return data
     position = 12
@@ -122,12 +103,7 @@ def unpack_riff(data: bytes) -> bytes:
 
 
 def scan_track(chunk: bytes) -> MidiTrack:
-    """Events of the body of a track.
-
-    Raises:
-        IndexError: If it ends within an event.
-        ValueError: If it holds something that is no event.
-    """
+    """Events of the body of a track; an `IndexError` if it ends within an event."""
     track = MidiTrack()
     blocks = [track.notes]
     tick = position = running_status = 0
@@ -135,7 +111,7 @@ def scan_track(chunk: bytes) -> MidiTrack:
     while position < len(chunk) and not at_end:
         # Running status of one data byte would be misread as two.
         run = match_run(chunk, position) if running_status >> 4 not in ONE_DATA_BYTE else None
-        if run and (running_status or chunk[_skip_delta(chunk, position)] >= FIRST_STATUS):
+        if run and (running_status or chunk[read_variable_length(chunk, position)[1]] >= FIRST_STATUS):
             notes, tick, running_status = _decode_run(run.group(), tick, running_status)
             blocks.append(notes)
             position = run.end()
@@ -157,10 +133,6 @@ def scan_track(chunk: bytes) -> MidiTrack:
         blocks.append(note)
     track.notes = np.concatenate(blocks)
     return track
-
-
-def _skip_delta(chunk: bytes, position: int) -> int:
-    return read_variable_length(chunk, position)[1]
 
 
 def _decode_run(run: bytes, tick: int, running_status: int) -> tuple[np.ndarray, int, int]:
@@ -232,4 +204,4 @@ def _scan_system_event(chunk: bytes, position: int, tick: int, track: MidiTrack)
     return position, kind == META_END_OF_TRACK
 
 
-__all__ = ["MidiTrack", "parse_header", "scan_file", "scan_track", "unpack_riff"]
+__all__ = ["MidiTrack", "scan_file"]

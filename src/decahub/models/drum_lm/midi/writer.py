@@ -27,22 +27,11 @@ def write_midi(
     tempo: float = 120.0,
     time_signature: tuple[int, int] = (4, 4),
 ) -> bytes:
-    """A MIDI file that plays a drum roll.
+    """A MIDI file that plays a roll `(steps, columns)`, whose steps are sixteenth notes.
 
-    Args:
-        roll (`np.ndarray` of shape `(steps, columns)`, bool): Hits; a step is a sixteenth note.
-        drum_map (`DrumMap`): Says which pitch is written for each column.
-        mode (`str`, defaults to `"standard"`): `"standard"` writes one track on the drum channel, with `note_off` and
-            to the end of the last bar. `"official"` gives the bytes of the authors' code: hits on channel 1, no
-            `note_off`, always 120 quarter notes a minute in 4/4.
-        tempo (`float`, defaults to 120.0): Quarter notes a minute; standard mode only.
-        time_signature (`tuple[int, int]`, defaults to `(4, 4)`): Numerator and denominator; standard mode only.
-
-    Returns:
-        `bytes`: The file.
-
-    Raises:
-        ValueError: If the roll does not fit the map, or an option lies outside its range.
+    The mode `"standard"` writes one track on the drum channel, with `note_off` and to the end of the last bar.
+    `"official"` gives the bytes of the authors' code: hits on channel 1, no `note_off`, always 120 quarter notes a
+    minute in 4/4.
     """
     hits = np.asarray(roll)
     if hits.ndim != 2 or hits.shape[1] != drum_map.num_columns:
@@ -90,11 +79,7 @@ def _write_official(hits: np.ndarray, drum_map: DrumMap) -> bytes:
 
 
 def convert_tempo(tempo: float) -> int:
-    """Microseconds for each quarter note.
-
-    Raises:
-        ValueError: If a file cannot state the tempo.
-    """
+    """Microseconds for each quarter note; refuses a tempo that a file cannot state."""
     if not MICROSECONDS_PER_MINUTE / MAX_TEMPO_EVENT <= tempo <= MICROSECONDS_PER_MINUTE:
         raise ValueError(f"`tempo` must be from 3.6 to 60 million quarter notes a minute; got {tempo!r}.")
     return min(round(MICROSECONDS_PER_MINUTE / tempo), MAX_TEMPO_EVENT)

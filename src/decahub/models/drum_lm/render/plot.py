@@ -20,38 +20,25 @@ MINIMUM_CELL = 3  # a pixel of grid, and two to tell a hit from a rest
 MINIMUM_FONT_SIZE = 8
 
 PAPER, REST, PROMPT_REST, GRID, BEAT, BAR, HIT, PROMPT_HIT = range(8)
-COLORS = np.array(
-    [
-        (255, 255, 255),
-        (247, 248, 250),
-        (253, 240, 213),
-        (226, 229, 234),
-        (168, 174, 184),
-        (60, 66, 78),
-        (28, 94, 140),
-        (196, 108, 20),
-    ],
-    dtype=np.uint8,
-)
+COLORS = np.array([
+    (255, 255, 255), (247, 248, 250), (253, 240, 213), (226, 229, 234),
+    (168, 174, 184), (60, 66, 78), (28, 94, 140), (196, 108, 20),
+], dtype=np.uint8)  # fmt: skip
 TEXT_COLOR = (60, 66, 78)
 
 
 def draw_roll(roll: "DrumRoll", drum_map: DrumMap, prompt_bars: int = 0, cell: int = 12) -> bytes:
-    """Plot of a drum roll.
+    """PNG file of a drum roll, whose columns, named by the map, are drawn from top to bottom.
 
-    Args:
-        roll (`DrumRoll`): At least one step; its last bar may be incomplete.
-        drum_map (`DrumMap`): Names of the columns of the roll, which are drawn from top to bottom.
-        prompt_bars (`int`, defaults to 0): First bars that were given, which are tinted.
-        cell (`int`, defaults to 12): Width and height of a cell in pixels.
-
-    Returns:
-        `bytes`: A PNG file.
-
-    Raises:
-        ValueError: If the roll is empty or has other columns than the map, or a number is out of range.
+    The first `prompt_bars` bars are tinted; `cell` is the width and height of a cell in pixels.
     """
-    check_roll(roll, drum_map)
+    if not len(roll.hits):
+        raise ValueError("`roll` must have at least one step; got none.")
+    if roll.hits.shape[1] != drum_map.num_columns:
+        raise ValueError(
+            f"`roll` must have the {drum_map.num_columns} columns of `drum_map`; got {roll.hits.shape[1]}. Give the "
+            "map that it was encoded with."
+        )
     if cell < MINIMUM_CELL:
         raise ValueError(f"`cell` must be at least {MINIMUM_CELL} pixels; got {cell}.")
     if prompt_bars < 0:
@@ -64,7 +51,7 @@ def draw_roll(roll: "DrumRoll", drum_map: DrumMap, prompt_bars: int = 0, cell: i
         tops.append(2 * cell if not tops else tops[-1] + len(line) + 2 * cell)
         pixels[tops[-1] : tops[-1] + len(line), labels : labels + line.shape[1]] = line
     image = import_pillow("Image").fromarray(COLORS[pixels])
-    write_labels(image, drum_map, roll.steps_per_bar, tops, labels, cell, count_bars(roll))
+    write_labels(image, drum_map, roll.steps_per_bar, tops, labels, cell, roll.num_bars)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
@@ -78,37 +65,19 @@ def import_pillow(name: str) -> ModuleType:
         raise ImportError("Pillow must be installed for plots; it is not. Run `pip install pillow`.") from error
 
 
-def check_roll(roll: "DrumRoll", drum_map: DrumMap) -> None:
-    if not len(roll.hits):
-        raise ValueError("`roll` must have at least one step; got none.")
-    if roll.hits.shape[1] != drum_map.num_columns:
-        raise ValueError(
-            f"`roll` must have the {drum_map.num_columns} columns of `drum_map`; got {roll.hits.shape[1]}. Give the "
-            "map that it was encoded with."
-        )
-
-
-def count_bars(roll: "DrumRoll") -> int:
-    """Bars of a roll, the incomplete one too."""
-    return -(-len(roll.hits) // roll.steps_per_bar)
-
-
-def find_steps_per_beat(roll: "DrumRoll") -> int:
-    """Steps from one beat line to the next; four where the bar does not divide into its beats."""
-    steps, rest = divmod(roll.steps_per_bar, roll.time_signature[0])
-    return DEFAULT_STEPS_PER_BEAT if rest or not steps else steps
-
-
 def paint_lines(roll: "DrumRoll", prompt_bars: int, cell: int) -> list[np.ndarray]:
     """Grids of `BARS_PER_LINE` bars each, as indices of `COLORS`; what lies behind the last step stays paper."""
-    num_steps = roll.steps_per_bar * min(BARS_PER_LINE, count_bars(roll))
+    steps_per_beat, rest = divmod(roll.steps_per_bar, roll.time_signature[0])
+    if rest or not steps_per_beat:  # the bar does not divide into its beats
+        steps_per_beat = DEFAULT_STEPS_PER_BEAT
+    num_steps = roll.steps_per_bar * min(BARS_PER_LINE, roll.num_bars)
     is_prompt = np.arange(len(roll.hits)) < prompt_bars * roll.steps_per_bar
     cells = np.where(roll.hits, np.where(is_prompt, PROMPT_HIT, HIT)[:, None], REST)
     cells = np.where(~roll.hits & is_prompt[:, None], PROMPT_REST, cells).T
     lines = []
     for first in range(0, cells.shape[1], num_steps):
         line = cells[:, first : first + num_steps]
-        grid = paint_grid(line, roll.steps_per_bar, find_steps_per_beat(roll), cell)
+        grid = paint_grid(line, roll.steps_per_bar, steps_per_beat, cell)
         lines.append(np.pad(grid, ((0, 0), (0, num_steps * cell + 1 - grid.shape[1])), constant_values=PAPER))
     return lines
 

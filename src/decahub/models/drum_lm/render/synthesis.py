@@ -14,7 +14,6 @@ from ..midi.meter import STEPS_PER_QUARTER
 
 MINIMUM_SAMPLING_RATE, MAXIMUM_SAMPLING_RATE = 8000, 192000
 PEAK = 0.9  # leaves room to whoever resamples or compresses the sound
-FULL_VELOCITY = 127
 NOISE_SEED = 29
 SILENCE = np.log(1000.0)  # a sound ends 60 dB below its beginning
 
@@ -68,42 +67,12 @@ SOUNDS: dict[int, tuple[Sound, float, float]] = {
 }
 
 
-def synthesize(
-    roll: DrumRoll, drum_map: DrumMap, sampling_rate: int = 22050, velocities: np.ndarray | None = None
-) -> np.ndarray:
-    """Sound of a drum roll at its own tempo; the same roll always gives the same samples.
+def synthesize(roll: DrumRoll, drum_map: DrumMap, sampling_rate: int = 22050) -> np.ndarray:
+    """Sound of a drum roll at its own tempo, mono and float32; the same roll always gives the same samples.
 
-    Args:
-        roll (`DrumRoll`): Any number of steps.
-        drum_map (`DrumMap`): Tells by the pitch that is written for a column how it sounds.
-        sampling_rate (`int`, defaults to 22050): Samples of a second.
-        velocities (`np.ndarray` of shape `(steps, columns)`, *optional*): Loudness of the hits from 0 to 127; by
-            default all are played alike.
-
-    Returns:
-        `np.ndarray` of shape `(samples,)`, float32: mono, with a peak of 0.9. It lasts as long as the roll, or until
-        its last sound has died.
-
-    Raises:
-        ValueError: If shapes do not fit, or a number is out of range.
+    The pitch that `drum_map` writes for a column says how it sounds. The peak is 0.9. The sound lasts as long as the
+    roll, or until its last hit has died.
     """
-    check_arguments(roll, drum_map, sampling_rate)
-    gains = find_gains(roll, velocities)
-    seconds_per_step = 60 / roll.tempo / STEPS_PER_QUARTER
-    starts = np.rint(np.arange(len(gains) + 1) * seconds_per_step * sampling_rate).astype(np.int64)
-    sounds = [render_sound(pitch, sampling_rate) for pitch in drum_map.written]
-    ends = [starts[-1]]
-    for column, sound in enumerate(sounds):
-        ends.extend(starts[:-1][gains[:, column] > 0][-1:] + len(sound))
-    waveform = np.zeros(max(ends), dtype=np.float64)
-    for column, sound in enumerate(sounds):
-        for step in np.flatnonzero(gains[:, column]):
-            waveform[starts[step] : starts[step] + len(sound)] += gains[step, column] * sound
-    peak = np.abs(waveform).max(initial=0)
-    return (waveform * (PEAK / peak if peak else 1)).astype(np.float32)
-
-
-def check_arguments(roll: DrumRoll, drum_map: DrumMap, sampling_rate: int) -> None:
     if roll.hits.shape[1] != drum_map.num_columns:
         raise ValueError(
             f"`roll` must have the {drum_map.num_columns} columns of `drum_map`; got {roll.hits.shape[1]}. Give the "
@@ -115,20 +84,18 @@ def check_arguments(roll: DrumRoll, drum_map: DrumMap, sampling_rate: int) -> No
         )
     if not 0 < roll.tempo < np.inf:
         raise ValueError(f"`roll.tempo` must be a positive number of quarter notes a minute; got {roll.tempo}.")
-
-
-def find_gains(roll: DrumRoll, velocities: np.ndarray | None) -> np.ndarray:
-    """How loud each cell is played, from 0 to 1."""
-    if velocities is None:
-        return roll.hits.astype(np.float64)
-    velocities = np.asarray(velocities)
-    if velocities.shape != roll.hits.shape:
-        raise ValueError(f"`velocities` must have the shape of the roll, {roll.hits.shape}; got {velocities.shape}.")
-    if not ((velocities >= 0) & (velocities <= FULL_VELOCITY)).all():
-        raise ValueError(
-            f"`velocities` must be in [0, {FULL_VELOCITY}]; got {velocities.min()} to {velocities.max()}."
-        )
-    return roll.hits * velocities / FULL_VELOCITY
+    seconds_per_step = 60 / roll.tempo / STEPS_PER_QUARTER
+    starts = np.rint(np.arange(len(roll.hits) + 1) * seconds_per_step * sampling_rate).astype(np.int64)
+    sounds = [render_sound(pitch, sampling_rate) for pitch in drum_map.written]
+    ends = [starts[-1]]
+    for column, sound in enumerate(sounds):
+        ends.extend(starts[:-1][roll.hits[:, column]][-1:] + len(sound))
+    waveform = np.zeros(max(ends), dtype=np.float64)
+    for column, sound in enumerate(sounds):
+        for step in np.flatnonzero(roll.hits[:, column]):
+            waveform[starts[step] : starts[step] + len(sound)] += sound
+    peak = np.abs(waveform).max(initial=0)
+    return (waveform * (PEAK / peak if peak else 1)).astype(np.float32)
 
 
 def render_sound(pitch: int, sampling_rate: int) -> np.ndarray:
@@ -139,15 +106,7 @@ def render_sound(pitch: int, sampling_rate: int) -> np.ndarray:
 
 
 def encode_wav(waveform: np.ndarray, sampling_rate: int) -> bytes:
-    """A WAV file with 16 bits for each sample.
-
-    Args:
-        waveform (`np.ndarray` of shape `(samples,)`): Mono, in [-1, 1].
-        sampling_rate (`int`): Samples of a second.
-
-    Raises:
-        ValueError: If the waveform is not one channel, not finite, or too loud.
-    """
+    """A mono WAV file with 16 bits for each sample, from a waveform in [-1, 1]."""
     waveform = np.asarray(waveform)
     if waveform.ndim != 1:
         raise ValueError(f"`waveform` must have the shape (samples,); got {waveform.shape}.")

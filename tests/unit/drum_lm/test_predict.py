@@ -1,0 +1,63 @@
+"""`decahub predict` on drum models: its options reach the pipeline, and the table says what was left out."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from decahub.cli.main import main
+from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll
+from decahub.models.drum_lm.midi.reader import read_midi
+from tests.hub.builders import build_drum_adapter_folder, build_drum_base, build_drum_folder
+
+
+def run(*words) -> int:
+    return main([str(word) for word in words])
+
+
+@pytest.fixture
+def groove(tmp_path):
+    """Eight bars of 3/4 in a file."""
+    hits = np.zeros((96, 6), dtype=bool)
+    hits[::6, 3] = True
+    path = tmp_path / "groove.mid"
+    path.write_bytes(DrumCodec().to_midi(DrumRoll(hits, 12, (3, 4))))
+    return path
+
+
+def test_the_table_says_which_bars_were_left_out(groove, tmp_path, capsys):
+    model = build_drum_folder(tmp_path / "model")
+    options = ("--bars", 3, "--prompt-bars", 1, "--start-bar", 2, "--track", 0, "--seed", 1)
+
+    assert run("predict", model, groove, *options, "--time-signature", "3/4", "--steps-per-bar", 12) == 0
+
+    assert "2 before the answer, 5 after the prompt" in capsys.readouterr().out
+    assert read_midi(tmp_path / "groove_continued_seed1.mid").time_signatures == [(0, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--track", 7, "no track 7"),
+        ("--start-bar", 9, "`start_bar` must be below 8"),
+        ("--time-signature", "6/8", "`time_signature` must be that of the groove, 3/4; got 6/8"),
+        ("--steps-per-bar", 16, "`steps_per_bar` must be 12"),
+    ],
+)
+def test_options_reach_the_reader(groove, tmp_path, option, value, message, capsys):
+    model = build_drum_folder(tmp_path / "model")
+
+    assert run("predict", model, groove, "--bars", 3, option, value) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_adapter_gets_the_base_that_is_given(groove, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("peft")
+    monkeypatch.chdir(tmp_path)
+    base = build_drum_base(tmp_path / "base")
+    model = build_drum_adapter_folder(tmp_path / "adapter", base)
+    elsewhere = shutil.move(base, tmp_path / "elsewhere")
+
+    assert run("predict", model, groove, "--bars", 3) == 2
+    assert "`base_model` must be the base of this adapter" in capsys.readouterr().err
+    assert run("predict", model, groove, "--bars", 3, "--base-model", elsewhere) == 0
