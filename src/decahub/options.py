@@ -1,4 +1,4 @@
-"""Names of options: the nearest known name for a misspelled one, and what a callable, a config or a processor takes.
+"""Options: a field with its help, the nearest name for a misspelled one, what a callable, config or processor takes.
 
 On the ground floor: imports no other library.
 """
@@ -15,6 +15,13 @@ CONFIG_KEYWORDS = ("model_type", "num_labels", "torch_dtype", "name_or_path")
 # What the image processors of transformers understand in `size` and `crop_size`.
 SIZE_KEYS = ("height", "width", "shortest_edge", "longest_edge", "max_height", "max_width")
 SIZES = ("size", "crop_size", "pad_size")
+
+
+def argument(default: Any, help: str) -> Any:
+    """Dataclass field with a default and the help text that `--help` shows."""
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=default.copy, metadata={"help": help})
+    return dataclasses.field(default=default, metadata={"help": help})
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -71,6 +78,3 @@ def check_options(
             raise ValueError(f"`{key}` in `{name}` is not an option{receiver}. {suggest(key, known)}")
         if isinstance(value, Mapping) and key in receivers:
             check_options(f"{name}.{key}", value, receivers[key])
-
-
-__all__ = ["check_options", "list_options", "suggest"]
