@@ -27,6 +27,8 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from decahub.models.shared.modes import evaluation_mode
+
 from .arguments import LoopArguments
 from .batches import EpochBatches, iterate_batches
 from .best import OLD_BEST_FILE, BestWeights, get_best_name
@@ -395,7 +397,7 @@ class _Loop:
 
         def measure() -> dict[str, float]:
             averaged = nullcontext() if self.ema is None else self.ema.applied_to(self.bare_model)
-            with averaged, _evaluating(self.bare_model), torch.no_grad():
+            with averaged, evaluation_mode(self.bare_model), torch.no_grad():
                 scores = {name: float(value) for name, value in evaluate(self.bare_model).items()}
                 if self.best.is_better(scores, progress.best_metrics):
                     self.best.keep(self.bare_model)
@@ -468,15 +470,3 @@ def _build_accelerator(arguments: LoopArguments) -> Accelerator:
         project_dir=arguments.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=arguments.ddp_find_unused_parameters)],
     )
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Context in which every part of `model` is in evaluation mode; afterwards each is in the mode it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
