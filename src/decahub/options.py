@@ -34,9 +34,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def list_options(takes: Callable[..., Any] | Iterable[str]) -> list[str]:
     """Names of the keyword arguments that `takes` understands.
 
-    Args:
-        takes: A config class of transformers (its fields), an image processor class (its attributes), any other class
-            or function (its parameters), or the names themselves.
+    It is a config class of transformers (its fields), an image processor class (its attributes), any other class or
+    function (its parameters), or the names themselves.
     """
     if not callable(takes):
         return list(takes)
@@ -57,18 +56,10 @@ def check_options(
     given: Iterable[str] = (),
     nested: Mapping[str, Callable[..., Any] | Iterable[str]] | None = None,
 ) -> None:
-    """Refuse a mapping with a key that what receives it does not know, at any depth.
+    """Refuse a mapping with a key that what receives it does not know, at any depth, with the nearest known one.
 
-    Args:
-        name (`str`): What the mapping is called, for the message: "config".
-        options (`Mapping`): Keyword arguments that a user wrote.
-        takes: What receives them, as in [`list_options`].
-        given (iterable of `str`): Arguments that the caller supplies, so that a user may not.
-        nested (`Mapping`, *optional*): For a key whose value is a mapping: what receives that one. The sizes of image
-            processors are known.
-
-    Raises:
-        ValueError: If a key is unknown; the message has the nearest known one.
+    The mapping is called `name` and passed to `takes` (see [`list_options`]), beside the arguments in `given`, which a
+    user may not replace. `nested` names what receives the mapping under a key; sizes of image processors are known.
     """
     known = [option for option in list_options(takes) if option not in tuple(given)]
     receivers = {**dict.fromkeys(SIZES, SIZE_KEYS), **(nested or {})}

@@ -30,9 +30,6 @@ BLOCK_START = re.compile(r"^(#|>|=|\||`{3}|~{3}|[-+*](?=\s|$)|([-*_] ?){3,}$|\d+
 def render_card(facts: FolderFacts) -> ModelCard:
     """The model card that facts give; the same facts give the same card.
 
-    Returns:
-        `huggingface_hub.ModelCard`: front matter with a `model-index`, and the text.
-
     Raises:
         ValueError: If a value is unusable; the message says which.
     """
@@ -172,9 +169,6 @@ def format_recipe(recipe: dict[str, Any]) -> str:
 
 def check_card(text: str) -> dict[str, Any]:
     """Refuses a card that the Hub would refuse or not understand, without asking a server.
-
-    Returns:
-        `dict`: its front matter.
 
     Raises:
         ValueError: If the front matter is absent, no YAML, or lacks something.

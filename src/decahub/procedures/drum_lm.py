@@ -39,11 +39,7 @@ PLOT = "continued_groove.png"
 
 @dataclass
 class Arguments(DataArguments, LoopArguments):
-    """Arguments of a run: of the loop, the data, the model and the optimizer.
-
-    Raises:
-        ValueError: If an option is unknown or has no effect.
-    """
+    """Arguments of a run: of the loop, the data, the model and the optimizer."""
 
     method: ClassVar[str] = "drum_lm"
 
@@ -159,11 +155,7 @@ def train_model(
 
 
 def draw_groove(arguments: Arguments, model: PreTrainedModel, processor: DrumLmProcessor, groove: bytes) -> list[Path]:
-    """Plot of a groove whose first bars are given and whose other bars the model writes.
-
-    Returns:
-        `list[Path]`: the PNG file in `output_dir`; empty, with a warning, if the bars do not fit into the model.
-    """
+    """Plot, in `output_dir`, of a groove that the model continues; none, with a warning, if the bars do not fit."""
     compose = pipeline(TASK, model=model, processor=processor)  # type: ignore[call-overload]
     try:
         answer = compose(groove, bars=processor.bars, seed=arguments.seed, outputs=["png"])[0]

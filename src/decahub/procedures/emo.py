@@ -35,11 +35,7 @@ TASKS: dict[str, tuple[Any, Any, Callable]] = {
 
 @dataclass
 class Arguments(DataArguments, LoopArguments):
-    """Arguments of a run: of the loop, the data, and the model.
-
-    Raises:
-        ValueError: If an option is unknown or has no effect.
-    """
+    """Arguments of a run: of the loop, the data, and the model."""
 
     method: ClassVar[str] = "emo"
 

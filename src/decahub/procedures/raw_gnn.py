@@ -33,11 +33,7 @@ GRAPH = ("node_features", "edge_index")
 
 @dataclass
 class Arguments(GraphDataArguments, LoopArguments):
-    """Arguments of a run: of the loop, the graph, and the model.
-
-    Raises:
-        ValueError: If an option is unknown or out of range.
-    """
+    """Arguments of a run: of the loop, the graph, and the model."""
 
     method: ClassVar[str] = "raw_gnn"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("splits_file",)

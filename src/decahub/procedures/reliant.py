@@ -47,11 +47,7 @@ class DistillationArguments(LoopArguments):
 
 @dataclass
 class Arguments(GraphDataArguments, DistillationArguments):
-    """Arguments of a run: of the loop, the graph, the teacher, and the model.
-
-    Raises:
-        ValueError: If an option is unknown or has no effect.
-    """
+    """Arguments of a run: of the loop, the graph, the teacher, and the model."""
 
     method: ClassVar[str] = "reliant"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("images",)

@@ -78,11 +78,7 @@ OWN_ARGUMENTS = {
 
 @dataclass
 class Arguments(DataArguments, LoopArguments):
-    """Arguments of one stage: of the loop, the data, the model and the optimizer.
-
-    Raises:
-        ValueError: If an option is unknown, or if the stage does not read it.
-    """
+    """Arguments of one stage: of the loop, the data, the model and the optimizer."""
 
     method: ClassVar[str] = "tinymim"
 

@@ -31,11 +31,7 @@ def get_task(name: str) -> "Task":
 
 
 def find_task(architecture: str) -> "Task":
-    """The task of a model class: the first one of its method that loads models with the class's Auto class.
-
-    Raises:
-        ValueError: If decahub does not know the class, or it has no task of its own.
-    """
+    """The task of a model class: the first one of its method that loads models with the class's Auto class."""
     for method in METHODS.values():
         for entry in method.models:
             auto_classes = [auto for auto, name in entry.auto_classes.items() if name == architecture]

@@ -31,11 +31,7 @@ TASK = "image-classification"
 
 @dataclass
 class Arguments(DataArguments, LoopArguments):
-    """Arguments of a run: of the loop, the data, and the model.
-
-    Raises:
-        ValueError: If an option is unknown.
-    """
+    """Arguments of a run: of the loop, the data, and the model."""
 
     method: ClassVar[str] = "new_method"
 
