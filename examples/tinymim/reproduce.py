@@ -18,6 +18,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate.utils import set_seed
+from relation_cache import FlipTransform, RelationRows, load_relations
 from results import write_results
 from torch.utils.data import Dataset, Subset
 from transformers import AutoModel, PreTrainedModel
@@ -27,7 +28,6 @@ from decahub.data import SeededTransform, get_label_names, load_dataset
 from decahub.evaluation import run_once, write_json
 from decahub.procedures import tinymim
 from decahub.procedures.data_arguments import Splits
-from decahub.procedures.tinymim_relation_cache import FlipTransform, RelationRows, load_relations
 from decahub.tasks.image_feature_extraction import select_fit_rows
 from decahub.tasks.task import evaluating
 from decahub.training import argument, load_recipe

@@ -85,10 +85,6 @@ def redact(value: Any, key: str = "") -> Any:
 
     Paths that are absolute, lead upwards or to a home directory become their last part, at every depth; what looks
     like an access token or password becomes `***`.
-
-    Args:
-        value: A text, a mapping or a list with such values; anything else is returned as it is.
-        key (`str`): The name that the value has, such as `"api_key"`.
     """
     if isinstance(value, Mapping):
         return {name: redact(item, str(name)) for name, item in value.items()}
@@ -127,14 +123,3 @@ def _get_processor_name() -> str:
         if match:
             return match.group(1).strip()
     return platform.processor() or "processor"
-
-
-__all__ = [
-    "describe_command",
-    "describe_hardware",
-    "describe_versions",
-    "is_secret_name",
-    "mask_secrets",
-    "redact",
-    "shorten_path",
-]

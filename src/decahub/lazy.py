@@ -1,24 +1,27 @@
 """Names of a package that import their module when they are asked for (PEP 562)."""
 
-from collections.abc import Callable, Mapping
+import ast
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
-def attach(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and `__dir__` of a package whose names live in its modules.
+def attach(package: str, path: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The `__getattr__` and `__dir__` of a package that imports its names only `if TYPE_CHECKING:`.
 
     Args:
         package (`str`): `__name__` of the package.
-        homes (`Mapping[str, str]`): name to the module, inside the package, that defines it.
+        path (`str`): `__file__` of the package.
     """
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: f".{node.module}" for node in imports for alias in node.names}
 
     def get_attribute(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(f".{homes[name]}", package), name)
+        return getattr(import_module(homes[name], package), name)
 
     return get_attribute, lambda: sorted(homes)
-
-
-__all__ = ["attach"]

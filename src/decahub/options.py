@@ -1,4 +1,4 @@
-"""Names of options: the nearest known name for a misspelled one, and what a callable, a config or a processor takes.
+"""Options: a field with its help, the nearest name for a misspelled one, what a callable, config or processor takes.
 
 On the ground floor: imports no other library.
 """
@@ -17,6 +17,13 @@ SIZE_KEYS = ("height", "width", "shortest_edge", "longest_edge", "max_height", "
 SIZES = ("size", "crop_size", "pad_size")
 
 
+def argument(default: Any, help: str) -> Any:
+    """Dataclass field with a default and the help text that `--help` shows."""
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=default.copy, metadata={"help": help})
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """A sentence that helps after a misspelled name: the nearest known one, or all of them."""
     known = list(known)
@@ -27,9 +34,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def list_options(takes: Callable[..., Any] | Iterable[str]) -> list[str]:
     """Names of the keyword arguments that `takes` understands.
 
-    Args:
-        takes: A config class of transformers (its fields), an image processor class (its attributes), any other class
-            or function (its parameters), or the names themselves.
+    It is a config class of transformers (its fields), an image processor class (its attributes), any other class or
+    function (its parameters), or the names themselves.
     """
     if not callable(takes):
         return list(takes)
@@ -50,18 +56,10 @@ def check_options(
     given: Iterable[str] = (),
     nested: Mapping[str, Callable[..., Any] | Iterable[str]] | None = None,
 ) -> None:
-    """Refuse a mapping with a key that what receives it does not know, at any depth.
+    """Refuse a mapping with a key that what receives it does not know, at any depth, with the nearest known one.
 
-    Args:
-        name (`str`): What the mapping is called, for the message: "config".
-        options (`Mapping`): Keyword arguments that a user wrote.
-        takes: What receives them, as in [`list_options`].
-        given (iterable of `str`): Arguments that the caller supplies, so that a user may not.
-        nested (`Mapping`, *optional*): For a key whose value is a mapping: what receives that one. The sizes of image
-            processors are known.
-
-    Raises:
-        ValueError: If a key is unknown; the message has the nearest known one.
+    The mapping is called `name` and passed to `takes` (see [`list_options`]), beside the arguments in `given`, which a
+    user may not replace. `nested` names what receives the mapping under a key; sizes of image processors are known.
     """
     known = [option for option in list_options(takes) if option not in tuple(given)]
     receivers = {**dict.fromkeys(SIZES, SIZE_KEYS), **(nested or {})}
@@ -71,6 +69,3 @@ def check_options(
             raise ValueError(f"`{key}` in `{name}` is not an option{receiver}. {suggest(key, known)}")
         if isinstance(value, Mapping) and key in receivers:
             check_options(f"{name}.{key}", value, receivers[key])
-
-
-__all__ = ["check_options", "list_options", "suggest"]

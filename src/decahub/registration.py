@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -26,13 +27,7 @@ def load_class(path: str) -> type:
 
 
 class DeferredClasses(MutableMapping):
-    """What is registered in an Auto mapping, plus classes that are imported when they are looked up.
-
-    Args:
-        registered (`MutableMapping`): entries that hold real classes; it is also where new ones go.
-        references (`Mapping`): path of a key to the path of its class, or to paths by backend.
-        load_key (`Callable[[str], Any]`): gives the key that a path stands for.
-    """
+    """What is registered in an Auto mapping, plus classes that are imported when they are looked up."""
 
     def __init__(
         self,
@@ -40,9 +35,7 @@ class DeferredClasses(MutableMapping):
         references: Mapping[str, str | dict[str, str]],
         load_key: Callable[[str], Any] = load_class,
     ):
-        self._registered = registered
-        self._references = dict(references)
-        self._load_key = load_key
+        self._registered, self._references, self._load_key = registered, dict(references), load_key
 
     def __getitem__(self, key: Any) -> Any:
         if key not in self._registered:
@@ -121,16 +114,8 @@ def _register_models(module: ModuleType) -> None:
     import_module("decahub.auto").publish()
 
 
-def _register_image_processors(module: ModuleType) -> None:
-    _defer(module.IMAGE_PROCESSOR_MAPPING, lambda entry: entry.image_processors)
-
-
-def _register_feature_extractors(module: ModuleType) -> None:
-    _defer(module.FEATURE_EXTRACTOR_MAPPING, lambda entry: entry.feature_extractor)
-
-
-def _register_processors(module: ModuleType) -> None:
-    _defer(module.PROCESSOR_MAPPING, lambda entry: entry.processor)
+def _register_processors(mapping: str, attribute: str) -> Callable[[ModuleType], None]:
+    return lambda module: _defer(getattr(module, mapping), attrgetter(attribute))
 
 
 def _publish_again(module: ModuleType) -> None:
@@ -162,9 +147,11 @@ def _get_actions() -> dict[str, Callable[[ModuleType], None]]:
     return {
         f"{AUTO_FOLDER}.configuration_auto": _register_configs,
         f"{AUTO_FOLDER}.modeling_auto": _register_models,
-        f"{AUTO_FOLDER}.image_processing_auto": _register_image_processors,
-        f"{AUTO_FOLDER}.feature_extraction_auto": _register_feature_extractors,
-        f"{AUTO_FOLDER}.processing_auto": _register_processors,
+        f"{AUTO_FOLDER}.image_processing_auto": _register_processors("IMAGE_PROCESSOR_MAPPING", "image_processors"),
+        f"{AUTO_FOLDER}.feature_extraction_auto": _register_processors(
+            "FEATURE_EXTRACTOR_MAPPING", "feature_extractor"
+        ),
+        f"{AUTO_FOLDER}.processing_auto": _register_processors("PROCESSOR_MAPPING", "processor"),
         "transformers.processing_utils": _publish_again,
         "transformers.pipelines": _load_pipelines,
         # Whichever of the two is imported first, a pipeline is registered when its own module has run.

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .table import format_table
+from .table import format_scores
 
 
 HELP = "measure the scores of a model folder on its dataset, or on another one"
@@ -40,7 +40,5 @@ def run(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         task=arguments.task,
     )
-    rows = [(row["metric"], f"{row['value']:.4f}", row["n"]) for row in evaluation["figures"]]
-    print(f"{evaluation['dataset']['title']}, {evaluation['dataset']['split']} split")
-    print(format_table(("metric", "value", "n"), rows))
+    print(format_scores(evaluation))
     return 0

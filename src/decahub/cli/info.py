@@ -5,7 +5,7 @@ from pathlib import Path
 
 from decahub.registry import METHODS, Method
 
-from .table import format_cell, format_table
+from .table import format_cell, format_scores, format_table
 
 
 HELP = "describe a method, or a model folder: classes, parameters, labels, scores"
@@ -74,9 +74,7 @@ def describe_folder(path: Path) -> str:
     text = "\n".join(f"{name:<12}{format_cell(value)}" for name, value in rows)
     if EVALUATION not in folder.files:
         return text
-    dataset = folder.evaluation["dataset"]
-    scores = [(row["metric"], f"{row['value']:.4f}", row["n"]) for row in folder.evaluation["figures"]]
-    return f"{text}\n\n{dataset['title']}, {dataset['split']} split\n{format_table(('metric', 'value', 'n'), scores)}"
+    return f"{text}\n\n{format_scores(folder.evaluation)}"
 
 
 def describe_labels(id2label: object) -> str:

@@ -9,18 +9,7 @@ import sys
 from collections.abc import Sequence
 
 
-COMMANDS = (
-    "list",
-    "info",
-    "train",
-    "predict",
-    "evaluate",
-    "convert",
-    "verify",
-    "card",
-    "publish",
-    "new-method",
-)
+COMMANDS = ("list", "info", "train", "predict", "evaluate", "convert", "verify", "card", "publish", "new-method")
 # Libraries that are not among the dependencies of the core, and the extra that brings each.
 EXTRAS = {
     "accelerate": "train",
@@ -72,12 +61,7 @@ def build_parser(words: Sequence[str] = ()) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs `decahub` with the given arguments, by default those of the process.
-
-    Returns:
-        `int`: exit code; 0 for success, 1 for a failed verification, 2 for bad input, 3 for scores that were not
-        measured again.
-    """
+    """Runs `decahub` with the given arguments, by default those of the process, and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = build_parser(words).parse_args(words)
     try:

@@ -1,7 +1,6 @@
 """`decahub predict`: what a model answers, task by task."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,12 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
 
 
 def find_task_of(model: str) -> "Task":
-    """The task of a model folder or Hub repository, by its `config.json`.
-
-    Raises:
-        OSError: If there is no such model.
-        ValueError: If it is not a model of decahub, or has no task that a command can show.
-    """
+    """The task of a model folder or Hub repository, by its `config.json`."""
+    from decahub.hub.files import read_json
     from decahub.tasks import find_task
 
     if Path(model).is_dir():
@@ -61,8 +56,7 @@ def find_task_of(model: str) -> "Task":
         path = Path(hf_hub_download(model, "config.json"))
     else:
         raise FileNotFoundError(f"`model` must be a model folder or the id of a published model; got {model!r}.")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    architectures = content.get("architectures") if isinstance(content, dict) else None
+    architectures = read_json(path).get("architectures")
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
         raise ValueError(f"`architectures` in {path} must name the class of the model; got {architectures!r}.")
     return find_task(architectures[0])

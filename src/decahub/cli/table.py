@@ -1,6 +1,7 @@
 """Plain text tables for the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def format_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -10,6 +11,13 @@ def format_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> st
     cells.insert(1, ["-" * width for width in widths])
     lines = ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)) for row in cells]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def format_scores(evaluation: Mapping[str, Any]) -> str:
+    """What an `evaluation.json` says: dataset, split and scores."""
+    dataset = evaluation["dataset"]
+    scores = [(row["metric"], f"{row['value']:.4f}", row["n"]) for row in evaluation["figures"]]
+    return f"{dataset['title']}, {dataset['split']} split\n{format_table(('metric', 'value', 'n'), scores)}"
 
 
 def format_cell(value: object) -> str:

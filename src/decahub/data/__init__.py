@@ -17,26 +17,7 @@ if TYPE_CHECKING:
     from .seeded import InMemoryDataset, SeededTransform, seeded_random_state
     from .similarity_graph import build_similarity_edges, build_similarity_graph, stratified_split
 
-_HOMES = {
-    "DATASETS": "catalog",
-    "IGNORE_INDEX": "catalog",
-    "DatasetEntry": "catalog",
-    "InMemoryDataset": "seeded",
-    "SeededTransform": "seeded",
-    "build_similarity_edges": "similarity_graph",
-    "build_similarity_graph": "similarity_graph",
-    "check_leakage": "node_classification",
-    "describe_graph": "node_classification",
-    "get_label_names": "label_names",
-    "load_dataset": "loading",
-    "save_graph": "graph_tables",
-    "seeded_random_state": "seeded",
-    "select_split": "node_classification",
-    "stratified_split": "similarity_graph",
-}
-
-__getattr__, __dir__ = attach(__name__, _HOMES)
-
+__getattr__, __dir__ = attach(__name__, __file__)
 
 __all__ = [
     "DATASETS",

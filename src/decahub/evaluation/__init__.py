@@ -14,23 +14,7 @@ if TYPE_CHECKING:
     from .folder import evaluate_folder
     from .record import EVALUATION_FILE, build_evaluation, read_evaluation, write_evaluation, write_json
 
-_HOMES = {
-    "Comparison": "comparison",
-    "EVALUATION_FILE": "record",
-    "build_evaluation": "record",
-    "build_row": "comparison",
-    "evaluate_folder": "folder",
-    "evaluate_model": "driver",
-    "read_comparison": "comparison",
-    "read_evaluation": "record",
-    "run_once": "comparison",
-    "write_comparison": "comparison",
-    "write_evaluation": "record",
-    "write_json": "record",
-}
-
-__getattr__, __dir__ = attach(__name__, _HOMES)
-
+__getattr__, __dir__ = attach(__name__, __file__)
 
 __all__ = [
     "EVALUATION_FILE",

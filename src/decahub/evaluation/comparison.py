@@ -154,11 +154,7 @@ class Comparison:
         return dict(zip(_get_keys(row), row["runs"], strict=True)) if row["seeds"] else row["runs"][0]
 
     def measure(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Mean difference, its interval, the number of pairs, and the verdict.
-
-        Raises:
-            ValueError: If `rows` have not exactly one row for each model.
-        """
+        """Mean difference, its interval, the number of pairs, and the verdict."""
         differences = self.compute_differences(rows)
         interval = compute_interval(differences)
         return {
@@ -296,12 +292,3 @@ def _check_equal(given: Any, expected: Any, where: str) -> None:
         numbers = all(isinstance(value, int | float) for value in (one, other))
         if not (math.isclose(one, other, rel_tol=REL_TOL, abs_tol=1e-9) if numbers else one == other):
             raise ValueError(f"{where} must be {expected!r}, as `runs` give it; got {given!r}.")
-
-
-__all__ = [
-    "Comparison",
-    "build_row",
-    "read_comparison",
-    "run_once",
-    "write_comparison",
-]

@@ -77,6 +77,3 @@ def evaluate_model(
         show_progress=show_progress,
     )
     return record.measure(model, processor, dataset, context)
-
-
-__all__ = ["evaluate_model"]

@@ -7,8 +7,7 @@ from typing import Any
 
 from decahub.data import DATASETS, DatasetEntry, load_dataset
 from decahub.registry import TASKS
-from decahub.tasks import Task, get_task, load_model, load_processor
-from decahub.tasks.task import AUTO_PROCESSORS
+from decahub.tasks import Task, get_task
 
 from .driver import evaluate_model
 from .record import DATASET_KEYS, EVALUATION_FILE, build_evaluation, read_evaluation
@@ -61,8 +60,7 @@ def evaluate_folder(
     splits = load_dataset(dataset, data_dir, family=record.entry.family)
     rows = _select_split(splits, split or DEFAULT_SPLIT, str(dataset), record)
 
-    model = load_model(folder, record.entry.auto_class)
-    processor = load_processor(folder, AUTO_PROCESSORS[record.entry.processor])
+    model, processor = record.load(folder)
     started = time.monotonic()
     measurement = evaluate_model(
         model,
@@ -98,6 +96,3 @@ def _select_split(splits: Any, split: str, source: str, task: Task) -> Any:
     if split not in splits:
         raise ValueError(f"`split` of {source!r} must be one of {', '.join(splits)}; got {split!r}.")
     return splits[split]
-
-
-__all__ = ["evaluate_folder"]

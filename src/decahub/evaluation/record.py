@@ -75,19 +75,15 @@ def build_evaluation(
 def write_evaluation(
     path: str | os.PathLike, scores: Mapping[str, float] | Measurement, **facts: Any
 ) -> dict[str, Any]:
-    """Write `evaluation.json`; an older file stays whole until the new one is complete.
+    """Write `evaluation.json` and return its content, as [`build_evaluation`] gives it.
 
     Args:
         path (`str` or path): The file, or the folder to write `evaluation.json` into.
         scores (`Mapping[str, float]` or [`Measurement`]): What `evaluate_model` returned, or scores.
         facts: The keyword arguments of `build_evaluation`.
-
-    Returns:
-        `dict`: What was written.
     """
-    path = _resolve(path)
     evaluation = build_evaluation(scores, **facts)
-    write_json(path, evaluation)
+    write_json(_resolve(path), evaluation)
     return evaluation
 
 
@@ -101,10 +97,7 @@ def write_json(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
 
 
 def read_evaluation(path: str | os.PathLike) -> dict[str, Any]:
-    """Read and check an `evaluation.json`.
-
-    Args:
-        path (`str` or path): The file, or the folder that holds it.
+    """Read and check an `evaluation.json`, given by its path or by that of its folder.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -119,15 +112,7 @@ def read_evaluation(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def check_evaluation(evaluation: Any, where: str) -> None:
-    """Refuses what is not the content of an `evaluation.json`.
-
-    Args:
-        evaluation: What the file holds.
-        where (`str`): The file, for messages.
-
-    Raises:
-        ValueError: If a key is missing or has a value of another type.
-    """
+    """Refuses what is not the content of an `evaluation.json`."""
     check_keys(evaluation, KEYS, where)
     dataset, scores = evaluation["dataset"], evaluation["figures"]
     check_keys(dataset, DATASET_KEYS, f"`dataset` in {where}")
@@ -156,14 +141,18 @@ def _check_texts(record: dict[str, Any], names: tuple[str, ...], where: str) -> 
 
 
 def _check_number(record: dict[str, Any], name: str, where: str, whole: bool = True) -> None:
-    value, kinds = record[name], int if whole else (int, float)
-    is_number = isinstance(value, kinds) and not isinstance(value, bool) and -LARGEST < value < LARGEST
-    if not is_number or (whole and value < 0):
+    value = record[name]
+    if not is_number(value) or (whole and (not isinstance(value, int) or value < 0)):
         kind = "a whole number of 0 or more" if whole else "a finite number"
         too_long = isinstance(value, int) and abs(value) >= LARGEST
         raise ValueError(
             f"`{name}` in {where} must be {kind}; got {'too many digits' if too_long else repr(value):.200}."
         )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -192,13 +181,3 @@ def check_keys(record: Any, keys: tuple[str, ...], where: str) -> None:
 def _resolve(path: str | os.PathLike) -> Path:
     path = Path(path)
     return path if path.suffix == ".json" else path / EVALUATION_FILE
-
-
-__all__ = [
-    "EVALUATION_FILE",
-    "build_evaluation",
-    "check_evaluation",
-    "read_evaluation",
-    "write_evaluation",
-    "write_json",
-]

@@ -16,23 +16,7 @@ if TYPE_CHECKING:
     from .saving import save_model_folder, save_run
     from .verification import Check, VerificationReport, verify
 
-_HOMES = {
-    "CardArguments": "card_facts",
-    "Check": "verification",
-    "FolderFacts": "card_facts",
-    "ModelFolder": "model_folder",
-    "VerificationReport": "verification",
-    "check_card": "model_card",
-    "publish": "publishing",
-    "render_card": "model_card",
-    "save_model_folder": "saving",
-    "save_run": "saving",
-    "stage_repository": "publishing",
-    "verify": "verification",
-}
-
-__getattr__, __dir__ = attach(__name__, _HOMES)
-
+__getattr__, __dir__ = attach(__name__, __file__)
 
 __all__ = [
     "CardArguments",

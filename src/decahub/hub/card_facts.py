@@ -5,16 +5,17 @@ import math
 import re
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from huggingface_hub.utils import validate_repo_id
 
 from decahub.data.catalog import DATASETS, DatasetEntry
 from decahub.environment import redact
+from decahub.evaluation.record import check_keys, is_number
+from decahub.options import argument
 from decahub.registry import METHODS, Method, ModelEntry
 from decahub.tasks import Report, Task, find_task, get_task
-from decahub.tasks.task import Task as AnyTask
 
 from .files import CONFIG, SPLITS, TRAIN_LOG, TRAINING_MINUTES
 from .flattening import get_class_reference, get_reference
@@ -47,34 +48,17 @@ class CardArguments:
     """
 
     MAY_CHANGE: ClassVar[tuple[str, ...]] = (  # when a run is resumed
-        "card_title", "card_summary", "card_intended_use", "card_limits", "card_checkpoint", "card_repo_id",
-        "card_base_model", "card_license",
+        *REQUIRED_TEXTS, "card_checkpoint", "card_repo_id", "card_base_model", "card_license"
     )  # fmt: skip
 
-    card_title: str | None = field(
-        default=None, metadata={"help": "Name of the model, as its repository is called: 'emo-1m-cifar10'."}
-    )
-    card_summary: str | None = field(
-        default=None, metadata={"help": "What the model is and does, in one or two sentences."}
-    )
-    card_intended_use: str | None = field(default=None, metadata={"help": "What the model is meant for."})
-    card_limits: str | None = field(
-        default=None, metadata={"help": "What it is not good for, and where it is known to fail."}
-    )
-    card_checkpoint: str | None = field(
-        default=None,
-        metadata={"help": "How the weights were chosen among those of the run; by default read off the recipe."},
-    )
-    card_repo_id: str | None = field(
-        default=None, metadata={"help": "Repository on the Hub, '<owner>/<name>'; `decahub publish` fills it in."}
-    )
-    card_base_model: str | None = field(
-        default=None, metadata={"help": "Repository of the weights that training started from."}
-    )
-    card_license: str | None = field(
-        default=None,
-        metadata={"help": "License of the weights; by default the one the catalog states for the dataset."},
-    )
+    card_title: str | None = argument(None, "Name of the model, as its repository is called: 'emo-1m-cifar10'.")
+    card_summary: str | None = argument(None, "What the model is and does, in one or two sentences.")
+    card_intended_use: str | None = argument(None, "What the model is meant for.")
+    card_limits: str | None = argument(None, "What it is not good for, and where it is known to fail.")
+    card_checkpoint: str | None = argument(None, "How the weights were chosen; by default read off the recipe.")
+    card_repo_id: str | None = argument(None, "Repository, '<owner>/<name>'; `decahub publish` fills it in.")
+    card_base_model: str | None = argument(None, "Repository of the weights that training started from.")
+    card_license: str | None = argument(None, "License of the weights; by default that of the dataset in the catalog.")
 
     def __post_init__(self):
         for item in dataclasses.fields(CardArguments):
@@ -91,9 +75,7 @@ class CardArguments:
         dataset = getattr(self, "dataset", None)  # of the script's own arguments
         if isinstance(dataset, str):
             choose_license(self.card_license, dataset)
-        other_arguments = getattr(super(), "__post_init__", None)
-        if other_arguments is not None:
-            other_arguments()
+        getattr(super(), "__post_init__", lambda: None)()
 
     @classmethod
     def adapt_recipe(cls, recipe: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,11 +87,7 @@ class CardArguments:
 
     @classmethod
     def from_recipe(cls, recipe: Mapping[str, Any]) -> "CardArguments":
-        """The `card_*` keys of a recipe.
-
-        Raises:
-            ValueError: If one is unknown or unusable.
-        """
+        """The `card_*` keys of a recipe."""
         given = {key: value for key, value in recipe.items() if key.startswith(CARD_PREFIX)}
         known = [item.name for item in dataclasses.fields(CardArguments)]
         unknown = [key for key in given if key not in known]
@@ -124,11 +102,7 @@ class CardArguments:
 
 
 def choose_license(license: str | None, dataset: str) -> str:
-    """The given license of the weights, or the one that the catalog states for the dataset.
-
-    Raises:
-        ValueError: If there is neither.
-    """
+    """The given license of the weights, or the one that the catalog states for the dataset."""
     if license is not None:
         return license
     if dataset not in DATASETS:
@@ -142,11 +116,7 @@ def choose_license(license: str | None, dataset: str) -> str:
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """All that a card says, gathered from one folder and decahub's tables.
-
-    Raises:
-        ValueError: If the folder's model is not one of decahub, or a value cannot be shown.
-    """
+    """All that a card says, gathered from one folder and decahub's tables."""
 
     config: dict[str, Any]
     recipe: dict[str, Any]
@@ -184,9 +154,7 @@ class FolderFacts:
         """That class as remote code names it."""
         return get_class_reference(self.architecture)
 
-    def refer_to(self, path: str) -> str:
-        """A class of a room, given by where it is defined, as remote code names it."""
-        return get_reference(path)
+    refer_to = staticmethod(get_reference)
 
     @property
     def auto_class(self) -> str | None:
@@ -235,11 +203,7 @@ class FolderFacts:
 
     @property
     def license(self) -> str:
-        """Identifier of the license of the weights.
-
-        Raises:
-            ValueError: If neither the recipe nor the catalog gives one.
-        """
+        """Identifier of the license of the weights."""
         return choose_license(self.card.card_license, self.evaluation["dataset"]["name"])
 
     @property
@@ -257,11 +221,7 @@ class FolderFacts:
 
     @property
     def training(self) -> dict[str, Any] | None:
-        """The last line of the log, where it tells time and hardware.
-
-        Raises:
-            ValueError: If it holds something else than `save_model_folder` writes.
-        """
+        """The last line of the log, where it tells time and hardware."""
         summary = self.train_log[-1] if self.train_log else {}
         if TRAINING_MINUTES not in summary:
             return None
@@ -283,15 +243,11 @@ class FolderFacts:
         """Lines of Python that use the model; see [`~decahub.tasks.Task.usage`]."""
         if self.task.name in self.method.tasks:
             return self.task.usage(self, remote, trust)
-        return AnyTask.usage(self.task, self, remote, trust)
+        return Task.usage(self.task, self, remote, trust)
 
 
 def find_method(config: Mapping[str, Any]) -> tuple[Method, ModelEntry]:
-    """The method and model entry that a `config.json` belongs to.
-
-    Raises:
-        ValueError: If decahub has no such `model_type`, or the class in `architectures` belongs to another one.
-    """
+    """The method and model entry that a `config.json` belongs to."""
     entries = {entry.model_type: (method, entry) for method in METHODS.values() for entry in method.models}
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in entries:
@@ -306,11 +262,7 @@ def find_method(config: Mapping[str, Any]) -> tuple[Method, ModelEntry]:
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Refuses a `config.json` of another model than decahub's, or one that leads out of its folder.
-
-    Raises:
-        ValueError: If class, `num_features` or `adapter_base` are unusable.
-    """
+    """Refuses a `config.json` of another model than decahub's, or one that leads out of its folder."""
     find_method(config)
     num_features, base = config.get("num_features", 0), config.get("adapter_base") or {}
     if not isinstance(num_features, int):  # a card's example holds it
@@ -323,11 +275,7 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def build_report(content: Mapping[str, Any], where: str) -> Report:
-    """A report from its JSON object; `where` names the file in messages.
-
-    Raises:
-        ValueError: If a key is missing, unknown or of another type.
-    """
+    """A report from its JSON object; `where` names the file in messages."""
     kinds = {"title": str, "columns": list, "rows": list, "verdict": (str, type(None)), "command": (str, type(None))}
     wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]  # type: ignore[arg-type]
     wrong += [name for name in content if name not in kinds]
@@ -344,14 +292,8 @@ def build_report(content: Mapping[str, Any], where: str) -> Report:
 
 
 def build_split_report(content: Mapping[str, Any]) -> Report:
-    """`splits.json`, results of the same recipe on all splits of the data, as a report.
-
-    Raises:
-        ValueError: If a key is missing, rows differ in their keys, or `mean` and `spread` are not those of the rows.
-    """
-    missing = [key for key in SPLIT_KEYS if key not in content]
-    if missing:
-        raise ValueError(f"{SPLITS} must hold {', '.join(SPLIT_KEYS)}; {', '.join(missing)} is missing.")
+    """`splits.json`, results of the same recipe on all splits of the data, as a report."""
+    check_keys(content, SPLIT_KEYS, SPLITS)
     rows = content["rows"]
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"`rows` in {SPLITS} must be a list of objects, one for each split; got {rows!r:.200}.")
@@ -374,8 +316,3 @@ def build_split_report(content: Mapping[str, Any]) -> Report:
     )
     table = [list(row.values()) for row in rows]
     return Report("Results over all splits", list(rows[0]), table, verdict, str(content["command"]))
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value of a JSON file is a finite number that a card can show."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300

@@ -32,12 +32,7 @@ MAX_TEXT_BYTES = 1_000_000
 
 
 def list_files(folder: Path) -> list[str]:
-    """Names of the files that belong to a model folder, sorted: all but the checksums and hidden ones.
-
-    Raises:
-        FileNotFoundError: If `folder` is not a folder.
-        ValueError: If a symbolic link leaves it.
-    """
+    """Names of the files that belong to a model folder, sorted: all but the checksums and hidden ones."""
     if not folder.is_dir():
         raise FileNotFoundError(f"`folder` must be a model folder; {str(folder)!r} is not a folder.")
     names = []
@@ -113,12 +108,7 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """The text of a file of a model folder.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is a link that leaves the folder, too large, or not UTF-8.
-    """
+    """The text of a file of a model folder."""
     if not path.is_file():
         raise FileNotFoundError(f"A model folder must hold {path.name}; {str(path.parent)!r} has none.")
     check_link(path.parent, path)
@@ -132,12 +122,7 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds no JSON object.
-    """
+    """A JSON object."""
     return parse_json(read_text(path, MAX_JSON_BYTES), f"{path.name} in {path.parent}")
 
 
@@ -160,11 +145,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """A YAML mapping without aliases in a text; `where` names it in messages.
-
-    Raises:
-        ValueError: If it is no such mapping.
-    """
+    """A YAML mapping without aliases in a text; `where` names it in messages."""
     try:
         content = yaml.load(text, Loader=_PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError, AttributeError, TypeError) as error:  # odd dates, keys, ...

@@ -25,18 +25,7 @@ Module = tuple[str, ...]
 
 
 def flatten_modules(modules: Iterable[str], root: Path | None = None) -> dict[str, bytes]:
-    """The files that modules of rooms need, with themselves, under their flat names.
-
-    Args:
-        modules (`Iterable[str]`): dotted paths, such as `"decahub.models.emo.modeling_emo"`.
-        root (`Path`, *optional*): the folder of the rooms; by default the installed one.
-
-    Returns:
-        `dict` from file name to content.
-
-    Raises:
-        ValueError: If an import cannot be flattened or two files would have the same name.
-    """
+    """The files that modules of rooms need, with themselves, under their flat names: file name to content."""
     root = Path(str(files(MODELS))) if root is None else root
     waiting = [_split_path(module) for module in modules]
     sources: dict[str, Module] = {}
@@ -54,14 +43,7 @@ def flatten_modules(modules: Iterable[str], root: Path | None = None) -> dict[st
 
 
 def get_reference(path: str) -> str:
-    """A class or function of a room as remote code names it.
-
-    Args:
-        path (`str`): where it is defined, such as `"decahub.models.drum_lm.midi.codec.DrumCodec"`.
-
-    Returns:
-        `str`: `"<flat file>.<name>"`, such as `"midi_codec_drum_lm.DrumCodec"`.
-    """
+    """A class or function of a room, by its path, as remote code names it: `midi_codec_drum_lm.DrumCodec`."""
     module, _, name = path.rpartition(".")
     return f"{_join_flat(_split_path(module))}.{name}"
 

@@ -30,9 +30,6 @@ BLOCK_START = re.compile(r"^(#|>|=|\||`{3}|~{3}|[-+*](?=\s|$)|([-*_] ?){3,}$|\d+
 def render_card(facts: FolderFacts) -> ModelCard:
     """The model card that facts give; the same facts give the same card.
 
-    Returns:
-        `huggingface_hub.ModelCard`: front matter with a `model-index`, and the text.
-
     Raises:
         ValueError: If a value is unusable; the message says which.
     """
@@ -63,7 +60,7 @@ def render_card(facts: FolderFacts) -> ModelCard:
 
 def build_metadata(facts: FolderFacts) -> ModelCardData:
     """The front matter of a card."""
-    dataset, scores = facts.dataset, facts.evaluation["figures"]
+    dataset, measured, scores = facts.dataset, facts.evaluation["dataset"], facts.evaluation["figures"]
     paper = [f"arxiv:{facts.method.arxiv}"] if facts.method.arxiv else []
     terms = dataset if facts.license == "other" else None
     return ModelCardData(
@@ -77,19 +74,17 @@ def build_metadata(facts: FolderFacts) -> ModelCardData:
         metrics=[scores[0]["metric"]],  # the headline; the model-index has all
         base_model=redact(facts.card.card_base_model),
         model_name=facts.title,
-        eval_results=[_build_eval_result(facts, row) for row in scores],
-    )
-
-
-def _build_eval_result(facts: FolderFacts, row: dict[str, Any]) -> EvalResult:
-    dataset = facts.evaluation["dataset"]
-    return EvalResult(
-        task_type=facts.task_type,
-        dataset_type=dataset["name"],
-        dataset_name=dataset["title"],
-        dataset_split=dataset["split"],
-        metric_type=row["metric"],
-        metric_value=row["value"],
+        eval_results=[
+            EvalResult(
+                task_type=facts.task_type,
+                dataset_type=measured["name"],
+                dataset_name=measured["title"],
+                dataset_split=measured["split"],
+                metric_type=row["metric"],
+                metric_value=row["value"],
+            )
+            for row in scores
+        ],
     )
 
 
@@ -174,9 +169,6 @@ def format_recipe(recipe: dict[str, Any]) -> str:
 
 def check_card(text: str) -> dict[str, Any]:
     """Refuses a card that the Hub would refuse or not understand, without asking a server.
-
-    Returns:
-        `dict`: its front matter.
 
     Raises:
         ValueError: If the front matter is absent, no YAML, or lacks something.

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -132,11 +133,7 @@ class ModelFolder:
         )
 
     def count_values(self, name: str) -> int:
-        """Number of values in a safetensors file, buffers included, from its header.
-
-        Raises:
-            ValueError: If it is no such file.
-        """
+        """Number of values in a safetensors file, buffers included, from its header."""
         try:
             with safe_open(self.path / name, "numpy") as tensors:
                 return sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
@@ -178,14 +175,4 @@ class ModelFolder:
 
 def dump_report(report: Report) -> str:
     """The content of a `report_*.json`."""
-    content = {
-        "title": report.title,
-        "columns": list(report.columns),
-        "rows": [list(row) for row in report.rows],
-        "verdict": report.verdict,
-        "command": report.command,
-    }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-__all__ = ["ModelFolder", "dump_report"]
+    return json.dumps(asdict(report), indent=2, ensure_ascii=False) + "\n"

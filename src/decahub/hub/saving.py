@@ -202,16 +202,12 @@ def _write_log(staging: Path, train_log: str | os.PathLike | None, training_minu
         return
     lines = [line for line in Path(train_log).read_text(encoding="utf-8").splitlines() if line.strip()]
     if training_minutes is not None:
-        lines.append(json.dumps(_summarize_run(lines, training_minutes)))
+        newest = json.loads(lines[-1]) if lines else {}
+        summary = {name: newest[name] for name in ("step", "epoch") if name in newest}
+        summary |= {TRAINING_MINUTES: round(training_minutes, 1), "hardware": describe_hardware()}
+        lines.append(json.dumps({**summary, "versions": describe_versions()}))
     lines = thin_log(lines, MAX_TRAIN_LOG_BYTES)
     write_text(staging / TRAIN_LOG, "".join(f"{line}\n" for line in lines))
-
-
-def _summarize_run(lines: list[str], training_minutes: float) -> dict[str, Any]:
-    newest = json.loads(lines[-1]) if lines else {}
-    reached = {name: newest[name] for name in ("step", "epoch") if name in newest}
-    summary = {TRAINING_MINUTES: round(training_minutes, 1), "hardware": describe_hardware()}
-    return {**reached, **summary, "versions": describe_versions()}
 
 
 def _copy_files(staging: Path, paths: Iterable[str | os.PathLike], argument: str, suffix: str) -> None:
@@ -265,6 +261,3 @@ def _list_outdated(folder: Path) -> Iterable[str]:
         return ModelFolder(folder).checksums
     except (FileNotFoundError, ValueError):
         return ()
-
-
-__all__ = ["clean_configuration", "save_model_folder", "save_run", "thin_log"]

@@ -57,27 +57,16 @@ class GraphDataArguments:
     label_names: list[str] = argument([], LABEL_NAMES_HELP)
     split: str = argument("0", "Number or name of the split: which nodes train, validate and test.")
 
-    def __post_init__(self):
-        getattr(super(), "__post_init__", lambda: None)()
-
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows of a run. Build one yourself to train on datasets that you made in Python.
-
-    Args:
-        train (`datasets.Dataset`): What is learned from.
-        evaluation (`datasets.Dataset`, *optional*): What the scores of the model card are measured on.
-        monitor (`datasets.Dataset`, *optional*): What is evaluated during training; by default `evaluation`.
-        label_names (`Sequence[str]`): Classes in the order of their ids.
-        fit (`datasets.Dataset`, *optional*): What probes are fitted on: the training rows before a sample was drawn.
-    """
+    """The rows of a run. Build one yourself to train on datasets that you made in Python."""
 
     train: Any
-    evaluation: Any = None
-    monitor: Any = None
-    label_names: Sequence[str] = ()
-    fit: Any = None
+    evaluation: Any = None  # what the scores of the model card are measured on
+    monitor: Any = None  # what is evaluated during training; by default `evaluation`
+    label_names: Sequence[str] = ()  # classes in the order of their ids
+    fit: Any = None  # what probes are fitted on: the training rows before a sample was drawn
 
     def __post_init__(self):
         if self.monitor is None:
@@ -125,11 +114,7 @@ def load_splits(arguments: DataArguments, family: str, *, needs_labels: bool = T
 
 
 def choose_label_names(arguments: DataArguments | GraphDataArguments, rows: Any) -> list[str]:
-    """Names of the classes: those of the data, or those given where the data has none.
-
-    Raises:
-        ValueError: If the data names its classes otherwise or has none, or if nobody names them.
-    """
+    """Names of the classes: those of the data, or those given where the data has none."""
     given = arguments.label_names
     if not {"label", "labels", "annotation"} & set(rows.column_names):
         if given:
@@ -174,6 +159,3 @@ def name_classes(label_names: Sequence[str]) -> dict[str, dict]:
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: index for index, name in enumerate(label_names)},
     }
-
-
-__all__ = ["DataArguments", "GraphDataArguments", "Splits", "load_graph", "load_splits", "name_classes"]

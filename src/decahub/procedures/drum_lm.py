@@ -20,7 +20,6 @@ from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedModel, pipelin
 
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.data import SeededTransform, drum_generation
-from decahub.evaluation import evaluate_model
 from decahub.models.drum_lm.backbone import split_gguf_path
 from decahub.models.drum_lm.optimization import build_parameter_groups, training_step
 from decahub.models.drum_lm.tokenization import build_line_tokenizer
@@ -29,7 +28,7 @@ from decahub.tasks import Measurement
 from decahub.training import LoopArguments, TrainingResult, Update, argument, train
 
 from .data_arguments import DataArguments, Splits, load_splits
-from .outcome import Outcome, conclude
+from .outcome import Outcome, conclude, measure_rows
 
 
 logger = logging.getLogger(__name__)
@@ -40,11 +39,7 @@ PLOT = "continued_groove.png"
 
 @dataclass
 class Arguments(DataArguments, LoopArguments):
-    """Arguments of a run: of the loop, the data, the model and the optimizer.
-
-    Raises:
-        ValueError: If an option is unknown or has no effect.
-    """
+    """Arguments of a run: of the loop, the data, the model and the optimizer."""
 
     method: ClassVar[str] = "drum_lm"
 
@@ -138,14 +133,7 @@ def build_update(arguments: Arguments, model: DrumLmForCausalLM) -> Update:
 
 def measure(arguments: Arguments, model: PreTrainedModel, processor: DrumLmProcessor, rows: Any) -> Measurement:
     """Scores of a model on grooves."""
-    return evaluate_model(
-        model,
-        processor,
-        rows,
-        TASK,
-        batch_size=arguments.per_device_eval_batch_size,
-        limit=arguments.max_eval_samples,
-    )
+    return measure_rows(arguments, model, processor, rows, TASK)
 
 
 def train_model(
@@ -167,11 +155,7 @@ def train_model(
 
 
 def draw_groove(arguments: Arguments, model: PreTrainedModel, processor: DrumLmProcessor, groove: bytes) -> list[Path]:
-    """Plot of a groove whose first bars are given and whose other bars the model writes.
-
-    Returns:
-        `list[Path]`: the PNG file in `output_dir`; empty, with a warning, if the bars do not fit into the model.
-    """
+    """Plot, in `output_dir`, of a groove that the model continues; none, with a warning, if the bars do not fit."""
     compose = pipeline(TASK, model=model, processor=processor)  # type: ignore[call-overload]
     try:
         answer = compose(groove, bars=processor.bars, seed=arguments.seed, outputs=["png"])[0]
@@ -197,26 +181,5 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
     images = []
     if result.is_main_process:
         images = draw_groove(arguments, result.model, processor, splits.evaluation[0]["midi"])
-    return conclude(
-        result,
-        processor,
-        lambda: measure(arguments, result.model, processor, splits.evaluation),
-        task=TASK,
-        dataset=arguments.dataset,
-        split=arguments.eval_split,
-        images=images,
-    )
-
-
-__all__ = [
-    "Arguments",
-    "build_collate",
-    "build_model",
-    "build_processor",
-    "build_train_dataset",
-    "build_update",
-    "draw_groove",
-    "measure",
-    "run",
-    "train_model",
-]
+    measure_result = partial(measure, arguments, result.model, processor, splits.evaluation)
+    return conclude(arguments, result, processor, measure_result, TASK, images=images)

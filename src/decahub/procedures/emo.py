@@ -16,14 +16,13 @@ from transformers import PreTrainedModel
 
 from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation, EmoImageProcessor
 from decahub.data import InMemoryDataset, SeededTransform, image_classification, semantic_segmentation
-from decahub.evaluation import evaluate_model
 from decahub.models.emo.optimization import build_parameter_groups, build_segmentation_parameter_groups
 from decahub.options import check_options
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, Update, argument, train
 
 from .data_arguments import DataArguments, Splits, load_splits, name_classes
-from .outcome import Outcome, conclude
+from .outcome import Outcome, conclude, measure_rows
 
 
 CLASSIFICATION, SEGMENTATION = "image-classification", "semantic-segmentation"
@@ -36,20 +35,14 @@ TASKS: dict[str, tuple[Any, Any, Callable]] = {
 
 @dataclass
 class Arguments(DataArguments, LoopArguments):
-    """Arguments of a run: of the loop, the data, and the model.
-
-    Raises:
-        ValueError: If an option is unknown or has no effect.
-    """
+    """Arguments of a run: of the loop, the data, and the model."""
 
     method: ClassVar[str] = "emo"
 
     task: Literal["image-classification", "semantic-segmentation"] = argument(CLASSIFICATION, "What to learn.")
     pretrained: str | None = argument(None, "Model folder or Hub id to start from; by default random weights.")
     variant: str = argument("1m", "Published variant of EMO to start from random weights.")
-    decode_head: str | None = argument(
-        None, "Head for semantic segmentation: deeplabv3 (default), pspnet, segformer or sem_fpn."
-    )
+    decode_head: str | None = argument(None, "For segmentation: deeplabv3 (default), pspnet, segformer or sem_fpn.")
     config: dict = argument({}, "Fields of EmoConfig to change.")
     processor: dict = argument({}, "Attributes of EmoImageProcessor to change.")
     augmentation: dict = argument({}, "Arguments of `build_train_transform` of the data module.")
@@ -105,15 +98,7 @@ def measure(
     arguments: Arguments, model: PreTrainedModel, processor: EmoImageProcessor, rows: Any, label_names: Sequence[str]
 ) -> Measurement:
     """Scores of a model on some rows."""
-    return evaluate_model(
-        model,
-        processor,
-        rows,
-        arguments.task,
-        batch_size=arguments.per_device_eval_batch_size,
-        limit=arguments.max_eval_samples,
-        label_names=label_names,
-    )
+    return measure_rows(arguments, model, processor, rows, arguments.task, label_names=label_names)
 
 
 def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
@@ -129,7 +114,7 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
     train_dataset = build_train_dataset(arguments, splits.train, processor)
     model = build_model(arguments, splits.label_names)
 
-    def measure_rows(model: PreTrainedModel, rows: Any) -> Measurement:
+    def measure_on(rows: Any, model: PreTrainedModel) -> Measurement:
         return measure(arguments, model, processor, rows, splits.label_names)
 
     result = train(
@@ -138,25 +123,6 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
         train_dataset,
         arguments,
         collate_fn=get_collate(arguments),
-        evaluate=lambda model: measure_rows(model, splits.monitor).scores,
+        evaluate=lambda model: measure_on(splits.monitor, model).scores,
     )
-    return conclude(
-        result,
-        processor,
-        lambda: measure_rows(result.model, splits.evaluation),
-        task=arguments.task,
-        dataset=arguments.dataset,
-        split=arguments.eval_split,
-    )
-
-
-__all__ = [
-    "Arguments",
-    "build_model",
-    "build_processor",
-    "build_train_dataset",
-    "build_update",
-    "get_collate",
-    "measure",
-    "run",
-]
+    return conclude(arguments, result, processor, lambda: measure_on(splits.evaluation, result.model), arguments.task)

@@ -6,52 +6,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
+from decahub.evaluation import evaluate_model
 from decahub.tasks import Measurement
 from decahub.training import TrainingResult
+
+from .data_arguments import DataArguments, GraphDataArguments
 
 
 @dataclass(frozen=True)
 class Outcome:
     """Result of a run; `decahub.hub.save_run` takes its parts.
 
-    Args:
-        result ([`~decahub.training.TrainingResult`]): Holds the model to save.
-        processor: What the model was trained with.
-        measurement ([`~decahub.tasks.Measurement`], *optional*): Scores of the model. `None` in processes other than
-            the main one, and where the data has nothing to measure with.
-        task (`str`): What was measured, a key of `decahub.registry.TASKS`.
-        dataset (`str`): Name or folder of the dataset.
-        split (`str`): Split that was measured.
-        minutes (`float`): Duration of the measurement.
-        images (`Sequence[Path]`): PNG files for the model card.
-        reports (`Sequence[Path]`): JSON files that the card shows as tables.
+    There is no measurement in processes other than the main one, and where the data has nothing to measure with.
     """
 
     result: TrainingResult
     processor: Any
     measurement: Measurement | None
-    task: str
+    task: str  # what was measured, a key of `decahub.registry.TASKS`
     dataset: str
     split: str
-    minutes: float = 0.0
-    images: Sequence[Path] = ()
-    reports: Sequence[Path] = ()
+    minutes: float = 0.0  # duration of the measurement
+    images: Sequence[Path] = ()  # PNG files for the model card
+    reports: Sequence[Path] = ()  # JSON files that the card shows as tables
+
+
+def measure_rows(
+    arguments: Any, model: PreTrainedModel, processor: Any, rows: Any, task: str, **options: Any
+) -> Measurement:
+    """Scores of a model on rows, with the batch size and the sample size of a run."""
+    batch_size, limit = arguments.per_device_eval_batch_size, arguments.max_eval_samples
+    return evaluate_model(model, processor, rows, task, batch_size=batch_size, limit=limit, **options)
 
 
 def conclude(
-    result: TrainingResult, processor: Any, measure: Callable[[], Measurement | None], **facts: Any
+    arguments: DataArguments | GraphDataArguments,
+    result: TrainingResult,
+    processor: Any,
+    measure: Callable[[], Measurement | None],
+    task: str,
+    **files: Sequence[Path],
 ) -> Outcome:
-    """Measure the model of a run, in the main process, and gather what is to be saved.
-
-    Args:
-        result ([`~decahub.training.TrainingResult`]): What `train` returned.
-        processor: What the model was trained with.
-        measure (`Callable`): Gives the scores of `result.model`.
-        facts: `task`, `dataset`, `split`, `images` and `reports` of the [`Outcome`].
-    """
+    """Measure the model of a run, in the main process, and gather what is to be saved."""
     started = time.monotonic()
     measurement = measure() if result.is_main_process else None
-    return Outcome(result, processor, measurement, minutes=(time.monotonic() - started) / 60, **facts)
-
-
-__all__ = ["Outcome", "conclude"]
+    minutes = (time.monotonic() - started) / 60
+    split = f"test/{arguments.split}" if isinstance(arguments, GraphDataArguments) else arguments.eval_split
+    return Outcome(result, processor, measurement, task, arguments.dataset, split, minutes, **files)

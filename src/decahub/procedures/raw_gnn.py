@@ -9,6 +9,7 @@ print(outcome.measurement.scores)
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,19 +33,13 @@ GRAPH = ("node_features", "edge_index")
 
 @dataclass
 class Arguments(GraphDataArguments, LoopArguments):
-    """Arguments of a run: of the loop, the graph, and the model.
-
-    Raises:
-        ValueError: If an option is unknown or out of range.
-    """
+    """Arguments of a run: of the loop, the graph, and the model."""
 
     method: ClassVar[str] = "raw_gnn"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("splits_file",)
 
     pretrained: str | None = argument(None, "Model folder or Hub id to start from; by default random weights.")
-    nodes_per_batch: int | None = argument(
-        None, "Train in mini-batches of this many nodes, for large graphs; by default a step takes the whole graph."
-    )
+    nodes_per_batch: int | None = argument(None, "Nodes of a mini-batch; by default a step takes the whole graph.")
     splits_file: str | None = argument(None, "A `splits.json`, results over all splits, to show in the card.")
     variant: str = argument("paper", "Published variant to start from random weights: paper or official.")
     config: dict = argument({}, "Fields of RawGnnConfig to change.")
@@ -128,15 +123,5 @@ def run(arguments: Arguments) -> Outcome:
         collate_fn=collate,
         evaluate=lambda model: evaluate_nodes(model, inputs, inputs["validation_mask"]).scores,
     )
-    return conclude(
-        result,
-        feature_extractor,
-        lambda: evaluate_nodes(result.model, inputs, inputs["test_mask"]),
-        task=TASK,
-        dataset=arguments.dataset,
-        split=f"test/{arguments.split}",
-        reports=list_reports(arguments),
-    )
-
-
-__all__ = ["Arguments", "build_inputs", "build_model", "build_train_dataset", "build_update", "list_reports", "run"]
+    measure = partial(evaluate_nodes, result.model, inputs, inputs["test_mask"])
+    return conclude(arguments, result, feature_extractor, measure, TASK, reports=list_reports(arguments))

@@ -8,6 +8,7 @@ print(outcome.measurement.scores)
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,18 +42,12 @@ class DistillationArguments(LoopArguments):
     """Arguments of the loop, and learning rates of what learns beside a student."""
 
     proxy_learning_rate: float | None = argument(None, "Learning rate of the proxy of bias; by default the authors'.")
-    discriminator_learning_rate: float | None = argument(
-        None, "Learning rate of the discriminators; by default the authors'."
-    )
+    discriminator_learning_rate: float | None = argument(None, "That of the discriminators; by default the authors'.")
 
 
 @dataclass
 class Arguments(GraphDataArguments, DistillationArguments):
-    """Arguments of a run: of the loop, the graph, the teacher, and the model.
-
-    Raises:
-        ValueError: If an option is unknown or has no effect.
-    """
+    """Arguments of a run: of the loop, the graph, the teacher, and the model."""
 
     method: ClassVar[str] = "reliant"
     MAY_CHANGE: ClassVar[tuple[str, ...]] = ("images",)
@@ -101,13 +96,7 @@ class Arguments(GraphDataArguments, DistillationArguments):
 def build_inputs(
     row: Mapping[str, Any], split: str, options: Mapping[str, Any]
 ) -> tuple[ReliantFeatureExtractor, dict[str, torch.Tensor]]:
-    """The feature extractor, with the statistics of the training nodes, and the tensors of a graph.
-
-    Args:
-        row (`Mapping`): A graph of `load_dataset`.
-        split (`str`): Name or number of the split of its nodes.
-        options (`Mapping`): Arguments of [`ReliantFeatureExtractor`].
-    """
+    """The feature extractor, with the statistics of the training nodes, and the tensors of a graph."""
     feature_extractor = ReliantFeatureExtractor(**options)
     if feature_extractor.normalize_features == "standardize":
         number = node_classification.find_split(row, split)
@@ -117,33 +106,23 @@ def build_inputs(
     return feature_extractor, inputs
 
 
-def read_teacher(teacher: str, row: Mapping[str, Any], split: str, teacher_output: str = "logits") -> TeacherKnowledge:
-    """What a teacher knows of a graph: read from a file, or computed by a model with its own feature extractor."""
-    if Path(teacher).suffix in (".safetensors", ".npz"):
-        return TeacherKnowledge.from_file(teacher, teacher_output)
-    model = AutoModelForNodeClassification.from_pretrained(teacher)
-    inputs = node_classification.build_graph_inputs(row, AutoFeatureExtractor.from_pretrained(teacher), split=split)
-    return TeacherKnowledge.from_model(model, inputs["node_features"], inputs["edge_index"])
-
-
 def find_knowledge(arguments: Arguments, row: Mapping[str, Any]) -> TeacherKnowledge | None:
-    """What the teacher of a run knows of a graph; `None` if there is no teacher."""
-    if arguments.teacher is None:
+    """What the teacher of a run, if there is one, knows of a graph: read from a file, or computed by its model."""
+    teacher = arguments.teacher
+    if teacher is None:
         return None
-    return read_teacher(arguments.teacher, row, arguments.split, arguments.teacher_output)
+    if Path(teacher).suffix in (".safetensors", ".npz"):
+        return TeacherKnowledge.from_file(teacher, arguments.teacher_output)
+    model = AutoModelForNodeClassification.from_pretrained(teacher)
+    extractor = AutoFeatureExtractor.from_pretrained(teacher)
+    inputs = node_classification.build_graph_inputs(row, extractor, split=arguments.split)
+    return TeacherKnowledge.from_model(model, inputs["node_features"], inputs["edge_index"])
 
 
 def build_model(
     variant: str, fields: Mapping[str, Any], inputs: Mapping[str, torch.Tensor], label_names: Sequence[str]
 ) -> ReliantForNodeClassification:
-    """A student or teacher with random weights for a graph.
-
-    Args:
-        variant (`str`): Its name in `VARIANTS`.
-        fields (`Mapping`): Fields of [`ReliantConfig`] to change.
-        inputs (`Mapping`): Tensors of the graph, of [`build_inputs`].
-        label_names (`Sequence[str]`): Classes in the order of their ids.
-    """
+    """A student or teacher of `VARIANTS` for a graph, with random weights and changed fields of its configuration."""
     num_nodes, num_features = inputs["node_features"].shape
     config = ReliantConfig.from_variant(variant, num_features=num_features, **name_classes(label_names), **fields)
     if config.architecture == "plp":  # which keeps what it learns of single nodes
@@ -199,24 +178,5 @@ def run(arguments: Arguments) -> Outcome:
         companions=companions,
         evaluate=lambda model: evaluate_nodes(model, inputs, inputs["validation_mask"], TASK, with_loss=True).scores,
     )
-    return conclude(
-        result,
-        feature_extractor,
-        lambda: evaluate_nodes(result.model, inputs, inputs["test_mask"], TASK),
-        task=TASK,
-        dataset=arguments.dataset,
-        split=f"test/{arguments.split}",
-        images=[Path(image) for image in arguments.images],
-    )
-
-
-__all__ = [
-    "Arguments",
-    "DistillationArguments",
-    "build_inputs",
-    "build_model",
-    "build_updates_of",
-    "find_knowledge",
-    "read_teacher",
-    "run",
-]
+    measure = partial(evaluate_nodes, result.model, inputs, inputs["test_mask"], TASK)
+    return conclude(arguments, result, feature_extractor, measure, TASK, images=[*map(Path, arguments.images)])

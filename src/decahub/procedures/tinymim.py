@@ -19,6 +19,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -43,7 +44,6 @@ from decahub.data import (
     semantic_segmentation,
 )
 from decahub.data.sampling import sample_rows
-from decahub.evaluation import evaluate_model
 from decahub.models.tinymim.configuration_tinymim import VARIANTS
 from decahub.models.tinymim.optimization import (
     build_layer_decay_parameter_groups,
@@ -58,7 +58,7 @@ from decahub.training import LoopArguments, TrainingResult, Update, argument, tr
 from decahub.training.updates import call_model
 
 from .data_arguments import DataArguments, Splits, load_splits, name_classes
-from .outcome import Outcome, conclude
+from .outcome import Outcome, conclude, measure_rows
 
 
 logger = logging.getLogger(__name__)
@@ -78,11 +78,7 @@ OWN_ARGUMENTS = {
 
 @dataclass
 class Arguments(DataArguments, LoopArguments):
-    """Arguments of one stage: of the loop, the data, the model and the optimizer.
-
-    Raises:
-        ValueError: If an option is unknown, or if the stage does not read it.
-    """
+    """Arguments of one stage: of the loop, the data, the model and the optimizer."""
 
     method: ClassVar[str] = "tinymim"
 
@@ -129,28 +125,15 @@ def decode_image(row: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Stage:
-    """How one stage is trained.
+    """How one stage is trained."""
 
-    Args:
-        task: Task that measures its result.
-        build_model: `build_model(arguments, label_names)` gives the model that learns.
-        build_transform: `build_transform(processor, **augmentation)` gives the random transform of a row.
-        build_collate: `build_collate(arguments, label_names)` gives the collator.
-        build_groups: `build_groups(model, arguments)` gives the parameter groups of the optimizer.
-        step: Step of the training loop; by default a call of the model.
-        export: `export(model)` gives the model that is saved and measured.
-        family: Kind of its datasets.
-        decode_row: `decode_row(row)` gives the pixels of a row.
-        needs_labels: Whether it learns from classes.
-    """
-
-    task: str
-    build_model: Callable[[Arguments, Sequence[str]], PreTrainedModel]
-    build_transform: Callable[..., Callable]
+    task: str  # what its result is measured by
+    build_model: Callable[[Arguments, Sequence[str]], PreTrainedModel]  # from the names of the classes
+    build_transform: Callable[..., Callable]  # random transform of a row, from processor and augmentation
     build_collate: Callable[[Arguments, Sequence[str]], Callable]
-    build_groups: Callable[[nn.Module, Arguments], list[dict]]
-    export: Callable[[Any], PreTrainedModel]
+    build_groups: Callable[[nn.Module, Arguments], list[dict]]  # of the optimizer
     step: Callable = call_model
+    export: Callable[[Any], PreTrainedModel] = lambda model: model  # what is saved and measured
     family: str = "image-classification"
     decode_row: Callable = decode_image
     needs_labels: bool = True
@@ -192,11 +175,6 @@ def build_classifier(
     return model_class.from_pretrained(arguments.pretrained, ignore_mismatched_sizes=True, **fields)
 
 
-def build_segmenter(arguments: Arguments, label_names: Sequence[str]) -> PreTrainedModel:
-    """As [`build_classifier`], with a class for each pixel."""
-    return build_classifier(arguments, label_names, TinyMimForSemanticSegmentation)
-
-
 def group_for_pretraining(model: nn.Module, arguments: Arguments) -> list[dict]:
     """Parameter groups of pre-training: norms and biases do not decay."""
     return build_pretraining_parameter_groups(model, arguments.weight_decay)
@@ -236,15 +214,13 @@ STAGES = {
         build_transform=image_classification.build_train_transform,
         build_collate=lambda arguments, label_names: image_mixing.build_collate(len(label_names), **arguments.mixing),
         build_groups=group_by_layer,
-        export=lambda model: model,
     ),
     "segment": Stage(
         task="semantic-segmentation",
-        build_model=build_segmenter,
+        build_model=partial(build_classifier, model_class=TinyMimForSemanticSegmentation),
         build_transform=semantic_segmentation.build_train_transform,
         build_collate=lambda arguments, label_names: semantic_segmentation.collate,
         build_groups=group_by_layer,
-        export=lambda model: model,
         family="semantic-segmentation",
         decode_row=semantic_segmentation.decode_row,
     ),
@@ -252,11 +228,7 @@ STAGES = {
 
 
 def get_stage(name: str) -> Stage:
-    """The record of a stage.
-
-    Raises:
-        ValueError: If there is no such stage.
-    """
+    """The record of a stage."""
     if name not in STAGES:
         raise ValueError(f"`stage` must be one of {', '.join(STAGES)}; got {name!r}. {suggest(name, STAGES)}")
     return STAGES[name]
@@ -306,17 +278,9 @@ def build_update(arguments: Arguments, model: PreTrainedModel) -> Update:
 
 def measure(arguments: Arguments, model: PreTrainedModel, processor: Any, rows: Any, splits: Splits) -> Measurement:
     """Scores of what a stage trained, on some rows."""
-    return evaluate_model(
-        model,
-        processor,
-        rows,
-        get_stage(arguments.stage).task,
-        batch_size=arguments.per_device_eval_batch_size,
-        limit=arguments.max_eval_samples,
-        label_names=splits.label_names,
-        train_dataset=splits.fit,
-        facts={"num_fit_rows": arguments.num_fit_rows},
-    )
+    task, facts = get_stage(arguments.stage).task, {"num_fit_rows": arguments.num_fit_rows}
+    options = {"label_names": splits.label_names, "train_dataset": splits.fit, "facts": facts}
+    return measure_rows(arguments, model, processor, rows, task, **options)
 
 
 def is_watched(arguments: Arguments, splits: Splits) -> bool:
@@ -327,14 +291,7 @@ def is_watched(arguments: Arguments, splits: Splits) -> bool:
 def train_stage(
     arguments: Arguments, splits: Splits, processor: TinyMimImageProcessor, train_dataset: Any = None
 ) -> TrainingResult:
-    """Train one stage; the result holds the model to save.
-
-    Args:
-        arguments ([`Arguments`]): Of the run.
-        splits ([`Splits`]): Its rows.
-        processor ([`TinyMimImageProcessor`]): Of the model.
-        train_dataset (*optional*): Examples to learn from instead of those of `splits`.
-    """
+    """Train one stage; the result holds the model to save. `train_dataset` takes the place of `splits.train`."""
     stage = get_stage(arguments.stage)
     if train_dataset is None:
         train_dataset = build_dataset(arguments, decode_rows(splits.train, stage.decode_row), processor)
@@ -371,29 +328,4 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
             return None
         return measure(arguments, result.model, processor, splits.evaluation, splits)
 
-    return conclude(
-        result,
-        processor,
-        measure_result,
-        task=get_stage(arguments.stage).task,
-        dataset=arguments.dataset,
-        split=arguments.eval_split,
-    )
-
-
-__all__ = [
-    "STAGES",
-    "Arguments",
-    "build_dataset",
-    "build_processor",
-    "build_student",
-    "build_update",
-    "decode_rows",
-    "get_stage",
-    "is_watched",
-    "load_data",
-    "measure",
-    "run",
-    "select_rows",
-    "train_stage",
-]
+    return conclude(arguments, result, processor, measure_result, get_stage(arguments.stage).task)

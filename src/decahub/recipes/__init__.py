@@ -21,14 +21,7 @@ def _list_names() -> list[str]:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe.
-
-    Args:
-        name (`str`): Path of a YAML file, or name of a recipe that ships with decahub.
-
-    Raises:
-        FileNotFoundError: If neither exists; the message has the nearest name.
-    """
+    """The file of a recipe: the path of a YAML file, or the name of a recipe that ships with decahub."""
     path = Path(name)
     if path.is_file():
         return path

@@ -15,29 +15,12 @@ if TYPE_CHECKING:
     from .node_classification import evaluate_nodes, evaluate_parts, join_scores
     from .task import Task
 
-_HOMES = {
-    "Measurement": "measurement",
-    "MeasurementContext": "measurement",
-    "Report": "measurement",
-    "Scores": "measurement",
-    "Task": "task",
-    "evaluate_nodes": "node_classification",
-    "evaluate_parts": "node_classification",
-    "join_scores": "node_classification",
-    "load_model": "loading",
-    "load_processor": "loading",
-}
-
-__getattr__, __dir__ = attach(__name__, _HOMES)
+__getattr__, __dir__ = attach(__name__, __file__)
 
 
 @cache
 def get_task(name: str) -> "Task":
-    """A task by its name.
-
-    Raises:
-        ValueError: If there is no such task.
-    """
+    """A task by its name; a `ValueError` names the nearest where there is none."""
     if name not in TASKS:
         nearest = get_close_matches(str(name), TASKS, n=1)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
@@ -48,11 +31,7 @@ def get_task(name: str) -> "Task":
 
 
 def find_task(architecture: str) -> "Task":
-    """The task of a model class: the first one of its method that loads models with the class's Auto class.
-
-    Raises:
-        ValueError: If decahub does not know the class, or it has no task of its own.
-    """
+    """The task of a model class: the first one of its method that loads models with the class's Auto class."""
     for method in METHODS.values():
         for entry in method.models:
             auto_classes = [auto for auto, name in entry.auto_classes.items() if name == architecture]

@@ -60,6 +60,3 @@ def _spread_groups(result: Mapping[str, Any], values: str) -> dict[str, Any]:
         else:
             spread[f"_group_{group}"] = value
     return spread
-
-
-__all__ = ["FairNodeClassification"]

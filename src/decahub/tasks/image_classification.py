@@ -41,6 +41,3 @@ class ImageClassification(ImageTask):
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
         answers = predictor(self.read_image(item), top_k=arguments.top_k)
         return [(item.name, answer["label"], f"{answer['score']:.3f}") for answer in answers]
-
-
-__all__ = ["ImageClassification"]

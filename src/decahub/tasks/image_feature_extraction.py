@@ -1,16 +1,12 @@
 """Image feature extraction: probes on the features of a frozen network."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .image_task import ImageTask
 from .measurement import Measurement, MeasurementContext
 from .output_files import OutputFiles
 from .task import evaluating
-
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 NUM_FIT_ROWS = 6000
@@ -31,7 +27,7 @@ class ImageFeatureExtraction(ImageTask):
             )
         return {"predictions": outputs.pooler_output.flatten(1).float().cpu(), "references": batch["labels"].cpu()}
 
-    def measure(self, model: "PreTrainedModel", processor: Any, rows: Any, context: MeasurementContext) -> Measurement:
+    def measure(self, model: Any, processor: Any, rows: Any, context: MeasurementContext) -> Measurement:
         """As [`Task.measure`], with probes fitted on a sample of `context.train_rows`.
 
         The fact `num_fit_rows` is the size of that sample, by default 6000.
@@ -72,15 +68,7 @@ class ImageFeatureExtraction(ImageTask):
 
 
 def select_fit_rows(train_rows: Any, num_rows: int) -> Any:
-    """Training rows for a probe, drawn at random, since files may be sorted by class; always the same ones.
-
-    Args:
-        train_rows (`datasets.Dataset`): Training split.
-        num_rows (`int`): Number of rows; all if there are fewer.
-
-    Raises:
-        ValueError: If there is no training split, or fewer than two rows are asked for.
-    """
+    """Training rows for a probe, drawn at random, since files may be sorted by class; always the same ones."""
     import torch
 
     if train_rows is None:
@@ -89,6 +77,3 @@ def select_fit_rows(train_rows: Any, num_rows: int) -> Any:
         raise ValueError(f"`num_fit_rows` must be at least 2; got {num_rows}.")
     order = torch.randperm(len(train_rows), generator=torch.Generator().manual_seed(0))
     return train_rows.select(order[:num_rows].tolist())
-
-
-__all__ = ["ImageFeatureExtraction", "select_fit_rows"]

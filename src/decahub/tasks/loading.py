@@ -34,13 +34,7 @@ def load_model(source: str | os.PathLike, auto_class: str, **kwargs: Any) -> Any
 
 
 def check_weights(model: Any, info: dict[str, Any], source: str) -> None:
-    """Refuses weights that are incomplete or not finite.
-
-    Args:
-        model (`PreTrainedModel`): The loaded model.
-        info (`dict`): Its `output_loading_info`.
-        source (`str`): Folder or Hub id, for the message.
-    """
+    """Refuses weights that are incomplete or not finite."""
     for kind in LOADING_PROBLEMS:
         if info[kind]:
             names = sorted(map(str, info[kind]))
@@ -58,6 +52,3 @@ def load_processor(source: str | os.PathLike, auto_class: str) -> Any:
     import transformers
 
     return getattr(transformers, auto_class).from_pretrained(source, trust_remote_code=False)
-
-
-__all__ = ["check_weights", "load_model", "load_processor"]

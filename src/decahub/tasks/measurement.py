@@ -12,13 +12,6 @@ Scores = dict[str, float]
 class Report:
     """A table that belongs to a measurement and goes into the model card.
 
-    Args:
-        title (`str`): Heading of the table.
-        columns (`Sequence[str]`): Names of the columns.
-        rows (`Sequence[Sequence]`): One list of values a row, as many as there are columns.
-        verdict (`str`, *optional*): What the table shows, in a sentence or two.
-        command (`str`, *optional*): Command that made it, if not the one of the measurement.
-
     Raises:
         ValueError: If there is no title, no column or no row, or if a row has another length.
     """
@@ -26,8 +19,8 @@ class Report:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
-    verdict: str | None = None
-    command: str | None = None
+    verdict: str | None = None  # what the table shows, in a sentence or two
+    command: str | None = None  # what made it, if not the command of the measurement
 
     def __post_init__(self):
         for name in ("title", "columns", "rows"):
@@ -45,41 +38,24 @@ class Report:
 class Measurement:
     """What an evaluation found.
 
-    Attributes:
-        scores (`dict[str, float]`): The headline first.
-        num_rows (`int`): Number of examples that were measured; of a graph, its labeled nodes in the split.
-        counts (`dict[str, int]`): Number of examples behind a score, where it is not `num_rows`.
-        facts (`dict`): What is needed to measure again, such as the number of training rows behind a probe; stored
-            with the dataset in `evaluation.json`.
-        report ([`Report`], *optional*): A table beside the scores.
+    `facts` is what is needed to measure again, such as the number of training rows behind a probe; it is stored with
+    the dataset in `evaluation.json`.
     """
 
-    scores: Scores
-    num_rows: int
-    counts: Mapping[str, int] = field(default_factory=dict)
+    scores: Scores  # the headline first
+    num_rows: int  # examples that were measured; of a graph, its labeled nodes in the split
+    counts: Mapping[str, int] = field(default_factory=dict)  # examples behind a score, where it is not `num_rows`
     facts: Mapping[str, Any] = field(default_factory=dict)
-    report: Report | None = None
+    report: Report | None = None  # a table beside the scores
 
 
 @dataclass(frozen=True)
 class MeasurementContext:
-    """How a model is to be measured, beside the rows.
-
-    Args:
-        batch_size (`int`): Rows of a forward pass.
-        limit (`int`, *optional*): Measure a sample of this many examples instead of all.
-        label_names (`Sequence[str]`, *optional*): Classes of the dataset, in the order of their ids.
-        train_rows (*optional*): Training split, for tasks that fit something on it.
-        facts (`Mapping`): `Measurement.facts` of the measurement to repeat.
-        show_progress (`bool`): Whether to show a progress bar.
-    """
+    """How a model is to be measured, beside the rows."""
 
     batch_size: int = 32
-    limit: int | None = None
-    label_names: Sequence[str] | None = None
-    train_rows: Any = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    limit: int | None = None  # measure a sample of this many examples
+    label_names: Sequence[str] | None = None  # classes of the dataset, in the order of their ids
+    train_rows: Any = None  # training split, for tasks that fit something on it
+    facts: Mapping[str, Any] = field(default_factory=dict)  # `Measurement.facts` of the measurement to repeat
     show_progress: bool = True
-
-
-__all__ = ["Measurement", "MeasurementContext", "Report", "Scores"]

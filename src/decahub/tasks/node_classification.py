@@ -30,6 +30,7 @@ class NodeClassification(Task):
 
     shares = ("*",)
     columns = ("graph", "node", "class", "probability")
+    pipeline = "node-classification"  # also for tasks that measure the same answers otherwise
 
     def check_labels(self, model: Any, label_names: Sequence[str] | None) -> list[str]:
         """Names of the classes. Numbers, which graphs without names have, contradict no name."""
@@ -119,15 +120,6 @@ class NodeClassification(Task):
                 )
         return list(arguments.inputs)
 
-    def build_predictor(self, arguments: Any) -> Any:
-        from transformers import pipeline
-
-        from .loading import load_model, load_processor
-
-        task: Any = "node-classification"  # also for tasks that measure the same answers otherwise
-        model = load_model(arguments.model, self.entry.auto_class)
-        return pipeline(task, model=model, feature_extractor=load_processor(arguments.model, "AutoFeatureExtractor"))
-
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
         graph, nodes = load_graph(item, arguments.data_dir), arguments.nodes
         if nodes is not None and graph.get("node_names") is None and all(node.isdecimal() for node in nodes):
@@ -168,11 +160,7 @@ def load_graph(name: str, data_dir: Path | None) -> Any:
 def predict_nodes(model: Any, inputs: Mapping[str, Any], mask: "torch.Tensor | None" = None) -> "torch.Tensor":
     """Class scores of the nodes of a graph, in float32 at least.
 
-    Args:
-        model (`PreTrainedModel`): A node classifier.
-        inputs (`Mapping`): Tensors of one graph (`decahub.data.node_classification.build_graph_inputs`).
-        mask (`torch.BoolTensor` of shape `(num_nodes,)`, *optional*): Nodes that are wanted. Where they are few and
-            the model takes `target_nodes`, the others are not computed, and get NaN.
+    Where `mask` selects few nodes and the model takes `target_nodes`, the others are not computed, and get NaN.
     """
     import torch
 
@@ -225,16 +213,9 @@ def evaluate_parts(
     *,
     with_loss: bool = False,
 ) -> dict[str, Measurement]:
-    """As [`evaluate_nodes`], for several parts of the nodes in one forward pass.
-
-    Args:
-        model (`PreTrainedModel`): See there.
-        inputs (`Mapping`): See there.
-        masks (`Mapping[str, torch.BoolTensor]`): Nodes to measure, by name.
-        task (`str`): See there.
-        with_loss (`bool`): See there.
-    """
+    """As [`evaluate_nodes`], for several parts of the nodes, masks by name, in one forward pass."""
     import torch
+    from torch.nn.functional import cross_entropy
 
     from . import get_task
 
@@ -251,7 +232,8 @@ def evaluate_parts(
     for name, mask in masks.items():
         measurement = record.measure_columns(record.gather(logits, inputs, mask), list(id2label.values()))
         if with_loss:
-            measurement.scores["loss"] = _compute_loss(logits, inputs["labels"], mask)
+            labels = inputs["labels"].masked_fill(~mask, UNLABELED)
+            measurement.scores["loss"] = float(cross_entropy(logits, labels, ignore_index=UNLABELED))
         measurements[name] = measurement
     return measurements
 
@@ -274,12 +256,3 @@ def _check_mask(mask: "torch.Tensor", labels: "torch.Tensor") -> None:
         )
     if not (mask & (labels != UNLABELED)).any():
         raise ValueError(f"`mask` must select at least one labeled node; got {int(mask.sum())} nodes, none labeled.")
-
-
-def _compute_loss(logits: "torch.Tensor", labels: "torch.Tensor", mask: "torch.Tensor") -> float:
-    from torch.nn.functional import cross_entropy
-
-    return float(cross_entropy(logits, labels.masked_fill(~mask, UNLABELED), ignore_index=UNLABELED))
-
-
-__all__ = ["NodeClassification", "evaluate_nodes", "evaluate_parts", "join_scores", "predict_nodes"]

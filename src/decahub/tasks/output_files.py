@@ -5,12 +5,7 @@ from pathlib import Path
 
 
 class OutputFiles:
-    """Chooses and writes output files.
-
-    Args:
-        folder (`pathlib.Path`, *optional*): Where files go; by default beside each input.
-        overwrite (`bool`): Whether files that exist may be replaced.
-    """
+    """Chooses and writes output files."""
 
     def __init__(self, folder: Path | None = None, overwrite: bool = False):
         self.folder = folder
@@ -21,9 +16,6 @@ class OutputFiles:
         """The file for what is made of `source`: its name without suffix, then `ending`.
 
         Inputs of one name in different folders get the name of their folder in front.
-
-        Raises:
-            FileExistsError: If the file exists and must not be replaced.
         """
         parts = source.resolve().parts[1:-1]
         for depth in range(len(parts) + 1):
@@ -44,6 +36,3 @@ class OutputFiles:
         partial.write_bytes(data)
         os.replace(partial, target)
         return target
-
-
-__all__ = ["OutputFiles"]

@@ -5,17 +5,11 @@ import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .image_task import ImageTask
 from .measurement import Measurement, MeasurementContext, Scores
 from .output_files import OutputFiles
-from .task import AUTO_PROCESSORS
-
-
-if TYPE_CHECKING:
-    import numpy
-    from transformers import PreTrainedModel
 
 
 logger = logging.getLogger(__name__)
@@ -35,7 +29,7 @@ class SemanticSegmentation(ImageTask):
         maps = processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
         return {"predictions": [ids.cpu() for ids in maps], "references": [ids.cpu() for ids in batch["labels"]]}
 
-    def measure(self, model: "PreTrainedModel", processor: Any, rows: Any, context: MeasurementContext) -> Measurement:
+    def measure(self, model: Any, processor: Any, rows: Any, context: MeasurementContext) -> Measurement:
         """As [`Task.measure`]; the values of the annotations are compared with the classes first."""
         from decahub.data.semantic_segmentation import check_annotations
 
@@ -64,10 +58,7 @@ class SemanticSegmentation(ImageTask):
 
     def build_predictor(self, arguments: Any) -> Any:
         """Model and image processor: the pipeline gives a mask for each class, not a map."""
-        from .loading import load_model, load_processor
-
-        model = load_model(arguments.model, self.entry.auto_class)
-        return model, load_processor(arguments.model, AUTO_PROCESSORS[self.entry.processor])
+        return self.load(arguments.model)
 
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
         import torch
@@ -85,13 +76,8 @@ class SemanticSegmentation(ImageTask):
         return [(item.name, names[label], f"{count / classes.numel():.1%}", target) for label, count in areas]
 
 
-def encode_segmentation(classes: "numpy.ndarray", num_labels: int) -> bytes:
-    """Class ids as a palette PNG: a viewer shows colors, a program reads the ids; 16-bit gray for over 256 classes.
-
-    Args:
-        classes (`numpy.ndarray` of shape `(height, width)`): Ids.
-        num_labels (`int`): Number of classes.
-    """
+def encode_segmentation(classes: Any, num_labels: int) -> bytes:
+    """Class ids as a PNG: with a palette, so that a viewer shows colors; 16-bit gray for more than 256 classes."""
     from PIL import Image
 
     has_palette = num_labels <= MAX_PALETTE
@@ -106,6 +92,3 @@ def encode_segmentation(classes: "numpy.ndarray", num_labels: int) -> bytes:
 def choose_color(index: int) -> tuple[float, float, float]:
     """Red, green and blue in [0, 1] of a class."""
     return colorsys.hsv_to_rgb((index * GOLDEN_RATIO) % 1, 0.7, 0.95)
-
-
-__all__ = ["SemanticSegmentation", "encode_segmentation"]

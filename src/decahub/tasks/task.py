@@ -1,6 +1,7 @@
 """What every task can do: load its models, measure them, and show what they answer."""
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -38,9 +39,6 @@ class Task:
 
     A module of `decahub.tasks` derives one class from it, named like the module (`image_classification` ->
     `ImageClassification`). Importing such a module must not import torch: cards and help texts are made from it.
-
-    Args:
-        entry ([`~decahub.registry.TaskEntry`]): The row of the table.
     """
 
     shares: tuple[str, ...] = ()
@@ -52,6 +50,18 @@ class Task:
 
     def __init__(self, entry: TaskEntry):
         self.entry = entry
+
+    @property
+    def pipeline(self) -> str:
+        """Name of the pipeline, of transformers or ours, that answers inputs."""
+        return self.entry.hub_tag or self.name
+
+    def load(self, source: str | os.PathLike) -> tuple[Any, Any]:
+        """Model and processor of a folder or Hub repository, with weights that are checked."""
+        from .loading import load_model, load_processor
+
+        processor_class = AUTO_PROCESSORS[self.entry.processor]
+        return load_model(source, self.entry.auto_class), load_processor(source, processor_class)
 
     @property
     def name(self) -> str:
@@ -84,23 +94,31 @@ class Task:
         return {}
 
     def check_labels(self, model: "PreTrainedModel", label_names: Sequence[str] | None) -> list[str]:
-        """Names of the classes; refuses a dataset whose classes are not the model's."""
-        from .label_names import check_label_names
+        """Names of the classes; refuses a dataset that has others than the model, or in another order.
 
-        return check_label_names(model, label_names)
+        A model without names of its own (`LABEL_0`, `LABEL_1`, ...) has only their number checked.
+        """
+        config: Any = model.config
+        names = [config.id2label[index] for index in range(config.num_labels)]
+        if label_names is None:
+            return names
+        if len(label_names) != len(names):
+            raise ValueError(
+                f"`model` must have as many classes as the dataset, {len(label_names)}; got {len(names)}. "
+                "Was it trained on another dataset?"
+            )
+        if names == [f"LABEL_{index}" for index in range(len(names))]:
+            return list(label_names)
+        for index, (name, wanted) in enumerate(zip(names, label_names, strict=True)):
+            if name != wanted:
+                raise ValueError(
+                    f"`model.config.id2label` must name the dataset's classes in their order; class {index} is "
+                    f"{wanted!r} in the dataset, got {name!r}. Was the model trained on another dataset?"
+                )
+        return names
 
     def measure(self, model: "PreTrainedModel", processor: Any, rows: Any, context: MeasurementContext) -> Measurement:
-        """Measure a model on rows: predictions in batches, then the metric.
-
-        Args:
-            model (`PreTrainedModel`): In any mode, on any device.
-            processor: What the model was trained with.
-            rows (`datasets.Dataset`): One split, not empty.
-            context ([`MeasurementContext`]): How to measure.
-
-        Raises:
-            ValueError: If the classes of the rows are not the model's.
-        """
+        """Measure a model on rows: predictions in batches, then the metric."""
         names = self.check_labels(model, context.label_names)
         metric = self.build_metric()
         with evaluating(model):
@@ -135,16 +153,9 @@ class Task:
         return Measurement(scores, num_rows, {name: n for name, n in counts.items() if name in scores}, facts)
 
     def tolerance(self, metric: str, value: float, n: int, is_sample: bool) -> float | None:
-        """How far a score that is measured again may lie from the published one.
+        """How far a score that is measured again, over `n` examples, may lie from the published `value`.
 
-        Args:
-            metric (`str`): Name of the score.
-            value (`float`): As published.
-            n (`int`): Number of examples behind the new measurement.
-            is_sample (`bool`): Whether these are a sample of the published ones.
-
-        Returns:
-            `float`, or `None` where a sample cannot tell.
+        `None` where these are a sample of the published examples that cannot tell.
         """
         if not is_sample:
             return TOLERANCE
@@ -184,11 +195,7 @@ class Task:
         """Add the options of `decahub predict` for this task."""
 
     def list_inputs(self, arguments: "argparse.Namespace") -> list[Any]:
-        """The inputs of a command, as `answer` takes them; each is checked to exist before anything is loaded.
-
-        Raises:
-            FileNotFoundError: If an input does not exist.
-        """
+        """The inputs of a command, as `answer` takes them; each is checked to exist before anything is loaded."""
         for name in arguments.inputs:
             if not Path(name).is_file():
                 raise FileNotFoundError(f"`INPUT` must be {self.input_kind}; {name!r} does not exist.")
@@ -198,11 +205,8 @@ class Task:
         """What answers the inputs: by default transformers' or our pipeline, with weights that were checked."""
         from transformers import pipeline
 
-        from .loading import load_model, load_processor
-
-        model = load_model(arguments.model, self.entry.auto_class)
-        processor = load_processor(arguments.model, AUTO_PROCESSORS[self.entry.processor])
-        name: Any = self.entry.hub_tag or self.name  # the types of transformers list only its own tasks
+        model, processor = self.load(arguments.model)
+        name: Any = self.pipeline  # the types of transformers list only its own tasks
         parts: dict[str, Any] = {self.entry.processor: processor}
         return pipeline(name, model=model, **parts)
 
@@ -274,6 +278,3 @@ def _get_metric_class(name: str) -> Any:
     from decahub.metrics import load_metric
 
     return type(load_metric(name, keep_in_memory=True))
-
-
-__all__ = ["AUTO_PROCESSORS", "Task", "build_loader", "evaluating", "move_to_model"]

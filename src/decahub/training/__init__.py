@@ -20,9 +20,10 @@ average of the weights, checkpoints, logs, resuming):
 """
 
 from decahub.environment import describe_command, describe_hardware, describe_versions
+from decahub.options import argument
 from decahub.seeding import derive_seed, seed_everything
 
-from .arguments import LoopArguments, argument
+from .arguments import LoopArguments
 from .checkpoint import CheckpointError
 from .fingerprint import fingerprint_data, fingerprint_recipe
 from .loop import TrainingResult, train

@@ -1,21 +1,30 @@
 """Everything the training loop reads, as one dataclass that recipes and command lines fill."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from decahub.options import argument
 
 from .best import TIES
 from .schedules import SCHEDULES, build_scheduler, check_schedule
 
 
-def argument(default: Any, help: str) -> Any:
-    """Dataclass field with a default and the help text that `--help` shows."""
-    if isinstance(default, (list, dict)):
-        return field(default_factory=default.copy, metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+POSITIVE = (
+    "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
+    "gradient_accumulation_steps", "max_grad_norm", "save_steps", "save_every_minutes", "save_total_limit",
+    "eval_steps", "eval_epochs", "logging_steps", "early_stopping_patience",
+)  # fmt: skip
+NOT_NEGATIVE = ("dataloader_num_workers", "warmup_steps", "learning_rate", "weight_decay")
+RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (POSITIVE, lambda value: value > 0, "be positive"),
+    (NOT_NEGATIVE, lambda value: value >= 0, "not be negative"),
+    (("warmup_ratio", "ema_decay"), lambda value: 0 <= value < 1, "be in [0, 1)"),
+)
 
 
 @dataclass
@@ -53,7 +62,7 @@ class LoopArguments:
     gradient_accumulation_steps: int = argument(1, "Forward passes of one optimizer step.")
     dataloader_num_workers: int = argument(0, "Processes that prepare batches; 0 prepares them in the loop.")
     dataloader_drop_last: bool = argument(
-        True, "Leave out the rows of an epoch that do not fill an optimizer step (one step is always made)."
+        True, "Leave out rows that do not fill an optimizer step; one is always made."
     )
 
     # Optimization
@@ -65,9 +74,7 @@ class LoopArguments:
     lr_scheduler_options: dict = argument({}, "Further arguments of the schedule, such as min_factor or power.")
     max_grad_norm: float | None = argument(None, "Clip the gradient to this L2 norm.")
     mixed_precision: Literal["no", "bf16"] = argument("no", "Precision of forward passes.")
-    ddp_find_unused_parameters: bool = argument(
-        False, "Several processes: allow parameters that take no part in a step, at some cost."
-    )
+    ddp_find_unused_parameters: bool = argument(False, "Allow parameters without a part in a step, at some cost.")
 
     # Average of the weights
     ema_decay: float | None = argument(None, "Decay of the moving average of the weights; unset: no average.")
@@ -81,16 +88,10 @@ class LoopArguments:
     # Evaluation
     eval_steps: int | None = argument(None, "Optimizer steps between evaluations.")
     eval_epochs: int | None = argument(None, "Epochs between evaluations.")
-    metric_for_best_model: str | None = argument(
-        None, "Return the weights with the best value of this score of `evaluate`, not the final ones."
-    )
+    metric_for_best_model: str | None = argument(None, "Return the weights with the best value of this score.")
     greater_is_better: bool = argument(True, "Whether a larger value of `metric_for_best_model` is better.")
-    best_model_ties: Literal["first", "last"] = argument(
-        "first", "Which of two evaluations with an equal `metric_for_best_model` is the best: the first or the last."
-    )
-    early_stopping_patience: int | None = argument(
-        None, "End the run after this many evaluations in a row without a new best `metric_for_best_model`."
-    )
+    best_model_ties: Literal["first", "last"] = argument("first", "Which of two equal evaluations is the best.")
+    early_stopping_patience: int | None = argument(None, "End the run after this many evaluations without a new best.")
 
     # Logs
     logging_steps: int = argument(50, "Optimizer steps between lines of the log.")
@@ -100,13 +101,12 @@ class LoopArguments:
         self.check()
 
     def check(self) -> None:
-        """Refuse values out of range; `train` calls it again, since a script may have changed some.
-
-        Raises:
-            ValueError: If a value is out of range or two contradict each other.
-        """
-        self._check_positive()
-        self._check_ranges()
+        """Refuse values out of range; `train` calls it again, since a script may have changed some."""
+        for names, is_allowed, rule in RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not (is_allowed(value) and math.isfinite(value)):
+                    raise ValueError(f"`{name}` must {rule}; got {value!r}.")
         check_schedule(self.lr_scheduler_type, self.lr_scheduler_options)
         if self.ema_decay is None and self.ema_warmup:
             raise ValueError("`ema_warmup` must come with `ema_decay`; got none. Set it, or drop `ema_warmup`.")
@@ -116,27 +116,6 @@ class LoopArguments:
             raise ValueError("`early_stopping_patience` must come with `metric_for_best_model`; got none.")
         if self.best_model_ties not in TIES:
             raise ValueError(f"`best_model_ties` must be one of {', '.join(TIES)}; got {self.best_model_ties!r}.")
-
-    def _check_positive(self):
-        names = (
-            "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size",
-            "gradient_accumulation_steps", "max_grad_norm", "save_steps", "save_every_minutes", "save_total_limit",
-            "eval_steps", "eval_epochs", "logging_steps", "early_stopping_patience",
-        )  # fmt: skip
-        for name in names:
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"`{name}` must be positive; got {value!r}.")
-
-    def _check_ranges(self):
-        for name in ("dataloader_num_workers", "warmup_steps", "learning_rate", "weight_decay"):
-            value = getattr(self, name)
-            if value is not None and not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"`{name}` must not be negative; got {value!r}.")
-        for name in ("warmup_ratio", "ema_decay"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ValueError(f"`{name}` must be in [0, 1); got {value!r}.")
 
     def compute_warmup_steps(self, num_training_steps: int) -> int:
         """Steps of warm-up in a schedule of `num_training_steps`."""
@@ -153,6 +132,3 @@ class LoopArguments:
             num_warmup_steps=self.compute_warmup_steps(num_training_steps),
             **self.lr_scheduler_options,
         )
-
-
-__all__ = ["LoopArguments", "argument"]

@@ -1,6 +1,7 @@
 """Which rows make which batch: a pure function of (seed, epoch, step, rank), so that any step can be started from."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,45 +10,26 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from decahub.seeding import derive_seed, seeded_random_state
 
 
+@dataclass(eq=False)
 class EpochBatches(Sampler[list[int]]):
     """The batches of one process in one epoch, from any optimizer step of it on.
 
     Every epoch is a new permutation of the rows, equal in all processes. An optimizer step takes the next
     `batch_size * num_processes * accumulation_steps` rows; within a step the micro-batches follow each other, and
     within a micro-batch the processes do. So the rows of a step do not depend on how it is divided.
-
-    Args:
-        num_rows (`int`): length of the dataset, at least 1.
-        batch_size (`int`): rows of one micro-batch in one process.
-        accumulation_steps (`int`): micro-batches of one optimizer step.
-        seed (`int`): seed of the order.
-        rank (`int`): index of this process.
-        num_processes (`int`): number of processes.
-        drop_last (`bool`): leave out what is left when no full step can be made. A dataset smaller than one step is
-            one step nevertheless. Where rows do not divide evenly among processes, the first rows of the epoch are
-            used again.
+    `drop_last` leaves out what is left when no full step can be made; a dataset smaller than one step is one step
+    nevertheless. Where rows do not divide evenly among processes, the first rows of the epoch are used again.
     """
 
-    def __init__(
-        self,
-        num_rows: int,
-        batch_size: int,
-        *,
-        accumulation_steps: int = 1,
-        seed: int = 0,
-        rank: int = 0,
-        num_processes: int = 1,
-        drop_last: bool = True,
-    ):
-        self.num_rows = num_rows
-        self.batch_size = batch_size
-        self.accumulation_steps = accumulation_steps
-        self.seed = seed
-        self.rank = rank
-        self.num_processes = num_processes
-        self.drop_last = drop_last
-        self.epoch = 0
-        self.first_step = 0
+    num_rows: int
+    batch_size: int  # of one micro-batch in one process
+    accumulation_steps: int = 1
+    seed: int = 0
+    rank: int = 0
+    num_processes: int = 1
+    drop_last: bool = True
+    epoch: int = 0
+    first_step: int = 0
 
     @property
     def rows_per_batch(self) -> int:
@@ -62,9 +44,7 @@ class EpochBatches(Sampler[list[int]]):
     @property
     def steps_per_epoch(self) -> int:
         full_steps, rest = divmod(self.num_rows, self.rows_per_step)
-        if rest and (not full_steps or not self.drop_last):
-            return full_steps + 1
-        return full_steps
+        return full_steps + (rest > 0 and (not full_steps or not self.drop_last))
 
     def rows_in_step(self, step: int) -> int:
         """Rows of the `step`-th optimizer step of an epoch (fewer than usual only in its last one)."""
@@ -76,8 +56,7 @@ class EpochBatches(Sampler[list[int]]):
 
     def set_position(self, epoch: int, first_step: int = 0) -> None:
         """Choose the epoch, and the optimizer step in it, at which the next iteration starts."""
-        self.epoch = epoch
-        self.first_step = first_step
+        self.epoch, self.first_step = epoch, first_step
 
     def __len__(self) -> int:
         return sum(self.batches_in_step(step) for step in range(self.first_step, self.steps_per_epoch))
@@ -144,6 +123,3 @@ def iterate_batches(
 
 def _return_as_it_is(batch: Any) -> Any:
     return batch
-
-
-__all__ = ["EpochBatches", "iterate_batches"]

@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,31 +16,22 @@ OLD_BEST_FILE = "best.safetensors"  # beside the checkpoints, in runs that began
 TIES = ("first", "last")
 
 
+@dataclass
 class BestWeights:
     """The weights of the best evaluation so far: `best-<step>.safetensors` in the newest checkpoint.
 
     They wait in memory until the next checkpoint is written, of which they are a part: early in a run every evaluation
     may be the best so far, and what was found after the last checkpoint is found again when the run goes on from it.
-
-    Args:
-        metric (`str`, *optional*): score that decides; `None` keeps nothing.
-        greater_is_better (`bool`): direction of the score.
-        ties (`str`): which of two equal evaluations is kept, "first" or "last".
     """
 
-    def __init__(self, metric: str | None, greater_is_better: bool = True, ties: Literal["first", "last"] = "first"):
-        self.metric = metric
-        self.greater_is_better = greater_is_better
-        self.ties = ties
-        self.unwritten: dict[str, torch.Tensor] = {}
-        self.path: Path | None = None  # the file that was last written or resumed from
+    metric: str | None  # `None` keeps nothing
+    greater_is_better: bool = True
+    ties: Literal["first", "last"] = "first"  # which of two equal evaluations is kept
+    unwritten: dict[str, torch.Tensor] = field(default_factory=dict)
+    path: Path | None = None  # the file that was last written or resumed from
 
     def is_better(self, metrics: Mapping[str, float], best: Mapping[str, float]) -> bool:
-        """Whether `metrics` take the place of the `best` so far; NaN never does.
-
-        Raises:
-            ValueError: If the score is not among `metrics`.
-        """
+        """Whether `metrics` take the place of the `best` so far; NaN never does."""
         if self.metric is None:
             return False
         if self.metric not in metrics:
@@ -77,6 +69,3 @@ class BestWeights:
 def get_best_name(step: int | str) -> str:
     """Name of the file with the weights of the evaluation after `step`."""
     return f"best-{step}.safetensors"
-
-
-__all__ = ["OLD_BEST_FILE", "TIES", "BestWeights", "get_best_name"]

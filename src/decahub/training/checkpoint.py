@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import shutil
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,34 @@ class CheckpointError(ValueError):
     """A run that cannot go on: its checkpoint is missing, damaged or of another run, or its folder is in use."""
 
 
-class CheckpointFolder:
-    """The checkpoints of one run.
+@dataclass
+class Progress:
+    """How far a run has come: the counters of a checkpoint."""
 
-    Args:
-        output_dir (`str` or `Path`): folder of the run.
-        accelerator (`accelerate.Accelerator`): holds what is saved; only its main process renames and deletes.
-        total_limit (`int`, *optional*): how many checkpoints are kept; `None` keeps all.
-    """
+    step: int = 0
+    skipped_updates: int = 0  # their loss or gradient was not finite
+    consecutive_skips: int = 0  # since the last update that was made
+    seconds: float = 0.0  # over all starts of the run
+    evaluated_step: int = -1  # step of the last evaluation; -1 before the first
+    metrics: dict[str, Any] = field(default_factory=dict)  # what it returned
+    best_metrics: dict[str, Any] = field(default_factory=dict)  # of the best evaluation so far
+    best_step: int = -1
+    evaluations_since_best: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)  # what must stay the same in all starts of the run
+    recipe: dict[str, Any] = field(default_factory=dict)  # `fingerprint_recipe`; empty in old checkpoints
+    data: str = ""  # `fingerprint_data`; empty in old checkpoints
+    learning_rates: dict[str, float] = field(default_factory=dict)  # of each update's last run, by its name in the log
+    windows: list[dict[str, list[float]]] = field(default_factory=list)  # what `TermWindow.gather` returned
+
+    @classmethod
+    def from_dict(cls, saved: dict[str, Any]) -> "Progress":
+        """The counters of a `progress.json`, which holds the hashes of files as well."""
+        names = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in saved.items() if name in names})
+
+
+class CheckpointFolder:
+    """The checkpoints of one run."""
 
     def __init__(self, output_dir: str | Path, accelerator: Accelerator, *, total_limit: int | None = None):
         self.output_dir = Path(output_dir)
@@ -60,11 +81,7 @@ class CheckpointFolder:
                 shutil.rmtree(path)
 
     def save(self, progress: dict[str, Any], ema: ExponentialMovingAverage | None, best: BestWeights) -> Path:
-        """Write `checkpoint-<progress["step"]>`; called by all processes.
-
-        Raises:
-            OSError: If it could not be written; earlier checkpoints are then untouched.
-        """
+        """Write `checkpoint-<progress["step"]>`; called by all processes."""
         final = self.output_dir / f"checkpoint-{progress['step']}"
         partial = self.output_dir / f"{BEING_WRITTEN}{final.name}"
         has_best = progress["best_step"] >= 0
@@ -77,7 +94,9 @@ class CheckpointFolder:
                     ema.save(partial / EMA_FILE)
                 if has_best:
                     best.write(partial / best_name)
-                _write_progress(partial, progress)
+                written = [path for path in sorted(partial.rglob("*")) if path.is_file()]
+                files = {path.relative_to(partial).as_posix(): _compute_digest(path) for path in written}
+                _write_json(partial / PROGRESS_FILE, {**progress, "files": files})
                 self._delete(final)
                 os.replace(partial, final)
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -91,8 +110,8 @@ class CheckpointFolder:
             best.path = final / best_name
         if self.accelerator.is_main_process and self.total_limit is not None:
             # A later one is damaged (else the run had gone on from it) and must not take the place of an intact one.
-            written = [path for path in self.list_newest_first() if get_step(path) <= progress["step"]]
-            for path in written[self.total_limit :]:
+            earlier = [path for path in self.list_newest_first() if get_step(path) <= progress["step"]]
+            for path in earlier[self.total_limit :]:
                 self._delete(path)
         self.accelerator.wait_for_everyone()
         return final
@@ -128,11 +147,7 @@ class CheckpointFolder:
             ema.load(path / EMA_FILE)
 
     def find(self, resume_from_checkpoint: str) -> Path | None:
-        """The checkpoint that `LoopArguments.resume_from_checkpoint` means, checked; `None` to start anew.
-
-        Raises:
-            CheckpointError: If it is not intact, or if the folder holds checkpoints that the run would mix with.
-        """
+        """The checkpoint that `LoopArguments.resume_from_checkpoint` means, checked; `None` to start anew."""
         if resume_from_checkpoint == "auto":
             return self._find_newest_intact()
         if resume_from_checkpoint == "none":
@@ -207,15 +222,6 @@ def read_progress(path: Path) -> dict[str, Any]:
     return json.loads((path / PROGRESS_FILE).read_text(encoding="utf-8"))
 
 
-def _write_progress(folder: Path, progress: dict[str, Any]) -> None:
-    files = {
-        path.relative_to(folder).as_posix(): _compute_digest(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    _write_json(folder / PROGRESS_FILE, {**progress, "files": files})
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Scores may be NaN, which Python writes and reads back."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -224,6 +230,3 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _compute_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-__all__ = ["CheckpointError", "CheckpointFolder", "find_problem", "get_step", "read_progress"]

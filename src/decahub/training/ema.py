@@ -1,6 +1,6 @@
 """Exponential moving average of a model's whole state, batch norm statistics included."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,11 +23,8 @@ class ExponentialMovingAverage:
     The average starts as a copy of the model. Half-precision weights are averaged in float32, where a decay such as
     0.9998 still has an effect.
 
-    Args:
-        model (`torch.nn.Module`): the model to follow (not its distributed wrapper), on the device where it trains:
-            its tensors are looked up once, as doing so in each step costs more than the averaging.
-        decay (`float`): share of the old average that is kept in an update.
-        warmup (`bool`): see `compute_ema_decay`.
+    The model, without its distributed wrapper, must be on the device where it trains: its tensors are looked up once,
+    as doing so in each step costs more than the averaging.
     """
 
     def __init__(self, model: nn.Module, decay: float, *, warmup: bool = False):
@@ -35,7 +32,7 @@ class ExponentialMovingAverage:
         self.warmup = warmup
         followed = model.state_dict()
         self.tensors = {name: _copy_for_average(tensor) for name, tensor in followed.items()}
-        self._pairs = [(self.tensors[name], tensor) for name, tensor in followed.items()]
+        self._pairs = list(zip(self.tensors.values(), followed.values(), strict=True))
 
     @torch.no_grad()
     def update(self, num_updates: int) -> None:
@@ -47,11 +44,9 @@ class ExponentialMovingAverage:
             else:
                 average.copy_(tensor)
 
-    @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         """Overwrite the weights of `model` with the average."""
-        for name, tensor in model.state_dict().items():
-            tensor.copy_(self.tensors[name])
+        _copy(self.tensors, model.state_dict())
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:
@@ -61,20 +56,14 @@ class ExponentialMovingAverage:
         try:
             yield
         finally:
-            with torch.no_grad():
-                for name, tensor in model.state_dict().items():
-                    tensor.copy_(own[name])
+            _copy(own, model.state_dict())
 
     def save(self, path: str | Path) -> None:
         """Write the average as safetensors."""
         save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, path)
 
     def load(self, path: str | Path) -> None:
-        """Read an average that `save` wrote.
-
-        Raises:
-            ValueError: If the file's tensors are not those of the model.
-        """
+        """Read an average that `save` wrote."""
         saved = load_file(path)
         if saved.keys() != self.tensors.keys():
             different = sorted(saved.keys() ^ self.tensors.keys())
@@ -82,13 +71,15 @@ class ExponentialMovingAverage:
                 f"`{Path(path).name}` must hold the tensors of the model; {len(different)} differ, the first is "
                 f"{different[0]!r}. Was the checkpoint written by another model?"
             )
-        for name, tensor in saved.items():
-            self.tensors[name].copy_(tensor)
+        _copy(saved, self.tensors)
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in target.items():
+        tensor.copy_(source[name])
 
 
 def _copy_for_average(tensor: torch.Tensor) -> torch.Tensor:
     copy = tensor.detach().clone()
     return copy.to(torch.promote_types(copy.dtype, torch.float32)) if copy.is_floating_point() else copy
-
-
-__all__ = ["ExponentialMovingAverage", "compute_ema_decay"]

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,7 @@ NUM_EXPENSIVE_ROWS = 256
 def fingerprint_recipe(arguments: Any) -> dict[str, Any]:
     """Arguments that identify a run, as JSON values.
 
-    Left out are the fields that its classes list in `MAY_CHANGE`.
-
-    Args:
-        arguments (dataclass): `LoopArguments`, or a class derived from it.
+    Left out are the fields that the classes of `arguments`, a dataclass, list in `MAY_CHANGE`.
     """
     may_change = {name for base in type(arguments).__mro__ for name in getattr(base, "MAY_CHANGE", ())}
     values = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(arguments)}
@@ -53,9 +50,6 @@ def fingerprint_data(dataset: Any) -> str:
     - `SeededTransform` counts as the dataset that it transforms; its transform belongs to the recipe.
 
     So a change outside of the sampled rows or elements of large values is not noticed.
-
-    Args:
-        dataset (map-style dataset): what `train` is given.
     """
     content = _Content()
     with seeded_random_state("fingerprint"):
@@ -81,10 +75,12 @@ class _Content:
             self.add_dataset(dataset.dataset)
         elif hasattr(dataset, "column_names") and hasattr(dataset, "with_format"):
             self._add_table(dataset)
-        elif isinstance(dataset, (list, tuple, torch.Tensor, np.ndarray)):
-            self._add_rows(dataset)
-        elif isinstance(getattr(dataset, "rows", None), list):
-            self._add_rows(dataset.rows)
+        elif isinstance(dataset, (torch.Tensor, np.ndarray)):
+            self.bytes_per_value = BYTES_IN_FULL
+            self.add(dataset)
+        elif isinstance(dataset, (list, tuple)) or isinstance(getattr(dataset, "rows", None), list):
+            for row in getattr(dataset, "rows", dataset):
+                self.add(row)
         else:
             self._add_attributes(dataset)
             self._add_expensive_rows(dataset)
@@ -149,14 +145,6 @@ class _Content:
         for value in values:
             self.add(value)
 
-    def _add_rows(self, rows: Iterable[Any]) -> None:
-        if isinstance(rows, (torch.Tensor, np.ndarray)):
-            self.bytes_per_value = BYTES_IN_FULL
-            self.add(rows)
-            return
-        for row in rows:
-            self.add(row)
-
     def _add_names(self, features: Any) -> None:
         """Columns and the names of their classes, of the features of a `datasets.Dataset`."""
         if not isinstance(features, Mapping):
@@ -220,6 +208,3 @@ def _describe_shapes(row: Any) -> str:
     if isinstance(row, (list, tuple)):
         return str([_describe_shapes(value) for value in row])
     return f"{type(row).__name__}{tuple(getattr(row, 'shape', ()))}"
-
-
-__all__ = ["find_differences", "fingerprint_data", "fingerprint_recipe"]

@@ -27,13 +27,14 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from decahub.models.shared.modes import evaluation_mode
+
 from .arguments import LoopArguments
 from .batches import EpochBatches, iterate_batches
 from .best import OLD_BEST_FILE, BestWeights, get_best_name
-from .checkpoint import CheckpointError, CheckpointFolder, read_progress
+from .checkpoint import CheckpointError, CheckpointFolder, Progress, read_progress
 from .ema import ExponentialMovingAverage
 from .fingerprint import find_differences, fingerprint_data, fingerprint_recipe
-from .progress import Progress
 from .train_log import EVALUATED, TermWindow, TrainLog, compute_means
 from .update_runner import UpdateRunner
 from .updates import Update
@@ -51,29 +52,19 @@ LOCK_SECONDS = 6.0  # a run that was killed holds its lock until its worker proc
 class TrainingResult:
     """What `train` returns.
 
-    Args:
-        model (`PreTrainedModel`): the trained model without wrappers, in evaluation mode: with the averaged weights
-            where `ema_decay` was set, with those of the best evaluation where `metric_for_best_model` was.
-        step (`int`): iterations made.
-        epoch (`float`): passes over the dataset.
-        metrics (`dict[str, float]`): scores of the last evaluation, or of the best if `metric_for_best_model` is set.
-        minutes (`float`): time spent, over all starts of the run.
-        skipped_updates (`int`): updates left out because their loss or gradient was not finite.
-        checkpoint (`Path`): the last checkpoint.
-        train_log (`Path`): the log.
-        is_main_process (`bool`): whether this process is the one to save the model.
-        stopped_early (`bool`): whether `early_stopping_patience` ended the run before its last step.
+    The model is without wrappers and in evaluation mode: with the averaged weights where `ema_decay` was set, with
+    those of the best evaluation where `metric_for_best_model` was.
     """
 
     model: PreTrainedModel
     step: int
     epoch: float
-    metrics: dict[str, float]
-    minutes: float
-    skipped_updates: int
+    metrics: dict[str, float]  # scores of the last evaluation, or of the best if `metric_for_best_model` is set
+    minutes: float  # over all starts of the run
+    skipped_updates: int  # their loss or gradient was not finite
     checkpoint: Path
     train_log: Path
-    is_main_process: bool
+    is_main_process: bool  # whether this process is the one to save the model
     stopped_early: bool = False
 
 
@@ -118,21 +109,6 @@ def train(
     """
     updates = [updates] if isinstance(updates, Update) else list(updates)
     companions = dict(companions or {})
-    _check_inputs(updates, train_dataset, arguments, companions, evaluate)
-    loop = _Loop(model, updates, train_dataset, arguments, collate_fn, companions, evaluate)
-    with loop.locked():
-        loop.resume()
-        loop.run()
-        return loop.finish()
-
-
-def _check_inputs(
-    updates: list[Update],
-    train_dataset: Any,
-    arguments: LoopArguments,
-    companions: dict[str, nn.Module],
-    evaluate: Evaluate | None,
-) -> None:
     arguments.check()
     if not updates or not all(isinstance(update, Update) for update in updates):
         raise TypeError(f"`updates` must hold at least one Update and nothing else; got {updates!r}.")
@@ -143,6 +119,11 @@ def _check_inputs(
             raise TypeError(f"`companions` must be modules; got {type(module).__name__} for {name!r}.")
     if evaluate is None and arguments.metric_for_best_model is not None:
         raise ValueError("`evaluate` must be given for `metric_for_best_model` to be found; got None.")
+    loop = _Loop(model, updates, train_dataset, arguments, collate_fn, companions, evaluate)
+    with loop.locked():
+        loop.resume()
+        loop.run()
+        return loop.finish()
 
 
 class _Loop:
@@ -164,8 +145,18 @@ class _Loop:
         self.collate_fn = collate_fn
         self.evaluate = evaluate
         self.accelerator = _build_accelerator(arguments)
-        self.batches = self._build_batches()
-        self.num_steps = _count_steps(arguments, self.batches)
+        self.batches = EpochBatches(
+            len(train_dataset),
+            arguments.per_device_train_batch_size,
+            accumulation_steps=arguments.gradient_accumulation_steps,
+            seed=arguments.seed,
+            rank=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+            drop_last=arguments.dataloader_drop_last,
+        )
+        self.num_steps = arguments.max_steps or max(
+            1, round(arguments.num_train_epochs * self.batches.steps_per_epoch)
+        )
         self.runner = UpdateRunner(self.accelerator, model, companions, updates, arguments, self.num_steps)
         self.bare_model = self.runner.bare_model
         self.ema = None
@@ -185,26 +176,11 @@ class _Loop:
         self.rows_since_log = 0
         self.last_save_time = time.monotonic()
 
-    def _build_batches(self) -> EpochBatches:
-        arguments = self.arguments
-        return EpochBatches(
-            len(self.train_dataset),
-            arguments.per_device_train_batch_size,
-            accumulation_steps=arguments.gradient_accumulation_steps,
-            seed=arguments.seed,
-            rank=self.accelerator.process_index,
-            num_processes=self.accelerator.num_processes,
-            drop_last=arguments.dataloader_drop_last,
-        )
-
     def _get_settings(self) -> dict[str, Any]:
         """What must be equal in all starts of a run: it decides which rows a step sees and how they are drawn."""
-        arguments = self.arguments
+        names = ("seed", "per_device_train_batch_size", "gradient_accumulation_steps", "dataloader_drop_last")
         return {
-            "seed": arguments.seed,
-            "per_device_train_batch_size": arguments.per_device_train_batch_size,
-            "gradient_accumulation_steps": arguments.gradient_accumulation_steps,
-            "dataloader_drop_last": arguments.dataloader_drop_last,
+            **{name: getattr(self.arguments, name) for name in names},
             "num_processes": self.accelerator.num_processes,
             "num_rows": len(self.train_dataset),
             "num_updates": len(self.updates),
@@ -222,7 +198,10 @@ class _Loop:
             self._load(path)
         if self.accelerator.is_main_process:
             self.log.truncate(self.progress.step, self.progress.evaluated_step)
-        self._start_trackers()
+        if self.arguments.report_to != "none":
+            settings = asdict(self.arguments).items()
+            simple = {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in settings}
+            self.accelerator.init_trackers("decahub", config=simple)
         self.accelerator.wait_for_everyone()
 
     def _load(self, path: Path) -> None:
@@ -306,14 +285,6 @@ class _Loop:
         finally:
             lock.release()
 
-    def _start_trackers(self) -> None:
-        if self.arguments.report_to != "none":
-            settings = {
-                name: value if isinstance(value, (bool, int, float, str)) else str(value)
-                for name, value in asdict(self.arguments).items()
-            }
-            self.accelerator.init_trackers("decahub", config=settings)
-
     # Iterations
 
     def run(self) -> None:
@@ -333,10 +304,12 @@ class _Loop:
         # The trained weights are saved by now: an evaluation that fails costs no more than itself.
         if self.evaluate is not None and progress.evaluated_step != progress.step:
             self._evaluate(self.evaluate)
-            self.checkpoints.replace_progress(self.checkpoint, progress.to_dict(), self.best)
+            self.checkpoints.replace_progress(self.checkpoint, asdict(progress), self.best)
 
     def _run_epoch(self, epoch: int, first_step: int, bar: tqdm) -> None:
-        self._announce_epoch(epoch)
+        for listener in (self.train_dataset, self.collate_fn, *(update.step for update in self.updates)):
+            if hasattr(listener, "set_epoch"):
+                listener.set_epoch(epoch)
         self.batches.set_position(epoch, first_step)
         rows = iterate_batches(
             self.train_dataset,
@@ -346,31 +319,20 @@ class _Loop:
         )
         for step in range(first_step, self.batches.steps_per_epoch):
             started = time.monotonic()
-            batches = self._fetch(rows, self.batches.batches_in_step(step))
+            num_batches = self.batches.batches_in_step(step)
+            batches = [send_to_device(next(rows), self.accelerator.device) for _ in range(num_batches)]
             self.window.add(self.runner.run(batches, self.progress))
             self.progress.step += 1
             if self.ema is not None:
                 self.ema.update(num_updates=self.progress.step - 1)
-            self._count(started, self.batches.rows_in_step(step))
+            seconds = time.monotonic() - started
+            self.progress.seconds += seconds
+            self.seconds_since_log += seconds
+            self.rows_since_log += self.batches.rows_in_step(step)
             bar.update()
             self._after_step(bar)
             if self._is_finished():
                 break
-
-    def _announce_epoch(self, epoch: int) -> None:
-        for listener in (self.train_dataset, self.collate_fn, *(update.step for update in self.updates)):
-            if hasattr(listener, "set_epoch"):
-                listener.set_epoch(epoch)
-
-    def _fetch(self, rows: Iterator[Any], num_batches: int) -> list[Any]:
-        """Micro-batches of the next step."""
-        return [send_to_device(next(rows), self.accelerator.device) for _ in range(num_batches)]
-
-    def _count(self, started: float, num_rows: int) -> None:
-        seconds = time.monotonic() - started
-        self.progress.seconds += seconds
-        self.seconds_since_log += seconds
-        self.rows_since_log += num_rows
 
     # Between iterations
 
@@ -399,9 +361,7 @@ class _Loop:
         number, metric = self.progress.evaluations_since_best, self.best.metric
         reason = f"early stopping: {number} evaluations without a new best {metric}"
         logger.info("The run ends at step %d, %s.", self.progress.step, reason)
-        if self.accelerator.is_main_process:
-            step = self.progress.step
-            self.log.append({"step": step, "epoch": step / self.batches.steps_per_epoch, "stop_reason": reason})
+        self._append_to_log({"stop_reason": reason})
 
     def _write_log(self, bar: tqdm) -> None:
         record: dict[str, Any] = compute_means(self.window.gather(self.accelerator))
@@ -416,11 +376,14 @@ class _Loop:
         self.window.clear()
         self.seconds_since_log, self.rows_since_log = 0.0, 0
 
-    def _report(self, record: dict[str, Any]) -> None:
-        step = self.progress.step
+    def _append_to_log(self, record: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
+            step = self.progress.step
             self.log.append({"step": step, "epoch": step / self.batches.steps_per_epoch, **record})
-            self.accelerator.log(record, step=step)
+
+    def _report(self, record: dict[str, Any]) -> None:
+        self._append_to_log(record)
+        self.accelerator.log(record, step=self.progress.step)  # in the main process only
 
     def _is_evaluation_due(self) -> bool:
         step, arguments = self.progress.step, self.arguments
@@ -431,14 +394,16 @@ class _Loop:
         """Evaluate in the main process; the others wait."""
         started = time.monotonic()
         progress = self.progress
-        shared: list[dict[str, float]] = [{}]
-        if self.accelerator.is_main_process:
+
+        def measure() -> dict[str, float]:
             averaged = nullcontext() if self.ema is None else self.ema.applied_to(self.bare_model)
-            with averaged, _evaluating(self.bare_model), torch.no_grad():
-                shared = [{name: float(value) for name, value in evaluate(self.bare_model).items()}]
-                if self.best.is_better(shared[0], progress.best_metrics):
+            with averaged, evaluation_mode(self.bare_model), torch.no_grad():
+                scores = {name: float(value) for name, value in evaluate(self.bare_model).items()}
+                if self.best.is_better(scores, progress.best_metrics):
                     self.best.keep(self.bare_model)
-        progress.metrics = broadcast_object_list(shared)[0]
+            return scores
+
+        progress.metrics = self._share(measure)
         progress.evaluated_step = progress.step
         progress.evaluations_since_best += 1
         if self.best.is_better(progress.metrics, progress.best_metrics):
@@ -460,7 +425,7 @@ class _Loop:
     def _save(self) -> None:
         started = time.monotonic()
         self.progress.windows = self.window.gather(self.accelerator)
-        self.checkpoint = self.checkpoints.save(self.progress.to_dict(), self.ema, self.best)
+        self.checkpoint = self.checkpoints.save(asdict(self.progress), self.ema, self.best)
         self.last_save_time = time.monotonic()
         self.progress.seconds += self.last_save_time - started
 
@@ -489,12 +454,6 @@ class _Loop:
         )
 
 
-def _count_steps(arguments: LoopArguments, batches: EpochBatches) -> int:
-    if arguments.max_steps is not None:
-        return arguments.max_steps
-    return max(1, round(arguments.num_train_epochs * batches.steps_per_epoch))
-
-
 def _build_accelerator(arguments: LoopArguments) -> Accelerator:
     if arguments.report_to != "none" and importlib.util.find_spec(arguments.report_to) is None:
         raise ImportError(
@@ -511,18 +470,3 @@ def _build_accelerator(arguments: LoopArguments) -> Accelerator:
         project_dir=arguments.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=arguments.ddp_find_unused_parameters)],
     )
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Context in which every part of `model` is in evaluation mode; afterwards each is in the mode it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-__all__ = ["TrainingResult", "train"]

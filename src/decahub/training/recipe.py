@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 Arguments = TypeVar("Arguments", bound="DataclassInstance")
 
-TRUE_WORDS = ("true", "yes", "on", "1")
-FALSE_WORDS = ("false", "no", "off", "0")
+BOOLEANS = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
 NONE_WORDS = ("none", "null", "~")
 OPTION = re.compile(r"--[A-Za-z]")
 METHOD = "method"  # key of a recipe that names the method; the folder of a recipe does so as well
@@ -68,9 +67,6 @@ def load_recipe(
         argv (`Sequence[str]`, *optional*): words of the command line; those of this process by default.
         program (`str`): what `--help` calls the program.
 
-    Returns:
-        An instance of `arguments_class`.
-
     Raises:
         FileNotFoundError: If the recipe does not exist.
         RecipeError: If a key is unknown, given without a value, or of the wrong type.
@@ -98,11 +94,7 @@ def load_recipe(
 
 
 def find_method(name: str, methods: Iterable[str]) -> str:
-    """The method that a recipe is for: its key `method`, or else the name of its folder.
-
-    Args:
-        name (`str`): Name or path of the recipe.
-        methods (iterable of `str`): Methods to choose from.
+    """The method, one of `methods`, that a recipe is for: its key `method`, or else the name of its folder.
 
     Raises:
         FileNotFoundError: If the recipe does not exist.
@@ -201,50 +193,29 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
     origin = get_origin(kind)
     try:
         if origin is Literal:
-            return _convert_choice(value, get_args(kind))
-        if origin is list or kind is list:
-            items = _parse_text(value) if isinstance(value, str) else value
-            items = items if isinstance(items, (list, tuple)) else [value]
+            return {str(choice): choice for choice in get_args(kind)}[str(value)]
+        if not {list, dict} & {origin, kind}:
+            return _convert_scalar(value, kind)
+        parsed = yaml.load(value, Loader=_RecipeLoader) if isinstance(value, str) else value
+        if list in (origin, kind):
+            items = parsed if isinstance(parsed, (list, tuple)) else [value]
             item_kind = get_args(kind)[0] if get_args(kind) else Any
             return [item if item_kind is Any else _convert(name, item, item_kind) for item in items]
-        if origin is dict or kind is dict:
-            mapping = _parse_text(value) if isinstance(value, str) else value
-            if not isinstance(mapping, dict):
-                raise ValueError
-            return mapping
-        return _convert_scalar(value, kind)
+        if not isinstance(parsed, dict):
+            raise ValueError
+        return parsed
     except RecipeError:
         raise
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+    except (KeyError, ValueError, TypeError, yaml.YAMLError) as error:
         raise RecipeError(f"`{name}` must be {_describe(hint)}; got {value!r}.") from error
 
 
 def _convert_scalar(value: Any, kind: type) -> Any:
     if kind is bool:
-        return _convert_bool(value)
-    if isinstance(value, (bool, list, dict)) or value is None:
-        raise TypeError
-    if kind is int and isinstance(value, float):
+        return BOOLEANS[str(value).lower()]
+    if isinstance(value, (bool, list, dict)) or value is None or (kind is int and isinstance(value, float)):
         raise TypeError
     return kind(value)
-
-
-def _convert_bool(value: Any) -> bool:
-    word = str(value).lower()
-    if word not in (*TRUE_WORDS, *FALSE_WORDS):
-        raise ValueError
-    return word in TRUE_WORDS
-
-
-def _convert_choice(value: Any, choices: tuple) -> Any:
-    for choice in choices:
-        if choice == value or (isinstance(value, str) and str(choice) == value):
-            return choice
-    raise ValueError
-
-
-def _parse_text(text: str) -> Any:
-    return yaml.load(text, Loader=_RecipeLoader)
 
 
 def _describe(hint: Any) -> str:
@@ -254,6 +225,3 @@ def _describe(hint: Any) -> str:
     else:
         words = getattr(kind, "__name__", str(kind)) if get_origin(kind) is None else str(kind)
     return words if kind is hint else f"{words} or none"
-
-
-__all__ = ["RecipeError", "find_method", "load_recipe", "recipe_to_yaml"]

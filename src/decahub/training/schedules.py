@@ -33,14 +33,8 @@ def compute_cosine_factor(
 ) -> float:
     """Linear warm-up, then half a cosine down to `min_factor`, which is reached at `num_training_steps`.
 
-    Args:
-        step (`int`): optimizer steps made so far.
-        num_training_steps (`int`): length of the schedule; the factor stays at `min_factor` beyond it.
-        num_warmup_steps (`int`): length of the warm-up, a part of `num_training_steps`.
-        warmup_start_factor (`float`): factor at step 0 when there is a warm-up.
-        min_factor (`float`): factor at the end.
-        phase_from_start (`bool`): count the cosine's phase from step 0 (the rate then jumps down a little when the
-            warm-up ends, as in EMO's recipe) instead of from the end of the warm-up.
+    `num_training_steps` includes the warm-up. With `phase_from_start` the cosine's phase is counted from step 0, not
+    from the end of the warm-up: the rate then jumps down a little when the warm-up ends, as in EMO's recipe.
     """
     if step < num_warmup_steps:
         return _compute_warmup(step, num_warmup_steps, warmup_start_factor)
@@ -83,7 +77,7 @@ def build_scheduler(
     Args:
         name (`str`): a key of `SCHEDULES`.
         optimizer (`torch.optim.Optimizer`): whose groups carry the base rates.
-        num_training_steps (`int`): length of the schedule; it is stepped once per optimizer step.
+        num_training_steps (`int`): length of the schedule, warm-up included.
         num_warmup_steps (`int`): length of its warm-up.
         options (`float`): further arguments of the schedule's function, such as `min_factor` or `power`.
 
@@ -98,24 +92,10 @@ def build_scheduler(
 
 
 def check_schedule(name: str, options: Iterable[str]) -> None:
-    """Refuse a schedule that does not exist, and options that it does not take.
-
-    Raises:
-        ValueError: If the name or an option is not known.
-    """
+    """Refuse a schedule that does not exist, and options that it does not take."""
     if name not in SCHEDULES:
         raise ValueError(f"`lr_scheduler_type` must be one of {', '.join(SCHEDULES)}; got {name!r}.")
     allowed = [option for option in inspect.signature(SCHEDULES[name]).parameters if option not in GIVEN_BY_THE_LOOP]
     for option in options:
         if option not in allowed:
             raise ValueError(f"`lr_scheduler_options` of {name!r} must be of {', '.join(allowed)}; got {option!r}.")
-
-
-__all__ = [
-    "SCHEDULES",
-    "build_scheduler",
-    "check_schedule",
-    "compute_constant_factor",
-    "compute_cosine_factor",
-    "compute_polynomial_factor",
-]

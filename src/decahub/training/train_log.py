@@ -90,6 +90,3 @@ def _to_json(value: Any) -> Any:
     if not isinstance(value, float):
         return value
     return float(f"{value:.{SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
-
-
-__all__ = ["EVALUATED", "LOG_FILE", "TermWindow", "TrainLog", "compute_means"]

@@ -2,8 +2,8 @@
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from decahub.seeding import seed_everything
 
 from .arguments import LoopArguments
-from .progress import Progress
+from .checkpoint import Progress
 from .updates import Update, check_terms
 
 
@@ -38,14 +38,6 @@ class UpdateRunner:
     """Makes updates on what it prepared for the accelerator.
 
     Modules, optimizers and schedules are prepared in a fixed order, which is also the order of files in a checkpoint.
-
-    Args:
-        accelerator (`accelerate.Accelerator`): device, processes and precision.
-        model (`torch.nn.Module`): the model, not yet prepared.
-        companions (`dict[str, torch.nn.Module]`): further modules that steps are given by keyword.
-        updates (`list[Update]`): the updates of an iteration.
-        arguments (`LoopArguments`): seed and clipping.
-        num_steps (`int`): iterations of the run, for schedules.
     """
 
     def __init__(
@@ -83,9 +75,6 @@ class UpdateRunner:
         """Make the updates of one iteration and return the terms to log, scalars on their device.
 
         The rates that were used are in `progress.learning_rates` afterwards.
-
-        Raises:
-            DivergenceError: See `MAX_CONSECUTIVE_SKIPS`.
         """
         terms: dict[str, torch.Tensor] = {}
         for index, update in enumerate(self.updates):
@@ -136,26 +125,21 @@ class UpdateRunner:
             with self._synchronized(is_last), torch.set_grad_enabled(learns):
                 terms = self.updates[index].step(self.model, batch, **self.companions)
                 terms = check_terms(terms, with_gradients=learns)
-                if learns:
-                    self._run_backward(terms["loss"] / len(batches))
+                if learns and self.is_plain:
+                    (terms["loss"] / len(batches)).backward()
+                elif learns:
+                    self.accelerator.backward(terms["loss"] / len(batches))
             for name, value in terms.items():
                 means[name] = means.get(name, 0) + value.detach() / len(batches)
         return means
 
-    def _run_backward(self, loss: torch.Tensor) -> None:
-        if self.is_plain:
-            loss.backward()
-        else:
-            self.accelerator.backward(loss)
-
-    @contextmanager
-    def _synchronized(self, synchronize: bool) -> Iterator[None]:
+    def _synchronized(self, synchronize: bool) -> ExitStack:
         """Context whose backward pass shares gradients among processes only if asked: once a step is enough."""
-        with ExitStack() as stack:
-            if not synchronize:
-                for module in (self.model, *self.companions.values()):
-                    stack.enter_context(self.accelerator.no_sync(module))
-            yield
+        stack = ExitStack()
+        if not synchronize:
+            for module in (self.model, *self.companions.values()):
+                stack.enter_context(self.accelerator.no_sync(module))
+        return stack
 
     def _is_finite_everywhere(self, value: torch.Tensor) -> bool:
         """Whether `value` is finite in all processes, so that all of them make or skip an update."""
@@ -202,6 +186,3 @@ def _find_statistics_extreme(*modules: nn.Module) -> torch.Tensor:
         if name.endswith(("running_mean", "running_var"))
     ]
     return get_total_norm(statistics, norm_type=math.inf)
-
-
-__all__ = ["MAX_CONSECUTIVE_SKIPS", "DivergenceError", "UpdateRunner"]

@@ -52,10 +52,9 @@ class Update:
     def __post_init__(self):
         if self.optimizer is not None and not isinstance(self.optimizer, Optimizer):
             raise TypeError(f"`optimizer` must be a torch.optim.Optimizer; got {type(self.optimizer).__name__}.")
-        if not callable(self.step):
-            raise TypeError(f"`step` must be a function of (model, batch, **companions); got {self.step!r}.")
-        if self.after is not None and not callable(self.after):
-            raise TypeError(f"`after` must be a function of (model, batch, **companions); got {self.after!r}.")
+        for name, function in (("step", self.step), ("after", self.after or call_model)):
+            if not callable(function):
+                raise TypeError(f"`{name}` must be a function of (model, batch, **companions); got {function!r}.")
         if self.optimizer is None and self.step is call_model:
             raise ValueError("`optimizer` or `step` must be given; got neither, so the update would do nothing.")
         if self.optimizer is None and self.scheduler is not None:
@@ -84,6 +83,3 @@ def check_terms(terms: Any, *, with_gradients: bool = True) -> Mapping[str, torc
     if with_gradients and not terms["loss"].requires_grad:
         raise ValueError("`loss` must require a gradient; got one that does not. Is every parameter frozen?")
     return terms
-
-
-__all__ = ["Update", "call_model", "check_terms"]

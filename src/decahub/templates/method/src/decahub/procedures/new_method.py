@@ -18,13 +18,12 @@ from transformers import PreTrainedModel
 
 from decahub import NewMethodConfig, NewMethodForImageClassification, NewMethodImageProcessor
 from decahub.data import InMemoryDataset, SeededTransform, image_classification
-from decahub.evaluation import evaluate_model
 from decahub.options import check_options
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, Update, argument, train
 
 from .data_arguments import DataArguments, Splits, load_splits, name_classes
-from .outcome import Outcome, conclude
+from .outcome import Outcome, conclude, measure_rows
 
 
 TASK = "image-classification"
@@ -32,11 +31,7 @@ TASK = "image-classification"
 
 @dataclass
 class Arguments(DataArguments, LoopArguments):
-    """Arguments of a run: of the loop, the data, and the model.
-
-    Raises:
-        ValueError: If an option is unknown.
-    """
+    """Arguments of a run: of the loop, the data, and the model."""
 
     method: ClassVar[str] = "new_method"
 
@@ -82,15 +77,7 @@ def measure(
     arguments: Arguments, model: PreTrainedModel, processor: Any, rows: Any, label_names: Sequence[str]
 ) -> Measurement:
     """Scores of a model on some rows."""
-    return evaluate_model(
-        model,
-        processor,
-        rows,
-        TASK,
-        batch_size=arguments.per_device_eval_batch_size,
-        limit=arguments.max_eval_samples,
-        label_names=label_names,
-    )
+    return measure_rows(arguments, model, processor, rows, TASK, label_names=label_names)
 
 
 def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
@@ -106,7 +93,7 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
     train_dataset = build_train_dataset(arguments, splits.train, processor)
     model = build_model(arguments, splits.label_names)
 
-    def measure_rows(model: PreTrainedModel, rows: Any) -> Measurement:
+    def measure_on(rows: Any, model: PreTrainedModel) -> Measurement:
         return measure(arguments, model, processor, rows, splits.label_names)
 
     result = train(
@@ -115,16 +102,6 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
         train_dataset,
         arguments,
         collate_fn=image_classification.collate,
-        evaluate=lambda model: measure_rows(model, splits.monitor).scores,
+        evaluate=lambda model: measure_on(splits.monitor, model).scores,
     )
-    return conclude(
-        result,
-        processor,
-        lambda: measure_rows(result.model, splits.evaluation),
-        task=TASK,
-        dataset=arguments.dataset,
-        split=arguments.eval_split,
-    )
-
-
-__all__ = ["Arguments", "build_model", "build_processor", "build_train_dataset", "build_update", "measure", "run"]
+    return conclude(arguments, result, processor, lambda: measure_on(splits.evaluation, result.model), TASK)
