@@ -489,7 +489,7 @@ def test_predict_takes_a_file_that_holds_features_and_edges_only(node_classifier
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["missing.npz"], "must be a .npz file that exists or one of cora, "),
+        (["missing.npz"], "that exists, or one of cora, "),
         (["cifar10"], "got 'cifar10'"),
         ([__file__], "must be an intact .npz file"),
         (["texas", "--nodes", "60"], "`nodes` must hold ids in [0, 60); got 60"),

@@ -61,7 +61,7 @@ def test_images_without_labels_are_not_measured(tmp_path):
 def test_a_graph_names_its_classes_or_has_them_named(tmp_path):
     graph = str(write_toy_graph(tmp_path / "toy"))
 
-    assert load_graph(GraphDataArguments(dataset=graph))[1] == ["class 0", "class 1"]
+    assert load_graph(GraphDataArguments(dataset=graph))[1] == ["0", "1"]
     assert load_graph(GraphDataArguments(dataset=graph, label_names=["no", "yes"]))[1] == ["no", "yes"]
     with pytest.raises(ValueError, match="`label_names` must name 2 classes; got 1: no"):
         load_graph(GraphDataArguments(dataset=graph, label_names=["no"]))

@@ -132,7 +132,7 @@ def sample_paths(
 
     For all nodes: long walks from each node, cut into windows, so that a node also owns windows of walks that pass
     through it. For `target_nodes`: the same paths, as far as they end in a target, in the same order. Only walks that
-    pass through a target are drawn to their end. With `num_walks` so many walks from each target instead, of which
+    pass through a target are drawn to their end. With `num_walks`, this many walks from each target instead, of which
     the first window is used: cheaper, and another estimate.
 
     Args:
