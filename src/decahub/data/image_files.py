@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SMALL = (64, 64)  # JPEG files are decoded at a fraction of their size where no pixel is looked at
 
 
-def check_images(rows: "datasets.Dataset", column: str, where: str, show_progress: bool = True) -> None:
+def check_images(rows: "datasets.Dataset", column: str, where: str, show_progress: bool = True) -> list[int]:
     """Decode every image of a column, so that a damaged one is found before hours of training and not after them.
 
     Args:
@@ -27,22 +27,28 @@ def check_images(rows: "datasets.Dataset", column: str, where: str, show_progres
         where (`str`): Name of the split, for the message.
         show_progress (`bool`): Whether to show a progress bar.
 
+    Returns:
+        `list[int]`: For each size that occurs, the first row of that size.
+
     Raises:
         ValueError: If images cannot be decoded; the message names the first one and says how many there are.
     """
     bad = []
+    by_size: dict[tuple[int, int], int] = {}
     for number, (name, file) in enumerate(
         tqdm(_iterate_files(rows, column), total=len(rows), desc=f"Checking {where}", disable=not show_progress)
     ):
         try:
             with Image.open(file) as image:
                 check_size(image)
+                by_size.setdefault(image.size, number)
                 image.draft("RGB", SMALL)
                 image.load()
         except UNREADABLE as error:
             bad.append(f"row {number} ({name}): {error}")
     if bad:
         raise ValueError(f"`{column}` of {where} must hold intact images; {len(bad)} do not, the first is {bad[0]}.")
+    return list(by_size.values())
 
 
 def _iterate_files(rows: "datasets.Dataset", column: str) -> Iterator[tuple[str, Any]]:

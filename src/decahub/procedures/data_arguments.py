@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from decahub.data import DATASETS, get_label_names, load_dataset, node_classification
+from decahub.data.family import get_family
+from decahub.data.image_files import check_images
 from decahub.data.label_names import read_label_names
 from decahub.data.sampling import sample_rows
+from decahub.data.semantic_segmentation import check_annotations
 from decahub.training import argument
 
 
 DATA_DIR_HELP = "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub."
 LABEL_NAMES_HELP = "Classes of your own dataset, where its files do not name them."
 TRAIN = "train"
-MADE_UP_NAME = re.compile(r"class \d+")  # of a class that the data does not name
+MADE_UP_NAME = re.compile(r"(class )?\d+")  # of a class that the data does not name
 
 
 @dataclass
@@ -111,6 +114,36 @@ def load_splits(arguments: DataArguments, family: str, *, needs_labels: bool = T
         label_names=choose_label_names(arguments, splits[TRAIN]),
         fit=splits[TRAIN],
     )
+
+
+def check_evaluation(arguments: Any, splits: Splits, processor: Any, family: str) -> None:
+    """Read and prepare the images that a run will measure, so that what cannot be used is found before training.
+
+    Args:
+        arguments ([`LoopArguments`]): Of the run.
+        splits ([`Splits`]): Datasets of the run.
+        processor: Image processor of the run.
+        family (`str`): Kind of data.
+
+    Raises:
+        ValueError: If an image is damaged, the processor does not fit the images or makes no common size of them, or
+            annotations hold something else than the classes.
+    """
+    kind, unique = get_family(family), {id(rows): rows for rows in (splits.evaluation, splits.monitor)}
+    transform = kind.build_eval_transform(processor)
+    for rows in unique.values():
+        if rows is None:
+            continue
+        examples = [transform(rows[number]) for number in check_images(rows, "image", "the measured split")]
+        sizes = {example["pixel_values"].shape[-2:] for example in examples}
+        if len(sizes) > 1 and arguments.per_device_eval_batch_size > 1:
+            raise ValueError(
+                f"the processor must make one size of the images of a batch; it makes {len(sizes)} of those of the "
+                "measured split. Set `size` to a height and a width, or `per_device_eval_batch_size` to 1."
+            )
+        if family == "semantic-segmentation":
+            do_reduce_labels = bool(getattr(processor, "do_reduce_labels", False))
+            check_annotations(rows, splits.label_names, "the measured split", do_reduce_labels)
 
 
 def choose_label_names(arguments: DataArguments | GraphDataArguments, rows: Any) -> list[str]:

@@ -177,6 +177,8 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
     set_seed(arguments.seed)
     splits = load_splits(arguments, TASK) if splits is None else splits
     processor = build_processor(arguments)
+    for rows in (splits.evaluation, splits.monitor):  # what cannot be measured is found before training
+        drum_generation.read_grooves(rows, processor)
     result = train_model(arguments, splits, processor, build_model(arguments, processor))
     images = []
     if result.is_main_process:

@@ -1,10 +1,20 @@
 """What is known of a dataset before training is checked before it."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from decahub.procedures.data_arguments import DataArguments, GraphDataArguments, load_graph, load_splits
+from decahub import EmoImageProcessor
+from decahub.procedures import emo
+from decahub.procedures.data_arguments import (
+    DataArguments,
+    GraphDataArguments,
+    check_evaluation,
+    load_graph,
+    load_splits,
+)
 from tests.tiny.graph import write_toy_graph
 
 
@@ -67,3 +77,35 @@ def test_a_graph_names_its_classes_or_has_them_named(tmp_path):
         load_graph(GraphDataArguments(dataset=graph, label_names=["no"]))
     with pytest.raises(ValueError, match="the split must be one of .*; got '9'"):
         load_graph(GraphDataArguments(dataset=graph, split="9"))
+
+
+# What is measured after training is read before it
+
+
+@pytest.mark.parametrize(
+    ("spoil", "options", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:40]), {}, "must hold intact images; 1 do not, .*0.png"),
+        (
+            lambda path: Image.new("L", (9, 4)).save(path),
+            {"do_center_crop": False},
+            "one size of the images of a batch; it makes 2",
+        ),
+    ],
+    ids=["damaged", "two sizes"],
+)
+def test_images_that_cannot_be_measured_are_found_before_training(folder, tmp_path, spoil, options, message):
+    copy = shutil.copytree(folder, tmp_path / "images")
+    spoil(copy / "test" / "star" / "0.png")
+    arguments = emo.Arguments(dataset=str(copy))
+    splits, processor = load_splits(arguments, FAMILY), EmoImageProcessor(size={"shortest_edge": 8}, **options)
+
+    with pytest.raises(ValueError, match=message):
+        check_evaluation(arguments, splits, processor, FAMILY)
+
+
+def test_a_segmenter_that_crops_is_found_before_training(folder):
+    arguments = emo.Arguments(dataset=folder, task="semantic-segmentation")
+
+    with pytest.raises(ValueError, match="`processor.do_center_crop` must be False for semantic segmentation"):
+        check_evaluation(arguments, load_splits(arguments, FAMILY), EmoImageProcessor(), "semantic-segmentation")
