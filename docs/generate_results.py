@@ -51,9 +51,10 @@ ORIGIN_KEYS = ("command", "hardware", "versions")
 SPEED_KEYS = ("method", "case", "ours_seconds", "reference_seconds", "ratio", "ratio_spread", "repetitions", "threads")
 
 ABOUT_RESULTS = """\
-`make docs` writes this page from JSON that runs wrote; edits are lost. Scores are rounded to their spread. The spread
+This page is generated from run outputs by `make docs`; do not edit. Scores are rounded to their spread. The spread
 of several runs is their standard deviation. A score of one run is rounded to its standard error by the choice of test
 rows if it is a share of them, and to three significant digits otherwise."""
+ABOUT_SCALE = "Scores and verdicts come from small datasets and short runs on a CPU, not from the papers' full scale."
 ABOUT_CLAIMS = """\
 Each claim was tested at a scale that fits a small machine. Runs of two models are paired by seed, and by split where
 there are several; the mean of the paired differences has a 95 % interval by Student's t over the pairs. With fewer
@@ -208,7 +209,7 @@ def format_table(columns: Columns, rows: Sequence[Any]) -> str:
 
 
 def format_methods(sources: Sources) -> str:
-    """The table of methods: the first score of one model, and the verdict on the main claim."""
+    """How many methods are ready, and a table of all: the first score of one model, the verdict on the main claim."""
     columns: Columns = {
         "method": lambda method: f"[{method.name}]({_get_method_link(method)})",
         "what it does": lambda method: method.summary,
@@ -218,7 +219,9 @@ def format_methods(sources: Sources) -> str:
         ),
         "results": lambda method: f"[claims]({RESULTS}#{method.name})" if method.name in sources.comparisons else "",
     }
-    return format_table(columns, sources.methods)
+    methods = sorted(sources.methods, key=lambda method: not method.is_ready)
+    num_ready = sum(method.is_ready for method in methods)
+    return f"{num_ready} of {len(methods)} methods are ready. {ABOUT_SCALE}\n\n{format_table(columns, methods)}"
 
 
 def _get_method_link(method: Method) -> str:
