@@ -25,9 +25,10 @@ def find_recipe(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
+    shipped = "/".join(path.with_suffix("").parts[-2:])  # also by an older path, such as examples/emo/cifar10.yaml
+    if shipped in _list_names() and (name == shipped or path.suffix in SUFFIXES):
+        return FOLDER / f"{shipped}.yaml"
     if path.suffix not in SUFFIXES:
-        if name in _list_names():
-            return FOLDER / f"{name}.yaml"
         nearest = get_close_matches(name, _list_names(), n=1, cutoff=0.4)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise FileNotFoundError(

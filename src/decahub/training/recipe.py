@@ -5,14 +5,14 @@ python train.py emo/cifar10 --learning_rate 1e-3 --no_ema_warmup --max_grad_norm
 
 import re
 import sys
+import textwrap
 import types
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
-from transformers import HfArgumentParser
 
 from decahub.options import suggest
 from decahub.recipes import find_recipe
@@ -53,7 +53,7 @@ _RecipeLoader.add_implicit_resolver(
 
 
 def load_recipe(
-    arguments_class: type[Arguments], argv: Sequence[str] | None = None, *, program: str = "%(prog)s"
+    arguments_class: type[Arguments], argv: Sequence[str] | None = None, *, program: str | None = None
 ) -> Arguments:
     """Fill a dataclass of arguments from a recipe and from the command line, which wins.
 
@@ -65,21 +65,24 @@ def load_recipe(
         arguments_class (`type`): a dataclass whose fields have types that YAML can hold. If it has an attribute
             `method`, a recipe of another method is refused.
         argv (`Sequence[str]`, *optional*): words of the command line; those of this process by default.
-        program (`str`): what `--help` calls the program.
+        program (`str`, *optional*): what `--help` calls the program; by default the script.
 
     Raises:
         FileNotFoundError: If the recipe does not exist.
         RecipeError: If a key is unknown, given without a value, or of the wrong type.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if "-h" in words or "--help" in words:
-        HfArgumentParser(cast(Any, arguments_class), usage=f"{program} [recipe] [--key value ...]").print_help()
-        raise SystemExit(0)
     values: dict[str, Any] = {}
+    path = None
     if words and not words[0].startswith("-"):
         name = words.pop(0)
-        values = _read_yaml(find_recipe(name))
+        path = find_recipe(name)
+        values = _read_yaml(path)
         _check_method(arguments_class, name, values)
+    if "-h" in words or "--help" in words:
+        program = program or Path(sys.argv[0]).name
+        sys.stdout.write(_describe_arguments(arguments_class, values, path, program))
+        raise SystemExit(0)
     hints = get_type_hints(arguments_class)
     names = [item.name for item in fields(arguments_class) if item.init]
     _refuse_unknown(values, names, source="the recipe")
@@ -108,6 +111,19 @@ def find_method(name: str, methods: Iterable[str]) -> str:
             f"`{METHOD}` must be in the recipe {name!r}, one of {', '.join(methods)}: add the line `{METHOD}: ...`."
         )
     return method
+
+
+def _describe_arguments(arguments_class: Any, values: Mapping[str, Any], path: Path | None, program: str) -> str:
+    """The text of `--help`: each argument once, with its value in the recipe or else its default."""
+    lines = [f"usage: {program} [recipe] [--key value ...]", ""]
+    lines.append(f"Values are those of {path}." if path else "Values are the defaults; those of a recipe come first.")
+    for item in fields(arguments_class):
+        default = item.default_factory() if item.default_factory is not MISSING else item.default
+        value = values.get(item.name, "(required)" if default is MISSING else default)
+        text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        lines.append(f"  --{item.name} {' '.join(text.split())}")
+        lines += textwrap.wrap(item.metadata.get("help", ""), 110, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines) + "\n"
 
 
 def recipe_to_yaml(arguments: Any) -> str:

@@ -89,6 +89,11 @@ def test_method_of_a_recipe(tmp_path):
         find_method(str(own), PROCEDURES)
 
 
+@pytest.mark.parametrize("name", ["emo/cifar10", "examples/emo/cifar10.yaml", "/somewhere/emo/cifar10.yml"])
+def test_finds_a_recipe_by_an_older_path(name):
+    assert find_recipe(name).parts[-3:] == ("recipes", "emo", "cifar10.yaml")
+
+
 def test_refuses_an_unknown_recipe_with_the_nearest_name():
     with pytest.raises(FileNotFoundError, match=r"got 'emo/cifr10'. Did you mean 'emo/cifar10'\?"):
         find_recipe("emo/cifr10")

@@ -191,6 +191,19 @@ def test_help_names_every_argument(capsys):
     assert [field.name for field in fields(Arguments) if f"--{field.name}" not in shown] == []
 
 
+def test_help_shows_the_values_of_the_recipe(write, capsys):
+    path = write("learning_rate: 0.25\nema_decay: 0.5\n")
+    with pytest.raises(SystemExit, match="0"):
+        load_recipe(Arguments, [path, "--help"], program="decahub train")
+
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: decahub train")
+    assert str(path) in shown
+    assert "  --learning_rate 0.25\n" in shown
+    assert "  --max_steps none\n" in shown
+    assert shown.count("--ema_decay") == 1
+
+
 def test_every_argument_is_explained():
     assert [field.name for field in fields(LoopArguments) if not field.metadata.get("help", "").endswith(".")] == []
 
