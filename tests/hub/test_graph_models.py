@@ -90,4 +90,4 @@ def test_own_data_is_not_measured_again(tmp_path):
     report = verify(folder, tmp_path)
 
     assert report.exit_code == 3
-    assert "the data is not in the catalog" in report.checks[-1].detail
+    assert "measured on your own data" in report.checks[-1].detail

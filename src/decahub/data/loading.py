@@ -3,7 +3,8 @@
 import importlib
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ def load_dataset(
     the variable `DECAHUB_DATA_DIR` gives the directory; where that has no such folder either, the Hub is asked. An
     explicit `data_dir` is never replaced by the Hub.
 
-    Anything else is a user's own data and needs `family`: a folder of `<split>.parquet` files, a folder of images in
-    the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`, or `<split>/<file>` with a table
-    `<split>/metadata.csv` of `file_name` and `label`), a folder of images and maps of classes
+    Anything else is a user's own data, here or in `data_dir`, and needs `family`: a folder of `<split>.parquet` files,
+    a folder of images in the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`, or `<split>/<file>` with a
+    table `<split>/metadata.csv` of `file_name` and `label`), a folder of images and maps of classes
     (`<split>/images/<name>.jpg`, `<split>/annotations/<name>.png`), a folder of graphs (`<graph>.npz`, the arrays of
     `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), or the id of a repository on the Hub.
 
@@ -65,6 +66,7 @@ def load_dataset(
     """
     entry = DATASETS.get(str(name))
     if entry is None:
+        name = find_own_folder(name, data_dir) or name
         _check_own_name(name)
         kind = get_family(family)
         return _normalize(_encode_labels(_load_own(name, kind), needs_labels), kind, str(name), needs_labels)
@@ -102,13 +104,20 @@ def _load_entry(entry: DatasetEntry, kind: DataFamily, data_dir: str | os.PathLi
 
 def _describe_absence(entry: DatasetEntry, tried: Iterable[str]) -> str:
     places = (
-        ", ".join(tried) or f"nowhere (`data_dir` and ${DATA_DIR_VARIABLE} are not set, no Hub repository is known)"
+        ", ".join(tried) or f"nowhere (`--data-dir` and ${DATA_DIR_VARIABLE} are not set, no Hub repository is known)"
     )
     files = ", ".join(f"{entry.folder}/{stem}.{entry.file_format}" for stem in entry.splits.values())
     return (
-        f"`{entry.name}` was not found; tried {places}. Set `data_dir` or ${DATA_DIR_VARIABLE} to a directory "
+        f"`{entry.name}` was not found; tried {places}. Set `--data-dir` or ${DATA_DIR_VARIABLE} to a directory "
         f"that holds {files}. Source of the data: {entry.homepage}"
     )
+
+
+def find_own_folder(name: str | os.PathLike, data_dir: str | os.PathLike | None = None) -> Path | None:
+    """A user's own folder of data: the path itself, or a folder of that name in the directory of the datasets."""
+    directory = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    paths = [Path(name), *([Path(directory, name)] if directory and len(Path(name).parts) == 1 else [])]
+    return next((path for path in paths if path.is_dir()), None)
 
 
 def _looks_like_hub_id(name: str | os.PathLike) -> bool:
@@ -132,7 +141,10 @@ def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict
         if kind.find_files is not None and kind.read_files is not None and (found := kind.find_files(folder)):
             return kind.read_files(found)
         files = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
-        return _read_parquet(files) if files else datasets.load_dataset("imagefolder", data_dir=str(folder))
+        if files:
+            return _read_parquet(files)
+        with _without_progress():
+            return datasets.load_dataset("imagefolder", data_dir=str(folder))
     try:
         return datasets.load_dataset(str(name))
     except OSError as error:
@@ -142,7 +154,21 @@ def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict
 
 
 def _read_parquet(files: dict[str, Path]) -> datasets.DatasetDict:
-    return datasets.load_dataset("parquet", data_files={split: str(path) for split, path in files.items()})
+    with _without_progress():
+        return datasets.load_dataset("parquet", data_files={split: str(path) for split, path in files.items()})
+
+
+@contextmanager
+def _without_progress() -> Iterator[None]:
+    """Hides the bars of `datasets`, which call the reading of local files a download."""
+    if datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
 
 
 def _rename(loaded: datasets.DatasetDict, columns: Mapping[str, str]) -> datasets.DatasetDict:
@@ -212,4 +238,4 @@ def _check_labels(dataset: datasets.Dataset, column: str, num_classes: int, wher
         )
 
 
-__all__ = ["DATA_DIR_VARIABLE", "load_dataset"]
+__all__ = ["DATA_DIR_VARIABLE", "find_own_folder", "load_dataset"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from decahub.data import DATASETS, DatasetEntry, load_dataset
+from decahub.data.loading import find_own_folder
 from decahub.registry import TASKS
 from decahub.tasks import Task, get_task
 
@@ -55,6 +56,9 @@ def evaluate_folder(
         published = read_evaluation(folder)
     if dataset is None:
         dataset, split = published["dataset"]["name"], split or published["dataset"]["split"]
+        is_own = str(dataset) not in DATASETS and "/" not in str(dataset)
+        if is_own and find_own_folder(str(dataset), data_dir) is None:
+            raise FileNotFoundError(f"`{folder}` was measured on your own data `{dataset}`; pass `--dataset PATH`.")
     entry = DATASETS.get(str(dataset))
     record = get_task(task or published.get("task") or _guess_task(entry))
     splits = load_dataset(dataset, data_dir, family=record.entry.family)

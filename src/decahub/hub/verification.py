@@ -10,7 +10,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 
 import decahub
 from decahub.data.catalog import DATASETS
-from decahub.data.loading import DATA_DIR_VARIABLE
+from decahub.data.loading import DATA_DIR_VARIABLE, find_own_folder
 from decahub.evaluation import evaluate_folder
 from decahub.tasks import Task, get_task
 from decahub.tasks.loading import check_weights as check_loaded_weights
@@ -163,12 +163,13 @@ CHECKS: dict[str, Callable[[ModelFolder], str]] = {
 def _check_scores(folder: Path, data_dir: str | os.PathLike | None, limit: int | None) -> list[Check]:
     published = ModelFolder(folder).evaluation
     data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)
-    entry = DATASETS.get(published["dataset"]["name"])
-    if data_dir is None and (entry is None or entry.builder is None):
-        return [Check("figures", "not done", f"not re-evaluated: give `data_dir` or set {DATA_DIR_VARIABLE}")]
-    if entry is None:
-        detail = "not re-evaluated: the data is not in the catalog; `decahub evaluate --dataset` measures your own"
-        return [Check("figures", "not done", detail)]
+    name = published["dataset"]["name"]
+    entry = DATASETS.get(name)
+    if entry is None and find_own_folder(name, data_dir) is None:
+        detail = f"measured on your own data `{name}`; `decahub evaluate {folder} --dataset PATH` measures again"
+        return [Check("figures", "not done", f"not re-evaluated: {detail}")]
+    if entry is not None and data_dir is None and entry.builder is None:
+        return [Check("figures", "not done", f"not re-evaluated: pass `--data-dir` or set {DATA_DIR_VARIABLE}")]
     published_rows = published["dataset"]["num_rows"]
     wanted_rows = min(limit or published_rows, published_rows)
     try:

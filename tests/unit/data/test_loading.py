@@ -96,7 +96,7 @@ def test_names_the_hub_repository_when_offline(tmp_path, monkeypatch):
 
 
 def test_says_what_to_set_where_nothing_could_be_tried():
-    with pytest.raises(FileNotFoundError, match=rf"tried nowhere.*Set `data_dir` or \${DATA_DIR_VARIABLE}"):
+    with pytest.raises(FileNotFoundError, match=rf"tried nowhere.*Set `--data-dir` or \${DATA_DIR_VARIABLE}"):
         load_dataset("camvid")
 
 
