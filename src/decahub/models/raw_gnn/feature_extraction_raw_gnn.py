@@ -7,7 +7,7 @@ import torch
 from transformers import BatchFeature, FeatureExtractionMixin
 
 from ..shared.checks import refuse_unknown_options
-from ..shared.graph_inputs import build_csr, build_inputs, read_graph, read_graphs, to_dense
+from ..shared.graph_inputs import build_csr, build_inputs, read_graph, read_graphs, to_csr, to_dense
 from .walks.sampling import WalkGraph, sample_walks, transition_probabilities
 
 
@@ -77,7 +77,7 @@ class RawGnnFeatureExtractor(FeatureExtractionMixin):
         features = features if return_tensors == "pt" else to_dense(features)
         inputs = build_inputs(read, features, sizes if isinstance(graph, list) else None, return_tensors)
         if self.sparse_features and inputs["node_features"].layout == torch.strided:
-            inputs["node_features"] = inputs["node_features"].to_sparse_csr()
+            inputs["node_features"] = to_csr(inputs["node_features"])
         return inputs
 
     def _normalize(self, features: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:

@@ -200,6 +200,13 @@ def build_csr(rows: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, s
         return torch.sparse_csr_tensor(rows, columns, values, shape, check_invariants=False)
 
 
+def to_csr(matrix: torch.Tensor) -> torch.Tensor:
+    """A matrix in CSR layout, without that remark."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+        return matrix.to_sparse_csr()
+
+
 def to_dense(features: np.ndarray | torch.Tensor) -> np.ndarray:
     """Features as a numpy array.
 
@@ -278,7 +285,7 @@ def _to_array(values: Any) -> np.ndarray:
 def _read_sparse(values: Any) -> torch.Tensor | None:
     """A matrix of scipy or torch as float32 in CSR layout; `None` if it is neither."""
     if isinstance(values, torch.Tensor):
-        return None if values.layout == torch.strided else values.detach().cpu().float().to_sparse_csr()
+        return None if values.layout == torch.strided else to_csr(values.detach().cpu().float())
     if not hasattr(values, "tocsr"):
         return None
     matrix = values.tocsr().astype(np.float32)
