@@ -100,4 +100,4 @@ def test_a_tampered_download_is_refused(download, tmp_path):
 
     assert report.exit_code == 1
     assert report.checks[0].outcome == "failed"
-    assert "model.safetensors has another hash" in report.checks[0].detail
+    assert "model.safetensors does not match the hash" in report.checks[0].detail

@@ -160,7 +160,7 @@ def name_class_of_another_room(folder):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (spoil_weights, "model.safetensors has another hash than SHA256SUMS says"),
+        (spoil_weights, "model.safetensors does not match the hash in SHA256SUMS"),
         (add_pickle, "pytorch_model.bin"),
         (add_compiled_python, "room.cpython-311.pyc"),
         (remove_texts, "needs its texts; card_summary, card_limits are missing"),

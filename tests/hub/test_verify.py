@@ -57,7 +57,7 @@ def test_without_the_data_nothing_fails_and_nothing_is_measured(folder):
 
     assert report.exit_code == 3
     assert report.checks[-1].outcome == "not done"
-    assert "not re-evaluated: give `data_dir` or set DECAHUB_DATA_DIR" in report.checks[-1].detail
+    assert "not re-evaluated: pass `--data-dir` or set DECAHUB_DATA_DIR" in report.checks[-1].detail
 
 
 def test_a_data_directory_without_the_set_is_named(folder, tmp_path):
@@ -277,7 +277,7 @@ def truncate_the_evaluation(folder):
 @pytest.mark.parametrize(
     ("spoil", "check", "detail"),
     [
-        (flip_a_byte_of_the_weights, "files", "model.safetensors has another hash"),
+        (flip_a_byte_of_the_weights, "files", "model.safetensors does not match the hash"),
         (add_a_file, "files", "stray.md is not listed"),
         (edit_the_card, "card text", "`decahub card` renders it anew"),
         (edit_a_score_of_the_card, "card scores", "0.9525"),

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -34,5 +35,6 @@ def list_converters() -> list[str]:
 def run(options: argparse.Namespace) -> int:
     sys.argv[0] = f"decahub convert {options.method}"  # what the converter's own --help shows
     converter = importlib.import_module(f"decahub.conversion.{PREFIX}{options.method}")
+    converter.__doc__ = re.sub(r"python conversion/convert_(\w+)\.py", r"decahub convert \1", converter.__doc__ or "")
     converter.main(options.words)
     return 0

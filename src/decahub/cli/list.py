@@ -16,7 +16,7 @@ EXAMPLES = """  decahub list
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--ready", action="store_true", help="leave out methods that are still to come")
+    choice.add_argument("--ready", action="store_true", help="leave out methods that are planned")
     choice.add_argument("--datasets", action="store_true", help="list the datasets instead")
 
 
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     methods = [method for method in METHODS.values() if method.is_ready or not arguments.ready]
     rows = [
-        (method.name, "ready" if method.is_ready else "to come", method.paper_url, ", ".join(method.tasks))
+        (method.name, "ready" if method.is_ready else "planned", method.paper_url, ", ".join(method.tasks))
         for method in methods
     ]
     print(format_table(("method", "state", "paper", "tasks"), rows))

@@ -25,7 +25,7 @@ EXTRAS = {
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
-DESCRIPTION = "Ten published research methods as transformers models: look, train, predict, measure, publish."
+DESCRIPTION = "Ten published research methods as transformers models: inspect, train, predict, evaluate, publish."
 EPILOG = """examples:
   decahub list
   decahub info emo

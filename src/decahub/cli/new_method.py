@@ -13,7 +13,7 @@ from pathlib import Path
 from decahub.registry import METHODS
 
 
-HELP = "create a new method in a checkout: room, table entry, tests, converter, example"
+HELP = "create a new method in a checkout: model, table entry, tests, converter, procedure, recipe, example"
 EXAMPLES = """  decahub new-method my_net --title "My Net: A Small Network" --arxiv 2301.00001
   python -m pytest tests/unit/my_net tests/parity/test_my_net.py tests/conformance/test_my_net.py"""
 TEMPLATES = Path(__file__).parents[1] / "templates" / "method"
@@ -48,7 +48,9 @@ NAMES = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="folder of the method, such as my_net; also one that `decahub list` has to come")
+    parser.add_argument(
+        "name", help="folder of the method, such as my_net; may be a planned method from `decahub list`"
+    )
     parser.add_argument("--prefix", help="how its classes begin; default: MyNet for my_net")
     parser.add_argument("--title", help="title of the paper")
     parser.add_argument("--arxiv", help="number of the paper, such as 2301.00001")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from decahub.registry import METHODS
+
 from .table import format_table
 
 
@@ -13,32 +15,51 @@ if TYPE_CHECKING:
     from decahub.tasks import Task
 
 
-HELP = "classify or segment images, classify the nodes of graphs, continue drum grooves, ..."
+HELP = "classify or segment images, classify the nodes of graphs, continue drum grooves"
 EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
   decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3
   decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks
-  decahub predict model_cards/raw-gnn-texas texas --nodes 0 7 12
-  decahub predict model_cards/raw-gnn-texas my_graph.npz --top-k 2
+  decahub predict model_cards/raw-gnn-texas texas --data-dir ~/data --nodes 0 7 12
+  decahub predict runs/my-graph/model my_graph --top-k 2
   decahub predict model_cards/drum-lm-small-groove groove.mid --bars 16 --seed 29
 
 `decahub predict MODEL --help` shows the options of that model's task."""
 EXIT_SOME_FAILED = 1
+MODEL_CARDS = Path("model_cards")
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
     """Add the arguments of the command, and those of the task of the model that `words` begin with."""
     parser.add_argument("model", help="model folder, or id of a published model")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="files; for graphs .npz files or names of datasets")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="files; for graphs also folders and names of datasets"
+    )
     parser.add_argument("--output-dir", type=Path, help="where new files go; by default beside each input")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
-    if words and not words[0].startswith("-"):
+    model = next((word for word in words if Path(word, "config.json").is_file()), next(iter(words), "-"))
+    parser.set_defaults(reason=ValueError("The model must come first: `decahub predict MODEL INPUT ...`."))
+    if {"-h", "--help"} & {model}:
+        parser.epilog = f"{parser.epilog}\n\noptions by task:\n{describe_options()}"
+    elif not model.startswith("-"):
         try:
-            task = find_task_of(words[0])
+            task = find_task_of(model)
         except (OSError, ValueError, KeyError) as error:
             parser.set_defaults(reason=error)
         else:
             task.add_arguments(parser.add_argument_group(f"options of {task.name}"))
             parser.set_defaults(task=task)
+
+
+def describe_options() -> str:
+    """The options that each task adds, one line a task."""
+    from decahub.tasks import get_task
+
+    options = {}
+    for name in dict.fromkeys(name for method in METHODS.values() if method.is_ready for name in method.tasks):
+        probe = argparse.ArgumentParser(add_help=False)
+        get_task(name).add_arguments(probe)
+        options[name] = ", ".join(action.option_strings[0] for action in probe._actions)
+    return "\n".join(f"  {name}: {names}" for name, names in options.items() if names)
 
 
 def find_task_of(model: str) -> "Task":
@@ -55,7 +76,8 @@ def find_task_of(model: str) -> "Task":
 
         path = Path(hf_hub_download(model, "config.json"))
     else:
-        raise FileNotFoundError(f"`model` must be a model folder or the id of a published model; got {model!r}.")
+        hint = f" Did you mean `{MODEL_CARDS / model}`?" if (MODEL_CARDS / model).is_dir() else ""
+        raise FileNotFoundError(f"`model` must be a model folder or the id of a published model; got {model!r}.{hint}")
     architectures = read_json(path).get("architectures")
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
         raise ValueError(f"`architectures` in {path} must name the class of the model; got {architectures!r}.")

@@ -160,7 +160,8 @@ class ModelFolder:
         problems += [f"{name} is not listed in {CHECKSUMS}" for name in present if name not in expected]
         for name in present:
             if name in expected and hash_file(self.path / name) != expected[name]:
-                problems.append(f"{name} has another hash than {CHECKSUMS} says")
+                hint = "; after an edit, run `decahub card`" if name in (RECIPE, CARD) else ""
+                problems.append(f"{name} does not match the hash in {CHECKSUMS}{hint}")
         return problems
 
     def set_recipe_value(self, key: str, value: str) -> None:

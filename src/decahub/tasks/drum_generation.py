@@ -80,7 +80,7 @@ class DrumGeneration(Task):
         parser.add_argument(
             "--temperature", type=float, default=0.9, help="0 always takes the most probable (default: 0.9)"
         )
-        parser.add_argument("--seed", type=int, help="makes a groove repeatable; by default each is another")
+        parser.add_argument("--seed", type=int, help="seed of the groove; random by default")
 
     def build_predictor(self, arguments: Any) -> Any:
         """As [`Task.build_predictor`]; an adapter gets the base that is given."""

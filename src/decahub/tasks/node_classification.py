@@ -112,13 +112,16 @@ class NodeClassification(Task):
         if arguments.top_k < 1:
             raise ValueError(f"`--top-k` must be at least 1; got {arguments.top_k}.")
         known = [entry.name for entry in DATASETS.values() if entry.family == self.entry.family]
+        inputs: list[str] = []
         for name in arguments.inputs:
-            if not Path(name).is_file() and name not in known:
+            found = [name] if name in known or Path(name).is_file() else find_graphs(Path(name))
+            inputs += found
+            if not found:
                 raise FileNotFoundError(
-                    f"`INPUT` must be a .npz file or a table nodes.csv (with edges.csv) that exists, or one of "
-                    f"{', '.join(known)}; got {name!r}."
+                    f"An input must be a .npz file, a table nodes.csv (with edges.csv), a folder with either, or one "
+                    f"of {', '.join(known)}; got {name!r}."
                 )
-        return list(arguments.inputs)
+        return inputs
 
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
         graph, nodes = load_graph(item, arguments.data_dir), arguments.nodes
@@ -145,6 +148,13 @@ def write_answers(answers: Sequence[Mapping[str, Any]]) -> bytes:
         ranked = [value for item in answer["probabilities"].items() for value in item]
         writer.writerow([answer["node"], *ranked])
     return text.getvalue().encode()
+
+
+def find_graphs(folder: Path) -> list[str]:
+    """The graphs in a user's own folder; none where it does not exist."""
+    from decahub.data.graph_files import find_graph_files
+
+    return [str(path) for path in find_graph_files(folder).get("graph", ())] if folder.is_dir() else []
 
 
 def load_graph(name: str, data_dir: Path | None) -> Any:

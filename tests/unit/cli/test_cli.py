@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import itertools
 import json
 import shutil
 import subprocess
@@ -132,8 +133,7 @@ def test_a_problem_is_one_line(capsys):
 
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("decahub info: `METHOD|FOLDER` must be one of emo, ")
-    assert captured.err.endswith("got 'nothing'.\n")
+    assert captured.err.startswith("decahub info: 'nothing' is neither a method nor a model folder. Known: emo, ")
     assert captured.err.count("\n") == 1
 
 
@@ -174,7 +174,7 @@ def test_train_and_convert_show_the_help_of_the_method(capsys):
 
 
 def test_debug_shows_the_traceback():
-    with pytest.raises(ValueError, match="METHOD|FOLDER"):
+    with pytest.raises(ValueError, match="'nothing' is neither"):
         run("info", "nothing", "--debug")
 
 
@@ -224,12 +224,12 @@ def test_list_shows_every_method_and_its_state(capsys):
     assert shown == {name: method.is_ready for name, method in METHODS.items()}
 
 
-def test_list_can_leave_out_what_is_to_come(capsys):
+def test_list_can_leave_out_what_is_planned(capsys):
     assert run("list", "--ready") == 0
 
     text = capsys.readouterr().out
     assert "emo" in text
-    assert "to come" not in text
+    assert "planned" not in text
 
 
 def test_list_shows_data_sets_and_their_licenses(capsys):
@@ -246,7 +246,25 @@ def test_info_describes_every_method(name, capsys):
     text = capsys.readouterr().out
     assert METHODS[name].title in text
     assert METHODS[name].paper_url in text
-    assert ("to come" in text) != METHODS[name].is_ready
+    assert ("planned" in text) != METHODS[name].is_ready
+
+
+def test_info_lists_what_a_method_offers(tmp_path, monkeypatch, capsys):
+    (tmp_path / "model_cards" / "emo-mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+    assert run("info", "emo") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "recipes  emo/cifar10, emo/segment, emo/sign_digits" in lines
+    assert "variants 1m, 2m, 5m, 6m" in lines
+    assert "example  decahub predict model_cards/emo-mine INPUT" in lines
+
+
+def test_info_suggests_the_nearest_method(capsys):
+    assert run("info", "emoo") == 2
+
+    assert "Did you mean `emo`?" in capsys.readouterr().err
 
 
 def test_info_describes_a_folder(classifier, capsys):
@@ -416,6 +434,27 @@ def test_predict_refuses_options_of_other_tasks(classifier, image, capsys):
     assert "unrecognized arguments: --bars 4" in capsys.readouterr().err
 
 
+def test_predict_finds_the_model_among_options_and_in_model_cards(classifier, image, tmp_path, monkeypatch, capsys):
+    assert run("predict", "--top-k", 1, classifier, image) == 0
+    assert run("predict", "--overwrite", "nothing", image) == 2
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model_cards" / "mine").mkdir(parents=True)
+    assert run("predict", "mine", image) == 2
+
+    first, second = capsys.readouterr().err.splitlines()
+    assert "The model must come first" in first
+    assert second.endswith("got 'mine'. Did you mean `model_cards/mine`?")
+
+
+def test_predict_help_without_a_model_lists_the_options_of_all_tasks(capsys):
+    with pytest.raises(SystemExit):
+        run("predict", "--help")
+
+    text = capsys.readouterr().out
+    assert "node-classification: --top-k, --nodes, --data-dir\n" in text
+    assert "drum-generation: --bars, --prompt-bars" in text
+
+
 def test_predict_goes_on_after_a_bad_input(classifier, image, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(image.read_bytes()[:60])
 
@@ -489,7 +528,7 @@ def test_predict_takes_a_file_that_holds_features_and_edges_only(node_classifier
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["missing.npz"], "that exists, or one of cora, "),
+        (["missing.npz"], "a folder with either, or one of cora, "),
         (["cifar10"], "got 'cifar10'"),
         ([__file__], "must be an intact .npz file"),
         (["texas", "--nodes", "60"], "`nodes` must hold ids in [0, 60); got 60"),
@@ -515,6 +554,18 @@ def test_evaluate_can_choose_the_task(node_classifier, graphs_dir, capsys):
     assert run("evaluate", node_classifier, "--data-dir", graphs_dir, "--task", "fair-node-classification") == 0
 
     assert "statistical_parity_difference" in capsys.readouterr().out
+
+
+def test_predict_takes_a_folder_of_a_graph(node_classifier, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    edges = np.array([[0, 1, 2], [1, 2, 3]])
+    np.savez(tmp_path / "mine" / "graph.npz", x=np.ones((4, GRAPH_FEATURES), dtype=np.float32), edge_index=edges)
+
+    assert run("predict", node_classifier, tmp_path / "mine") == 0
+
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[2:]] == [
+        ["graph.npz", str(node)] for node in range(4)
+    ]
 
 
 def test_verify_measures_a_graph_again(node_classifier, graphs_dir, capsys):
@@ -551,6 +602,24 @@ def test_evaluate_refuses_classes_that_are_not_the_models(classifier, tmp_path, 
 
     assert run("evaluate", classifier, "--data-dir", data_dir) == 2
     assert "got 3" in capsys.readouterr().err
+
+
+def test_own_data_is_found_by_its_name_or_asked_for(classifier, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(classifier, tmp_path / "emo-tiny")
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation["dataset"] |= {"name": "shapes", "title": "shapes", "split": "test"}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    for split, label in itertools.product(("train", "test"), LABELS):
+        path = tmp_path / "data" / "shapes" / split / label / "one.png"
+        path.parent.mkdir(parents=True)
+        build_image(seed=3).save(path)
+
+    assert run("evaluate", folder) == 2
+    assert run("evaluate", folder, "--data-dir", tmp_path / "data") == 0
+
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[0].endswith("was measured on your own data `shapes`; pass `--dataset PATH`.")
+    assert captured.out.startswith("shapes, test split")
 
 
 def test_verify_without_the_data_says_so(classifier, capsys):
@@ -612,7 +681,10 @@ def test_publish_refuses_a_tampered_folder(folder, capsys):
     (folder / "recipe.yaml").write_text((folder / "recipe.yaml").read_text() + "seed: 1\n")
 
     assert run("publish", folder, "someone/emo-tiny", "--dry-run") == 2
-    assert "recipe.yaml has another hash" in capsys.readouterr().err
+    assert (
+        "recipe.yaml does not match the hash in SHA256SUMS; after an edit, run `decahub card`"
+        in capsys.readouterr().err
+    )
 
 
 def test_parser_reads_paths_and_limits():
