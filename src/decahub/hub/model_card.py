@@ -51,7 +51,7 @@ def render_card(facts: FolderFacts) -> ModelCard:
         facts=facts,
         metadata=build_metadata(facts).to_yaml(),
         measurement=describe_measurement(facts),
-        training=describe_training(facts.training),
+        training=describe_training(facts.training, facts.evaluation),
         recipe=format_recipe(facts.recipe),
     )
     check_card(text)
@@ -98,15 +98,19 @@ def describe_measurement(facts: FolderFacts) -> str:
         ) from error
 
 
-def describe_training(summary: dict[str, Any] | None) -> str:
+def describe_training(summary: dict[str, Any] | None, evaluation: dict[str, Any]) -> str:
     """Length, hardware and versions of a run in one sentence; empty for weights that were not trained here."""
     if summary is None:
         return ""
     length = ""
     if "step" in summary and "epoch" in summary:
         length = f" for {summary['step']:,} steps ({summary['epoch']:.4g} epochs)"
-    minutes, versions = format_minutes(summary[TRAINING_MINUTES]), join_versions(summary["versions"])
-    return f"Trained{length}, {minutes} on {summary['hardware']} with {versions}."
+    minutes = format_minutes(summary[TRAINING_MINUTES])
+    origin = {name: evaluation.get(name) for name in ("hardware", "versions")}
+    where = f"on {summary['hardware']} with {join_versions(summary['versions'])}"
+    if origin == {name: summary[name] for name in origin}:
+        where = "on the same machine with the same versions as above"
+    return f"Trained{length}, {minutes} {where}."
 
 
 # Texts of files in Markdown
@@ -152,6 +156,8 @@ def format_score(value: float) -> str:
 
 def format_minutes(minutes: float) -> str:
     """A duration to the minute, below ten minutes to the tenth of one."""
+    if round(minutes, 1) == 0:
+        return "a few seconds"
     return f"{minutes:.1f} minutes" if minutes < 10 else f"{minutes:.0f} minutes"
 
 
@@ -161,9 +167,15 @@ def join_versions(versions: dict[str, str]) -> str:
 
 
 def format_recipe(recipe: dict[str, Any]) -> str:
-    """A recipe as YAML, without what is unset and without the texts that the card shows elsewhere."""
+    """A recipe as YAML, without what is unset or has no effect and without the texts that the card shows elsewhere."""
     unset: tuple[Any, ...] = (None, [], {})
-    arguments = {key: value for key, value in recipe.items() if value not in unset and not key.startswith(CARD_PREFIX)}
+    idle = ["num_train_epochs"] if recipe.get("max_steps") is not None else []
+    idle += ["decode_head"] if recipe.get("task") == "image-classification" else []
+    arguments = {
+        key: value
+        for key, value in recipe.items()
+        if value not in unset and key not in idle and not key.startswith(CARD_PREFIX)
+    }
     return format_yaml(redact(arguments), width=100).strip()
 
 

@@ -1,6 +1,7 @@
 """The model card: scores from the evaluation, texts from the recipe, license from the catalog; and nothing else."""
 
 import dataclasses
+import json
 import re
 import shutil
 
@@ -169,6 +170,36 @@ def test_training_is_told_in_steps_minutes_hardware_and_versions(folder):
     assert "Trained for 12,000 steps (2.5 epochs), 118 minutes on a big one with torch 9." in text
 
 
+def test_hardware_and_versions_are_listed_once(folder):
+    origin = {name: EVALUATION[name] for name in ("hardware", "versions")}
+    (folder / "train_log.jsonl").write_text(json.dumps({"training_minutes": 3.0, **origin}) + "\n")
+
+    text = str(ModelFolder(folder).render_card())
+
+    assert "Trained, 3.0 minutes on the same machine with the same versions as above." in text
+    assert text.count(EVALUATION["hardware"]) == 1
+
+
+def test_card_of_own_data_promises_no_second_measurement(folder):
+    assert "`decahub verify` measures them again" in str(ModelFolder(folder).render_card())
+    change_dataset(folder, "holiday-photos")
+    change_recipe(folder, card_license="cc0-1.0")
+
+    assert "measures them again" not in str(ModelFolder(folder).render_card())
+
+
+def test_card_names_the_start_and_leaves_out_what_had_no_effect(folder):
+    change_recipe(folder, pretrained="someone/emo-base", task="image-classification", decode_head="deeplabv3")
+    change_recipe(folder, max_steps=7, num_train_epochs=3.0)
+
+    text = str(ModelFolder(folder).render_card())
+
+    assert "Fine-tuned from `someone/emo-base`." in text
+    assert "max_steps: 7" in text
+    assert "decode_head" not in text
+    assert "num_train_epochs" not in text
+
+
 def test_card_leaves_unknown_minutes_of_the_evaluation_out(folder):
     write_json(folder / "evaluation.json", {key: value for key, value in EVALUATION.items() if key != "minutes"})
 
@@ -262,7 +293,10 @@ def test_scores_have_four_digits(value, text):
     assert format_score(value) == text
 
 
-@pytest.mark.parametrize(("minutes", "text"), [(0.42, "0.4 minutes"), (9.96, "10.0 minutes"), (118.4, "118 minutes")])
+@pytest.mark.parametrize(
+    ("minutes", "text"),
+    [(0.04, "a few seconds"), (0.42, "0.4 minutes"), (9.96, "10.0 minutes"), (118.4, "118 minutes")],
+)
 def test_minutes_are_rounded_to_what_matters(minutes, text):
     assert format_minutes(minutes) == text
 
