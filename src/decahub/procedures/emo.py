@@ -23,6 +23,7 @@ from decahub.training import LoopArguments, Update, argument, train
 
 from .data_arguments import DataArguments, Splits, check_evaluation, load_splits, name_classes
 from .outcome import Outcome, conclude, measure_rows
+from .pretrained import load_pretrained
 
 
 CLASSIFICATION, SEGMENTATION = "image-classification", "semantic-segmentation"
@@ -84,7 +85,7 @@ def build_model(arguments: Arguments, label_names: Sequence[str]) -> PreTrainedM
     fields = {**name_classes(label_names), **head, **arguments.config}
     if arguments.pretrained is None:
         return model_class(EmoConfig.from_variant(arguments.variant, **fields))
-    return model_class.from_pretrained(arguments.pretrained, ignore_mismatched_sizes=True, **fields)
+    return load_pretrained(model_class, arguments.pretrained, **fields)
 
 
 def build_update(arguments: Arguments, model: PreTrainedModel) -> Update:

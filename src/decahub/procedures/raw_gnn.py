@@ -25,6 +25,7 @@ from decahub.training import LoopArguments, Update, argument, train
 
 from .data_arguments import GraphDataArguments, load_graph, name_classes
 from .outcome import Outcome, conclude
+from .pretrained import load_pretrained
 
 
 TASK = "node-classification"
@@ -93,7 +94,7 @@ def build_model(
     fields = {"num_features": num_features, **name_classes(label_names), **arguments.config}
     if arguments.pretrained is None:
         return RawGnnForNodeClassification(RawGnnConfig.from_variant(arguments.variant, **fields))
-    return RawGnnForNodeClassification.from_pretrained(arguments.pretrained, ignore_mismatched_sizes=True, **fields)
+    return load_pretrained(RawGnnForNodeClassification, arguments.pretrained, **fields)
 
 
 def build_update(arguments: Arguments, model: RawGnnForNodeClassification) -> Update:

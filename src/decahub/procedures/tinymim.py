@@ -59,6 +59,7 @@ from decahub.training.updates import call_model
 
 from .data_arguments import DataArguments, Splits, check_evaluation, load_splits, name_classes
 from .outcome import Outcome, conclude, measure_rows
+from .pretrained import load_pretrained
 
 
 logger = logging.getLogger(__name__)
@@ -172,7 +173,7 @@ def build_classifier(
     fields = {**name_classes(label_names), **arguments.config}
     if arguments.pretrained is None:
         return model_class(TinyMimConfig.from_variant(arguments.variant, **fields))
-    return model_class.from_pretrained(arguments.pretrained, ignore_mismatched_sizes=True, **fields)
+    return load_pretrained(model_class, arguments.pretrained, **fields)
 
 
 def group_for_pretraining(model: nn.Module, arguments: Arguments) -> list[dict]:

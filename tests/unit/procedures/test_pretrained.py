@@ -1,0 +1,20 @@
+"""Weights to fine-tune."""
+
+import logging
+
+from decahub import EmoForImageClassification
+from decahub.procedures.pretrained import load_pretrained
+from tests.hub.builders import build_model_folder
+
+
+def test_a_replaced_head_is_named_in_one_line(tmp_path, caplog, capfd):
+    folder = build_model_folder(tmp_path / "emo-tiny")
+
+    with caplog.at_level(logging.WARNING):
+        model = load_pretrained(EmoForImageClassification, str(folder), num_labels=5)
+
+    assert model.config.num_labels == 5
+    assert [record.message.partition("; ")[2] for record in caplog.records] == [
+        "2 tensors get new random weights: classifier.bias, classifier.weight"
+    ]
+    assert "MISMATCH" not in capfd.readouterr().err
