@@ -37,7 +37,24 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.recipe is None:
         raise ValueError("a recipe must be given, such as emo/cifar10; `decahub train --list` shows all.")
+    check_license(options.recipe, options.words)
     return train(options.recipe, options.words)
+
+
+def check_license(recipe: str, words: list[str]) -> None:
+    """Refuse your own data without a license at once: the imports of a training run take seconds."""
+    import yaml
+
+    from decahub.hub.card_facts import choose_license
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--dataset", nargs="?")
+    parser.add_argument("--card_license", "--card-license", nargs="?")
+    given, further = parser.parse_known_args(words)
+    if given.dataset is None or given.card_license is not None or {"-h", "--help"} & {*further}:
+        return
+    values = yaml.safe_load(find_recipe(recipe).read_text(encoding="utf-8"))
+    choose_license(values.get("card_license") if isinstance(values, dict) else None, given.dataset)
 
 
 def describe(recipe: str) -> str:
@@ -66,4 +83,6 @@ def train(recipe: str, words: list[str]) -> int:
     if outcome.measurement is not None:
         print({name: round(value, 4) for name, value in outcome.measurement.scores.items()})
     print(f"Saved to {folder}")
+    if missing := arguments.missing_texts:
+        print(f"To publish it, add {', '.join(missing)} to its recipe.yaml and run `decahub card {folder}`.")
     return 0

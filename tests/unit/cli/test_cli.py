@@ -163,6 +163,14 @@ def test_train_lists_recipes_and_names_what_is_missing(tmp_path, capsys):
     assert "`method` must be in the recipe" in messages[2]
 
 
+def test_train_asks_for_the_license_of_own_data_before_heavy_imports(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "decahub.training", None)
+
+    assert run("train", "emo/cifar10", "--dataset", "/somewhere/shapes") == 2
+
+    assert "`card_license` must be given" in capsys.readouterr().err
+
+
 def test_train_and_convert_show_the_help_of_the_method(capsys):
     for words, option in ((["train", "emo/cifar10"], "--decode_head"), (["convert", "emo"], "--head_dims")):
         with pytest.raises(SystemExit, match="0"):
