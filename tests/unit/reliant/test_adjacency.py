@@ -122,7 +122,7 @@ def test_prepares_a_tensor_once_and_again_after_a_change(monkeypatch):
             super().__init__(*arguments)
 
     monkeypatch.setattr(adjacencies, "SparseAdjacency", Counted)
-    edges = tiny_graph()["edge_index"]
+    edges = tiny_graph()["edge_index"].flip(1)  # a graph that no other test has prepared
 
     first = prepare_adjacency(edges, NUM_NODES, True)
     assert prepare_adjacency(edges, NUM_NODES, True) is first
