@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,81 @@ def test_graphs_of_all_forms_are_answered(workplace):
     assert (workplace / "answers" / "graph_predictions.csv").read_text().startswith("node,class,probability")
     with (workplace / "papers.csv").open(newline="") as file:
         assert [row["node"] for row in csv.DictReader(file)] == ["eve", "fay"]
+
+
+# What the page says is refused, and the tests of decahub.data do not look at through a command
+
+
+def change(workplace, name, path, content):
+    """A copy of a folder with one file replaced, or removed."""
+    folder = workplace / "changed" / name
+    shutil.copytree(workplace / name, folder, dirs_exist_ok=True)
+    (folder / path).unlink()
+    if content is not None:
+        (folder / path).write_bytes(content)
+    return folder
+
+
+SEGMENT = ["emo/segment", "--monitor_split", "test", "--label_names", "road", "car", "sky"]
+REFUSED = {
+    "damaged image": (["emo/cifar10"], "flowers", "test/daisy/5.png", b"no", r"the first is row 0 \(5.png\)"),
+    "no label": (
+        ["emo/cifar10"],
+        "birds",
+        "train/metadata.csv",
+        b"file_name\n1.png\n",
+        "`label` is missing|different",
+    ),
+    "no class": (
+        ["emo/cifar10"],
+        "birds",
+        "train/metadata.csv",
+        b"file_name,label\n1.png,\n2.png,a\n",
+        "None in row 0",
+    ),
+    "no file": (
+        ["emo/cifar10"],
+        "birds",
+        "train/metadata.csv",
+        b"file_name,label\n7.png,heron\n2.png,finch\n",
+        r"train/7\.png",
+    ),
+    "no map": (SEGMENT, "streets", "train/annotations/1.png", None, r"the first is .*annotations/1\.png"),
+    "no groove": (["drum_lm/small"], "grooves", "test/4.mid", b"no", "must hold a groove"),
+    "no split": (["drum_lm/small"], "loops", "test/1.mid", None, "`eval_split` must be one of train, validation"),
+    "no edges": (["raw_gnn/texas", "--split", "0"], "papers", "edges.csv", None, r"edges\.csv` must be the table"),
+}
+
+
+@pytest.mark.parametrize(("recipe", "name", "path", "content", "message"), REFUSED.values(), ids=REFUSED)
+def test_refuses(workplace, recipe, name, path, content, message, capsys):
+    folder = change(workplace, name, path, content)
+    try:
+        words = ["--dataset", str(folder), "--card_license", "mit", "--output_dir", str(folder / "run")]
+        assert main(["train", *recipe, *words, *QUICK, *SIZES.get(recipe[0], [])]) == 2
+        assert not list(folder.rglob("model.safetensors"))
+    finally:
+        shutil.rmtree(folder)
+
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("decahub train: ")]
+    assert len(lines) == 1
+    assert re.search(message, lines[0])
+
+
+def test_refuses_a_groove_in_parts_that_the_model_cannot_read(workplace, capsys):
+    words = ["predict", "model_cards/drum-lm-small-groove"]
+
+    assert main([*words, "loops/test/1.mid", "kit/test/1.mid", "--bars", "4", "--output-dir", "refused"]) == 1
+    assert main([*words, "kit/test/1.mid", "--pitch-map", "60=bass", "--output-dir", "bass"]) == 2
+    assert main([*words, "waltz.mid", "--time-signature", "4/4", "--output-dir", "refused"]) == 2
+
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("decahub predict: ")]
+    assert "must have pitches of the map; got 62 (16 times), 60 (16 times)" in errors[0]
+    assert "`pitch_map` must map pitches" in errors[1]
+    assert "`time_signature` must be that of the groove, 6/8" in errors[2]
+
+
+def test_refuses_data_without_a_license(workplace, capsys):
+    assert main(["train", "emo/cifar10", "--dataset", "flowers"]) == 2
+
+    assert "`card_license` must be given" in capsys.readouterr().err
