@@ -56,6 +56,7 @@ def build_navigation(reference: Iterable[str]) -> list:
     return [
         {"Home": "README.md"},
         {"Tutorials": [f"docs/tutorials/{path.name}" for path in sorted((ROOT / "docs/tutorials").glob("*.md"))]},
+        {"Your own dataset": "docs/your_own_data.md"},
         {"Results": "docs/results.md"},
         {"API reference": [{"models": [{Path(name).stem: name} for name in methods]}, *areas]},
         {"Architecture": "docs/architecture.md"},

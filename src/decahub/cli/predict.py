@@ -1,10 +1,13 @@
 """`decahub predict`: what a model answers, task by task."""
 
 import argparse
+import csv
+import io
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from decahub.registry import METHODS
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 HELP = "classify or segment images, classify the nodes of graphs, continue drum grooves"
 EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
-  decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3
+  decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3 --output answers.csv
   decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks
   decahub predict model_cards/raw-gnn-texas texas --data-dir ~/data --nodes 0 7 12
   decahub predict runs/my-graph/model my_graph --top-k 2
@@ -26,6 +29,7 @@ EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*
 `decahub predict MODEL --help` shows the options of that model's task."""
 EXIT_SOME_FAILED = 1
 MODEL_CARDS = Path("model_cards")
+ENDINGS = (".csv", ".json")
 
 
 def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) -> None:
@@ -34,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
     parser.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="files; for graphs also folders and names of datasets"
     )
+    parser.add_argument("--output", type=Path, help="also write the rows of the table to this .csv or .json file")
     parser.add_argument("--output-dir", type=Path, help="where new files go; by default beside each input")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     model = next((word for word in words if Path(word, "config.json").is_file()), next(iter(words), "-"))
@@ -91,9 +96,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if "task" not in arguments:
         raise arguments.reason
-    silence_libraries()
     task, files = arguments.task, OutputFiles(arguments.output_dir, arguments.overwrite)
     inputs = task.list_inputs(arguments)
+    if arguments.output is not None:
+        check_output(arguments.output, arguments.overwrite, inputs)
+    silence_libraries()
     predictor = task.build_predictor(arguments)
     rows, problems = [], []
     for item in inputs:
@@ -104,6 +111,28 @@ def run(arguments: argparse.Namespace) -> int:
     if len(problems) == len(inputs):
         raise ValueError("; ".join(problems))
     print(format_table(task.columns, rows))
+    if arguments.output is not None:
+        files.write(arguments.output, encode_rows(task.columns, rows, arguments.output.suffix))
     for problem in problems:
         print(f"decahub predict: {problem}", file=sys.stderr)
     return EXIT_SOME_FAILED if problems else 0
+
+
+def check_output(path: Path, overwrite: bool, inputs: Sequence[Any]) -> None:
+    """Refuse a file that `--output` cannot write, before a model is loaded."""
+    if path.suffix not in ENDINGS:
+        raise ValueError(f"`--output` must end in {' or '.join(ENDINGS)}; got {str(path)!r}.")
+    if path.resolve() in {Path(item).resolve() for item in inputs}:
+        raise ValueError(f"`--output` must not be one of the inputs; got {str(path)!r}.")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise FileExistsError(f"`{path}` exists already. Choose another `--output`, or replace it with `--overwrite`.")
+
+
+def encode_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], ending: str) -> bytes:
+    """The printed table as CSV, or as a JSON list with one object a row; numbers keep all their digits."""
+    if ending == ".json":
+        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        return f"{json.dumps(records, indent=1, ensure_ascii=False, default=str)}\n".encode()
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([columns, *rows])
+    return text.getvalue().encode()

@@ -21,5 +21,6 @@ def format_scores(evaluation: Mapping[str, Any]) -> str:
 
 
 def format_cell(value: object) -> str:
-    """A value on one line, without the control characters that a file may hold."""
+    """A value on one line, without the control characters that a file may hold; fractions with three decimals."""
+    value = f"{value:.3f}" if isinstance(value, float) else value
     return "".join(character if character.isprintable() else "?" for character in " ".join(str(value).split()))

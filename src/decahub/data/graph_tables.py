@@ -33,9 +33,16 @@ def read_tables(path: Path) -> dict[str, np.ndarray]:
     if not edges.is_file():
         raise FileNotFoundError(f"`{edges}` must be the table of the edges between the nodes of `{path}`.")
     try:
-        return convert_tables(pd.read_csv(path, skipinitialspace=True), pd.read_csv(edges, skipinitialspace=True))
+        return convert_tables(_read_table(path), _read_table(edges))
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"In `{path}` and `{edges.name}`: {error}") from error
+
+
+def _read_table(path: Path) -> Any:
+    table = pd.read_csv(path, skipinitialspace=True)
+    if len(table.columns) == 1 and {";", "\t"} & set(table.columns[0]):
+        raise ValueError(f"the values in {path.name} must be separated by commas; got the line {table.columns[0]!r}.")
+    return table
 
 
 def convert_tables(nodes: Any, edges: Any) -> dict[str, np.ndarray]:
@@ -51,6 +58,12 @@ def convert_tables(nodes: Any, edges: Any) -> dict[str, np.ndarray]:
     for column in ("source", "target"):
         if column not in edges:
             raise ValueError(f"the table of edges must have the column {column!r}; it has {', '.join(edges)}.")
+    for column in edges.columns.difference(["source", "target"]):
+        if edges[column].nunique(dropna=False) > 1:
+            raise ValueError(
+                f"the table of edges must have the columns 'source' and 'target' only; got {column!r}, which no model "
+                "reads. Drop it if all edges may count alike."
+            )
     names = pd.Index(nodes["node"] if "node" in nodes else range(len(nodes))).map(_to_text)
     if names.has_duplicates:
         raise ValueError(f"the column 'node' must hold different names; got {names[names.duplicated()][0]!r} twice.")
@@ -59,7 +72,8 @@ def convert_tables(nodes: Any, edges: Any) -> dict[str, np.ndarray]:
         row, line = np.argwhere(ends < 0)[0]
         column = ("source", "target")[row]
         raise ValueError(
-            f"{column!r} in the table of edges must be a node; got {edges[column][line]!r} in line {line}."
+            f"{column!r} in the table of edges must be a node; got {edges[column].iloc[line]!r} in row "
+            f"{line}, counted from 0."
         )
     arrays = {"edge_index": ends.astype(np.int64), **_read_features(nodes)}
     if names.tolist() != [str(number) for number in range(len(names))]:
@@ -89,10 +103,16 @@ def _read_features(nodes: Any) -> dict[str, np.ndarray]:
     for column in table:
         if not (pd.api.types.is_numeric_dtype(table[column]) and np.isfinite(table[column]).all()):
             raise ValueError(
-                f"the column {column!r} of the nodes must hold finite numbers; got {table[column].dtype}. Encode "
-                "texts and fill missing values first."
+                f"the column {column!r} of the nodes must hold finite numbers; got {_find_bad(table[column])}. "
+                "Encode texts and fill missing values first."
             )
     return {"x": table.to_numpy(dtype=np.float32), "feature_names": np.array(table.columns, dtype=str)}
+
+
+def _find_bad(column: Any) -> Any:
+    """The first value that is not a finite number."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return column[~np.isfinite(numbers)].iloc[0]
 
 
 def _read_labels(column: Any) -> dict[str, np.ndarray]:
@@ -131,7 +151,7 @@ def save_graph(
         `Path`: the file.
 
     Raises:
-        ValueError: If the graph cannot be read, or has labels and no masks.
+        ValueError: If the graph cannot be read, has labels and no masks, or splits or names do not fit it.
 
     Example:
     ```python
@@ -147,8 +167,12 @@ def save_graph(
     else:
         arrays = _collect_arrays(data)
     if splits is not None:
-        arrays["splits"] = np.asarray(splits)
+        num_nodes = arrays["x_shape"][0] if "x_shape" in arrays else len(arrays["x"])
+        arrays["splits"] = _check_splits(np.asarray(splits), num_nodes)
     if label_names is not None:
+        num_classes = int(max(arrays.get("y", ()), default=-1)) + 1
+        if len(label_names) < num_classes:
+            raise ValueError(f"`label_names` must name {num_classes} classes; got {', '.join(map(str, label_names))}.")
         arrays["label_names"] = np.array(label_names, dtype=str)
     if "y" in arrays and not any(key == "train_mask" or key.startswith("split") for key in arrays):
         raise ValueError("`splits` must be given for a graph with labels and without masks. See `stratified_split`.")
@@ -159,6 +183,14 @@ def save_graph(
         np.savez_compressed(file, **dict[str, Any](arrays))
     partial.replace(path)
     return path
+
+
+def _check_splits(splits: np.ndarray, num_nodes: int) -> np.ndarray:
+    if splits.ndim not in (1, 2) or splits.shape[-1] != num_nodes:
+        raise ValueError(f"`splits` must have a code for each of the {num_nodes} nodes; got shape {splits.shape}.")
+    if unknown := sorted(set(splits.flat) - {*CODES.values(), NO_PART}):
+        raise ValueError(f"`splits` must hold 0 (train), 1 (validation), 2 (test) or 255 (none); got {unknown[0]}.")
+    return splits
 
 
 def _collect_arrays(data: Any) -> dict[str, np.ndarray]:

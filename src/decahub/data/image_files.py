@@ -51,6 +51,23 @@ def check_images(rows: "datasets.Dataset", column: str, where: str, show_progres
     return list(by_size.values())
 
 
+def check_same_size(rows: "datasets.Dataset", column: str, other: str, where: str) -> None:
+    """Compare two columns of images by the headers of their files.
+
+    Raises:
+        ValueError: If two images of a row differ in size; the message names the first such row.
+    """
+    pairs = zip(_iterate_files(rows, column), _iterate_files(rows, other), strict=True)
+    for number, ((name, file), (_, other_file)) in enumerate(pairs):
+        with Image.open(file) as image, Image.open(other_file) as other_image:
+            size, wanted = image.size, other_image.size
+        if sorted(size) != sorted(wanted):  # one of them may be turned by its EXIF orientation
+            raise ValueError(
+                f"`{column}` of {where} must have the size of its `{other}`, {wanted[0]} x {wanted[1]} pixels; got "
+                f"{size[0]} x {size[1]} in row {number} ({name})."
+            )
+
+
 def _iterate_files(rows: "datasets.Dataset", column: str) -> Iterator[tuple[str, Any]]:
     """Name and file of each image, not decoded."""
     import datasets
@@ -60,4 +77,4 @@ def _iterate_files(rows: "datasets.Dataset", column: str) -> Iterator[tuple[str,
         yield Path(path or "embedded").name, path if content is None else io.BytesIO(content)
 
 
-__all__ = ["check_images", "read_image"]
+__all__ = ["check_images", "check_same_size", "read_image"]

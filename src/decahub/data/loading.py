@@ -16,6 +16,10 @@ from .catalog import DATASETS, DatasetEntry
 from .family import DataFamily, get_family
 
 
+class ColumnTypeError(TypeError, ValueError):
+    """A column of another kind: an error in a user's data."""
+
+
 logger = logging.getLogger(__name__)
 
 DATA_DIR_VARIABLE = "DECAHUB_DATA_DIR"
@@ -144,7 +148,7 @@ def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict
         if files:
             return _read_parquet(files)
         with _without_progress():
-            return datasets.load_dataset("imagefolder", data_dir=str(folder))
+            return _name_numbers(datasets.load_dataset("imagefolder", data_dir=str(folder)))
     try:
         return datasets.load_dataset(str(name))
     except OSError as error:
@@ -174,6 +178,19 @@ def _without_progress() -> Iterator[None]:
 def _rename(loaded: datasets.DatasetDict, columns: Mapping[str, str]) -> datasets.DatasetDict:
     present = next(iter(loaded.values())).column_names
     return loaded.rename_columns({old: new for old, new in columns.items() if old in present})
+
+
+def _name_numbers(loaded: datasets.DatasetDict) -> datasets.DatasetDict:
+    """Numbers as labels, as a table beside the images may have them, as classes of these names in their order."""
+    features = next(iter(loaded.values())).features
+    if features.get(LABEL_COLUMN) != datasets.Value("int64"):
+        return loaded
+    numbers = {number for rows in loaded.values() for number in rows.unique(LABEL_COLUMN)}
+    if None in numbers or min(numbers) < 0:
+        wrong = "none" if None in numbers else min(numbers)
+        raise ValueError(f"column `{LABEL_COLUMN}` must hold a class in each row; got {wrong}. Drop unlabeled rows.")
+    texts = loaded.cast_column(LABEL_COLUMN, datasets.Value("string"))
+    return texts.cast_column(LABEL_COLUMN, datasets.ClassLabel(names=[str(number) for number in sorted(numbers)]))
 
 
 def _encode_labels(loaded: datasets.DatasetDict, needs_labels: bool) -> datasets.DatasetDict:
@@ -219,7 +236,7 @@ def _check_column(dataset: datasets.Dataset, column: str, feature_types: tuple[t
     feature = dataset.features[column]
     if not isinstance(feature, feature_types):
         kind = feature_types[0].__name__
-        raise TypeError(
+        raise ColumnTypeError(
             f"column `{column}` of {where} must be a `datasets.{kind}`; got {feature}. "
             f"Cast it: `dataset.cast_column({column!r}, datasets.{kind}(...))`."
         )

@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional
 from .catalog import IGNORE_INDEX
 from .family import DataFamily
 from .image_classification import Normalization, image_to_tensor
+from .image_files import check_same_size
 
 
 IMAGE_FOLDER, ANNOTATION_FOLDER = "images", "annotations"
@@ -60,7 +61,11 @@ def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
 def find_files(folder: Path) -> dict[str, list[Path]]:
     """Images of each split in a folder `<split>/images/*`, each with its map in `<split>/annotations/<stem>.png`."""
     splits = sorted(path.parent for path in folder.glob(f"*/{IMAGE_FOLDER}") if path.is_dir())
-    return {split.name: sorted((split / IMAGE_FOLDER).glob("*.*")) for split in splits}
+    suffixes = Image.registered_extensions()
+    return {
+        split.name: sorted(path for path in (split / IMAGE_FOLDER).iterdir() if path.suffix.lower() in suffixes)
+        for split in splits
+    }
 
 
 def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:
@@ -110,8 +115,10 @@ def check_annotations(
         `list[str]`: Names of the classes without a single pixel. No score of theirs can be measured.
 
     Raises:
-        ValueError: If a value is neither a class nor 255, or if 255, which is ignored, seems to be a class.
+        ValueError: If a value is neither a class nor 255, if 255, which is ignored, seems to be a class, or if an
+            annotation has another size than its image.
     """
+    check_same_size(rows, "annotation", "image", where)
     first, num_labels = int(do_reduce_labels), len(label_names)
     counts = count_labels(rows)
     values = np.flatnonzero(counts[:IGNORE_INDEX])

@@ -104,6 +104,8 @@ def load_splits(arguments: DataArguments, family: str, *, needs_labels: bool = T
                 f"the splits of {arguments.dataset!r} must have the same classes; got "
                 f"{read_label_names(splits[TRAIN])} in {TRAIN!r} and {read_label_names(splits[split])} in {split!r}."
             )
+        if is_measured and arguments.dataset not in DATASETS:
+            _check_classes(splits[TRAIN], splits[split], split)
     train = sample_rows(splits[TRAIN], arguments.max_train_samples, getattr(arguments, "seed", 0))
     if not is_measured:
         return Splits(train)
@@ -114,6 +116,15 @@ def load_splits(arguments: DataArguments, family: str, *, needs_labels: bool = T
         label_names=choose_label_names(arguments, splits[TRAIN]),
         fit=splits[TRAIN],
     )
+
+
+def _check_classes(train: Any, rows: Any, split: str) -> None:
+    """Refuse classes that are measured and not learned, which are most often misspelled."""
+    if "label" in rows.column_names:
+        unknown = sorted(set(rows.unique("label")) - set(train.unique("label")))
+        if unknown:
+            name = rows.features["label"].int2str(unknown[0])
+            raise ValueError(f"the classes of {split!r} must be among those of {TRAIN!r}; got {name!r}.")
 
 
 def check_evaluation(arguments: Any, splits: Splits, processor: Any, family: str) -> None:

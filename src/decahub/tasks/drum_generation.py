@@ -76,6 +76,13 @@ class DrumGeneration(Task):
         parser.add_argument("--track", type=int, help="track of a MIDI file to read, with all its channels")
         parser.add_argument("--time-signature", type=meter, help="of a groove that states none, such as 6/8; or last")
         parser.add_argument("--steps-per-bar", type=int, help="sixteenth notes of a bar; by default the meter's")
+        parser.add_argument(
+            "--pitch-map",
+            nargs="+",
+            type=pitch,
+            metavar="PITCH=DRUM",
+            help="drums of another kit, such as 60=tom 62=snare; 60=none leaves a pitch out",
+        )
         parser.add_argument("--base-model", help="of an adapter: folder, GGUF file or Hub id of its base")
         parser.add_argument(
             "--temperature", type=float, default=0.9, help="0 always takes the most probable (default: 0.9)"
@@ -97,18 +104,25 @@ class DrumGeneration(Task):
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
         seed = "" if arguments.seed is None else f"_seed{arguments.seed}"
         targets = {key: files.choose(item, f"_continued{seed}.{ending}") for ending, key in ENDINGS.items()}
-        answer = predictor(str(item), **{name: getattr(arguments, name) for name in OPTIONS})[0]
+        options = {name: getattr(arguments, name) for name in OPTIONS} | {"pitch_map": dict(arguments.pitch_map or ())}
+        answer = predictor(str(item), **options)[0]
         for key, target in targets.items():
             files.write(target, answer[key])
         written = f"{targets['midi']}, {', '.join(f'.{ending}' for ending in list(ENDINGS)[1:])}"
         counts = zip(answer["dropped_bars"], ("before the answer", "after the prompt"), strict=True)
         left_out = ", ".join(f"{count} {place}" for count, place in counts if count)
-        return [(item.name, answer["bars"], f"{answer['tempo']:.0f}", left_out or "none", written)]
+        return [(item.name, answer["bars"], round(answer["tempo"]), left_out or "none", written)]
 
 
 def meter(text: str) -> str | tuple[int, ...]:
     """A time signature of the command line, such as 6/8 or "last"."""
     return text if text == "last" else tuple(map(int, text.split("/")))
+
+
+def pitch(text: str) -> tuple[int, str | None]:
+    """A pitch of another kit and its drum, such as 60=tom; the drum "none" leaves it out."""
+    number, drum = text.split("=")
+    return int(number), None if drum == "none" else drum
 
 
 OPTIONS = (

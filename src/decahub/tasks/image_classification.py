@@ -40,4 +40,4 @@ class ImageClassification(ImageTask):
 
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
         answers = predictor(self.read_image(item), top_k=arguments.top_k)
-        return [(item.name, answer["label"], f"{answer['score']:.3f}") for answer in answers]
+        return [(item.name, answer["label"], answer["score"]) for answer in answers]

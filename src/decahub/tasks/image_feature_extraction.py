@@ -64,7 +64,7 @@ class ImageFeatureExtraction(ImageTask):
 
         features = predictor(self.read_image(item), pool=True)[0]
         target = files.write(files.choose(item, "_features.json"), json.dumps(features).encode())
-        return [(item.name, len(features), f"{sum(value**2 for value in features) ** 0.5:.3f}", target)]
+        return [(item.name, len(features), sum(value**2 for value in features) ** 0.5, target)]
 
 
 def select_fit_rows(train_rows: Any, num_rows: int) -> Any:

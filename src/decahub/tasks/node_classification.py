@@ -131,7 +131,7 @@ class NodeClassification(Task):
         if files.folder is not None:
             files.write(files.choose(Path(item), "_predictions.csv"), write_answers(answers))
         return [
-            (Path(item).name, answer["node"], label, f"{probability:.3f}")
+            (Path(item).name, answer["node"], label, probability)
             for answer in answers
             for label, probability in answer["probabilities"].items()
         ]

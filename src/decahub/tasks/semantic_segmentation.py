@@ -73,7 +73,7 @@ class SemanticSegmentation(ImageTask):
         files.write(target, encode_segmentation(classes.numpy(), len(names)))
         ids, counts = classes.unique(return_counts=True)
         areas = sorted(zip(ids.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
-        return [(item.name, names[label], f"{count / classes.numel():.1%}", target) for label, count in areas]
+        return [(item.name, names[label], count / classes.numel(), target) for label, count in areas]
 
 
 def encode_segmentation(classes: Any, num_labels: int) -> bytes:

@@ -1,5 +1,6 @@
 """The commands: quick help, plain tables, one clear line for an error, and exit codes that scripts can rely on."""
 
+import csv
 import importlib
 import io
 import itertools
@@ -385,8 +386,8 @@ def test_predict_writes_a_segmentation_beside_the_image(segmenter, image, capsys
         assert mask.mode == "P"
         assert mask.size == Image.open(image).size
     assert set(np.unique(ids)) <= set(range(len(LABELS)))
-    shares = [float(line.split()[2].rstrip("%")) for line in capsys.readouterr().out.splitlines()[2:]]
-    assert sum(shares) == pytest.approx(100, abs=0.2)  # each is rounded to a tenth
+    shares = [float(line.split()[2]) for line in capsys.readouterr().out.splitlines()[2:]]
+    assert sum(shares) == pytest.approx(1, abs=2e-3)  # each is rounded to a thousandth
 
 
 def test_a_map_of_more_classes_than_a_palette_has_keeps_its_ids():
@@ -485,6 +486,50 @@ def test_predict_overwrites_nothing_in_silence(segmenter, image, tmp_path, capsy
     assert run(*words) == 2
     assert "exists already" in capsys.readouterr().err
     assert run(*words, "--overwrite") == 0
+
+
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_predict_writes_the_rows_of_the_table(classifier, image, tmp_path, capsys, ending):
+    path = tmp_path / "new" / f"answers.{ending}"
+
+    assert run("predict", classifier, image, "--top-k", 2, "--output", path) == 0
+
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    with path.open(newline="") as file:
+        rows = json.load(file) if ending == "json" else list(csv.DictReader(file))
+    assert [list(row) for row in rows] == [["image", "class", "probability"]] * 2
+    assert [[row["image"], row["class"], f"{float(row['probability']):.3f}"] for row in rows] == printed
+    assert ending == "csv" or isinstance(rows[0]["probability"], float)
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+def test_predict_refuses_an_output_before_it_loads_a_model(classifier, image, tmp_path, monkeypatch, capsys):
+    (tmp_path / "old.csv").write_text("mine")
+    (tmp_path / "folder.csv").mkdir()
+    monkeypatch.setattr("decahub.tasks.Task.build_predictor", None)
+
+    for output in ("answers.txt", "old.csv", "folder.csv"):
+        assert run("predict", classifier, image, "--output", tmp_path / output) == 2
+    assert run("predict", classifier, tmp_path / "old.csv", "--output", tmp_path / "old.csv", "--overwrite") == 2
+
+    errors = capsys.readouterr().err.splitlines()
+    assert "`--output` must end in .csv or .json" in errors[0]
+    assert "exists already. Choose another `--output`, or replace it with `--overwrite`." in errors[1]
+    assert "exists already" in errors[2]
+    assert "must not be one of the inputs" in errors[3]
+    assert (tmp_path / "old.csv").read_text() == "mine"
+
+
+def test_predict_replaces_an_output_if_told_to(segmenter, image, tmp_path):
+    words = ["predict", segmenter, image, "--output-dir", tmp_path / "masks", "--output", tmp_path / "areas.json"]
+    assert run(*words) == 0
+    (tmp_path / "areas.json").write_text("old")
+
+    assert run(*words, "--overwrite") == 0
+
+    rows = json.loads((tmp_path / "areas.json").read_text())
+    assert sum(row["area"] for row in rows) == pytest.approx(1)
+    assert {row["written to"] for row in rows} == {str(tmp_path / "masks" / "noise_segmentation.png")}
 
 
 def test_predict_refuses_incomplete_and_infinite_weights(folder, image, capsys):

@@ -73,10 +73,16 @@ def test_nodes_without_names_are_numbered(tmp_path):
     ("nodes", "edges", "message"),
     [
         (NODES, "from,to\nann,bob\n", "edges must have the column 'source'; it has from, to"),
-        (NODES, "source,target\nann,eve\n", "'target' in the table of edges must be a node; got 'eve' in line 0"),
+        (
+            NODES,
+            "source,target\nann,eve\n",
+            "'target' in the table of edges must be a node; got 'eve' in row 0, counted from 0",
+        ),
         (NODES.replace("bob", "ann"), EDGES, "'node' must hold different names; got 'ann' twice"),
-        (NODES.replace("41", "old"), EDGES, "'age' of the nodes must hold finite numbers"),
-        (NODES.replace("41", ""), EDGES, "'age' of the nodes must hold finite numbers; .*fill missing values"),
+        (NODES.replace("41", "old"), EDGES, "'age' of the nodes must hold finite numbers; got old"),
+        (NODES.replace("41", ""), EDGES, "'age' of the nodes must hold finite numbers; got nan.*fill missing values"),
+        (NODES.replace(",", ";"), EDGES, "values in nodes.csv must be separated by commas; got the line 'node;income"),
+        (NODES, "source,target,weight\nann,bob,1\nbob,cy,2\n", "got 'weight', which no model reads"),
         (NODES.replace("validation", "dev"), EDGES, "'split' must be one of train, .* or empty; got dev"),
         ("node,label\nann,1\n", "source,target\nann,ann\n", "at least one column of features"),
     ],
@@ -158,3 +164,19 @@ def test_labels_need_a_split(tmp_path):
     with pytest.raises(ValueError, match="`splits` must be given for a graph with labels and without masks"):
         save_graph(tmp_path, TENSORS)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"splits": [0, 1, 2]}, r"a code for each of the 2 nodes; got shape \(3,\)"),
+        ({"splits": [0, 7]}, r"must hold 0 \(train\), .* or 255 \(none\); got 7"),
+        ({"splits": [0, 2], "label_names": ["no"]}, "`label_names` must name 2 classes; got no"),
+    ],
+    ids=["too many", "unknown code", "too few names"],
+)
+def test_splits_and_names_that_do_not_fit_are_not_saved(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        save_graph(tmp_path, {"x": [[1.0], [2.0]], "edge_index": [[0], [1]], "y": [0, 1]}, **options)
+
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """Transforms of image classification: geometry, normalization, channels, agreement with the image processor."""
 
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -219,6 +220,25 @@ def test_a_folder_with_a_table_of_labels_is_a_dataset(tmp_path):
 
     assert splits["train"].features["label"].names == ["cat", "owl"]
     assert splits["test"]["label"][:] == [1, 0, 1]
+
+
+def write_numbers(folder, numbers):
+    lines = [f"{index}.png,{number}" for index, number in enumerate(numbers)]
+    (folder / "train" / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+
+
+def test_numbers_in_a_table_are_classes_in_their_order(tmp_path):
+    folder = write_folder(tmp_path / "mine")
+    shutil.rmtree(folder / "test")
+    write_numbers(folder, (10, 2, 2))
+
+    rows = load_dataset(folder, family="image-classification")["train"]
+
+    assert rows.features["label"].names == ["2", "10"]
+    assert rows["label"][:] == [1, 0, 0]
+    write_numbers(folder, (10, 2, -1))
+    with pytest.raises(ValueError, match="must hold a class in each row; got -1. Drop unlabeled rows"):
+        load_dataset(folder, family="image-classification")
 
 
 def test_images_without_labels_are_a_dataset_where_none_are_needed(tmp_path):

@@ -279,6 +279,21 @@ def test_a_folder_of_images_and_maps_is_a_dataset(folder):
     assert np.unique(np.asarray(splits["test"][0]["annotation"])) == [3]
 
 
+def test_other_files_among_the_images_are_left_alone(folder):
+    for name in (".DS_Store", "Thumbs.db"):
+        (folder / "train" / "images" / name).write_bytes(b"no image")
+
+    assert len(load_dataset(folder, family="semantic-segmentation")["train"]) == 1
+
+
+def test_a_map_of_another_size_than_its_image_is_named(folder):
+    Image.fromarray(np.full((5, 6), 0, dtype=np.uint8)).save(folder / "test" / "annotations" / "street.png")
+    rows = load_dataset(folder, family="semantic-segmentation")["test"]
+
+    with pytest.raises(ValueError, match=r"of its `image`, 6 x 4 pixels; got 6 x 5 in row 0 \(street\.png\)"):
+        family.check_annotations(rows, ["road"], "test")
+
+
 def test_an_image_without_a_map_is_named(folder):
     (folder / "test" / "annotations" / "street.png").unlink()
 

@@ -43,6 +43,14 @@ def test_a_sample_is_balanced_and_what_probes_read_is_whole(folder):
     assert splits.label_names == ["circle", "square", "star"]
 
 
+def test_a_class_that_is_measured_and_not_learned_is_refused(folder, tmp_path):
+    changed = shutil.copytree(folder, tmp_path / "changed")
+    (changed / "test" / "star").rename(changed / "test" / "planet")
+
+    with pytest.raises(ValueError, match="the classes of 'test' must be among those of 'train'; got 'planet'"):
+        load_splits(DataArguments(dataset=str(changed)), FAMILY)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
