@@ -44,7 +44,7 @@ def test_decahub_train_does_as_the_script(tmp_path):
     output = scripts.decahub("train", *words, "--output_dir", tmp_path / "command")
     expected = run(SCRIPTS / "train.py", *words, "--output_dir", tmp_path / "script")
 
-    assert output.replace("/command/", "/script/") == expected
+    assert output.replace("/command/", "/script/").startswith(expected)
     weights, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("command", "script"))
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
 
