@@ -130,14 +130,25 @@ def _load_pipelines(module: ModuleType) -> None:
         import_module(name)
 
 
+class WithoutDefault(dict):
+    """What transformers knows of a pipeline that has no default model."""
+
+    def __missing__(self, key: str) -> Any:
+        if key == "default":
+            raise ValueError("`model` must be given to `pipeline`, as there is no default model for this task.")
+        raise KeyError(key)
+
+
 def _register_pipeline(task: TaskEntry) -> Callable[[ModuleType], None]:
     def register(module: ModuleType) -> None:
-        import_module("transformers.pipelines").PIPELINE_REGISTRY.register_pipeline(
+        registry = import_module("transformers.pipelines").PIPELINE_REGISTRY
+        registry.register_pipeline(
             task.name,
             pipeline_class=getattr(module, str(task.pipeline)),
             # A module may load its models in its own way.
             pt_model=getattr(module, "ModelLoader", None) or getattr(import_module("transformers"), task.auto_class),
         )
+        registry.supported_tasks[task.name] = WithoutDefault(registry.supported_tasks[task.name])
 
     return register
 

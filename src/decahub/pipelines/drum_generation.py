@@ -96,7 +96,8 @@ class DrumGenerationPipeline(Pipeline):
         time_signature (`tuple[int, int]` or `"last"`, *optional*): Meter of a groove that does not state one: a text,
             a roll, a MIDI file without one, or nothing. A stated one stays; `"last"` takes the last for the whole.
         pitch_map (`dict[int, str]`, *optional*): Columns of pitches of another kit, such as `{60: "tom"}`; `None`
-            drops a pitch. By default the whole kit of General MIDI is known.
+            drops a pitch. By default the pitches 35 to 59 of General MIDI, 22 and 26 are known; others, such as
+            the percussion of 60 to 81, are counted in `dropped_pitches`.
         track, strict, steps_per_bar, allow_empty, unknown_pitch, pedal_hat, quantize (*optional*): How a
             groove is read, as in `DrumLmProcessor.read`.
         outputs (`Sequence[str]`, defaults to `("midi", "png", "wav")`): Files to make.

@@ -175,8 +175,8 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
         splits ([`Splits`], *optional*): Your own grooves; by default those that the arguments name.
     """
     set_seed(arguments.seed)
+    processor = build_processor(arguments)  # refuses its arguments before data is read
     splits = load_splits(arguments, TASK) if splits is None else splits
-    processor = build_processor(arguments)
     for rows in (splits.evaluation, splits.monitor):  # what cannot be measured is found before training
         drum_generation.read_grooves(rows, processor)
     result = train_model(arguments, splits, processor, build_model(arguments, processor))

@@ -1,7 +1,10 @@
 """Drum generation: bits per step of what follows a prompt, and continued grooves as MIDI, plot and sound."""
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from .measurement import Measurement, MeasurementContext, Scores
@@ -89,15 +92,30 @@ class DrumGeneration(Task):
         )
         parser.add_argument("--seed", type=int, help="seed of the groove; random by default")
 
+    def list_inputs(self, arguments: Any) -> list[Any]:
+        """As [`Task.list_inputs`], with the MIDI files in a folder in place of the folder."""
+        inputs: list[str] = []
+        for name in arguments.inputs:
+            found = [name]
+            if Path(name).is_dir():
+                found = [str(path) for path in sorted(Path(name).iterdir()) if path.suffix.lower() in MIDI_ENDINGS]
+                if not found:
+                    raise FileNotFoundError(f"`INPUT` must be a MIDI file or a folder with some; {name!r} holds none.")
+            inputs += found
+        arguments.inputs = inputs
+        return super().list_inputs(arguments)
+
     def build_predictor(self, arguments: Any) -> Any:
         """As [`Task.build_predictor`]; an adapter gets the base that is given."""
         if arguments.base_model is None:
-            return super().build_predictor(arguments)
+            with naming_options():
+                return super().build_predictor(arguments)
         from transformers import pipeline
 
         from .loading import load_model, load_processor
 
-        model = load_model(arguments.model, self.entry.auto_class, base_model=arguments.base_model)
+        with naming_options():
+            model = load_model(arguments.model, self.entry.auto_class, base_model=arguments.base_model)
         name: Any = self.name
         return pipeline(name, model=model, processor=load_processor(arguments.model, "AutoProcessor"))
 
@@ -105,13 +123,39 @@ class DrumGeneration(Task):
         seed = "" if arguments.seed is None else f"_seed{arguments.seed}"
         targets = {key: files.choose(item, f"_continued{seed}.{ending}") for ending, key in ENDINGS.items()}
         options = {name: getattr(arguments, name) for name in OPTIONS} | {"pitch_map": dict(arguments.pitch_map or ())}
-        answer = predictor(str(item), **options)[0]
+        with naming_options():
+            answer = predictor(str(item), **options)[0]
         for key, target in targets.items():
             files.write(target, answer[key])
         written = f"{targets['midi']}, {', '.join(f'.{ending}' for ending in list(ENDINGS)[1:])}"
         counts = zip(answer["dropped_bars"], ("before the answer", "after the prompt"), strict=True)
         left_out = ", ".join(f"{count} {place}" for count, place in counts if count)
         return [(item.name, answer["bars"], round(answer["tempo"]), left_out or "none", written)]
+
+
+@contextmanager
+def naming_options() -> Iterator[None]:
+    """Have the errors of a block name the options of the command in place of the arguments of Python."""
+    try:
+        yield
+    except (OSError, TypeError, ValueError) as error:
+        if len(error.args) == 1:
+            error.args = (name_options(str(error)),)
+        raise
+
+
+def name_options(message: str) -> str:
+    """A message about arguments as one about options; advice that needs an argument without an option is dropped."""
+    problem, *advice = re.split(r"(?<=\.) (?=[A-Z])", message)
+    kept = [sentence for sentence in advice if not any(f"`{name}" in sentence for name in WITHOUT_OPTION)]
+
+    def name_option(found: re.Match) -> str:
+        value = (found["value"] or "").strip("'\"")
+        return f"`--{found['name'].replace('_', '-')}{' ' * bool(value)}{value}`"
+
+    names = "|".join((*OPTIONS, "pitch_map", "base_model"))
+    named = re.sub(f"`(?P<name>{names})(=(?P<value>[^`]*))?`", name_option, " ".join([problem, *kept]))
+    return re.sub(r"\{(\d+): '(\w+)'\}", r"\1=\2", named)
 
 
 def meter(text: str) -> str | tuple[int, ...]:
@@ -128,6 +172,8 @@ def pitch(text: str) -> tuple[int, str | None]:
 OPTIONS = (
     "bars", "prompt_bars", "start_bar", "track", "time_signature", "steps_per_bar", "temperature", "seed"
 )  # fmt: skip
+WITHOUT_OPTION = ("allow_empty", "unknown_pitch", "pedal_hat", "quantize", "strict")
+MIDI_ENDINGS = (".mid", ".midi")
 GRAMMAR = "decahub.models.drum_lm.grammar.constraint.DrumGrammarLogitsProcessor"
 ENDINGS = {"mid": "midi", "png": "png", "wav": "wav"}
 REMOTE_USAGE = """\

@@ -198,7 +198,8 @@ class Task:
         """The inputs of a command, as `answer` takes them; each is checked to exist before anything is loaded."""
         for name in arguments.inputs:
             if not Path(name).is_file():
-                raise FileNotFoundError(f"`INPUT` must be {self.input_kind}; {name!r} does not exist.")
+                problem = "is a folder" if Path(name).is_dir() else "does not exist"
+                raise FileNotFoundError(f"`INPUT` must be {self.input_kind}; {name!r} {problem}.")
         return [Path(name) for name in arguments.inputs]
 
     def build_predictor(self, arguments: "argparse.Namespace") -> Any:

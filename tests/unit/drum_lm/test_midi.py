@@ -208,6 +208,22 @@ def test_another_instrument_is_not_taken_for_drums_unless_asked_for(body, reason
     assert len(read_midi(data, track=0))
 
 
+@pytest.mark.parametrize("library", ["symusic", "pretty_midi"])
+def test_a_score_of_a_bass_is_not_taken_for_drums(library):
+    module = pytest.importorskip(library)
+    data = build_file(b"\x00\xc2\x21" + END, b"\x00\x92\x28\x64\x30\x2b\x64\x30\x82\x28\x00\x00\x2b\x00" + END)
+    is_pretty = library == "pretty_midi"
+    score = module.PrettyMIDI(io.BytesIO(data)) if is_pretty else module.Score.from_midi(data)
+    parts = score.instruments if is_pretty else score.tracks
+    for part in parts:
+        part.program = 33
+
+    with pytest.raises(ValueError, match="others are for the program 33: for drums pass `track=0`"):
+        read_midi(score)
+    with pytest.raises(ValueError, match="others are for the program 33: for drums pass `track=1`"):
+        read_midi(data)
+
+
 def test_doubtful_tracks_are_listed():
     with pytest.raises(
         ValueError, match=r"choose a track by `track=` among 0 'Piano' \(1 notes\); 1 'Bass' \(2 notes\)"

@@ -436,6 +436,7 @@ def test_refuses_more_bars_than_the_context_holds():
         ({"tempo": "fast"}, "`tempo` must be a number from 3.6 .*; got 'fast'"),
         ({"bars": 2.5}, "`bars` must be a whole number, at least 1; got 2.5"),
         ({"bars": 10**9}, "`bars` must be at most 4096; got 1000000000"),
+        ({"num_return_sequences": 10**9}, "`num_return_sequences` must be at most 4096; got 1000000000"),
         ({"start_bar": -1}, "`start_bar` must be a whole number, at least 0; got -1"),
         ({"start_bar": 4}, "`start_bar` must be below 4, the bars of the groove; got 4"),
         ({"pitch_map": {60: "cowbell"}}, "`pitch_map` must map pitches from 0 to 127 to crash"),
@@ -676,3 +677,9 @@ def test_arguments_of_the_constructor_are_defaults(folder):
 
     assert compose(None) == compose(None)
     assert (compose(None)["bars"], compose(None, bars=1)["bars"]) == (2, 1)
+
+
+@pytest.mark.parametrize("task", ["drum-generation", "node-classification"])
+def test_a_pipeline_without_a_model_says_that_it_needs_one(task):
+    with pytest.raises(ValueError, match="`model` must be given to `pipeline`, as there is no default model"):
+        pipeline(task)

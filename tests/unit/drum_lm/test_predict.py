@@ -8,6 +8,7 @@ import pytest
 from decahub.cli.main import main
 from decahub.models.drum_lm.midi.codec import DrumCodec, DrumRoll
 from decahub.models.drum_lm.midi.reader import read_midi
+from decahub.tasks.drum_generation import name_options
 from tests.hub.builders import build_drum_adapter_folder, build_drum_base, build_drum_folder
 
 
@@ -39,9 +40,9 @@ def test_the_table_says_which_bars_were_left_out(groove, tmp_path, capsys):
     ("option", "value", "message"),
     [
         ("--track", 7, "no track 7"),
-        ("--start-bar", 9, "`start_bar` must be below 8"),
-        ("--time-signature", "6/8", "`time_signature` must be that of the groove, 3/4; got 6/8"),
-        ("--steps-per-bar", 16, "`steps_per_bar` must be 12"),
+        ("--start-bar", 9, "`--start-bar` must be below 8"),
+        ("--time-signature", "6/8", "`--time-signature` must be that of the groove, 3/4; got 6/8"),
+        ("--steps-per-bar", 16, "`--steps-per-bar` must be 12"),
     ],
 )
 def test_options_reach_the_reader(groove, tmp_path, option, value, message, capsys):
@@ -49,6 +50,35 @@ def test_options_reach_the_reader(groove, tmp_path, option, value, message, caps
 
     assert run("predict", model, groove, "--bars", 3, option, value) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "`groove` needs a hit. Pass at least 10 `bars`, or `start_bar=9`. Pass `allow_empty=True` for silence.",
+            "`groove` needs a hit. Pass at least 10 `--bars`, or `--start-bar 9`.",
+        ),
+        (
+            "Got 60. Name their columns by `pitch_map`, such as {60: 'kick'}. For another track pass `track=`, one of 1.",
+            "Got 60. Name their columns by `--pitch-map`, such as 60=kick. For another track pass `--track`, one of 1.",
+        ),
+        ('`time_signature="last"` is left out.', "`--time-signature last` is left out."),
+    ],
+)
+def test_messages_name_options_of_the_command(message, expected):
+    assert name_options(message) == expected
+
+
+def test_a_folder_stands_for_the_midi_files_in_it(groove, tmp_path, capsys):
+    model = build_drum_folder(tmp_path / "model")
+    (tmp_path / "other.MIDI").write_bytes(groove.read_bytes())
+    (tmp_path / "empty").mkdir()
+
+    assert run("predict", model, tmp_path, "--bars", 3, "--output-dir", tmp_path / "out") == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.mid")} == {"groove_continued.mid", "other_continued.mid"}
+    assert run("predict", model, tmp_path / "empty") == 2
+    assert "a folder with some" in capsys.readouterr().err
 
 
 def test_an_adapter_gets_the_base_that_is_given(groove, tmp_path, monkeypatch, capsys):
@@ -59,5 +89,5 @@ def test_an_adapter_gets_the_base_that_is_given(groove, tmp_path, monkeypatch, c
     elsewhere = shutil.move(base, tmp_path / "elsewhere")
 
     assert run("predict", model, groove, "--bars", 3) == 2
-    assert "`base_model` must be the base of this adapter" in capsys.readouterr().err
+    assert "`--base-model` must be the base of this adapter" in capsys.readouterr().err
     assert run("predict", model, groove, "--bars", 3, "--base-model", elsewhere) == 0

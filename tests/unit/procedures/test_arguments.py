@@ -97,3 +97,14 @@ def test_finds_a_recipe_by_an_older_path(name):
 def test_refuses_an_unknown_recipe_with_the_nearest_name():
     with pytest.raises(FileNotFoundError, match=r"got 'emo/cifr10'. Did you mean 'emo/cifar10'\?"):
         find_recipe("emo/cifr10")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [("nine", "that `tokenizer` knows, six; got 'nine'"), ("ninee", "one of six, nine or a `DrumMap`; got 'ninee'")],
+)
+def test_columns_of_drums_are_checked_before_data_is_read(columns, message, tmp_path):
+    arguments = drum_lm.Arguments(dataset=str(tmp_path / "none"), processor={"columns": columns})
+
+    with pytest.raises(ValueError, match=message):
+        drum_lm.run(arguments)

@@ -43,7 +43,7 @@ def check_numbers(given: dict[str, Any]) -> None:
     for name, least in LEAST.items():
         if name in given and not (is_integer(given[name]) and given[name] >= least):
             raise ValueError(f"`{name}` must be a whole number, at least {least}; got {given[name]!r}.")
-    for name in ("bars", "prompt_bars"):
+    for name in ("bars", "prompt_bars", "num_return_sequences"):
         if given.get(name, 0) > MOST:
             raise ValueError(f"`{name}` must be at most {MOST}; got {given[name]!r}.")
     for name, (low, high, unit) in RANGES.items():

@@ -19,6 +19,7 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpa
 from .configuration_drum_lm import check_marks
 from .grammar.constraint import DrumGrammar
 from .midi.codec import DrumCodec, DrumRoll, check_steps
+from .midi.drum_map import DRUM_MAPS
 from .midi.meter import MeterError, count_steps
 from .midi.performance import DrumPerformance
 from .midi.reader import SCORE_READERS, read_midi
@@ -156,7 +157,15 @@ class DrumLmProcessor(ProcessorMixin):
         self.pedal_hat, self.pitch_map = pedal_hat, pitch_map
         self.time_signature, self.strip_rule, self.trim_empty = time_signature, strip_rule, trim_empty
         self.encoding_version = encoding_version
-        self.build_codec()
+        width = self.build_codec().drum_map.num_columns
+        if tokenization == "line" and tokenizer is not None:
+            known = tokenizer.get_vocab()
+            fitting = [name for name, drum_map in DRUM_MAPS.items() if "-" * drum_map.num_columns + "\n" in known]
+            if fitting and columns not in fitting:
+                raise ValueError(
+                    f"`columns` must be those of the lines that `tokenizer` knows, {' or '.join(fitting)}; "
+                    f"got {columns!r}, with lines of {width} characters."
+                )
         super().__init__(tokenizer, **kwargs)
 
     @property

@@ -266,8 +266,8 @@ class DrumCodec:
         pitches = np.unique(unknown).tolist()
         if self.unknown_pitch == "error":
             raise ValueError(
-                f"`performance` must have pitches of the map; got {pitches}. Name their columns by `pitch_map`, or "
-                'pass `unknown_pitch="ignore"`.'
+                f"`performance` must have pitches of the map; got {pitches}. Name their columns by `pitch_map`. "
+                '`unknown_pitch="ignore"` leaves them out.'
             )
         logger.warning(
             f"Left out {len(unknown)} notes whose pitches the drum map does not know: {pitches}. Name their columns "

@@ -109,8 +109,9 @@ DRUM_MAPS = {
         written=(36, 38, 42, 46, 43, 47, 50, 49, 51),
     ),
 }
-"""Maps for the whole kit of General MIDI (35 to 59) and the Groove dataset: a clap counts as a snare, a tambourine as
-a hi-hat, a cowbell as a ride. `"six"` has the method's columns, `"nine"` the usual reduction."""
+"""Maps for the pitches 35 to 59 of General MIDI, and 22 and 26 of the Groove dataset: a clap counts as a snare, a
+tambourine as a hi-hat, a cowbell as a ride. The percussion of 60 to 81 is unknown. `"six"` has the method's columns,
+`"nine"` the usual reduction."""
 
 
 def get_drum_map(columns: "str | DrumMap") -> DrumMap:

@@ -133,13 +133,14 @@ def _choose_notes(tracks: list[MidiTrack], track: int | None) -> np.ndarray:
     if not playing:
         return np.zeros((0, 4), dtype=np.int64)
     ((index, part),) = playing
-    _refuse_melody(part, index)
+    programs = {channel: program for other in tracks for channel, program in other.programs.items()}
+    _refuse_melody(part, index, programs)
     return part.notes
 
 
-def _refuse_melody(track: MidiTrack, index: int) -> None:
+def _refuse_melody(track: MidiTrack, index: int, channel_programs: dict[int, int]) -> None:
     """Refuse notes that are off the drum channel and of another instrument, by its program or by their pitches."""
-    programs = {track.programs.get(channel, 0) for channel in np.unique(track.notes[:, 1]).tolist()} - {0}
+    programs = {channel_programs.get(channel, 0) for channel in np.unique(track.notes[:, 1]).tolist()} - {0}
     outside = (track.notes[:, 2] < KIT_PITCHES[0]) | (track.notes[:, 2] > KIT_PITCHES[1])
     if programs or 2 * outside.sum() > len(track.notes):
         reason = f"are for the program {min(programs)}" if programs else "are not those of a drum kit"
@@ -171,8 +172,9 @@ def _read_pretty_midi(score: Any, track: int | None) -> DrumPerformance:
 
 
 def _build_track(part: Any, ticks: np.ndarray, pitches: np.ndarray, velocities: np.ndarray) -> MidiTrack:
-    channels = np.full(len(ticks), DRUM_CHANNEL if part.is_drum else 0)
-    return MidiTrack(part.name, np.stack([ticks, channels, pitches, velocities], axis=1).astype(np.int64))
+    channel = DRUM_CHANNEL if part.is_drum else 0
+    notes = np.stack([ticks, np.full(len(ticks), channel), pitches, velocities], axis=1).astype(np.int64)
+    return MidiTrack(part.name, notes, programs={channel: part.program} if len(notes) else {})
 
 
 SCORE_READERS = {"symusic": _read_symusic, "pretty_midi": _read_pretty_midi}
