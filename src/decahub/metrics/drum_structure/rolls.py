@@ -26,10 +26,9 @@ def drop_marks(text: str, marks: Iterable[str]) -> str:
 
 
 def check_text(text: str, marks: Sequence[str], num_columns: int, bar_lines: int) -> str:
-    """The text with plain line ends; refuses what would move the bars that follow.
+    """The text with plain line ends. One that is well formed by another meter or another number of columns is refused.
 
-    That is a blank line before others, and a separator after a bar of another length. Lines of another number of
-    columns are refused if all lines have it; other broken lines are measured as they are.
+    Broken lines and bars are measured as they are; what is the same all through is no accident.
     """
     text = text.replace("\r\n", "\n")
     separator = marks[0]
@@ -41,14 +40,9 @@ def check_text(text: str, marks: Sequence[str], num_columns: int, bar_lines: int
         )
     places = [number for number, line in enumerate(lines) if line == separator]
     sizes = {second - first - 1 for first, second in pairwise([-1, *places])} - {0}
-    if wrong := sorted(sizes - {bar_lines}):
+    if len(sizes) == 1 and sizes != {bar_lines}:
         raise ValueError(
-            f"`bar_lines` must be the lines between two separators; got {bar_lines}, and bars of {wrong[0]}."
-        )
-    written = text.rstrip("\n").split("\n")
-    if len(written) > 1 and "" in written:
-        raise ValueError(
-            f"A text must have no blank line before its last line; line {written.index('') + 1} is blank."
+            f"`bar_lines` must be the lines between two separators; got {bar_lines}, and bars of {sizes.pop()}."
         )
     return text
 
