@@ -286,3 +286,9 @@ def test_shows_the_walks_of_a_graph():
     assert walks[1].tolist() == [3] * 5  # an isolated node stays where it is
     # From 0 to 1: back to 0 weighs 2, staying at 1 (a neighbor of 0) 1, on to 2 a half.
     torch.testing.assert_close(probabilities, torch.tensor([2.0, 1.0, 0.5, 0.0], dtype=torch.float64) / 3.5)
+
+
+@pytest.mark.parametrize("option", [{"normalize_features": "none"}, {"normalize_features": 1}, {"sparse_features": 0}])
+def test_a_switch_is_true_or_false(option):
+    with pytest.raises(ValueError, match=f"`{next(iter(option))}` must be True or False"):
+        RawGnnFeatureExtractor(**option)
