@@ -2,6 +2,8 @@
 
 import logging
 
+import pytest
+
 from decahub import EmoForImageClassification
 from decahub.procedures.pretrained import load_pretrained
 from tests.hub.builders import build_model_folder
@@ -18,3 +20,9 @@ def test_a_replaced_head_is_named_in_one_line(tmp_path, caplog, capfd):
         "2 tensors get new random weights: classifier.bias, classifier.weight"
     ]
     assert "MISMATCH" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["/nowhere/at/all", "./nowhere"])
+def test_a_folder_that_does_not_exist_is_no_hub_id(source):
+    with pytest.raises(FileNotFoundError, match=f"`pretrained` .*; the folder '{source}' does not exist"):
+        load_pretrained(EmoForImageClassification, source)
