@@ -132,3 +132,12 @@ def test_a_mask_without_labels_is_refused(tmp_path, mask):
 
     with pytest.raises(ValueError, match=f"`{mask}` of .* must have at least one node with a label"):
         load_graph(GraphDataArguments(dataset=str(graph)))
+
+
+def test_one_hot_labels_are_refused_with_the_remedy(tmp_path):
+    path = next(write_toy_graph(tmp_path / "toy").glob("*.npz"))
+    arrays = dict(np.load(path))
+    np.savez(path, **{**arrays, "y": np.eye(2, dtype=np.int64)[arrays["y"]]})
+
+    with pytest.raises(ValueError, match=r"`labels` or `y` must have one dimension.*`labels.argmax\(axis=1\)`"):
+        load_graph(GraphDataArguments(dataset=str(path.parent)))
