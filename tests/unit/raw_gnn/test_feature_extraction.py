@@ -223,7 +223,11 @@ BAD_GRAPHS = {
         r"\(4, 4\) as an adjacency.*got \(8, 8\)",
     ),
     "adj_t": ({"x": FEATURES, "adj_t": "?"}, ValueError, r"`adj_t` must be a sparse tensor of torch; got str"),
-    "NaN label": (spoil(labels=[0, 1, np.nan, 1]), ValueError, r"`labels` must not hold NaN or infinity; got nan at node 2.*-100"),
+    "NaN label": (
+        spoil(labels=[0, 1, np.nan, 1]),
+        ValueError,
+        r"`labels` must not hold NaN or infinity; got nan at node 2.*-100",
+    ),
     "text labels": (
         spoil(labels=["a", "b", "a", "b"]),
         ValueError,
