@@ -417,3 +417,12 @@ def test_16_bits_that_hold_less_are_named(processor_class, monkeypatch, largest,
     as_is(processor_class)(np.full((3, 8, 8), largest, dtype=np.uint16))
 
     assert [f"`rescale_factor=1 / {limit}`" in message for message in messages] == ([True] if limit else [])
+
+
+def test_reduction_keeps_pixels_without_a_class(processor_class):
+    ids = np.array([[-100, 0, 1, 255]] * 2)
+    image = np.zeros((2, 4, 3), dtype=np.uint8)
+
+    labels = as_is(processor_class)(image, segmentation_maps=ids, do_reduce_labels=True, return_tensors="pt").labels
+
+    assert labels.tolist() == [[[255, 255, 0, 255]] * 2]

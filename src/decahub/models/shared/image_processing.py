@@ -233,9 +233,9 @@ class ImageProcessing:
 
 
 def reduce_labels(segmentation_map: Any) -> Any:
-    """Label 0 becomes 255, the others shift down by 1, 255 stays."""
+    """Labels 0 and -100 become 255, the others shift down by 1, 255 stays."""
     where = torch.where if isinstance(segmentation_map, torch.Tensor) else np.where
-    ignored = (segmentation_map == 0) | (segmentation_map == IGNORED_PIXEL)
+    ignored = (segmentation_map <= 0) | (segmentation_map == IGNORED_PIXEL)
     return where(ignored, IGNORED_PIXEL, segmentation_map - 1)
 
 
