@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from decahub import EmoForImageClassification
+from decahub.procedures import reliant
 from decahub.procedures.pretrained import load_pretrained
 from tests.hub.builders import build_model_folder
 
@@ -26,3 +27,8 @@ def test_a_replaced_head_is_named_in_one_line(tmp_path, caplog, capfd):
 def test_a_folder_that_does_not_exist_is_no_hub_id(source):
     with pytest.raises(FileNotFoundError, match=f"`pretrained` .*; the folder '{source}' does not exist"):
         load_pretrained(EmoForImageClassification, source)
+
+
+def test_a_teacher_that_does_not_exist_is_no_hub_id():
+    with pytest.raises(FileNotFoundError, match="`teacher` .*; the folder '/nowhere' does not exist"):
+        reliant.find_knowledge(reliant.Arguments(teacher="/nowhere"), {})
