@@ -149,6 +149,11 @@ def _find(arrays: Arrays, *names: str) -> np.ndarray:
 
 def _find_ids(arrays: Arrays, *names: str) -> np.ndarray:
     values = _find(arrays, *names)
+    if values.ndim != 1:
+        raise ValueError(
+            f"`{'` or `'.join(names)}` must have one dimension, an id for each node; got shape {values.shape}. Make "
+            f"ids of one-hot rows by `{names[0]}.argmax(axis=1)`, and of a single column by `{names[0]}[:, 0]`."
+        )
     if values.dtype.kind not in "iub" and not (values.dtype.kind == "f" and (values == np.trunc(values)).all()):
         raise ValueError(f"`{'` or `'.join(names)}` must hold whole numbers; got {values.dtype}. Number the values.")
     return values.astype(np.int64)

@@ -70,10 +70,9 @@ def convert_tables(nodes: Any, edges: Any) -> dict[str, np.ndarray]:
     ends = np.stack([names.get_indexer(edges[column].map(_to_text)) for column in ("source", "target")])
     if (ends < 0).any():
         row, line = np.argwhere(ends < 0)[0]
-        column = ("source", "target")[row]
+        column = ("source", "target")[row]  # the header is line 1
         raise ValueError(
-            f"{column!r} in the table of edges must be a node; got {edges[column].iloc[line]!r} in row "
-            f"{line}, counted from 0."
+            f"{column!r} in the table of edges must be a node; got {edges[column].iloc[line]!r} in line {line + 2}."
         )
     arrays = {"edge_index": ends.astype(np.int64), **_read_features(nodes)}
     if names.tolist() != [str(number) for number in range(len(names))]:

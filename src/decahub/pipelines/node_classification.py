@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -58,6 +59,8 @@ class NodeClassificationPipeline(Pipeline):
         self, nodes: Any = None, top_k: int | None = None, batch_size_nodes: int | None = None
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         for name, value in (("top_k", top_k), ("batch_size_nodes", batch_size_nodes)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
+                raise ValueError(f"`{name}` must be a whole number, or None; got {value!r}.")
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, or None; got {value}.")
         return (

@@ -178,15 +178,21 @@ def load_graph(arguments: GraphDataArguments) -> tuple[Mapping[str, Any], list[s
 
     Raises:
         FileNotFoundError: If there is no such dataset.
-        ValueError: If the split does not exist or lacks nodes, or if classes do not agree with the names given.
+        ValueError: If there are several graphs, the split does not exist or lacks labeled nodes, or if classes do not
+            agree with the names given.
     """
     graphs = load_dataset(arguments.dataset, arguments.data_dir, family="node-classification")["graph"]
-    row = graphs[0]
+    row = node_classification.get_single_graph(graphs, arguments.dataset)
     number = node_classification.find_split(row, arguments.split)
     for mask in node_classification.MASKS:
         if not row[mask][number].any():
             raise ValueError(
                 f"`{mask}` of {arguments.dataset!r}, split {arguments.split!r}, must have at least one node; got none."
+            )
+        if (row["labels"][row[mask][number]] == node_classification.UNLABELED).all():
+            raise ValueError(
+                f"`{mask}` of {arguments.dataset!r}, split {arguments.split!r}, must have at least one node with a "
+                "label; got none."
             )
     names = [f"class {index}" for index in range(int(row["labels"].max()) + 1)]
     if arguments.label_names or read_label_names(graphs) or arguments.dataset in DATASETS:

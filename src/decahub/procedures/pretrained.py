@@ -1,6 +1,7 @@
 """Weights to fine-tune: those of a model folder or Hub repository, with a new head where the classes differ."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from transformers.utils import logging as transformers_logging
@@ -10,8 +11,19 @@ logger = logging.getLogger(__name__)
 SHOWN_NAMES = 3
 
 
+def check_source(name: str, source: str) -> None:
+    """Refuses a path, absolute or beginning with a dot, where there is no folder: it is no Hub id.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+    """
+    if source.startswith(("/", "./", "../", "~")) and not Path(source).exists():
+        raise FileNotFoundError(f"`{name}` must be a model folder or a Hub id; the folder {source!r} does not exist.")
+
+
 def load_pretrained(model_class: Any, source: str, **fields: Any) -> Any:
     """A pre-trained model with some fields of its configuration changed; what does not fit gets random weights."""
+    check_source("pretrained", source)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its report takes a head that is replaced on purpose for a mismatch
     try:

@@ -32,6 +32,7 @@ from decahub.training import LoopArguments, Update, argument, train
 
 from .data_arguments import GraphDataArguments, load_graph, name_classes
 from .outcome import Outcome, conclude
+from .pretrained import check_source
 
 
 TASK = "fair-node-classification"
@@ -113,6 +114,7 @@ def find_knowledge(arguments: Arguments, row: Mapping[str, Any]) -> TeacherKnowl
         return None
     if Path(teacher).suffix in (".safetensors", ".npz"):
         return TeacherKnowledge.from_file(teacher, arguments.teacher_output)
+    check_source("teacher", teacher)
     model = AutoModelForNodeClassification.from_pretrained(teacher)
     extractor = AutoFeatureExtractor.from_pretrained(teacher)
     inputs = node_classification.build_graph_inputs(row, extractor, split=arguments.split)

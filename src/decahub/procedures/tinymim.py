@@ -59,7 +59,7 @@ from decahub.training.updates import call_model
 
 from .data_arguments import DataArguments, Splits, check_evaluation, load_splits, name_classes
 from .outcome import Outcome, conclude, measure_rows
-from .pretrained import load_pretrained
+from .pretrained import check_source, load_pretrained
 
 
 logger = logging.getLogger(__name__)
@@ -151,6 +151,7 @@ def build_student(arguments: Arguments, label_names: Sequence[str] = ()) -> Tiny
     """A student with random weights and its teacher."""
     given = {"num_labels": 0, **arguments.config}
     fields = TinyMimConfig.from_variant(arguments.variant, **given)
+    check_source("teacher", str(arguments.teacher))
     teacher = TinyMimTeacher(
         AutoModel.from_pretrained(str(arguments.teacher)).eval(),
         layer=fields.teacher_layer,

@@ -73,11 +73,7 @@ def test_nodes_without_names_are_numbered(tmp_path):
     ("nodes", "edges", "message"),
     [
         (NODES, "from,to\nann,bob\n", "edges must have the column 'source'; it has from, to"),
-        (
-            NODES,
-            "source,target\nann,eve\n",
-            "'target' in the table of edges must be a node; got 'eve' in row 0, counted from 0",
-        ),
+        (NODES, "source,target\nann,eve\n", "'target' in the table of edges must be a node; got 'eve' in line 2"),
         (NODES.replace("bob", "ann"), EDGES, "'node' must hold different names; got 'ann' twice"),
         (NODES.replace("41", "old"), EDGES, "'age' of the nodes must hold finite numbers; got old"),
         (NODES.replace("41", ""), EDGES, "'age' of the nodes must hold finite numbers; got nan.*fill missing values"),

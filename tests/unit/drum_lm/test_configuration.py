@@ -66,6 +66,11 @@ def test_special_tokens_are_those_of_the_backbone():
         ({"adapter_base": {"repo_id": "a/b"}}, "`adapter_base` must come with an `adapter`"),
         ({"adapter": {"r": 2}, "adapter_base": {"name": "a/b"}}, "`adapter_base` must have `repo_id`"),
         ({"adapter": {"r": 2}, "adapter_base": {"repo_id": "a/b", "file": "c"}}, "`file` and `sha256` together"),
+        ({"bars": 10**9}, "`bars` must be at most 1000; got 1000000000"),
+        ({"steps_per_bar": 10**9}, "`steps_per_bar` must be at most 1000"),
+        ({"backbone_config": {**BACKBONE, "num_hidden_layers": 10**9}}, "`backbone_config.num_hidden_layers` must be"),
+        ({"backbone_config": {**BACKBONE, "hidden_size": 10**9}}, "`backbone_config.hidden_size` must be at most"),
+        ({"backbone_config": {**BACKBONE, "vocab_size": 10**9}}, "`backbone_config.vocab_size` must be at most"),
         ({"backbone_config": {"hidden_size": 3}}, "`backbone_config` must have a `model_type`"),
     ],
 )

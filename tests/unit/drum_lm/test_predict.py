@@ -60,8 +60,8 @@ def test_options_reach_the_reader(groove, tmp_path, option, value, message, caps
             "`groove` needs a hit. Pass at least 10 `--bars`, or `--start-bar 9`.",
         ),
         (
-            "Got 60. Name their columns by `pitch_map`, such as {60: 'kick'}. For another track pass `track=`, one of 1.",
-            "Got 60. Name their columns by `--pitch-map`, such as 60=kick. For another track pass `--track`, one of 1.",
+            "Got 60. Name their columns by `pitch_map`, such as {60: 'kick'}. For a track pass `track=`, one of 1.",
+            "Got 60. Name their columns by `--pitch-map`, such as 60=kick. For a track pass `--track`, one of 1.",
         ),
         ('`time_signature="last"` is left out.', "`--time-signature last` is left out."),
     ],

@@ -8,6 +8,7 @@ from transformers import AutoImageProcessor
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from decahub import EmoConfig, EmoImageProcessor, EmoImageProcessorPil
+from decahub.models.shared import pixels
 
 
 ATOL_FLOAT32 = 1e-6  # one rounding of (pixel / 255 - mean) / std
@@ -388,3 +389,40 @@ def test_pil_backend_works_where_torchvision_is_absent(run_python):
     )
 
     assert run_python(script).strip() == "(3, 224, 224)"
+
+
+@pytest.mark.parametrize("name", ["image_mean", "image_std"])
+def test_refuses_one_mean_for_three_channels(processor_class, image, name):
+    with pytest.raises(ValueError, match=f"`images` must have 1 channels, as `{name}` has; image 0 has 3"):
+        processor_class(**{name: [0.5]})(image)
+
+
+def test_refuses_a_map_of_another_size(processor_class, image):
+    with pytest.raises(ValueError, match=r"map 0 has \(37, 52\), its image \(37, 53\)"):
+        processor_class()(image, segmentation_maps=np.zeros((37, 52), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("number", [-1, 65536, 2**32])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
+def test_refuses_ids_out_of_range(processor_class, image, number, convert):
+    with pytest.raises(ValueError, match=rf"class ids in \[0, 65535\].*map 0 holds {number}"):
+        processor_class()(image, segmentation_maps=convert(np.full((37, 53), number)))
+
+
+@pytest.mark.parametrize(("largest", "limit"), [(200, 255), (4000, 4095), (65000, None)])
+def test_16_bits_that_hold_less_are_named(processor_class, monkeypatch, largest, limit):
+    messages = []
+    monkeypatch.setattr(pixels.logger, "warning_once", messages.append)
+
+    as_is(processor_class)(np.full((3, 8, 8), largest, dtype=np.uint16))
+
+    assert [f"`rescale_factor=1 / {limit}`" in message for message in messages] == ([True] if limit else [])
+
+
+def test_reduction_keeps_pixels_without_a_class(processor_class):
+    ids = np.array([[-100, 0, 1, 255]] * 2)
+    image = np.zeros((2, 4, 3), dtype=np.uint8)
+
+    labels = as_is(processor_class)(image, segmentation_maps=ids, do_reduce_labels=True, return_tensors="pt").labels
+
+    assert labels.tolist() == [[[255, 255, 0, 255]] * 2]

@@ -117,3 +117,35 @@ def test_a_segmenter_that_crops_is_found_before_training(folder):
 
     with pytest.raises(ValueError, match="`processor.do_center_crop` must be False for semantic segmentation"):
         check_evaluation(arguments, load_splits(arguments, FAMILY), EmoImageProcessor(), "semantic-segmentation")
+
+
+def test_a_folder_of_two_graphs_is_refused(tmp_path):
+    graph = write_toy_graph(tmp_path / "toy")
+    source = next(graph.glob("*.npz"))
+    shutil.copy(source, source.with_name("second.npz"))
+
+    with pytest.raises(ValueError, match="must hold one graph to train on; got 2"):
+        load_graph(GraphDataArguments(dataset=str(graph)))
+
+
+@pytest.mark.parametrize("mask", ["validation_mask", "test_mask"])
+def test_a_mask_without_labels_is_refused(tmp_path, mask):
+    graph = write_toy_graph(tmp_path / "toy")
+    path = next(graph.glob("*.npz"))
+    arrays = dict(np.load(path))
+    nodes = np.atleast_2d(arrays[mask])[0] if mask in arrays else arrays["splits"][0] == (1 + (mask == "test_mask"))
+    name = "labels" if "labels" in arrays else "y"
+    arrays[name] = np.where(nodes, -100, arrays[name])
+    np.savez(path, **arrays)
+
+    with pytest.raises(ValueError, match=f"`{mask}` of .* must have at least one node with a label"):
+        load_graph(GraphDataArguments(dataset=str(graph)))
+
+
+def test_one_hot_labels_are_refused_with_the_remedy(tmp_path):
+    path = next(write_toy_graph(tmp_path / "toy").glob("*.npz"))
+    arrays = dict(np.load(path))
+    np.savez(path, **{**arrays, "y": np.eye(2, dtype=np.int64)[arrays["y"]]})
+
+    with pytest.raises(ValueError, match=r"`labels` or `y` must have one dimension.*`labels.argmax\(axis=1\)`"):
+        load_graph(GraphDataArguments(dataset=str(path.parent)))

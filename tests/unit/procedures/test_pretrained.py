@@ -2,7 +2,10 @@
 
 import logging
 
+import pytest
+
 from decahub import EmoForImageClassification
+from decahub.procedures import reliant
 from decahub.procedures.pretrained import load_pretrained
 from tests.hub.builders import build_model_folder
 
@@ -18,3 +21,14 @@ def test_a_replaced_head_is_named_in_one_line(tmp_path, caplog, capfd):
         "2 tensors get new random weights: classifier.bias, classifier.weight"
     ]
     assert "MISMATCH" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("source", ["/nowhere/at/all", "./nowhere"])
+def test_a_folder_that_does_not_exist_is_no_hub_id(source):
+    with pytest.raises(FileNotFoundError, match=f"`pretrained` .*; the folder '{source}' does not exist"):
+        load_pretrained(EmoForImageClassification, source)
+
+
+def test_a_teacher_that_does_not_exist_is_no_hub_id():
+    with pytest.raises(FileNotFoundError, match="`teacher` .*; the folder '/nowhere' does not exist"):
+        reliant.find_knowledge(reliant.Arguments(teacher="/nowhere"), {})

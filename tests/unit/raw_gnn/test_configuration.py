@@ -33,6 +33,14 @@ BAD_FIELDS = {
     "q": ({"strategies": [{"name": "a", "p": 1, "q": -2.0}]}, r"`q` of a strategy must be a number from .* got -2"),
     "names": ({"strategies": [{"name": "a", "p": 1, "q": 1}] * 2}, r"`strategies` must have different names"),
     "dropout": ({"feature_dropout_prob": 1.0}, r"`feature_dropout_prob` must lie in \[0, 1\); got 1.0"),
+    "wide": ({"hidden_size": 2**20}, r"`hidden_size` must be at most 65536"),
+    "features": ({"num_features": 2**40}, r"`num_features` must be at most 1048576"),
+    "walk": ({"long_walk_length": 10**9, "walk_length": 10**9}, r"`long_walk_length` must be at most 1000"),
+    "walks": ({"long_walks_per_node": 10**9}, r"`long_walks_per_node` must be at most 1000"),
+    "strategies": (
+        {"strategies": [{"name": str(number), "p": 1, "q": 1} for number in range(101)]},
+        r"`strategies` must hold at most 100 strategies; got 101",
+    ),
     "type": ({"num_features": "many"}, r"num_features"),
 }
 

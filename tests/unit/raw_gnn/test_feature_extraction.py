@@ -223,7 +223,11 @@ BAD_GRAPHS = {
         r"\(4, 4\) as an adjacency.*got \(8, 8\)",
     ),
     "adj_t": ({"x": FEATURES, "adj_t": "?"}, ValueError, r"`adj_t` must be a sparse tensor of torch; got str"),
-    "NaN label": (spoil(labels=[0, 1, np.nan, 1]), ValueError, r"`labels` must not hold NaN; got it at node 2.*-100"),
+    "NaN label": (
+        spoil(labels=[0, 1, np.nan, 1]),
+        ValueError,
+        r"`labels` must not hold NaN or infinity; got nan at node 2.*-100",
+    ),
     "text labels": (
         spoil(labels=["a", "b", "a", "b"]),
         ValueError,
@@ -286,3 +290,25 @@ def test_shows_the_walks_of_a_graph():
     assert walks[1].tolist() == [3] * 5  # an isolated node stays where it is
     # From 0 to 1: back to 0 weighs 2, staying at 1 (a neighbor of 0) 1, on to 2 a half.
     torch.testing.assert_close(probabilities, torch.tensor([2.0, 1.0, 0.5, 0.0], dtype=torch.float64) / 3.5)
+
+
+@pytest.mark.parametrize("option", [{"normalize_features": "none"}, {"normalize_features": 1}, {"sparse_features": 0}])
+def test_a_switch_is_true_or_false(option):
+    with pytest.raises(ValueError, match=f"`{next(iter(option))}` must be True or False"):
+        RawGnnFeatureExtractor(**option)
+
+
+@pytest.mark.parametrize("name", ["labels", "sensitive"])
+def test_infinite_ids_are_refused(name):
+    graph = {"node_features": FEATURES, "edge_index": EDGES, name: [0.0, 1.0, np.inf, 0.0]}
+
+    with pytest.raises(ValueError, match=f"`{name}` must not hold NaN or infinity; got inf at node 2"):
+        RawGnnFeatureExtractor()(graph)
+
+
+def test_splits_as_lists_of_nodes_are_refused():
+    data = Data(x=torch.tensor(FEATURES), edge_index=torch.tensor(EDGES), y=torch.tensor(LABELS))
+    data.train_idx = torch.tensor([0, 1])
+
+    with pytest.raises(ValueError, match="`train_idx` must be given as the mask `train_mask`"):
+        RawGnnFeatureExtractor()(data)

@@ -1,8 +1,11 @@
 """Configurations of RELIANT: variants, round trips, and contradictions that are refused."""
 
+import json
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig
 
 from decahub import ReliantConfig, ReliantForNodeClassification
 from decahub.models.reliant.configuration_reliant import VARIANTS
@@ -106,3 +109,13 @@ def test_assignments_are_checked_when_a_model_is_built():
 
     with pytest.raises(StrictDataclassError, match="`embedding_layer` must be -1"):
         ReliantForNodeClassification(config)
+
+
+@pytest.mark.parametrize("field", ["num_features", "hidden_size", "num_hidden_layers", "num_propagation_steps"])
+def test_sizes_that_no_memory_holds_are_refused(field, tmp_path):
+    ReliantConfig().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: 10**9}))
+
+    with pytest.raises(StrictDataclassError, match=f"`{field}` must be at most"):
+        AutoConfig.from_pretrained(tmp_path)

@@ -195,3 +195,9 @@ def test_names_the_arrays_of_a_file_without_logits(tmp_path):
 
     with pytest.raises(ValueError, match=r"`teacher.npz` must hold an array `logits`; got \['scores'\]"):
         TeacherKnowledge.from_file(tmp_path / "teacher.npz")
+
+
+def test_whole_numbers_in_a_file_are_scores(tmp_path):
+    np.savez(tmp_path / "teacher.npz", logits=np.array([[3, -1], [0, 2]]))
+
+    assert TeacherKnowledge.from_file(tmp_path / "teacher.npz").logits.tolist() == [[3.0, -1.0], [0.0, 2.0]]

@@ -9,13 +9,18 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ..shared.checks import CheckedConfig
+from ..shared.checks import MAX_DEPTH, MAX_LABELS, MAX_WIDTH, CheckedConfig, check_maximum
 from ..shared.variants import build_variant
 
 
 NUM_COLUMNS = {"six": 6, "nine": 9}
 NUM_SPECIAL_LINE_TOKENS = 4  # pad, begin, end and separator
 ENCODING_VERSION = 1
+# Checked before the backbone's configuration is built, which has a name for each of its layers.
+BACKBONE_LIMITS = {
+    "num_hidden_layers": MAX_DEPTH, "n_layer": MAX_DEPTH, "hidden_size": MAX_WIDTH, "n_embd": MAX_WIDTH,
+    "intermediate_size": 2**20, "vocab_size": MAX_LABELS,
+}  # fmt: skip
 
 LLAMA = {
     "model_type": "llama", "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2
@@ -148,6 +153,10 @@ class DrumLmConfig(CheckedConfig, PreTrainedConfig):
                 raise ValueError(
                     f"`backbone_config` must have a `model_type` that transformers knows; got {model_type!r}."
                 )
+            for part in (fields, fields.get("text_config") or {}):
+                for name in BACKBONE_LIMITS.keys() & part:
+                    if isinstance(part[name], int):
+                        check_maximum(f"backbone_config.{name}", [part[name]], BACKBONE_LIMITS[name])
             self.backbone_config = CONFIG_MAPPING[model_type](**fields)
         text_config = self.backbone_config.get_text_config(decoder=True)
         self.tie_word_embeddings = getattr(text_config, "tie_word_embeddings", False)
@@ -178,6 +187,7 @@ class DrumLmConfig(CheckedConfig, PreTrainedConfig):
         for name in ("steps_per_bar", "bars"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1; got {getattr(self, name)}.")
+            check_maximum(name, [getattr(self, name)], MAX_DEPTH)
         if not 0 <= self.prompt_bars < self.bars:
             raise ValueError(f"`prompt_bars` must be in [0, `bars` ({self.bars})); got {self.prompt_bars}.")
         if self.encoding_version != ENCODING_VERSION:

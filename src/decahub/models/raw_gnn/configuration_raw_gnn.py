@@ -6,7 +6,15 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import CheckedConfig, check_minimum, check_rates
+from ..shared.checks import (
+    MAX_DEPTH,
+    MAX_FEATURES,
+    MAX_WIDTH,
+    CheckedConfig,
+    check_maximum,
+    check_minimum,
+    check_rates,
+)
 from ..shared.losses import check_class_weight
 from ..shared.variants import build_variant
 
@@ -22,6 +30,7 @@ STRATEGIES = [{"name": "dfs", "p": 10.0, "q": 0.1}, {"name": "bfs", "p": 0.1, "q
 WALK_SAMPLERS = ("node2vec", "torch_cluster")
 RNN_TYPES = ("gru", "lstm")
 EVAL_WALKS = ("fixed", "resample")
+MAX_STRATEGIES = 100
 P_AND_Q = (1e-12, 1e12)  # beyond these, the random bits of a draw do not resolve the smaller weights
 
 
@@ -115,11 +124,22 @@ class RawGnnConfig(CheckedConfig, PreTrainedConfig):
         return build_variant(cls, VARIANTS, name, overrides)
 
     def validate_sizes(self):
-        """Sizes are positive."""
+        """Sizes are positive, and memory can hold them."""
         check_minimum(
             self, 1, "num_features", "hidden_size", "num_attention_heads", "walk_length", "long_walk_length",
             "long_walks_per_node",
         )  # fmt: skip
+        check_maximum("num_features", [self.num_features], MAX_FEATURES)
+        for name in ("hidden_size", "num_attention_heads"):
+            check_maximum(name, [getattr(self, name)], MAX_WIDTH)
+        for name in ("long_walk_length", "long_walks_per_node"):
+            check_maximum(name, [getattr(self, name)], MAX_DEPTH)
+        if isinstance(self.eval_walks, int):
+            check_maximum("eval_walks", [self.eval_walks], MAX_DEPTH)
+        if len(self.strategies) > MAX_STRATEGIES:
+            raise ValueError(
+                f"`strategies` must hold at most {MAX_STRATEGIES} strategies; got {len(self.strategies)}."
+            )
         if self.walk_length > self.long_walk_length + 1:
             raise ValueError(
                 f"`walk_length` must be at most `long_walk_length + 1` ({self.long_walk_length + 1}); "

@@ -23,6 +23,9 @@ class RawGnnFeatureExtractor(FeatureExtractionMixin):
         sparse_features (`bool`, defaults to `False`): give `node_features` as a sparse CSR tensor (only with
             `return_tensors="pt"`). Faster where most values are zero, as in bags of words. A graph that comes with a
             sparse matrix keeps it in any case.
+
+    Raises:
+        ValueError: If an argument is unknown or of another type.
     """
 
     model_input_names = ["node_features", "edge_index"]
@@ -36,6 +39,9 @@ class RawGnnFeatureExtractor(FeatureExtractionMixin):
     ):
         refuse_unknown_options(self, kwargs)
         super().__init__(**kwargs)
+        for name, value in (("normalize_features", normalize_features), ("sparse_features", sparse_features)):
+            if not isinstance(value, bool):
+                raise ValueError(f"`{name}` must be True or False; got {value!r}.")
         self.num_features = num_features
         self.normalize_features = normalize_features
         self.sparse_features = sparse_features

@@ -5,7 +5,15 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import CheckedConfig, check_minimum, check_rates
+from ..shared.checks import (
+    MAX_DEPTH,
+    MAX_FEATURES,
+    MAX_WIDTH,
+    CheckedConfig,
+    check_maximum,
+    check_minimum,
+    check_rates,
+)
 from ..shared.losses import check_class_weight
 from ..shared.variants import build_variant
 
@@ -71,6 +79,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 choice; the other teachers are those of the paper's code."""
 
 NUM_REPLACED_COLUMNS = 2
+MAX_NODES = 2**28  # architecture "plp" has a number for each
 
 
 @strict
@@ -233,6 +242,13 @@ class ReliantConfig(CheckedConfig, PreTrainedConfig):
             self, 1, "num_features", "hidden_size", "num_propagation_steps", "num_output_heads", "proxy_dim",
             "num_nodes", "num_edge_samples",
         )  # fmt: skip
+        check_maximum("num_features", [self.num_features], MAX_FEATURES)
+        for name in ("hidden_size", "num_output_heads", "proxy_dim"):
+            check_maximum(name, [getattr(self, name)], MAX_WIDTH)
+        for name in ("num_hidden_layers", "num_propagation_steps"):
+            check_maximum(name, [getattr(self, name)], MAX_DEPTH)
+        for name in ("num_nodes", "num_edge_samples"):
+            check_maximum(name, [getattr(self, name)], MAX_NODES)
         least = 1 if self.architecture in ("gcnii", "appnp") else 0
         if self.num_hidden_layers < least:
             raise ValueError(

@@ -189,6 +189,7 @@ class TeacherKnowledge:
         arrays = _read_arrays(path)
         if "logits" not in arrays:
             raise ValueError(f"`{path.name}` must hold an array `logits`; got {sorted(arrays)}.")
+        arrays = {name: array if array.is_floating_point() else array.float() for name, array in arrays.items()}
         return cls(arrays["logits"], arrays.get("embedding"), teacher_output)
 
     def save(self, path: str | os.PathLike) -> None:

@@ -24,7 +24,7 @@ FORWARD_KEYS = (
 BACKBONE_KEYS = {"out_features", "out_indices", "stage_names"}  # keywords of `BackboneConfigMixin` that are no fields
 IS_SAVED = "_is_saved"  # keyword that tells `__post_init__` of the content of a file, which may have further keys
 # A folder that asks for more is broken or hostile: building it would take all memory.
-MAX_DEPTH, MAX_WIDTH, MAX_LABELS = 1000, 2**16, 10**6
+MAX_DEPTH, MAX_WIDTH, MAX_LABELS, MAX_FEATURES = 1000, 2**16, 10**6, 2**20
 
 
 def can_look_at(tensor: torch.Tensor) -> bool:

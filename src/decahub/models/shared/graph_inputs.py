@@ -104,6 +104,8 @@ def read_graph(
     if not needs_labels:
         return Graph(node_features, edge_index, node_names=names)
     labels = _read_integers(fields, LABEL_NAMES, num_nodes)
+    if labels is not None:
+        _refuse_indices(graph)
     masks = {}
     if labels is not None or split is not None or not has_splits:  # without labels there is nothing to hold back
         masks = _read_masks(fields, num_nodes, isinstance(graph, Mapping), split)
@@ -237,6 +239,18 @@ def collect_fields(graph: Any) -> Mapping[str, Any]:
         "`graph` must be a mapping of arrays, a pair (node_features, edge_index), a torch-geometric Data or a "
         f"networkx graph; got {type(graph).__name__}."
     )
+
+
+def _refuse_indices(graph: Any) -> None:
+    """Refuses a torch-geometric graph whose splits are lists of nodes, which would be left out."""
+    for name in ("train_idx", "val_idx", "valid_idx", "test_idx"):
+        if not isinstance(graph, (Mapping, tuple)) and getattr(graph, name, None) is not None:
+            mask = {"train_idx": "train_mask", "test_idx": "test_mask"}.get(name, "val_mask")
+            if getattr(graph, mask, None) is None:
+                raise ValueError(
+                    f"`{name}` must be given as the mask `{mask}`; got ids of nodes. Use "
+                    f"`torch_geometric.utils.index_to_mask(data.{name}, data.num_nodes)`."
+                )
 
 
 def _collect_networkx(graph: Any) -> dict[str, Any]:
@@ -413,9 +427,10 @@ def _read_integers(
     if values.shape != (num_nodes,):
         raise ValueError(f"`{name}` must have shape ({num_nodes},), one for each node; got {values.shape}.")
     if values.dtype.kind == "f":
-        if np.isnan(values).any():
+        if not np.isfinite(values).all():
             hint = "" if allow_fractions else " Write -100 where there is no label."
-            raise ValueError(f"`{name}` must not hold NaN; got it at node {int(np.isnan(values).argmax())}.{hint}")
+            node = int(np.isfinite(values).argmin())
+            raise ValueError(f"`{name}` must not hold NaN or infinity; got {values[node]} at node {node}.{hint}")
         if allow_fractions and (values != np.trunc(values)).any():
             return values.astype(np.float64)
     if values.dtype.kind not in "iub" and not (values.dtype.kind == "f" and (values == np.trunc(values)).all()):

@@ -26,7 +26,7 @@ from transformers.utils import TensorType
 
 from .checks import PROCESSOR_KEYS, refuse_unknown
 from .ignore_index import IGNORED_PIXEL
-from .pixels import describe_range, get_deep_pixels, is_deep, read_image, scale_pixels
+from .pixels import MAX_UINT16, describe_range, get_deep_pixels, is_deep, read_image, scale_pixels
 
 
 BYTE_FACTOR = 1 / 255
@@ -98,7 +98,7 @@ class ImageProcessing:
 
         Raises:
             ValueError: If there is no image, a pixel is not finite or out of range, channels do not fit `image_mean`,
-                the number of maps differs from that of images, or a map holds colors.
+                the number or size of maps differs from that of images, or a map holds something else than class ids.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -124,7 +124,8 @@ class ImageProcessing:
         prepared = self._prepare_image_like_inputs(
             scaled, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
         )
-        self._check_channels(prepared, kwargs["image_mean"] if kwargs["do_normalize"] else None)
+        for name in ("image_mean", "image_std"):
+            self._check_channels(prepared, name, kwargs[name] if kwargs["do_normalize"] else None)
         data = {"pixel_values": self._preprocess_images(prepared, takes_floats, kwargs)}
         if segmentation_maps is not None:
             maps = _flatten(self.fetch_images(segmentation_maps), "segmentation_maps", 2)
@@ -136,6 +137,12 @@ class ImageProcessing:
             maps = self._prepare_image_like_inputs(
                 maps, expected_ndims=2, do_convert_rgb=False, input_data_format=ChannelDimension.FIRST, **device
             )
+            for index, (image, segmentation_map) in enumerate(zip(prepared, maps, strict=True)):
+                if image.shape[-2:] != segmentation_map.shape[-2:]:
+                    raise ValueError(
+                        f"`segmentation_maps` must have the sizes of their images; map {index} has "
+                        f"{tuple(segmentation_map.shape[-2:])}, its image {tuple(image.shape[-2:])}."
+                    )
             data["labels"] = self._preprocess_maps(maps, do_reduce_labels, kwargs)
         return BatchFeature(data=data, tensor_type=return_tensors)
 
@@ -168,13 +175,12 @@ class ImageProcessing:
         return labels
 
     @staticmethod
-    def _check_channels(images: list, image_mean: float | list[float] | None) -> None:
-        num_channels = len(image_mean) if isinstance(image_mean, (list, tuple)) else None
+    def _check_channels(images: list, name: str, values: float | list[float] | None) -> None:
+        num_channels = len(values) if isinstance(values, (list, tuple)) else None
         for index, image in enumerate(images):
-            if num_channels not in (None, 1, image.shape[0]):
+            if num_channels not in (None, image.shape[0]):
                 raise ValueError(
-                    f"`images` must have {num_channels} channels, as `image_mean` has; image {index} has "
-                    f"{image.shape[0]}."
+                    f"`images` must have {num_channels} channels, as `{name}` has; image {index} has {image.shape[0]}."
                 )
 
     def center_crop(self, image: Any, size: SizeDict, **kwargs: Any) -> Any:
@@ -227,9 +233,9 @@ class ImageProcessing:
 
 
 def reduce_labels(segmentation_map: Any) -> Any:
-    """Label 0 becomes 255, the others shift down by 1, 255 stays."""
+    """Labels 0 and -100 become 255, the others shift down by 1, 255 stays."""
     where = torch.where if isinstance(segmentation_map, torch.Tensor) else np.where
-    ignored = (segmentation_map == 0) | (segmentation_map == IGNORED_PIXEL)
+    ignored = (segmentation_map <= 0) | (segmentation_map == IGNORED_PIXEL)
     return where(ignored, IGNORED_PIXEL, segmentation_map - 1)
 
 
@@ -275,7 +281,7 @@ def _scale_image(image: Any, index: int, takes_floats: bool, data_format: Channe
 
 
 def _read_map(segmentation_map: Any, index: int) -> np.ndarray | torch.Tensor:
-    """Class ids as integers of 32 bits."""
+    """Class ids as integers of 32 bits: 0 to 65535, or -100 where there is none."""
     if isinstance(segmentation_map, Image.Image):
         if segmentation_map.mode not in MAP_MODES and not segmentation_map.mode.startswith("I;16"):
             raise ValueError(
@@ -283,10 +289,18 @@ def _read_map(segmentation_map: Any, index: int) -> np.ndarray | torch.Tensor:
                 f"{segmentation_map.mode!r}, which holds colors. Replace each color by its class id, or save the map "
                 "as a palette image (mode 'P')."
             )
-        return np.asarray(segmentation_map).astype(np.int32)
+        segmentation_map = np.asarray(segmentation_map)
     is_tensor = isinstance(segmentation_map, torch.Tensor)
     if _is_float(segmentation_map) and not bool((segmentation_map % 1 == 0).all()):
         raise ValueError(f"`segmentation_maps` must hold class ids; map {index} holds floats that are not whole.")
+    # NaN is refused above. Converted first, since torch cannot compare its unsigned integers.
+    ids = segmentation_map.to(torch.int64) if is_tensor else segmentation_map.astype(np.int64)
+    wrong = ids[((ids < 0) & (ids != -100)) | (ids > MAX_UINT16)]
+    if len(wrong):
+        raise ValueError(
+            f"`segmentation_maps` must hold class ids in [0, {MAX_UINT16}], or -100 where there is none; map {index} "
+            f"holds {wrong[0]}."
+        )
     return segmentation_map.to(torch.int32) if is_tensor else segmentation_map.astype(np.int32)
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers.utils import logging
 
 
-MAX_BYTE, MAX_UINT16 = 255, 65535
+logger = logging.get_logger(__name__)
+MAX_BYTE, MAX_12_BIT, MAX_UINT16 = 255, 4095, 65535
 UNREADABLE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)
 """What PIL raises for files that are no images, damaged or too large."""
 
@@ -31,6 +33,13 @@ def scale_pixels(pixels: np.ndarray, name: str = "the image") -> np.ndarray:
         return pixels * np.uint8(MAX_BYTE)
     is_float = pixels.dtype.kind == "f"
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
+        if pixels.size and 0 < pixels.max() <= MAX_12_BIT:
+            limit = MAX_BYTE if pixels.max() <= MAX_BYTE else MAX_12_BIT
+            logger.warning_once(
+                f"An image of 16 bits has no pixel above {limit} and turns nearly black, since it is scaled by "
+                f"{MAX_UINT16}. If its largest value is {limit}, give floats: `pixels.astype('float32')` with "
+                f"`rescale_factor=1 / {limit}`."
+            )
         return ((pixels.astype(np.uint32) + 128) // (MAX_UINT16 // MAX_BYTE)).astype(np.uint8)
     if pixels.size and (pixels.min() < 0 or pixels.max() > (1 if is_float else MAX_BYTE)):
         raise ValueError(describe_range(name, is_float, pixels.min(), pixels.max(), pixels.dtype))
