@@ -4,8 +4,10 @@ import hashlib
 import shutil
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
 from decahub.hub import ModelFolder, publish, stage_repository
 from decahub.hub.files import hash_file, list_files, read_json, write_json, write_yaml
@@ -155,6 +157,59 @@ def link_outside(folder):
 def name_class_of_another_room(folder):
     write_json(folder / "config.json", read_json(folder / "config.json") | {"architectures": ["RawGnnModel"]})
     ModelFolder(folder).write_checksums()
+
+
+def change_weights(change):
+    """Changes the tensors of a folder and leaves its checksums right."""
+
+    def spoil(folder):
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        ModelFolder(folder).write_checksums()
+
+    return spoil
+
+
+def empty_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"")
+    ModelFolder(folder).write_checksums()
+
+
+def remove_weights(folder):
+    (folder / "model.safetensors").unlink()
+    ModelFolder(folder).write_checksums()
+
+
+def name_the_bare_model(folder):
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"architectures": ["EmoModel"]})
+    refresh(folder)
+
+
+BIAS = "classifier.bias"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (change_weights(lambda tensors: tensors[BIAS].fill_(float("nan"))), "`classifier.bias` holds NaN or infinity"),
+        (change_weights(lambda tensors: tensors.pop(BIAS)), "1 missing tensors, the first is classifier.bias"),
+        (
+            change_weights(lambda tensors: tensors.update({BIAS: torch.zeros(5)})),
+            r"`classifier.bias` has \(5,\) in the file, \(3,\) in the model",
+        ),
+        (change_weights(lambda tensors: tensors.update({BIAS: tensors[BIAS].half()})), "`classifier.bias` is float16"),
+        (empty_weights, "must be a complete safetensors file"),
+        (remove_weights, "must hold its weights"),
+        (name_the_bare_model, "2 unexpected tensors, the first is classifier.bias"),
+    ],
+    ids=["NaN", "missing", "shape", "precision", "empty", "absent", "bare model"],
+)
+def test_weights_that_do_not_load_are_never_staged(folder, staging, spoil, message):
+    spoil(folder)
+
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        stage_repository(folder, "someone/broken", staging)
 
 
 @pytest.mark.parametrize(

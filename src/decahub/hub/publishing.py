@@ -58,8 +58,8 @@ def publish(
         `huggingface_hub.CommitInfo`: the commit, with its address.
 
     Raises:
-        ValueError: If the files do not agree with the checksums, if one must not be published, or if they give no
-            valid card.
+        ValueError: If the files do not agree with the checksums, if one must not be published, if the weights are
+            not whole and finite, or if they give no valid card.
     """
     with tempfile.TemporaryDirectory(prefix="decahub-publish-") as temporary:
         staging = Path(temporary)
@@ -104,6 +104,7 @@ def stage_repository(folder: str | os.PathLike, repo_id: str, staging: Path) -> 
             f"A published card needs its texts; {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
             f"Write them into {folder / RECIPE} and run `decahub card`."
         )
+    original.check_weights(needs_base=False)
     for name in original.files:
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, staging / name)

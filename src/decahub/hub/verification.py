@@ -8,14 +8,11 @@ from typing import Literal
 
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-import decahub
 from decahub.data.catalog import DATASETS
 from decahub.data.loading import DATA_DIR_VARIABLE, find_own_folder
 from decahub.evaluation import evaluate_folder
 from decahub.tasks import Task, get_task
-from decahub.tasks.loading import check_weights as check_loaded_weights
 
-from .card_facts import check_config
 from .files import CARD, EVALUATION, MAX_JSON_BYTES, list_files, read_text
 from .model_card import check_card
 from .model_folder import ModelFolder
@@ -122,15 +119,7 @@ def check_configuration(folder: ModelFolder) -> str:
 
 def check_weights(folder: ModelFolder) -> str:
     """Every tensor of the file has its place in the model, the other way round, and is finite."""
-    check_config(folder.config)
-    for name in folder.weights:
-        folder.count_values(name)
-    architecture = folder.config["architectures"][0]
-    model, info = getattr(decahub, architecture).from_pretrained(
-        folder.path, use_safetensors=True, output_loading_info=True
-    )
-    check_loaded_weights(model, info, str(folder.path))
-    return f"{architecture}, {model.num_parameters():,} parameters"
+    return folder.check_weights()
 
 
 def check_card_scores(folder: ModelFolder) -> str:
