@@ -11,6 +11,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from decahub.data.catalog import DATASETS
 from decahub.data.loading import DATA_DIR_VARIABLE, find_own_folder
 from decahub.evaluation import evaluate_folder
+from decahub.evaluation.folder import check_limit
 from decahub.tasks import Task, get_task
 
 from .files import CARD, EVALUATION, MAX_JSON_BYTES, list_files, read_text
@@ -62,16 +63,19 @@ def verify(
     Args:
         folder (`str` or `os.PathLike`): a folder of [`save_model_folder`], or a download of a published one.
         data_dir (`str` or `os.PathLike`, *optional*): holds the datasets; by default `$DECAHUB_DATA_DIR`.
-        limit (`int`, *optional*): measure on a sample of `limit` rows (nodes of graphs), by default on as many as were
-            published. A sample is compared within its own error, and scores that it cannot tell are not done.
+        limit (`int`, *optional*): measure on a sample of `limit` rows (nodes of graphs), by default on all rows of the
+            split, or on as many as the run's own `max_eval_samples`. A sample is compared within its own error, and
+            scores that it cannot tell are not done.
 
     Returns:
         [`VerificationReport`]: never raises for an error of the folder's files; that is what the report is for.
 
     Raises:
         FileNotFoundError: If there is no such folder.
+        ValueError: If `limit` is less than 1.
     """
     folder = Path(folder)
+    check_limit(limit)
     if not folder.is_dir():
         list_files(folder)  # raises
     report = VerificationReport(folder)
@@ -160,18 +164,26 @@ def _check_scores(folder: Path, data_dir: str | os.PathLike | None, limit: int |
     if entry is not None and data_dir is None and entry.builder is None:
         return [Check("figures", "not done", f"not re-evaluated: pass `--data-dir` or set {DATA_DIR_VARIABLE}")]
     published_rows = published["dataset"]["num_rows"]
-    wanted_rows = min(limit or published_rows, published_rows)
+    is_sample = limit is not None and limit < published_rows
+    if not is_sample:  # all rows, unless the run itself measured a sample
+        limit = published_rows if ModelFolder(folder).recipe.get("max_eval_samples") == published_rows else None
     try:
-        measured = evaluate_folder(folder, data_dir=data_dir, limit=wanted_rows)
+        measured = evaluate_folder(folder, data_dir=data_dir, limit=limit)
     except FileNotFoundError as error:
         return [Check("figures", "not done", f"not re-evaluated: {_describe(error)}")]
     task, num_rows = get_task(published["task"]), measured["dataset"]["num_rows"]
     values = {row["metric"]: row for row in measured["figures"]}
+    wanted_rows = limit if is_sample else published_rows
     if num_rows != wanted_rows:
         detail = f"published {wanted_rows}, measured {num_rows}: the data or the folder was changed"
         return [Check("examples", "failed", detail)]
-    is_sample = num_rows < published_rows
     checks = [_compare(task, row, values.get(row["metric"]), is_sample) for row in published["figures"]]
+    listed = {row["metric"] for row in published["figures"]}
+    checks += [
+        Check(name, "failed", f"measured {row['value']:.4f}, not listed in {EVALUATION}")
+        for name, row in values.items()
+        if name not in listed
+    ]
     if is_sample:
         detail = f"a sample of {num_rows} of {published_rows} examples; without `limit` all of them are measured"
         checks.append(Check("all examples", "not done", detail))
