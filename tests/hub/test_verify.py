@@ -15,6 +15,7 @@ from decahub.evaluation import evaluate_folder
 from decahub.hub import ModelFolder, verify
 from decahub.hub import verification as module
 from decahub.hub.files import read_json, write_json
+from decahub.tasks import get_task
 from tests.hub.builders import EVALUATION, build_cifar10, build_model_folder, label_maps, refresh, tiny_model
 
 
@@ -213,6 +214,16 @@ def test_never_raises_whatever_the_files_hold(folder, name):
 
         assert report.exit_code == 1, oddity
         assert all("\n" not in check.detail for check in report.checks)
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, "[]", "{}", '{"image_processor_type": 5}', "null"])
+def test_an_odd_processor_has_a_line_of_its_own(folder, content):
+    (folder / "preprocessor_config.json").write_text(content)
+    ModelFolder(folder).write_checksums()
+
+    assert list(get_failed(verify(folder))) == ["processor"]
+    with pytest.raises((ValueError, OSError), match="emo-tiny"):
+        get_task("image-classification").load(folder)
 
 
 PLANTED = "import pathlib\n\npathlib.Path({path!r}).write_text('ran')\n\nclass Planted:\n    pass\n"

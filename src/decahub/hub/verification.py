@@ -13,6 +13,8 @@ from decahub.data.loading import DATA_DIR_VARIABLE, find_own_folder
 from decahub.evaluation import evaluate_folder
 from decahub.evaluation.folder import check_limit
 from decahub.tasks import Task, get_task
+from decahub.tasks.loading import load_processor
+from decahub.tasks.task import AUTO_PROCESSORS
 
 from .files import CARD, EVALUATION, MAX_JSON_BYTES, list_files, read_text
 from .model_card import check_card
@@ -126,6 +128,12 @@ def check_weights(folder: ModelFolder) -> str:
     return folder.check_weights()
 
 
+def check_processor(folder: ModelFolder) -> str:
+    """The processor of the task can be loaded."""
+    processor = load_processor(folder.path, AUTO_PROCESSORS[folder.facts.task.entry.processor])
+    return type(processor).__name__
+
+
 def check_card_scores(folder: ModelFolder) -> str:
     """The scores in the card's front matter are those of the evaluation."""
     metadata = check_card(read_text(folder.path / CARD, MAX_JSON_BYTES))
@@ -148,6 +156,7 @@ CHECKS: dict[str, Callable[[ModelFolder], str]] = {
     "files": check_files,
     "configuration": check_configuration,
     "weights": check_weights,
+    "processor": check_processor,
     "card scores": check_card_scores,
     "card text": check_card_text,
 }

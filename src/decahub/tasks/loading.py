@@ -1,6 +1,8 @@
 """Loading models for use: whole, finite, and without running code of the folder."""
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 
@@ -60,7 +62,23 @@ def check_weights(model: Any, info: dict[str, Any], source: str) -> None:
 
 
 def load_processor(source: str | os.PathLike, auto_class: str) -> Any:
-    """The processor of a folder or Hub repository, by the name of its Auto class."""
+    """The processor of a folder or Hub repository, by the name of its Auto class.
+
+    Raises:
+        ValueError: If its configuration cannot be used.
+    """
     import transformers
 
-    return getattr(transformers, auto_class).from_pretrained(source, trust_remote_code=False)
+    path = Path(source, "preprocessor_config.json")
+    try:
+        if path.is_file() and not json.loads(path.read_text(encoding="utf-8")):
+            raise ValueError(f"{path.name} is empty")  # transformers would fill in default values
+        return getattr(transformers, auto_class).from_pretrained(source, trust_remote_code=False)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # whatever transformers raises at odd JSON
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+        raise ValueError(
+            f"The configuration of the processor in {str(source)!r} cannot be used; {reason}. Download or save the "
+            "folder again."
+        ) from error
