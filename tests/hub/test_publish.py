@@ -150,6 +150,27 @@ def add_token(folder):
     refresh(folder)
 
 
+def add_key(folder):
+    (folder / "chat.jinja").write_text("-----BEGIN RSA PRIVATE KEY-----")
+    ModelFolder(folder).write_checksums()
+
+
+def add_token_to_weights(folder):
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt", "by": "npm_" + "a1" * 18})
+    ModelFolder(folder).write_checksums()
+
+
+def add_password(folder):
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"tracker": {"password": "x"}})
+    refresh(folder)
+
+
+def add_path(folder):
+    ModelFolder(folder).set_recipe_value("teacher", "/home/me/teacher")
+    refresh(folder)
+
+
 def link_outside(folder):
     (folder / "notes.md").symlink_to("/etc/hostname")
 
@@ -220,12 +241,30 @@ def test_weights_that_do_not_load_are_never_staged(folder, staging, spoil, messa
         (add_compiled_python, "room.cpython-311.pyc"),
         (remove_texts, "needs its texts; card_summary, card_limits are missing"),
         (add_token, "recipe.yaml holds what looks like an access token or password"),
+        (add_key, "chat.jinja holds what looks like an access token or password"),
+        (add_token_to_weights, "model.safetensors holds what looks like an access token or password"),
+        (add_password, "`tracker` in config.json holds one"),
+        (add_path, "`teacher` in recipe.yaml holds one"),
         (link_outside, "notes.md in .* is a link that leaves the folder"),
         (name_class_of_another_room, "`architectures` in config.json must be a list with one of EmoModel"),
         (lambda folder: (folder / "README.md").unlink(), "README.md is missing"),
         (lambda folder: (folder / "SHA256SUMS").unlink(), "must hold SHA256SUMS"),
     ],
-    ids=["tampered", "pickle", "compiled", "no texts", "token", "link", "other room", "no card", "no checksums"],
+    ids=[
+        "tampered",
+        "pickle",
+        "compiled",
+        "no texts",
+        "token",
+        "key",
+        "metadata",
+        "password",
+        "path",
+        "link",
+        "other room",
+        "no card",
+        "no checksums",
+    ],
 )
 def test_broken_folder_is_refused_before_any_request(folder, spoil, message):
     spoil(folder)

@@ -83,6 +83,7 @@ def test_other_slashes_stay(text):
     [
         ("a hf_" + "aB3" * 8 + ".", "a ***."),
         ("ghp_" + "a" * 36, "***"),
+        ({"r8_" + "a1" * 18: "/home/me/x"}, {"***": "x"}),
         ("eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0", "***"),
         ("https://me:pass@a.org/b", "https://***@a.org/b"),
         ('{"api_key": "0123456789abcdef"}', '{"api_key": "***"}'),
