@@ -27,7 +27,7 @@ SECRET_SHAPES = re.compile(
 # A long word of letters and digits after the name of a secret.
 NAMED_SECRET = re.compile(
     rf"({SECRET_WORDS}['\"]?\s*[:=]\s*['\"]?|\bBearer\s+)"
-    r"(?=[^\s\d]{0,99}\d)(?=[^\sA-Za-z]{0,99}[A-Za-z])[\w+/.~-]{12,}",
+    r"(?=[^\s\d]{0,99}\d)(?=[^\sA-Za-z]{0,99}[A-Za-z])[\w+/.~-]{12,}+(?!\()",  # no call in code
     re.IGNORECASE,
 )
 ROOT = r"(?:file:/+|~[\w.-]*[/\\]|(?:[\w.-]+[/\\])*\.\.[/\\]|[A-Za-z]:[\\/](?!/)|\\\\(?=\w)|/(?!/))"

@@ -105,6 +105,7 @@ def test_secrets_are_masked(given, expected):
         {"num_tokens": 3, "token": None},
         "the separator token: EPERIOD",
         "0" * 64,
+        "self.cls_token = nn2.Parameter(torch.zeros(1))",
     ],
 )
 def test_tokens_of_tokenizers_and_hashes_are_no_secrets(value):
