@@ -64,10 +64,11 @@ def describe_options() -> str:
 
 def find_task_of(model: str) -> "Task":
     """The task of a model folder or Hub repository, by its `config.json`."""
-    from decahub.hub.files import read_json
+    from decahub.hub.files import list_files, read_json
     from decahub.tasks import find_task
 
     if Path(model).is_dir():
+        list_files(Path(model))  # refuses a link that leaves the folder
         path = Path(model) / "config.json"
         if not path.is_file():
             raise FileNotFoundError(f"`model` must be a model folder; {model!r} has no config.json.")
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise arguments.reason
     silence_libraries()
     task, files = arguments.task, OutputFiles(arguments.output_dir, arguments.overwrite)
-    inputs = task.list_inputs(arguments)
+    inputs = list(dict.fromkeys(task.list_inputs(arguments)))  # a folder may hold a file that is given as well
     predictor = task.build_predictor(arguments)
     rows, problems = [], []
     for item in inputs:

@@ -372,10 +372,19 @@ def test_predict_classifies_images(classifier, image, capsys):
     assert run("predict", classifier, image, image, "--top-k", 2) == 0
 
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
-    assert len(rows) == 4
+    assert len(rows) == 2  # an input that is given twice is answered once
     assert {row[0] for row in rows} == {"noise.png"}
     assert {row[1] for row in rows} <= set(LABELS)
     assert float(rows[0][2]) >= float(rows[1][2])
+
+
+def test_predict_refuses_weights_that_are_a_link_out_of_the_folder(folder, image, tmp_path, capsys):
+    shutil.move(folder / "model.safetensors", tmp_path / "elsewhere.safetensors")
+    (folder / "model.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+
+    assert run("predict", folder, image) == 2
+    assert "model.safetensors in" in (message := capsys.readouterr().err)
+    assert "is a link that leaves the folder" in message
 
 
 def test_predict_takes_a_folder_of_images(classifier, tmp_path, capsys):
