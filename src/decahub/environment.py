@@ -21,12 +21,13 @@ SECRET_KEY = re.compile(
 SECRET_SHAPES = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}|\bsk-[\w-]{16,}|\bgh[opsu]_[A-Za-z0-9]{16,}|\bgithub_pat_\w{16,}|\bglpat-[\w-]{16,}"
     r"|\bxox[abprs]-[\w-]{10,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}|\beyJ[\w-]{8,2000}\.[\w-]{8,2000}\.[\w-]*"
+    r"|\bnpm_[A-Za-z0-9]{16,}|\bpypi-[\w-]{16,}|\br8_[A-Za-z0-9]{16,}|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----"
     r"|(?<=://)[^/\s@'\"]{1,300}(?=@)"  # user and password of an address
 )
 # A long word of letters and digits after the name of a secret.
 NAMED_SECRET = re.compile(
     rf"({SECRET_WORDS}['\"]?\s*[:=]\s*['\"]?|\bBearer\s+)"
-    r"(?=[^\s\d]{0,99}\d)(?=[^\sA-Za-z]{0,99}[A-Za-z])[\w+/.~-]{12,}",
+    r"(?=[^\s\d]{0,99}\d)(?=[^\sA-Za-z]{0,99}[A-Za-z])[\w+/.~-]{12,}+(?!\()",  # no call in code
     re.IGNORECASE,
 )
 ROOT = r"(?:file:/+|~[\w.-]*[/\\]|(?:[\w.-]+[/\\])*\.\.[/\\]|[A-Za-z]:[\\/](?!/)|\\\\(?=\w)|/(?!/))"
@@ -87,7 +88,7 @@ def redact(value: Any, key: str = "") -> Any:
     like an access token or password becomes `***`.
     """
     if isinstance(value, Mapping):
-        return {name: redact(item, str(name)) for name, item in value.items()}
+        return {redact(name): redact(item, str(name)) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [redact(item, key) for item in value]
     if isinstance(value, os.PathLike):

@@ -4,8 +4,10 @@ import hashlib
 import shutil
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
 from decahub.hub import ModelFolder, publish, stage_repository
 from decahub.hub.files import hash_file, list_files, read_json, write_json, write_yaml
@@ -148,6 +150,27 @@ def add_token(folder):
     refresh(folder)
 
 
+def add_key(folder):
+    (folder / "chat.jinja").write_text("-----BEGIN RSA PRIVATE KEY-----")
+    ModelFolder(folder).write_checksums()
+
+
+def add_token_to_weights(folder):
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt", "by": "npm_" + "a1" * 18})
+    ModelFolder(folder).write_checksums()
+
+
+def add_password(folder):
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"tracker": {"password": "x"}})
+    refresh(folder)
+
+
+def add_path(folder):
+    ModelFolder(folder).set_recipe_value("teacher", "/home/me/teacher")
+    refresh(folder)
+
+
 def link_outside(folder):
     (folder / "notes.md").symlink_to("/etc/hostname")
 
@@ -155,6 +178,59 @@ def link_outside(folder):
 def name_class_of_another_room(folder):
     write_json(folder / "config.json", read_json(folder / "config.json") | {"architectures": ["RawGnnModel"]})
     ModelFolder(folder).write_checksums()
+
+
+def change_weights(change):
+    """Changes the tensors of a folder and leaves its checksums right."""
+
+    def spoil(folder):
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        ModelFolder(folder).write_checksums()
+
+    return spoil
+
+
+def empty_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"")
+    ModelFolder(folder).write_checksums()
+
+
+def remove_weights(folder):
+    (folder / "model.safetensors").unlink()
+    ModelFolder(folder).write_checksums()
+
+
+def name_the_bare_model(folder):
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"architectures": ["EmoModel"]})
+    refresh(folder)
+
+
+BIAS = "classifier.bias"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (change_weights(lambda tensors: tensors[BIAS].fill_(float("nan"))), "`classifier.bias` holds NaN or infinity"),
+        (change_weights(lambda tensors: tensors.pop(BIAS)), "1 missing tensors, the first is classifier.bias"),
+        (
+            change_weights(lambda tensors: tensors.update({BIAS: torch.zeros(5)})),
+            r"`classifier.bias` has \(5,\) in the file, \(3,\) in the model",
+        ),
+        (change_weights(lambda tensors: tensors.update({BIAS: tensors[BIAS].half()})), "`classifier.bias` is float16"),
+        (empty_weights, "must be a complete safetensors file"),
+        (remove_weights, "must hold its weights"),
+        (name_the_bare_model, "2 unexpected tensors, the first is classifier.bias"),
+    ],
+    ids=["NaN", "missing", "shape", "precision", "empty", "absent", "bare model"],
+)
+def test_weights_that_do_not_load_are_never_staged(folder, staging, spoil, message):
+    spoil(folder)
+
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        stage_repository(folder, "someone/broken", staging)
 
 
 @pytest.mark.parametrize(
@@ -165,12 +241,30 @@ def name_class_of_another_room(folder):
         (add_compiled_python, "room.cpython-311.pyc"),
         (remove_texts, "needs its texts; card_summary, card_limits are missing"),
         (add_token, "recipe.yaml holds what looks like an access token or password"),
+        (add_key, "chat.jinja holds what looks like an access token or password"),
+        (add_token_to_weights, "model.safetensors holds what looks like an access token or password"),
+        (add_password, "`tracker` in config.json holds one"),
+        (add_path, "`teacher` in recipe.yaml holds one"),
         (link_outside, "notes.md in .* is a link that leaves the folder"),
         (name_class_of_another_room, "`architectures` in config.json must be a list with one of EmoModel"),
         (lambda folder: (folder / "README.md").unlink(), "README.md is missing"),
         (lambda folder: (folder / "SHA256SUMS").unlink(), "must hold SHA256SUMS"),
     ],
-    ids=["tampered", "pickle", "compiled", "no texts", "token", "link", "other room", "no card", "no checksums"],
+    ids=[
+        "tampered",
+        "pickle",
+        "compiled",
+        "no texts",
+        "token",
+        "key",
+        "metadata",
+        "password",
+        "path",
+        "link",
+        "other room",
+        "no card",
+        "no checksums",
+    ],
 )
 def test_broken_folder_is_refused_before_any_request(folder, spoil, message):
     spoil(folder)

@@ -15,6 +15,7 @@ from decahub.evaluation import evaluate_folder
 from decahub.hub import ModelFolder, verify
 from decahub.hub import verification as module
 from decahub.hub.files import read_json, write_json
+from decahub.tasks import get_task
 from tests.hub.builders import EVALUATION, build_cifar10, build_model_folder, label_maps, refresh, tiny_model
 
 
@@ -89,8 +90,8 @@ def test_measures_again_on_real_files(tmp_path):
     assert [check.name for check in report.checks[-2:]] == ["accuracy", "top_5_accuracy"]
 
 
-@pytest.mark.parametrize(("limit", "measured"), [(None, 400), (100, 100), (1000, 400)])
-def test_measures_on_the_rows_that_were_published(folder, tmp_path, monkeypatch, limit, measured):
+@pytest.mark.parametrize(("limit", "measured"), [(None, None), (100, 100), (1000, None)])
+def test_measures_all_rows_unless_a_sample_is_asked_for(folder, tmp_path, monkeypatch, limit, measured):
     limits = []
 
     def remember(folder, data_dir, limit):
@@ -134,6 +135,21 @@ def test_another_number_of_examples_fails(folder, tmp_path, monkeypatch):
     assert get_failed(report) == {"examples": "published 400, measured 399: the data or the folder was changed"}
 
 
+def test_a_sample_that_the_recipe_names_is_measured_again(folder, tmp_path, monkeypatch):
+    limits = []
+    monkeypatch.setattr(module, "evaluate_folder", lambda folder, data_dir, limit: limits.append(limit) or EVALUATION)
+    ModelFolder(folder).set_recipe_value("max_eval_samples", 400)
+    refresh(folder)
+
+    assert verify(folder, data_dir=tmp_path).exit_code == 0
+    assert limits == [400]
+
+
+def test_a_sample_of_nothing_is_refused(folder):
+    with pytest.raises(ValueError, match="`limit` must be at least 1; got 0"):
+        verify(folder, limit=0)
+
+
 def test_a_limit_above_the_number_of_rows_widens_nothing(folder, tmp_path, monkeypatch):
     measure(monkeypatch, 0.7)
 
@@ -154,6 +170,9 @@ def test_a_small_sample_cannot_tell(folder, tmp_path, monkeypatch):
     ("changes", "check", "detail"),
     [
         ({"dataset": {**EVALUATION["dataset"], "num_rows": 401}}, "examples", "published 401, measured 400"),
+        ({"dataset": {**EVALUATION["dataset"], "num_rows": 10}}, "examples", "published 10, measured 400"),
+        ({"dataset": {**EVALUATION["dataset"], "num_rows": 0}}, "card scores", "must be at least 1; got 0"),
+        ({"figures": EVALUATION["figures"][:1]}, "top_2_accuracy", "measured 0.9000, not listed in evaluation.json"),
         (
             {"figures": [{"metric": "accuracy", "value": 0.7525, "n": 430}]},
             "accuracy",
@@ -165,7 +184,9 @@ def test_a_small_sample_cannot_tell(folder, tmp_path, monkeypatch):
 def test_claims_that_the_data_does_not_support_fail(folder, tmp_path, monkeypatch, changes, check, detail):
     measure(monkeypatch, 0.7525)
     write_json(folder / "evaluation.json", {**EVALUATION, **changes})
-    refresh(folder)
+    with contextlib.suppress(ValueError):  # no card is made of no rows
+        refresh(folder)
+    ModelFolder(folder).write_checksums()
 
     assert detail in get_failed(verify(folder, data_dir=tmp_path))[check]
 
@@ -193,6 +214,16 @@ def test_never_raises_whatever_the_files_hold(folder, name):
 
         assert report.exit_code == 1, oddity
         assert all("\n" not in check.detail for check in report.checks)
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, "[]", "{}", '{"image_processor_type": 5}', "null"])
+def test_an_odd_processor_has_a_line_of_its_own(folder, content):
+    (folder / "preprocessor_config.json").write_text(content)
+    ModelFolder(folder).write_checksums()
+
+    assert list(get_failed(verify(folder))) == ["processor"]
+    with pytest.raises((ValueError, OSError), match="emo-tiny"):
+        get_task("image-classification").load(folder)
 
 
 PLANTED = "import pathlib\n\npathlib.Path({path!r}).write_text('ran')\n\nclass Planted:\n    pass\n"

@@ -5,7 +5,9 @@ Modules of commands import nothing heavy at their top, so that `decahub --help` 
 
 import argparse
 import importlib
+import linecache
 import sys
+import traceback
 from collections.abc import Sequence
 
 
@@ -22,6 +24,7 @@ EXTRAS = {
     "sklearn": "train",
     "torch_geometric": "raw_gnn",
 }
+NETWORK_LIBRARIES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
 
@@ -81,7 +84,16 @@ def is_user_error(error: Exception) -> bool:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    return isinstance(error, (ValueError, OSError, ImportError, StrictDataclassError, SafetensorError))
+    if isinstance(error, (ValueError, OSError, ImportError, StrictDataclassError, SafetensorError)):
+        return True
+    if type(error).__module__.partition(".")[0] in NETWORK_LIBRARIES:
+        return True
+    # Checks of ours raise these in a line of ours; what Python or torch itself raises there is a bug.
+    if not isinstance(error, (TypeError, RuntimeError)) or error.__traceback__ is None:
+        return False
+    frame, number = list(traceback.walk_tb(error.__traceback__))[-1]
+    line = linecache.getline(frame.f_code.co_filename, number)
+    return frame.f_globals.get("__name__", "").startswith("decahub.") and line.lstrip().startswith("raise ")
 
 
 def describe(error: Exception) -> str:

@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
     if "task" not in arguments:
         raise arguments.reason
     task, files = arguments.task, OutputFiles(arguments.output_dir, arguments.overwrite)
-    inputs = task.list_inputs(arguments)
+    inputs = list(dict.fromkeys(task.list_inputs(arguments)))  # a folder may hold a file that is given as well
     if arguments.output is not None:
         check_output(arguments.output, arguments.overwrite, inputs)
     silence_libraries()

@@ -48,9 +48,10 @@ def evaluate_folder(
 
     Raises:
         FileNotFoundError: If the folder has no `evaluation.json` and no `dataset` is given, or the data is absent.
-        ValueError: If the task cannot be guessed, or the split does not exist.
+        ValueError: If the task cannot be guessed, the split does not exist, or `limit` is less than 1.
     """
     folder = Path(folder)
+    check_limit(limit)
     published: dict[str, Any] = {}
     if dataset is None or (folder / EVALUATION_FILE).is_file():
         published = read_evaluation(folder)
@@ -85,6 +86,12 @@ def evaluate_folder(
         split=split or DEFAULT_SPLIT,
         minutes=(time.monotonic() - started) / 60,
     )
+
+
+def check_limit(limit: int | None) -> None:
+    """Refuses a sample of no rows."""
+    if limit is not None and limit < 1:
+        raise ValueError(f"`limit` must be at least 1; got {limit}. Leave it out to measure all rows.")
 
 
 def _guess_task(entry: DatasetEntry | None) -> str:

@@ -129,6 +129,8 @@ def check_evaluation(evaluation: Any, where: str) -> None:
         _check_number(score, "value", f"`figures[{index}]` in {where}", whole=False)
         _check_number(score, "n", f"`figures[{index}]` in {where}")
     _check_number(dataset, "num_rows", f"`dataset` in {where}")
+    if dataset["num_rows"] == 0:
+        raise ValueError(f"`num_rows` of `dataset` in {where} must be at least 1; got 0. Nothing was measured.")
     if "minutes" in evaluation:
         _check_number(evaluation, "minutes", where, whole=False)
 

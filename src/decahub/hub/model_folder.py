@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from decahub.evaluation.record import check_evaluation
 from decahub.tasks import Report
 
-from .card_facts import FolderFacts, build_report, build_split_report
+from .card_facts import FolderFacts, build_report, build_split_report, check_config
 from .files import (
     CARD,
     CHECKSUMS,
@@ -139,6 +139,50 @@ class ModelFolder:
                 return sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
         except (SafetensorError, OSError, ValueError) as error:
             raise ValueError(f"{name} in {self.path} must be a complete safetensors file; {error}.") from error
+
+    def check_weights(self, needs_base: bool = True) -> str:
+        """Loads the model; refuses weights that are absent, incomplete, not finite, or of another model or precision.
+
+        Args:
+            needs_base (`bool`, defaults to `True`): Whether adapters on a backbone that is not at hand are refused; if
+                not, only their file is checked.
+
+        Returns:
+            `str`: Class and number of parameters.
+        """
+        from decahub.tasks.loading import load_model
+
+        check_config(self.config)
+        self.files  # noqa: B018  (no link leaves the folder)
+        if not self.weights:
+            raise FileNotFoundError(
+                f"A model folder must hold its weights; {str(self.path)!r} has no model.safetensors."
+            )
+        for name in self.weights:
+            self._check_tensors(name)
+        architecture = self.config["architectures"][0]
+        try:
+            model = load_model(self.path, architecture)
+        except OSError as error:
+            if needs_base or not self.config.get("adapter_base"):
+                raise
+            return f"{architecture}, adapters without their backbone: {' '.join(str(error).split())}"
+        return f"{architecture}, {model.num_parameters():,} parameters"
+
+    def _check_tensors(self, name: str) -> None:
+        """Refuses a file that is cut off, or holds NaN or numbers of another precision than the configuration says."""
+        import torch
+
+        self.count_values(name)
+        wanted = self.config.get("dtype") or self.config.get("torch_dtype")
+        with safe_open(self.path / name, "pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118
+                tensor = tensors.get_tensor(key)
+                if not torch.isfinite(tensor).all():
+                    raise ValueError(f"{name} in {self.path} must be finite; `{key}` holds NaN or infinity.")
+                dtype = str(tensor.dtype).removeprefix("torch.")
+                if tensor.is_floating_point() and wanted is not None and dtype != wanted:
+                    raise ValueError(f"{name} in {self.path} must hold {wanted} as {CONFIG} says; `{key}` is {dtype}.")
 
     def render_card(self) -> ModelCard:
         """The model card that the other files give; nothing is written."""

@@ -5,6 +5,7 @@ the files that the model's classes need (see `flattening.py`), and an `auto_map`
 class.
 """
 
+import json
 import os
 import shutil
 import tempfile
@@ -13,22 +14,23 @@ from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.utils import validate_repo_id
+from safetensors import safe_open
 
 from decahub.environment import mask_secrets
 from decahub.registry import ModelEntry, find_modules
 
 from .card_facts import find_method
-from .files import CHECKSUMS, CONFIG, RECIPE, list_files, read_json, read_text, write_json
+from .files import CHECKSUMS, CONFIG, EVALUATION, RECIPE, list_files, read_json, read_text, write_json
 from .flattening import flatten_modules, get_class_reference
 from .model_folder import ModelFolder
+from .saving import clean_configuration
 
 
 # Anything else, above all pickles (.bin, .pt, .pkl, .npy) and compiled Python, has no place in a repository of ours.
 PUBLISHED_SUFFIXES = (".jinja", ".json", ".jsonl", ".md", ".png", ".py", ".safetensors", ".yaml")
 KEPT_ON_THE_HUB = (".gitattributes",)
-# The files that may hold what a person or a program wrote by mistake; vocabularies hold any word.
-TEXT_SUFFIXES = (".json", ".jsonl", ".md", ".yaml")
-VOCABULARIES = ("tokenizer.json", "vocab.json")
+# The files that may hold what a person or a program wrote by mistake.
+TEXT_SUFFIXES = (".jinja", ".json", ".jsonl", ".md", ".py", ".yaml")
 MAX_VOCABULARY_BYTES = 100_000_000
 
 
@@ -58,8 +60,8 @@ def publish(
         `huggingface_hub.CommitInfo`: the commit, with its address.
 
     Raises:
-        ValueError: If the files do not agree with the checksums, if one must not be published, or if they give no
-            valid card.
+        ValueError: If the files do not agree with the checksums, if one must not be published, if the weights are
+            not whole and finite, or if they give no valid card.
     """
     with tempfile.TemporaryDirectory(prefix="decahub-publish-") as temporary:
         staging = Path(temporary)
@@ -104,6 +106,7 @@ def stage_repository(folder: str | os.PathLike, repo_id: str, staging: Path) -> 
             f"A published card needs its texts; {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
             f"Write them into {folder / RECIPE} and run `decahub card`."
         )
+    original.check_weights(needs_base=False)
     for name in original.files:
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, staging / name)
@@ -118,12 +121,27 @@ def stage_repository(folder: str | os.PathLike, repo_id: str, staging: Path) -> 
 
 def _refuse_secrets(folder: Path) -> None:
     for name in list_files(folder):
-        if name.endswith(TEXT_SUFFIXES) and Path(name).name not in VOCABULARIES:
-            text = read_text(folder / name, MAX_VOCABULARY_BYTES)
-            if mask_secrets(text) != text:
+        path = folder / name
+        if name.endswith(TEXT_SUFFIXES):
+            text = read_text(path, MAX_VOCABULARY_BYTES)
+        elif name.endswith(".safetensors"):
+            with safe_open(path, "numpy") as tensors:
+                text = json.dumps(tensors.metadata())
+        else:
+            continue
+        if mask_secrets(text) != text:
+            raise ValueError(
+                f"A published folder must hold no secrets; {name} holds what looks like an access token or "
+                "password. Remove it and run `decahub card`."
+            )
+    model = ModelFolder(folder)
+    for name, content in ((CONFIG, model.config), (RECIPE, model.recipe), (EVALUATION, model.evaluation)):
+        clean = clean_configuration(content)
+        for key, value in clean.items():
+            if json.dumps(value, default=str) != json.dumps(content[key], default=str):
                 raise ValueError(
-                    f"A published folder must hold no secrets; {name} holds what looks like an access token or "
-                    "password. Remove it and run `decahub card`."
+                    f"A published folder must hold no paths of a machine and no secrets; `{key}` in {name} holds one. "
+                    "Remove it and run `decahub card`."
                 )
 
 

@@ -8,14 +8,14 @@ from typing import Literal
 
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-import decahub
 from decahub.data.catalog import DATASETS
 from decahub.data.loading import DATA_DIR_VARIABLE, find_own_folder
 from decahub.evaluation import evaluate_folder
+from decahub.evaluation.folder import check_limit
 from decahub.tasks import Task, get_task
-from decahub.tasks.loading import check_weights as check_loaded_weights
+from decahub.tasks.loading import load_processor
+from decahub.tasks.task import AUTO_PROCESSORS
 
-from .card_facts import check_config
 from .files import CARD, EVALUATION, MAX_JSON_BYTES, list_files, read_text
 from .model_card import check_card
 from .model_folder import ModelFolder
@@ -65,16 +65,19 @@ def verify(
     Args:
         folder (`str` or `os.PathLike`): a folder of [`save_model_folder`], or a download of a published one.
         data_dir (`str` or `os.PathLike`, *optional*): holds the datasets; by default `$DECAHUB_DATA_DIR`.
-        limit (`int`, *optional*): measure on a sample of `limit` rows (nodes of graphs), by default on as many as were
-            published. A sample is compared within its own error, and scores that it cannot tell are not done.
+        limit (`int`, *optional*): measure on a sample of `limit` rows (nodes of graphs), by default on all rows of the
+            split, or on as many as the run's own `max_eval_samples`. A sample is compared within its own error, and
+            scores that it cannot tell are not done.
 
     Returns:
         [`VerificationReport`]: never raises for an error of the folder's files; that is what the report is for.
 
     Raises:
         FileNotFoundError: If there is no such folder.
+        ValueError: If `limit` is less than 1.
     """
     folder = Path(folder)
+    check_limit(limit)
     if not folder.is_dir():
         list_files(folder)  # raises
     report = VerificationReport(folder)
@@ -122,15 +125,13 @@ def check_configuration(folder: ModelFolder) -> str:
 
 def check_weights(folder: ModelFolder) -> str:
     """Every tensor of the file has its place in the model, the other way round, and is finite."""
-    check_config(folder.config)
-    for name in folder.weights:
-        folder.count_values(name)
-    architecture = folder.config["architectures"][0]
-    model, info = getattr(decahub, architecture).from_pretrained(
-        folder.path, use_safetensors=True, output_loading_info=True
-    )
-    check_loaded_weights(model, info, str(folder.path))
-    return f"{architecture}, {model.num_parameters():,} parameters"
+    return folder.check_weights()
+
+
+def check_processor(folder: ModelFolder) -> str:
+    """The processor of the task can be loaded."""
+    processor = load_processor(folder.path, AUTO_PROCESSORS[folder.facts.task.entry.processor])
+    return type(processor).__name__
 
 
 def check_card_scores(folder: ModelFolder) -> str:
@@ -155,6 +156,7 @@ CHECKS: dict[str, Callable[[ModelFolder], str]] = {
     "files": check_files,
     "configuration": check_configuration,
     "weights": check_weights,
+    "processor": check_processor,
     "card scores": check_card_scores,
     "card text": check_card_text,
 }
@@ -171,18 +173,26 @@ def _check_scores(folder: Path, data_dir: str | os.PathLike | None, limit: int |
     if entry is not None and data_dir is None and entry.builder is None:
         return [Check("figures", "not done", f"not re-evaluated: pass `--data-dir` or set {DATA_DIR_VARIABLE}")]
     published_rows = published["dataset"]["num_rows"]
-    wanted_rows = min(limit or published_rows, published_rows)
+    is_sample = limit is not None and limit < published_rows
+    if not is_sample:  # all rows, unless the run itself measured a sample
+        limit = published_rows if ModelFolder(folder).recipe.get("max_eval_samples") == published_rows else None
     try:
-        measured = evaluate_folder(folder, data_dir=data_dir, limit=wanted_rows)
+        measured = evaluate_folder(folder, data_dir=data_dir, limit=limit)
     except FileNotFoundError as error:
         return [Check("figures", "not done", f"not re-evaluated: {_describe(error)}")]
     task, num_rows = get_task(published["task"]), measured["dataset"]["num_rows"]
     values = {row["metric"]: row for row in measured["figures"]}
+    wanted_rows = limit if is_sample else published_rows
     if num_rows != wanted_rows:
         detail = f"published {wanted_rows}, measured {num_rows}: the data or the folder was changed"
         return [Check("examples", "failed", detail)]
-    is_sample = num_rows < published_rows
     checks = [_compare(task, row, values.get(row["metric"]), is_sample) for row in published["figures"]]
+    listed = {row["metric"] for row in published["figures"]}
+    checks += [
+        Check(name, "failed", f"measured {row['value']:.4f}, not listed in {EVALUATION}")
+        for name, row in values.items()
+        if name not in listed
+    ]
     if is_sample:
         detail = f"a sample of {num_rows} of {published_rows} examples; without `limit` all of them are measured"
         checks.append(Check("all examples", "not done", detail))

@@ -1,10 +1,12 @@
 """Loading models for use: whole, finite, and without running code of the folder."""
 
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 
-LOADING_PROBLEMS = ("missing_keys", "unexpected_keys", "mismatched_keys")
+LOADING_PROBLEMS = ("missing_keys", "unexpected_keys")
 
 
 def load_model(source: str | os.PathLike, auto_class: str, **kwargs: Any) -> Any:
@@ -12,7 +14,7 @@ def load_model(source: str | os.PathLike, auto_class: str, **kwargs: Any) -> Any
 
     Args:
         source (`str` or path): Folder or Hub id.
-        auto_class (`str`): Name of an Auto class of transformers or decahub.
+        auto_class (`str`): Name of an Auto class of transformers or decahub, or of a model class of decahub.
         kwargs: Passed to `from_pretrained`.
 
     Raises:
@@ -21,12 +23,19 @@ def load_model(source: str | os.PathLike, auto_class: str, **kwargs: Any) -> Any
     """
     import transformers
 
-    import decahub.auto  # noqa: F401  (sets the Auto classes of new tasks on transformers)
+    import decahub.auto  # sets the Auto classes of new tasks on transformers
 
-    loader = getattr(transformers, auto_class)
-    model, info = loader.from_pretrained(
-        source, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **kwargs
-    )
+    loader: Any = getattr(transformers, auto_class, None) or getattr(decahub, auto_class)
+    kwargs |= {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
+    try:
+        model, info = loader.from_pretrained(source, **kwargs)
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        # transformers logs the tensors at fault, which may be silenced; this way it returns them.
+        model, info = loader.from_pretrained(source, ignore_mismatched_sizes=True, **kwargs)
+        if not info["mismatched_keys"]:
+            raise
     if auto_class == "AutoModel":
         info = {**info, "unexpected_keys": []}  # a bare model leaves the head of the file aside
     check_weights(model, info, str(source))
@@ -35,6 +44,11 @@ def load_model(source: str | os.PathLike, auto_class: str, **kwargs: Any) -> Any
 
 def check_weights(model: Any, info: dict[str, Any], source: str) -> None:
     """Refuses weights that are incomplete or not finite."""
+    for name, in_file, in_model in sorted(info["mismatched_keys"]):
+        raise ValueError(
+            f"The weights in {source!r} must have the shapes of {type(model).__name__}; `{name}` has "
+            f"{tuple(in_file)} in the file, {tuple(in_model)} in the model. Does `config.json` belong to them?"
+        )
     for kind in LOADING_PROBLEMS:
         if info[kind]:
             names = sorted(map(str, info[kind]))
@@ -48,7 +62,23 @@ def check_weights(model: Any, info: dict[str, Any], source: str) -> None:
 
 
 def load_processor(source: str | os.PathLike, auto_class: str) -> Any:
-    """The processor of a folder or Hub repository, by the name of its Auto class."""
+    """The processor of a folder or Hub repository, by the name of its Auto class.
+
+    Raises:
+        ValueError: If its configuration cannot be used.
+    """
     import transformers
 
-    return getattr(transformers, auto_class).from_pretrained(source, trust_remote_code=False)
+    path = Path(source, "preprocessor_config.json")
+    try:
+        if path.is_file() and not json.loads(path.read_text(encoding="utf-8")):
+            raise ValueError(f"{path.name} is empty")  # transformers would fill in default values
+        return getattr(transformers, auto_class).from_pretrained(source, trust_remote_code=False)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # whatever transformers raises at odd JSON
+        reason = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+        raise ValueError(
+            f"The configuration of the processor in {str(source)!r} cannot be used; {reason}. Download or save the "
+            "folder again."
+        ) from error

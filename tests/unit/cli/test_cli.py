@@ -22,6 +22,7 @@ from decahub.data import DATASETS
 from decahub.hub import Check, ModelFolder, VerificationReport
 from decahub.registry import METHODS
 from decahub.tasks.semantic_segmentation import encode_segmentation
+from decahub.training import Update
 from tests.hub.builders import (
     GRAPH_FEATURES,
     LABELS,
@@ -180,6 +181,27 @@ def test_train_and_convert_show_the_help_of_the_method(capsys):
         output = capsys.readouterr().out
         assert output.startswith(f"usage: decahub {words[0]}")
         assert option in output
+
+
+def test_checks_of_ours_and_a_lost_connection_are_one_line(monkeypatch, capsys):
+    def lose_the_connection(options):
+        raise type("ConnectError", (Exception,), {"__module__": "httpx._exceptions"})("no route to host")
+
+    monkeypatch.setattr("decahub.cli.info.run", lose_the_connection)
+    assert run("info", "emo") == 2
+    assert capsys.readouterr().err == "decahub info: no route to host\n"
+
+    monkeypatch.setattr("decahub.cli.info.run", lambda options: Update(optimizer=5))
+    assert run("info", "emo") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("bug", [lambda options: len(5), lambda options: torch.ones(2) @ torch.ones(3)])
+def test_a_bug_is_not_hidden(monkeypatch, bug):
+    monkeypatch.setattr("decahub.cli.info.run", bug)
+
+    with pytest.raises((TypeError, RuntimeError)):
+        run("info", "emo")
 
 
 def test_debug_shows_the_traceback():
@@ -351,7 +373,7 @@ def test_predict_classifies_images(classifier, image, capsys):
     assert run("predict", classifier, image, image, "--top-k", 2) == 0
 
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
-    assert len(rows) == 4
+    assert len(rows) == 2  # an input that is given twice is answered once
     assert {row[0] for row in rows} == {"noise.png"}
     assert {row[1] for row in rows} <= set(LABELS)
     assert float(rows[0][2]) >= float(rows[1][2])

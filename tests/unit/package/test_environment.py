@@ -83,6 +83,7 @@ def test_other_slashes_stay(text):
     [
         ("a hf_" + "aB3" * 8 + ".", "a ***."),
         ("ghp_" + "a" * 36, "***"),
+        ({"r8_" + "a1" * 18: "/home/me/x"}, {"***": "x"}),
         ("eyJhbGciOiJI.eyJzdWIiOiIx.c2lnbmF0", "***"),
         ("https://me:pass@a.org/b", "https://***@a.org/b"),
         ('{"api_key": "0123456789abcdef"}', '{"api_key": "***"}'),
@@ -104,6 +105,7 @@ def test_secrets_are_masked(given, expected):
         {"num_tokens": 3, "token": None},
         "the separator token: EPERIOD",
         "0" * 64,
+        "self.cls_token = nn2.Parameter(torch.zeros(1))",
     ],
 )
 def test_tokens_of_tokenizers_and_hashes_are_no_secrets(value):
