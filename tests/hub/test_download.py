@@ -84,6 +84,7 @@ def test_a_download_verifies(download, monkeypatch):
         ("files", "passed"),
         ("configuration", "passed"),
         ("weights", "passed"),
+        ("processor", "passed"),
         ("card scores", "passed"),
         ("card text", "passed"),
         ("figures", "not done"),

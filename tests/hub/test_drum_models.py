@@ -200,7 +200,7 @@ def test_both_ways_of_the_card_write_the_same_groove(load, read_hits):
 def test_verify_measures_the_grooves_again(model, tmp_path, limit):
     report = verify(model.folder, build_grooves(tmp_path / "data"), limit)
 
-    names = [check.name for check in report.checks][5:]
+    names = [check.name for check in report.checks][6:]
     assert report.exit_code == (3 if limit else 0), report
     assert names == ["bits_per_step", "bits_per_step_of_lines", *(["all examples"] if limit else [])]
 

@@ -60,7 +60,7 @@ def test_lines_of_the_card_run_without_decahub(staged, run_python):
 def test_verify_measures_the_nodes_again(classifier, tmp_path, limit):
     report = verify(classifier, build_graphs(tmp_path / "data"), limit)
 
-    names = [check.name for check in report.checks][5:]
+    names = [check.name for check in report.checks][6:]
     assert report.exit_code == (3 if limit else 0), report
     assert names == ["accuracy", "macro_f1", *(["all examples"] if limit else [])]
 

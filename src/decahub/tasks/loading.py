@@ -32,7 +32,7 @@ def load_model(source: str | os.PathLike, auto_class: str, **kwargs: Any) -> Any
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
-        # transformers logs the tensors at fault, which may be silenced; this way it returns them.
+        # transformers logs the wrong tensors, which may be silenced; this way it returns them.
         model, info = loader.from_pretrained(source, ignore_mismatched_sizes=True, **kwargs)
         if not info["mismatched_keys"]:
             raise
