@@ -1,4 +1,4 @@
-"""A first walk through decahub, in about two minutes on two CPU cores.
+"""A first walk through decahub, in less than a minute on two CPU cores.
 
     make quickstart
 

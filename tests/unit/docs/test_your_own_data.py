@@ -222,7 +222,7 @@ def test_refuses_a_groove_in_parts_that_the_model_cannot_read(workplace, capsys)
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("decahub predict: ")]
     assert "must have pitches of the map; got 62 (16 times), 60 (16 times)" in errors[0]
     assert "`--pitch-map` must map pitches" in errors[1]
-    assert "`time_signature` must be that of the groove, 6/8" in errors[2]
+    assert "`--time-signature` must be that of the groove, 6/8" in errors[2]
 
 
 def test_refuses_data_without_a_license(workplace, capsys):
