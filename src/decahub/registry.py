@@ -185,6 +185,26 @@ METHODS: dict[str, Method] = {
                 2023,
                 "ICCV 2023",
             ),
+            models=(
+                ModelEntry(
+                    model_type="cmt",
+                    config="CmtConfig",
+                    auto_classes={
+                        "AutoModel": "CmtModel",
+                        "AutoModelForObjectDetection3D": "CmtForObjectDetection3D",
+                    },
+                    image_processors={"torchvision": "CmtImageProcessor"},
+                    feature_extractor="CmtPointCloudFeatureExtractor",
+                    processor="CmtProcessor",
+                ),
+                ModelEntry(
+                    model_type="cmt_vovnet",
+                    config="CmtVovNetConfig",
+                    auto_classes={"AutoBackbone": "CmtVovNetBackbone"},
+                    further_classes={"CmtVovNetBackbone": "camera.vovnet"},
+                ),
+                ModelEntry(model_type="cmt_lidar", config="CmtLidarConfig", auto_classes={}),
+            ),
         ),
         Method(
             name="reft",
@@ -373,6 +393,17 @@ TASKS: dict[str, TaskEntry] = {
             module="drum_generation",
             pipeline="DrumGenerationPipeline",
             tags=("drum-generation", "music", "midi"),
+        ),
+        TaskEntry(
+            name="object-detection-3d",
+            family="object-detection-3d",
+            metric="nuscenes_detection",
+            auto_class="AutoModelForObjectDetection3D",
+            processor="processor",
+            module="object_detection_3d",
+            pipeline="ObjectDetection3DPipeline",
+            is_new=True,
+            tags=("object-detection-3d", "3d-object-detection", "autonomous-driving"),
         ),
     )
 }

@@ -1,0 +1,350 @@
+"""Configuration of CMT, a transformer that detects 3D boxes from cameras and LiDAR (arXiv 2301.01283)."""
+
+from dataclasses import field
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ..shared.checks import MAX_DEPTH, MAX_WIDTH, CheckedConfig, check_maximum, check_minimum, check_rates
+from ..shared.variants import build_variant
+
+
+NUSCENES_CLASSES = (
+    "car", "truck", "construction_vehicle", "bus", "trailer", "barrier", "motorcycle", "bicycle", "pedestrian",
+    "traffic_cone",
+)  # fmt: skip
+CENTERPOINT_TASKS = (
+    ("car",), ("truck", "construction_vehicle"), ("bus", "trailer"), ("barrier",), ("motorcycle", "bicycle"),
+    ("pedestrian", "traffic_cone"),
+)  # fmt: skip
+NUM_STAGES = 4
+BOX_CODE_SIZE = 10
+BEV_STRIDE = 8
+"""How much coarser a BEV token is than a voxel, as published: three strided convolutions."""
+
+_SLIM = {"layer_sizes": [64, 80, 96, 112], "hidden_sizes": [112, 256, 384, 512], "num_layers_per_block": 3}
+_WIDE = {"layer_sizes": [128, 160, 192, 224], "hidden_sizes": [256, 512, 768, 1024]}
+_DEPTHWISE = {"stem_sizes": [64, 64, 64], "use_depthwise": True}
+VOVNET_VARIANTS: dict[str, dict[str, Any]] = {
+    "19-slim-dw": {**_SLIM, **_DEPTHWISE, "depths": [1, 1, 1, 1]},
+    "19-dw": {**_WIDE, **_DEPTHWISE, "num_layers_per_block": 3, "depths": [1, 1, 1, 1]},
+    "19-slim": {**_SLIM, "depths": [1, 1, 1, 1]},
+    "19": {**_WIDE, "num_layers_per_block": 3, "depths": [1, 1, 1, 1]},
+    "39": {**_WIDE, "num_layers_per_block": 5, "depths": [1, 1, 2, 2]},
+    "57": {**_WIDE, "num_layers_per_block": 5, "depths": [1, 1, 4, 3]},
+    "99": {**_WIDE, "num_layers_per_block": 5, "depths": [1, 3, 9, 3]},
+}
+"""VoVNet-eSE in the sizes that the authors' code names."""
+
+_RESNET50 = {"model_type": "resnet", "out_features": ["stage3", "stage4"]}
+_VOVNET99 = {"model_type": "cmt_vovnet", **VOVNET_VARIANTS["99"], "out_features": ["stage3", "stage4"]}
+_VOXEL_0075 = {"model_type": "cmt_lidar", "voxel_size": [0.075, 0.075, 0.2], "sparse_shape": [41, 1440, 1440]}
+_VOXEL_0100 = {"model_type": "cmt_lidar", "voxel_size": [0.1, 0.1, 0.2], "sparse_shape": [41, 1024, 1024]}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "r50": {"modality": "fusion", "image_backbone_config": _RESNET50, "lidar_backbone_config": _VOXEL_0100},
+    "vov99": {"modality": "fusion", "image_backbone_config": _VOVNET99, "lidar_backbone_config": _VOXEL_0075},
+    "camera-vov99": {"modality": "camera", "image_backbone_config": _VOVNET99},
+    "lidar": {"modality": "lidar", "lidar_backbone_config": _VOXEL_0075, "head_kernel_size": 3},
+}
+"""The published models: images of 320x800 pixels for `r50` and of 640x1600 for the other two with cameras."""
+
+
+@strict
+class CmtVovNetConfig(CheckedConfig, BackboneConfigMixin, PreTrainedConfig):
+    r"""Configuration of [`CmtVovNetBackbone`], VoVNet with squeeze and excitation in every block.
+
+    The defaults are those of V-19-slim-dw, the smallest. Lists have one entry for each of the four stages, which the
+    authors number from 2 to 5.
+
+    Args:
+        num_channels (`int`, defaults to 3): Channels of `pixel_values`.
+        stem_sizes (`list[int]`): Channels of the three convolutions of the stem; the first and last have stride 2.
+        layer_sizes (`list[int]`): Channels of the convolutions inside a block.
+        hidden_sizes (`list[int]`): Channels after a block.
+        num_layers_per_block (`int`, defaults to 3): Convolutions in a block, whose outputs are concatenated.
+        depths (`list[int]`): Blocks per stage.
+        use_depthwise (`bool`, defaults to `True`): Whether 3x3 convolutions are depth-wise and then point-wise.
+        batch_norm_eps (`float`, defaults to 1e-5): Epsilon of batch norms.
+        out_features (`list[str]`, *optional*): Stages to return, of `stem, stage1, ..., stage4`.
+        out_indices (`list[int]`, *optional*): The same by index; negative indices count from the end.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassError: If a field has the wrong type or fields contradict each other.
+
+    Example:
+    ```python
+    >>> from decahub import CmtVovNetConfig
+    >>> CmtVovNetConfig.from_variant("99").depths
+    [1, 3, 9, 3]
+
+    ```
+    """
+
+    model_type = "cmt_vovnet"
+
+    num_channels: int = 3
+    stem_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [64, 64, 64])
+    layer_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [64, 80, 96, 112])
+    hidden_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [112, 256, 384, 512])
+    num_layers_per_block: int = 3
+    depths: list[int] | tuple[int, ...] = field(default_factory=lambda: [1, 1, 1, 1])
+    use_depthwise: bool = True
+    batch_norm_eps: float = 1e-5
+
+    def __post_init__(self, **kwargs):
+        self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, NUM_STAGES + 1)]
+        self.set_output_features_output_indices(
+            out_features=kwargs.pop("out_features", None), out_indices=kwargs.pop("out_indices", None)
+        )
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_variant(cls, name: str, **overrides: Any) -> "CmtVovNetConfig":
+        """Configuration of a size that the authors' code names: `"19-slim-dw"`, `"19"`, `"39"`, `"57"`, `"99"`, ..."""
+        return build_variant(cls, VOVNET_VARIANTS, name, overrides)
+
+    def validate_architecture(self):
+        stages = {"layer_sizes": self.layer_sizes, "hidden_sizes": self.hidden_sizes, "depths": self.depths}
+        for name, values in {"stem_sizes": self.stem_sizes, **stages}.items():
+            wanted = 3 if name == "stem_sizes" else NUM_STAGES
+            if len(values) != wanted or min(values) < 1:
+                raise ValueError(f"`{name}` must hold {wanted} positive integers; got {list(values)}.")
+            check_maximum(name, values, MAX_DEPTH if name == "depths" else MAX_WIDTH)
+        check_minimum(self, 1, "num_channels", "num_layers_per_block")
+        check_maximum("num_layers_per_block", [self.num_layers_per_block], MAX_DEPTH)
+
+
+@strict
+class CmtLidarConfig(CheckedConfig, PreTrainedConfig):
+    r"""Configuration of CMT's LiDAR branch: a sparse 3D encoder of voxels, then a 2D network on the bird's-eye view.
+
+    Args:
+        voxel_size (`list[float]`): Size of a voxel in meters, (x, y, z).
+        sparse_shape (`list[int]`): Number of voxels, **(z, y, x)**; z has one more than the range holds.
+        num_point_features (`int`, defaults to 5): Values of a point: x, y, z, intensity, time lag.
+        stem_size (`int`, defaults to 16): Channels after the first convolution.
+        hidden_sizes (`list[int]`): Channels of each stage after its strided convolution; the last stage has none. One
+            entry per stage.
+        depths (`list[int]`): Residual blocks per stage.
+        output_size (`int`, defaults to 128): Channels of the last sparse convolution.
+        paddings (`list[list[int]]`): Padding (z, y, x) of each strided convolution.
+        bev_hidden_sizes (`list[int]`): Channels of the blocks of the 2D network; each after the first has stride 2.
+        bev_depths (`list[int]`): Convolutions of each block after its first.
+        bev_neck_sizes (`list[int]`): Channels of each block's map before they are concatenated.
+        batch_norm_eps (`float`, defaults to 1e-3): Epsilon of batch norms.
+        batch_norm_momentum (`float`, defaults to 0.01): Momentum of batch norms.
+        sparse_backend (`str`, defaults to `"auto"`): `"torch"`, `"spconv"`, or `"auto"`, which takes spconv where it
+            is installed and the voxels are on a CUDA device.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassError: If a field has the wrong type or fields contradict each other.
+    """
+
+    model_type = "cmt_lidar"
+    base_config_key = "lidar_backbone_config"
+
+    voxel_size: list[float | int] | tuple[float | int, ...] = field(default_factory=lambda: [0.1, 0.1, 0.2])
+    sparse_shape: list[int] | tuple[int, ...] = field(default_factory=lambda: [41, 1024, 1024])
+    num_point_features: int = 5
+    stem_size: int = 16
+    hidden_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [32, 64, 128, 128])
+    depths: list[int] | tuple[int, ...] = field(default_factory=lambda: [2, 2, 2, 2])
+    output_size: int = 128
+    paddings: list[list[int]] | tuple[tuple[int, ...], ...] = field(
+        default_factory=lambda: [[1, 1, 1], [1, 1, 1], [0, 1, 1]]
+    )
+    bev_hidden_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [128, 256])
+    bev_depths: list[int] | tuple[int, ...] = field(default_factory=lambda: [5, 5])
+    bev_neck_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [256, 256])
+    batch_norm_eps: float = 1e-3
+    batch_norm_momentum: float = 0.01
+    sparse_backend: Literal["auto", "torch", "spconv"] = "auto"
+
+    def validate_architecture(self):
+        for name, wanted in (("voxel_size", 3), ("sparse_shape", 3)):
+            values = getattr(self, name)
+            if len(values) != wanted or min(values) <= 0:
+                raise ValueError(f"`{name}` must hold {wanted} positive numbers; got {list(values)}.")
+        num_stages = len(self.hidden_sizes)
+        for name, wanted in (("depths", num_stages), ("paddings", num_stages - 1)):
+            values = getattr(self, name)
+            if len(values) != wanted:
+                raise ValueError(f"`{name}` must have {wanted} entries for {num_stages} stages; got {len(values)}.")
+        num_blocks = len(self.bev_hidden_sizes)
+        for name in ("bev_depths", "bev_neck_sizes"):
+            if len(getattr(self, name)) != num_blocks:
+                raise ValueError(f"`{name}` must have {num_blocks} entries, as `bev_hidden_sizes`.")
+        for name in ("hidden_sizes", "bev_hidden_sizes", "bev_neck_sizes"):
+            values = getattr(self, name)
+            if not values or min(values) < 1:
+                raise ValueError(f"`{name}` must hold positive integers; got {list(values)}.")
+            check_maximum(name, values, MAX_WIDTH)
+        for name in ("depths", "bev_depths"):
+            if min(getattr(self, name)) < 0:
+                raise ValueError(f"`{name}` must hold integers of at least 0; got {list(getattr(self, name))}.")
+            check_maximum(name, getattr(self, name), MAX_DEPTH)
+        check_minimum(self, 1, "num_point_features", "stem_size", "output_size")
+
+
+@strict
+class CmtConfig(CheckedConfig, PreTrainedConfig):
+    r"""Configuration of [`CmtModel`] and [`CmtForObjectDetection3D`].
+
+    The defaults are those of CMT-R50, the smallest published model that fuses both sensors.
+
+    Args:
+        modality (`str`, defaults to `"fusion"`): Sensors of the model: `"fusion"`, `"camera"` or `"lidar"`.
+        image_backbone_config (`PreTrainedConfig` or `dict`, *optional*): Backbone of the images, any that
+            `AutoBackbone` knows. It returns two maps, of stride 16 and 32. By default ResNet-50; none without cameras.
+        lidar_backbone_config ([`CmtLidarConfig`] or `dict`, *optional*): Branch of the points; none without LiDAR.
+        point_cloud_range (`list[float]`): x, y, z of the nearest and of the farthest corner that is seen, in meters.
+        hidden_size (`int`, defaults to 256): Channels of tokens and queries.
+        num_queries (`int`, defaults to 900): Boxes that are predicted.
+        num_depth_bins (`int`, defaults to 64): Points along the ray of an image token.
+        num_hidden_layers (`int`, defaults to 6): Layers of the decoder.
+        num_attention_heads (`int`, defaults to 8): Attention heads.
+        intermediate_size (`int`, defaults to 1024): Width of the feed-forward layers.
+        attention_dropout (`float`, defaults to 0.1): Dropout on the weights of self-attention.
+        cross_attention_dropout (`float`, defaults to 0): Dropout on those of cross-attention; the authors' has no
+            effect.
+        hidden_dropout (`float`, defaults to 0.1): Dropout on the output of attention.
+        layer_norm_eps (`float`, defaults to 1e-5): Epsilon of the decoder's layer norms.
+        tasks (`list[list[str]]`, *optional*): Classes by the head that predicts them; together they are `id2label`. By
+            default one head has all classes of nuScenes.
+        head_hidden_size (`int`, defaults to 64): Channels inside a head.
+        head_kernel_size (`int`, defaults to 1): Kernel of a head over neighboring queries; published CMT-L has 3.
+        box_slot_order (`str`, defaults to `"official"`): How coded boxes are read: `"official"` has the logarithm of
+            the length where the height belongs (authors' weights need it); `"natural"` is for training from scratch.
+        missing_modality (`str`, defaults to `"zero"`): What a masked sensor does: `"zero"` sees zeros, as in training;
+            `"drop"` leaves its tokens out, which is faster.
+        freeze_batch_norm (`bool`, defaults to `True`): Whether the image backbone's batch norms keep their statistics.
+        prior_bias (`bool`, defaults to `True`): Whether class scores of a new model start at 0.1; the authors meant
+            to, and do not.
+        class_cost (`float`, defaults to 2): Weight of the class in the matching cost.
+        box_cost (`float`, defaults to 0.25): Weight of the box in the matching cost.
+        class_loss_coefficient (`float`, defaults to 2): Weight of the focal loss.
+        box_loss_coefficient (`float`, defaults to 0.25): Weight of the L1 loss.
+        background_weight (`float`, defaults to 0.1): Share of a background query in the norm of the focal loss.
+        focal_alpha (`float`, defaults to 0.25): Alpha of the focal loss.
+        focal_gamma (`float`, defaults to 2): Gamma of the focal loss.
+        code_weights (`list[float]`): Weights of the ten values of a coded box.
+        denoising_groups (`int`, defaults to 10): Noised copies of the ground truth; 0 for none.
+        denoising_scale (`float`, defaults to 1): Their noise in half sizes of a box.
+        denoising_threshold (`float`, defaults to 0.75): Length of the noise from which on a copy is background.
+        denoising_coefficient (`float`, defaults to 1): Weight of their losses.
+        post_center_range (`list[float]`): Boxes whose centers lie outside are dropped.
+        max_detections (`int`, defaults to 300): Boxes that are kept.
+
+    Raises:
+        huggingface_hub.errors.StrictDataclassError: If a field has the wrong type or fields contradict each other.
+
+    Example:
+    ```python
+    >>> from decahub import CmtConfig
+    >>> CmtConfig.from_variant("lidar").head_kernel_size
+    3
+
+    ```
+    """
+
+    model_type = "cmt"
+    sub_configs: ClassVar[dict[str, Any]] = {
+        "image_backbone_config": AutoConfig,
+        "lidar_backbone_config": CmtLidarConfig,
+    }
+
+    # Sensors
+    modality: Literal["fusion", "camera", "lidar"] = "fusion"
+    image_backbone_config: dict | PreTrainedConfig | None = None
+    lidar_backbone_config: dict | PreTrainedConfig | None = None
+    point_cloud_range: list[float | int] | tuple[float | int, ...] = field(
+        default_factory=lambda: [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
+    )
+    missing_modality: Literal["zero", "drop"] = "zero"
+    freeze_batch_norm: bool = True
+
+    # Decoder
+    hidden_size: int = 256
+    num_queries: int = 900
+    num_depth_bins: int = 64
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 8
+    intermediate_size: int = 1024
+    attention_dropout: float | int = 0.1
+    cross_attention_dropout: float | int = 0.0
+    hidden_dropout: float | int = 0.1
+    layer_norm_eps: float = 1e-5
+
+    # Heads
+    tasks: list[list[str]] | tuple[tuple[str, ...], ...] | None = None
+    head_hidden_size: int = 64
+    head_kernel_size: int = 1
+    box_slot_order: Literal["official", "natural"] = "official"
+    prior_bias: bool = True
+
+    # Losses
+    class_cost: float | int = 2.0
+    box_cost: float | int = 0.25
+    class_loss_coefficient: float | int = 2.0
+    box_loss_coefficient: float | int = 0.25
+    background_weight: float | int = 0.1
+    focal_alpha: float = 0.25
+    focal_gamma: float | int = 2.0
+    code_weights: list[float | int] | tuple[float | int, ...] = field(
+        default_factory=lambda: [2.0, 2.0] + [1.0] * 6 + [0.2] * 2
+    )
+    denoising_groups: int = 10
+    denoising_scale: float | int = 1.0
+    denoising_threshold: float = 0.75
+    denoising_coefficient: float | int = 1.0
+
+    # Answers
+    post_center_range: list[float | int] | tuple[float | int, ...] = field(
+        default_factory=lambda: [-61.2, -61.2, -10.0, 61.2, 61.2, 10.0]
+    )
+    max_detections: int = 300
+
+    def __post_init__(self, **kwargs):
+        if self.modality != "lidar":
+            self.image_backbone_config = _build_backbone_config(self.image_backbone_config)
+        if self.modality != "camera" and not isinstance(self.lidar_backbone_config, PreTrainedConfig):
+            fields = dict(self.lidar_backbone_config or {})
+            fields.pop("model_type", None)
+            self.lidar_backbone_config = CmtLidarConfig(**fields)
+        if self.tasks is None:
+            self.tasks = [list(NUSCENES_CLASSES)]
+        if "id2label" not in kwargs and "num_labels" not in kwargs:
+            names = [name for task in self.tasks for name in task]
+            kwargs["id2label"] = dict(enumerate(names))
+            kwargs["label2id"] = {name: index for index, name in enumerate(names)}
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_variant(cls, name: str, **overrides: Any) -> "CmtConfig":
+        """Configuration of a published model: `"r50"`, `"vov99"`, `"camera-vov99"` or `"lidar"`."""
+        return build_variant(cls, VARIANTS, name, overrides)
+
+    @property
+    def num_attention_layers(self) -> int:
+        """Number of layers of the decoder."""
+        return self.num_hidden_layers
+
+    def validate_rates(self):
+        check_rates(self, "attention_dropout", "cross_attention_dropout", "hidden_dropout")
+
+
+def _build_backbone_config(given: dict | PreTrainedConfig | None) -> PreTrainedConfig:
+    if isinstance(given, PreTrainedConfig):
+        return given
+    fields = dict(given or _RESNET50)
+    model_type = fields.pop("model_type", None)
+    if model_type == CmtVovNetConfig.model_type:
+        return CmtVovNetConfig(**fields)
+    return CONFIG_MAPPING[model_type](**fields)
+
+
+__all__ = ["VARIANTS", "VOVNET_VARIANTS", "CmtConfig", "CmtLidarConfig", "CmtVovNetConfig"]
