@@ -20,7 +20,7 @@ from .camera.resize_crop import CmtImageTransform, compute_evaluation_transform
 
 
 CHANNEL_ORDERS = ("bgr", "rgb")
-UNUSED_OPTIONS = ("do_center_crop", "crop_size", "do_pad", "pad_size", "resample", "default_to_square")
+UNUSED_OPTIONS = ("do_center_crop", "crop_size", "do_pad", "pad_size", "resample")
 
 
 class CmtImageProcessorKwargs(ImagesKwargs, total=False):

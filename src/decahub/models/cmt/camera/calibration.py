@@ -84,9 +84,7 @@ def check_invertible(matrices: torch.Tensor, name: str, labels: Sequence[str]) -
     for matrix, label in zip(matrices, labels, strict=True):
         bound = torch.linalg.vector_norm(matrix, dim=-1).prod().item()
         if abs(torch.linalg.det(matrix).item()) <= SINGULAR_RTOL * bound:
-            raise ValueError(
-                f"`{name}` must be invertible; that of {label} is singular. Is its calibration missing?"
-            )
+            raise ValueError(f"`{name}` must be invertible; that of {label} is singular. Is its calibration missing?")
 
 
 def compose_lidar2cam(

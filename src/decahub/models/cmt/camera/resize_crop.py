@@ -58,9 +58,7 @@ class CmtImageTransform:
         if is_exact:
             new_size = self.compute_new_size(image_size)
             scale_v, scale_u = (new / old for new, old in zip(new_size, image_size, strict=True))
-        matrix = torch.tensor(
-            [[scale_u, 0, -self.left], [0, scale_v, -self.top], [0, 0, 1]], dtype=torch.float64
-        )
+        matrix = torch.tensor([[scale_u, 0, -self.left], [0, scale_v, -self.top], [0, 0, 1]], dtype=torch.float64)
         if self.do_flip:
             matrix[0] = -matrix[0]
             matrix[0, 2] += crop_width - 1 if is_exact else crop_width
