@@ -40,15 +40,16 @@ IMAGE_STAGES = ("stage3", "stage4")
 
 _SLIM = {"layer_sizes": [64, 80, 96, 112], "hidden_sizes": [112, 256, 384, 512], "num_layers_per_block": 3}
 _WIDE = {"layer_sizes": [128, 160, 192, 224], "hidden_sizes": [256, 512, 768, 1024]}
+_REGULAR = {"stem_sizes": [64, 64, 128], "use_depthwise": False}
 _DEPTHWISE = {"stem_sizes": [64, 64, 64], "use_depthwise": True}
 VOVNET_VARIANTS: dict[str, dict[str, Any]] = {
     "19-slim-dw": {**_SLIM, **_DEPTHWISE, "depths": [1, 1, 1, 1]},
     "19-dw": {**_WIDE, **_DEPTHWISE, "num_layers_per_block": 3, "depths": [1, 1, 1, 1]},
-    "19-slim": {**_SLIM, "depths": [1, 1, 1, 1]},
-    "19": {**_WIDE, "num_layers_per_block": 3, "depths": [1, 1, 1, 1]},
-    "39": {**_WIDE, "num_layers_per_block": 5, "depths": [1, 1, 2, 2]},
-    "57": {**_WIDE, "num_layers_per_block": 5, "depths": [1, 1, 4, 3]},
-    "99": {**_WIDE, "num_layers_per_block": 5, "depths": [1, 3, 9, 3]},
+    "19-slim": {**_SLIM, **_REGULAR, "depths": [1, 1, 1, 1]},
+    "19": {**_WIDE, **_REGULAR, "num_layers_per_block": 3, "depths": [1, 1, 1, 1]},
+    "39": {**_WIDE, **_REGULAR, "num_layers_per_block": 5, "depths": [1, 1, 2, 2]},
+    "57": {**_WIDE, **_REGULAR, "num_layers_per_block": 5, "depths": [1, 1, 4, 3]},
+    "99": {**_WIDE, **_REGULAR, "num_layers_per_block": 5, "depths": [1, 3, 9, 3]},
 }
 """VoVNet-eSE in the sizes that the authors' code names."""
 
