@@ -25,7 +25,9 @@ class CmtPositionMlp(nn.Module):
         self.fc2 = nn.Linear(intermediate_size, hidden_size)
 
     def forward(self, coordinates: torch.Tensor) -> torch.Tensor:
-        return self.fc2(self.fc1(coordinates.to(self.fc1.weight.dtype)).relu())
+        # Under autocast too in the precision of the weights: in bfloat16 places are half a meter apart.
+        with torch.autocast(coordinates.device.type, enabled=False):
+            return self.fc2(self.fc1(coordinates.to(self.fc1.weight.dtype)).relu())
 
 
 def inverse_sigmoid(values: torch.Tensor) -> torch.Tensor:

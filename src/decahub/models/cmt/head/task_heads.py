@@ -82,10 +82,12 @@ class CmtTaskHead(nn.Module):
             num_queries, 10)`, in meters. Slots 0 to 2 lie within the range: they are offsets from the anchor, through
             a sigmoid. With official slots the third is the logarithm of the length all the same.
         """
-        stacked = hidden_states.permute(1, 0, 3, 2).flatten(1, 2)  # (batch, layers * channels, queries)
-        box = torch.cat([self.split_layers(getattr(self, name)(stacked)) for name in BOX_BRANCHES], dim=-1)
-        logits = self.split_layers(self.classes(stacked))
-        # Meters need more digits than half precision has.
+        # Meters need more digits than half precision has, so these layers are never autocast.
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            stacked = hidden_states.permute(1, 0, 3, 2).flatten(1, 2)  # (batch, layers * channels, queries)
+            stacked = stacked.to(self.classes.conv1.weight.dtype)
+            box = torch.cat([self.split_layers(getattr(self, name)(stacked)) for name in BOX_BRANCHES], dim=-1)
+            logits = self.split_layers(self.classes(stacked))
         box = box.to(torch.promote_types(box.dtype, torch.float32))
         limits = box.new_tensor(self.point_cloud_range)
         center = (box[..., :3] + inverse_sigmoid(reference_points.to(box.dtype))).sigmoid()
