@@ -3,6 +3,8 @@
 import difflib
 import math
 from dataclasses import field
+from itertools import accumulate
+from operator import mul
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -37,6 +39,9 @@ MIN_COVERED_SHARE = 0.9
 """Least share of the range that voxels must cover; those of the published CMT-R50 cover 1024 of 1080 cells."""
 IMAGE_STAGES = ("stage3", "stage4")
 """Stages of stride 16 and 32 in most backbones."""
+OUTPUT_KERNEL_SIZE, OUTPUT_STRIDE = (3, 1, 1), (2, 1, 1)
+"""Geometry (z, y, x) of the sparse encoder's last convolution."""
+_BEV_LISTS = ("bev_depths", "bev_strides", "bev_neck_sizes", "bev_upsample_strides")
 
 _SLIM = {"layer_sizes": [64, 80, 96, 112], "hidden_sizes": [112, 256, 384, 512], "num_layers_per_block": 3}
 _WIDE = {"layer_sizes": [128, 160, 192, 224], "hidden_sizes": [256, 512, 768, 1024]}
@@ -139,15 +144,16 @@ class CmtLidarConfig(CheckedConfig, PreTrainedConfig):
         voxel_size (`list[float]`): Size of a voxel in meters, (x, y, z).
         sparse_shape (`list[int]`): Number of voxels, **(z, y, x)**; z has one more than the range holds.
         num_point_features (`int`, defaults to 5): Values of a point: x, y, z, intensity, time lag.
-        stem_size (`int`, defaults to 16): Channels after the first convolution.
-        hidden_sizes (`list[int]`): Channels of each stage after its strided convolution; the last stage has none. One
-            entry per stage.
+        hidden_sizes (`list[int]`): Channels of the residual blocks of each stage. The first convolution leads to the
+            first of them; at the end of each stage but the last, one of stride 2 leads to the next.
         depths (`list[int]`): Residual blocks per stage.
+        paddings (`list[list[int]]`): Padding (z, y, x) of each convolution of stride 2.
         output_size (`int`, defaults to 128): Channels of the last sparse convolution.
-        paddings (`list[list[int]]`): Padding (z, y, x) of each strided convolution.
-        bev_hidden_sizes (`list[int]`): Channels of the blocks of the 2D network; each after the first has stride 2.
+        bev_hidden_sizes (`list[int]`): Channels of each block of the 2D network.
         bev_depths (`list[int]`): Convolutions of each block after its first.
+        bev_strides (`list[int]`): Stride of each block's first convolution.
         bev_neck_sizes (`list[int]`): Channels of each block's map before they are concatenated.
+        bev_upsample_strides (`list[float]`): How much each block's map is enlarged before that; 0.5 halves it.
         batch_norm_eps (`float`, defaults to 1e-3): Epsilon of batch norms.
         batch_norm_momentum (`float`, defaults to 0.01): Momentum of batch norms.
         sparse_backend (`str`, defaults to `"auto"`): `"torch"`, `"spconv"`, or `"auto"`, which takes spconv where it
@@ -163,44 +169,86 @@ class CmtLidarConfig(CheckedConfig, PreTrainedConfig):
     voxel_size: list[float | int] | tuple[float | int, ...] = field(default_factory=lambda: [0.1, 0.1, 0.2])
     sparse_shape: list[int] | tuple[int, ...] = field(default_factory=lambda: [41, 1024, 1024])
     num_point_features: int = 5
-    stem_size: int = 16
-    hidden_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [32, 64, 128, 128])
+    hidden_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [16, 32, 64, 128])
     depths: list[int] | tuple[int, ...] = field(default_factory=lambda: [2, 2, 2, 2])
-    output_size: int = 128
-    paddings: list[list[int]] | tuple[tuple[int, ...], ...] = field(
+    paddings: list[list[int]] | list[tuple[int, ...]] | tuple[tuple[int, ...], ...] = field(
         default_factory=lambda: [[1, 1, 1], [1, 1, 1], [0, 1, 1]]
     )
+    output_size: int = 128
     bev_hidden_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [128, 256])
     bev_depths: list[int] | tuple[int, ...] = field(default_factory=lambda: [5, 5])
+    bev_strides: list[int] | tuple[int, ...] = field(default_factory=lambda: [1, 2])
     bev_neck_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [256, 256])
+    bev_upsample_strides: list[float | int] | tuple[float | int, ...] = field(default_factory=lambda: [1, 2])
     batch_norm_eps: float = 1e-3
     batch_norm_momentum: float = 0.01
     sparse_backend: Literal["auto", "torch", "spconv"] = "auto"
 
+    @property
+    def encoder_shape(self) -> tuple[int, int, int]:
+        """Size of the sparse encoder's output, (z, y, x)."""
+        shape = list(self.sparse_shape)
+        for padding in self.paddings:
+            shape = [(size + 2 * pad - 3) // 2 + 1 for size, pad in zip(shape, padding, strict=True)]
+        depth, height, width = shape
+        return (depth - OUTPUT_KERNEL_SIZE[0]) // OUTPUT_STRIDE[0] + 1, height, width
+
+    @property
+    def bev_size(self) -> int:
+        """Channels of the map on the bird's-eye view: those of all heights side by side."""
+        return self.output_size * self.encoder_shape[0]
+
     def validate_architecture(self):
-        for name, wanted in (("voxel_size", 3), ("sparse_shape", 3)):
+        for name in ("voxel_size", "sparse_shape"):
             values = getattr(self, name)
-            if len(values) != wanted or min(values) <= 0:
-                raise ValueError(f"`{name}` must hold {wanted} positive numbers; got {list(values)}.")
-        num_stages = len(self.hidden_sizes)
-        for name, wanted in (("depths", num_stages), ("paddings", num_stages - 1)):
-            values = getattr(self, name)
-            if len(values) != wanted:
-                raise ValueError(f"`{name}` must have {wanted} entries for {num_stages} stages; got {len(values)}.")
-        num_blocks = len(self.bev_hidden_sizes)
-        for name in ("bev_depths", "bev_neck_sizes"):
-            if len(getattr(self, name)) != num_blocks:
-                raise ValueError(f"`{name}` must have {num_blocks} entries, as `bev_hidden_sizes`.")
-        for name in ("hidden_sizes", "bev_hidden_sizes", "bev_neck_sizes"):
-            values = getattr(self, name)
-            if not values or min(values) < 1:
-                raise ValueError(f"`{name}` must hold positive integers; got {list(values)}.")
-            check_maximum(name, values, MAX_WIDTH)
+            if len(values) != 3 or min(values) <= 0:
+                raise ValueError(f"`{name}` must hold 3 positive numbers; got {list(values)}.")
+        check_maximum("sparse_shape", self.sparse_shape, MAX_WIDTH)
+        check_minimum(self, 1, "num_point_features", "output_size")
+        _check_lengths(self, "hidden_sizes", {"depths": 0, "paddings": -1})
+        _check_lengths(self, "bev_hidden_sizes", dict.fromkeys(_BEV_LISTS, 0))
+        for name in ("hidden_sizes", "bev_hidden_sizes", "bev_neck_sizes", "bev_strides"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"`{name}` must hold positive integers; got {list(getattr(self, name))}.")
+            check_maximum(name, getattr(self, name), MAX_WIDTH)
         for name in ("depths", "bev_depths"):
             if min(getattr(self, name)) < 0:
                 raise ValueError(f"`{name}` must hold integers of at least 0; got {list(getattr(self, name))}.")
             check_maximum(name, getattr(self, name), MAX_DEPTH)
-        check_minimum(self, 1, "num_point_features", "stem_size", "output_size")
+        self._check_geometry()
+
+    def _check_geometry(self):
+        for padding in self.paddings:
+            if len(padding) != 3 or not set(padding) <= {0, 1}:
+                raise ValueError(f"`paddings` must hold triples of 0 and 1; got {list(padding)}.")
+        if min(self.encoder_shape) < 1:
+            raise ValueError(
+                f"`sparse_shape` must leave a voxel on each axis; got {list(self.sparse_shape)}, of which "
+                f"{self.encoder_shape} are left. Take smaller voxels or fewer stages."
+            )
+        strides = list(accumulate(self.bev_strides, mul))
+        upsampling = self.bev_upsample_strides
+        for scale in upsampling:
+            if scale <= 0 or (scale if scale >= 1 else 1 / scale) % 1:
+                raise ValueError(
+                    f"`bev_upsample_strides` must hold whole numbers or 1 by one; got {list(upsampling)}."
+                )
+        if len({stride / scale for stride, scale in zip(strides, upsampling, strict=True)}) > 1:
+            raise ValueError(
+                f"`bev_upsample_strides` must bring the maps, of strides {strides}, to one size; got "
+                f"{list(upsampling)}."
+            )
+
+
+def _check_lengths(config: CmtLidarConfig, reference: str, differences: dict[str, int]) -> None:
+    """Refuses lists that do not have as many entries as `reference`, plus a difference."""
+    num_entries = len(getattr(config, reference))
+    if not num_entries:
+        raise ValueError(f"`{reference}` must have one entry at least; got none.")
+    for name, difference in differences.items():
+        wanted, given = num_entries + difference, len(getattr(config, name))
+        if given != wanted:
+            raise ValueError(f"`{name}` must have {wanted} entries for {num_entries} `{reference}`; got {given}.")
 
 
 @strict
@@ -413,7 +461,7 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
         if not self.has_lidar:
             return
         lidar = self.lidar_backbone_config
-        stride = 2 ** (len(lidar.paddings) + len(lidar.bev_hidden_sizes) - 1)
+        stride = 2 ** len(lidar.paddings) * math.prod(lidar.bev_strides)
         for name, size in zip("yx", lidar.sparse_shape[1:], strict=True):
             if size % stride:
                 raise ValueError(

@@ -42,7 +42,6 @@ from .head.position_encoding import (
 from .head.task_heads import CmtHeadBranch, CmtTaskHead
 from .inputs import check_inputs
 from .lidar.backbone import CmtLidarBackbone
-from .lidar.voxelizer import average_points
 from .missing_sensors import (
     CAMERA,
     LIDAR,
@@ -498,6 +497,13 @@ class CameraProjections:
         """Projections in the type and on the device of `like`."""
         lidar2img = lidar2img.to(like.device)
         return cls(lidar2img.to(like.dtype), invert_projections(lidar2img, like.dtype), image_size)
+
+
+def average_points(voxels: torch.Tensor, num_points_per_voxel: torch.Tensor) -> torch.Tensor:
+    """Mean of the points of each voxel, `(num_voxels, num_point_features)`."""
+    count = num_points_per_voxel[:, None].to(voxels)
+    is_point = torch.arange(voxels.shape[1], device=voxels.device) < num_points_per_voxel[:, None]
+    return (voxels * is_point[..., None]).sum(1) / count
 
 
 class CmtForObjectDetection3D(CmtPreTrainedModel):
