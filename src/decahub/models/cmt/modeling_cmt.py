@@ -307,9 +307,7 @@ class CmtModel(CmtPreTrainedModel):
             self.config, modality_mask, batch_size, (pixel_values is not None, voxels is not None)
         )
         image_features, has_images = self.encode_images(pixel_values, sensors[:, CAMERA])
-        bev_features, has_points = self.encode_points(
-            voxels, num_points_per_voxel, voxel_coords, sensors[:, LIDAR]
-        )
+        bev_features, has_points = self.encode_points(voxels, num_points_per_voxel, voxel_coords, sensors[:, LIDAR])
         return self.decode(
             bev_features,
             image_features,
@@ -603,9 +601,7 @@ class CmtForObjectDetection3D(CmtPreTrainedModel):
         denoising: DenoisingQueries | None = None,
     ) -> CmtObjectDetection3DOutput:
         """Boxes from states of queries, and the loss if there are labels."""
-        predictions = [
-            head(outputs.intermediate_hidden_states, outputs.reference_points) for head in self.task_heads
-        ]
+        predictions = [head(outputs.intermediate_hidden_states, outputs.reference_points) for head in self.task_heads]
         logits = torch.cat([logits for logits, _ in predictions], dim=-1)
         coded = torch.stack([coded for _, coded in predictions], dim=2)  # (layers, batch, tasks, queries, 10)
         logits = logits.to(coded.dtype)
