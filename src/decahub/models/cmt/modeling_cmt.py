@@ -131,6 +131,13 @@ class CmtPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
 
+    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False) -> None:
+        """As in transformers; a backbone of images that has no attention is left as it is."""
+        backbone = getattr(self.base_model, "image_backbone", None)
+        if isinstance(attn_implementation, str) and backbone is not None and not backbone._supports_sdpa:
+            attn_implementation = {"": attn_implementation, "image_backbone_config": "eager"}
+        super().set_attn_implementation(attn_implementation, allow_all_kernels)
+
     @torch.no_grad()
     def _init_weights(self, module):
         if isinstance(module, CmtModel):
