@@ -77,9 +77,7 @@ def test_velocity_turns_with_its_box():
 
     moved = transform_boxes(boxes, pose)
 
-    torch.testing.assert_close(
-        transform_boxes(later, pose)[:, :2], moved[:, :2] + moved[:, 7:9], atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(transform_boxes(later, pose)[:, :2], moved[:, :2] + moved[:, 7:9], atol=1e-4, rtol=0)
 
 
 def test_transform_without_velocity():
