@@ -265,6 +265,7 @@ def flatten_images(images: Any, name: str, num_dims: int) -> list:
 
 
 def is_float(image: np.ndarray | torch.Tensor) -> bool:
+    """Whether an array or a tensor holds floats."""
     return image.is_floating_point() if isinstance(image, torch.Tensor) else image.dtype.kind == "f"
 
 
