@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageInput, SizeDict
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageInput
 from transformers.processing_utils import ImagesKwargs, Unpack
 
 from ..shared.image_processing import ImageReading, flatten_images, is_float, scale_image, takes_any_floats
@@ -232,7 +232,7 @@ def split_frames(images: Any) -> list[list[Any]]:
 
 
 def is_batch(images: Any) -> bool:
-    """Whether images belong to several frames: a list of lists, a list of arrays of four dimensions, or one of five."""
+    """Whether images belong to several frames: lists or stacks of images in a list, or an array of five dimensions."""
     if isinstance(images, (list, tuple)):
         return any(isinstance(item, (list, tuple)) or getattr(item, "ndim", 0) == 4 for item in images)
     return getattr(images, "ndim", 0) == 5
@@ -249,8 +249,7 @@ def _flatten_frame(images: Any, name: str) -> list[Any]:
 
 
 def _get_crop_size(kwargs: dict[str, Any]) -> tuple[int, int] | None:
-    size: SizeDict = kwargs["size"]
-    return (size.height, size.width) if kwargs["do_resize"] else None
+    return (kwargs["size"]["height"], kwargs["size"]["width"]) if kwargs["do_resize"] else None
 
 
 def _read_projections(values: Any, num_frames: int, num_cameras: int) -> torch.Tensor:

@@ -13,9 +13,9 @@ KEPT_SHARE = 0.5
 def sample_grid_mask(
     height: int, width: int, generator: torch.Generator | None = None, kept_share: float = KEPT_SHARE
 ) -> torch.Tensor:
-    """A random grid of stripes.
+    r"""A random grid of stripes.
 
-    The period $d$ is uniform in $[2, H)$ and stripes are $\\lfloor d r + 1/2 \\rfloor$ pixels wide, of at least 1 and
+    The period $d$ is uniform in $[2, H)$ and stripes are $\lfloor d r + 1/2 \rfloor$ pixels wide, of at least 1 and
     at most $d - 1$; rows and columns have phases of their own.
 
     Args:

@@ -9,10 +9,10 @@ from transformers import initialization as init
 
 
 class CmtImageNeck(nn.Module):
-    """Adds the coarse map to the fine one.
+    r"""Adds the coarse map to the fine one.
 
-    With lateral 1x1 convolutions $l_4, l_5$: $p_5 = l_5(c_5)$ and $p_4 = \\mathrm{conv}_{3 \\times 3}(l_4(c_4) +
-    \\mathrm{up}(p_5))$. There is no norm and no activation; the coarse level has no 3x3 convolution.
+    With lateral 1x1 convolutions $l_4, l_5$: $p_5 = l_5(c_5)$ and $p_4 = \mathrm{conv}_{3 \times 3}(l_4(c_4) +
+    \mathrm{up}(p_5))$. There is no norm and no activation; the coarse level has no 3x3 convolution.
 
     Args:
         in_sizes (`Sequence[int]`): Channels of `c4` and `c5`.

@@ -49,9 +49,9 @@ class CmtVovNetConvolution(nn.Module):
 
 
 class CmtVovNetGate(nn.Module):
-    """Effective squeeze and excitation: scales channels by a hard sigmoid of their means.
+    r"""Effective squeeze and excitation: scales channels by a hard sigmoid of their means.
 
-    $x \\cdot \\mathrm{ReLU6}(W \\bar x + b + 3) / 6$ with $\\bar x$ the mean over the map.
+    $x \cdot \mathrm{ReLU6}(W \bar x + b + 3) / 6$ with $\bar x$ the mean over the map.
     """
 
     def __init__(self, num_channels: int):
