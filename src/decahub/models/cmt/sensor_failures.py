@@ -2,8 +2,8 @@
 
 These are the failures that robustness benchmarks of fusion models apply ("MultiCorrupt", arXiv 2402.11677), before the
 processor. A frame is a dictionary with `images`, `cameras` (names), `intrinsics`, `lidar2cam` and `points`, and
-further entries that stay. It is never changed in place. A sensor that is missing altogether is `None`, as [`CmtProcessor`]
-takes it.
+further entries that stay. It is never changed in place. A sensor that is missing altogether is `None`, as
+[`CmtProcessor`] takes it.
 """
 
 import math
