@@ -233,13 +233,8 @@ class SiteBatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        uses_batch = self.training and len(features) > 1
-        if uses_batch and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        # As an image of (sites, 1) pixels with channels last: torch's backward pass is five times
-        # as fast.
-        image = features.t()[None, :, :, None]
-        normed = nn.functional.batch_norm(
-            image, self.running_mean, self.running_var, self.weight, self.bias, uses_batch, self.momentum, self.eps
+        if len(features) > 1:
+            return super().forward(features)
+        return nn.functional.batch_norm(
+            features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
-        return normed[0, :, :, 0].t()
