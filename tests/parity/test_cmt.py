@@ -1,7 +1,8 @@
 """CMT computes the authors' numbers from the authors' weights: the head, its losses and its answers.
 
-Backbones are checked in `test_cmt_camera.py` and `test_cmt_lidar.py`, the metric in `test_cmt_metric.py`. What each key
-means is in the README of the golden folder. Other files of the same kinds can be checked through `DECAHUB_GOLDEN_DIR`.
+Backbones are checked in `test_cmt_camera.py` and `test_cmt_lidar.py`, the metric in `test_cmt_metric.py`. What each
+key means is in the README of the golden folder. Other files of the same kinds can be checked through
+`DECAHUB_GOLDEN_DIR`.
 """
 
 import pytest
@@ -140,7 +141,7 @@ def train(golden, way: str = "sdpa"):
 
 @heads
 def test_denoising_queries(golden):
-    model, outputs, denoising, _ = train(golden)
+    _, outputs, denoising, _ = train(golden)
 
     assert denoising.num_slots == golden["train.dn_pad_size"]
     assert torch.equal(denoising.slot, golden["train.dn_map_known_indice"])

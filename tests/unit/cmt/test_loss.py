@@ -109,7 +109,10 @@ def compute_slowly(config, logits, coded, labels) -> dict[str, float]:
                         class_loss += focal(logits[layer, sample, query, c].item(), target)
                     if box is not None:
                         difference = (coded[layer, sample, task, query] - codes[box]).abs()
-                        weighted = [weight * value.item() for weight, value in zip(config.code_weights, difference)]
+                        weighted = [
+                            weight * value.item()
+                            for weight, value in zip(config.code_weights, difference, strict=True)
+                        ]
                         box_loss += sum(weighted)
             negatives = NUM_QUERIES * len(labels) - positives
             class_sum += 2 * class_loss / max(positives + 0.1 * negatives, 1)
@@ -188,9 +191,8 @@ def test_without_boxes_all_is_background():
 def test_box_that_is_not_finite_counts_by_its_class_only(column, value):
     config = build_config()
     logits, coded = build_predictions()
-    labels = build_labels(config, (1, 0))[:1] + [
-        {"boxes": torch.zeros(0, 9).double(), "class_labels": torch.zeros(0).long()}
-    ]
+    nothing = {"boxes": torch.zeros(0, 9).double(), "class_labels": torch.zeros(0).long()}
+    labels = [build_labels(config, (1, 0))[0], nothing]
     labels[0]["class_labels"] = torch.tensor([0])
     labels[0]["boxes"][0, column] = value
 

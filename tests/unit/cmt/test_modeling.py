@@ -584,6 +584,7 @@ def change(inputs: dict, name: str, value) -> dict:
         ("voxels", lambda x: x * float("inf"), ValueError, "`voxels` must be finite"),
         ("voxel_coords", lambda x: x[:-1], ValueError, "`voxel_coords` must have shape"),
         ("num_points_per_voxel", lambda x: x[:-1], ValueError, "`num_points_per_voxel` must have shape"),
+        ("num_points_per_voxel", torch.zeros_like, ValueError, "`num_points_per_voxel` must be at least 1"),
         ("num_voxels", lambda x: x[:1], ValueError, "`num_voxels` must sum to"),
         ("num_voxels", lambda x: torch.cat([x, x[:1] * 0]), ValueError, "an entry for each of 2 samples"),
         ("num_voxels", None, ValueError, "`num_voxels` must be given together"),
