@@ -142,7 +142,7 @@ def test_encoder_gradients(golden, dtype):
     encoder = build_encoder(golden, dtype)
     names = encoder_names(encoder.config)
     features, coords, batch_size = encoder_inputs(golden, dtype)
-    features.requires_grad_()
+    features = features.clone().requires_grad_()
 
     (encoder(features, coords, batch_size) * golden["grad.loss_weights_bev"].to(dtype)).sum().backward()
 

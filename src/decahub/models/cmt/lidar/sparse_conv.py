@@ -111,7 +111,7 @@ class SparseTensor:
 
 
 class SparseConvolution(torch.autograd.Function):
-    r"""Convolution over the pairs of a rulebook:
+    r"""Convolution over the pairs of a rulebook.
 
     $$y_o = \sum_{k} \sum_{(i, o) \in R_k} W_k x_i$$
 
@@ -125,6 +125,7 @@ class SparseConvolution(torch.autograd.Function):
         """Output features.
 
         Args:
+            ctx: What the backward pass needs.
             features (`torch.FloatTensor` of shape `(num_inputs, in_channels)`): Input features.
             weight (`torch.FloatTensor` of shape `(out_channels, depth, height, width, in_channels)`): Kernel.
             rulebook (`Rulebook`): Pairs.
