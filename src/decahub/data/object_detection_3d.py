@@ -13,9 +13,11 @@ import datasets
 import numpy as np
 import torch
 
+from decahub.models.cmt.frame_files import POINT_COLUMNS, read_sweeps
+
 from .box_geometry import BOX_SIZE
 from .family import DataFamily
-from .frame_files import POINT_COLUMNS, build_features, find_frame_files, read_frame_files, read_sweeps
+from .frame_files import build_features, find_frame_files, read_frame_files
 
 
 FRAME_FIELDS = ("num_points", "attributes", "lidar2ego", "ego2global", "token")
@@ -76,14 +78,17 @@ def process_frame(frame: Mapping[str, Any], processor: Any, **options: Any) -> d
 
 
 class EvalTransform:
-    """One row to an example: see [`process_frame`]; `frame` holds `FRAME_FIELDS`."""
+    """One row to an example: see [`process_frame`]; `frame` holds `boxes`, `labels` and `FRAME_FIELDS` of the row."""
 
     def __init__(self, processor: Any):
         self.processor = processor
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         frame = decode_row(row)
-        return {**process_frame(frame, self.processor), "frame": {name: frame[name] for name in FRAME_FIELDS}}
+        return {
+            **process_frame(frame, self.processor),
+            "frame": {name: frame[name] for name in ("boxes", "labels", *FRAME_FIELDS)},
+        }
 
 
 def build_eval_transform(processor: Any) -> EvalTransform:

@@ -1,6 +1,10 @@
 """Configuration of CMT, a transformer that detects 3D boxes from cameras and LiDAR (arXiv 2301.01283)."""
 
+import difflib
+import math
 from dataclasses import field
+from itertools import accumulate
+from operator import mul
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -9,7 +13,15 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ..shared.checks import MAX_DEPTH, MAX_WIDTH, CheckedConfig, check_maximum, check_minimum, check_rates
+from ..shared.checks import (
+    MAX_DEPTH,
+    MAX_WIDTH,
+    CheckedConfig,
+    check_maximum,
+    check_minimum,
+    check_rates,
+    refuse_other_type,
+)
 from ..shared.variants import build_variant
 
 
@@ -23,20 +35,26 @@ CENTERPOINT_TASKS = (
 )  # fmt: skip
 NUM_STAGES = 4
 BOX_CODE_SIZE = 10
-BEV_STRIDE = 8
-"""How much coarser a BEV token is than a voxel, as published: three strided convolutions."""
+MIN_COVERED_SHARE = 0.9
+"""Least share of the range that voxels must cover; those of the published CMT-R50 cover 1024 of 1080 cells."""
+IMAGE_STAGES = ("stage3", "stage4")
+"""Stages of stride 16 and 32 in most backbones."""
+OUTPUT_KERNEL_SIZE, OUTPUT_STRIDE = (3, 1, 1), (2, 1, 1)
+"""Geometry (z, y, x) of the sparse encoder's last convolution."""
+_BEV_LISTS = ("bev_depths", "bev_strides", "bev_neck_sizes", "bev_upsample_strides")
 
 _SLIM = {"layer_sizes": [64, 80, 96, 112], "hidden_sizes": [112, 256, 384, 512], "num_layers_per_block": 3}
 _WIDE = {"layer_sizes": [128, 160, 192, 224], "hidden_sizes": [256, 512, 768, 1024]}
+_REGULAR = {"stem_sizes": [64, 64, 128], "use_depthwise": False}
 _DEPTHWISE = {"stem_sizes": [64, 64, 64], "use_depthwise": True}
 VOVNET_VARIANTS: dict[str, dict[str, Any]] = {
     "19-slim-dw": {**_SLIM, **_DEPTHWISE, "depths": [1, 1, 1, 1]},
     "19-dw": {**_WIDE, **_DEPTHWISE, "num_layers_per_block": 3, "depths": [1, 1, 1, 1]},
-    "19-slim": {**_SLIM, "depths": [1, 1, 1, 1]},
-    "19": {**_WIDE, "num_layers_per_block": 3, "depths": [1, 1, 1, 1]},
-    "39": {**_WIDE, "num_layers_per_block": 5, "depths": [1, 1, 2, 2]},
-    "57": {**_WIDE, "num_layers_per_block": 5, "depths": [1, 1, 4, 3]},
-    "99": {**_WIDE, "num_layers_per_block": 5, "depths": [1, 3, 9, 3]},
+    "19-slim": {**_SLIM, **_REGULAR, "depths": [1, 1, 1, 1]},
+    "19": {**_WIDE, **_REGULAR, "num_layers_per_block": 3, "depths": [1, 1, 1, 1]},
+    "39": {**_WIDE, **_REGULAR, "num_layers_per_block": 5, "depths": [1, 1, 2, 2]},
+    "57": {**_WIDE, **_REGULAR, "num_layers_per_block": 5, "depths": [1, 1, 4, 3]},
+    "99": {**_WIDE, **_REGULAR, "num_layers_per_block": 5, "depths": [1, 3, 9, 3]},
 }
 """VoVNet-eSE in the sizes that the authors' code names."""
 
@@ -126,15 +144,16 @@ class CmtLidarConfig(CheckedConfig, PreTrainedConfig):
         voxel_size (`list[float]`): Size of a voxel in meters, (x, y, z).
         sparse_shape (`list[int]`): Number of voxels, **(z, y, x)**; z has one more than the range holds.
         num_point_features (`int`, defaults to 5): Values of a point: x, y, z, intensity, time lag.
-        stem_size (`int`, defaults to 16): Channels after the first convolution.
-        hidden_sizes (`list[int]`): Channels of each stage after its strided convolution; the last stage has none. One
-            entry per stage.
+        hidden_sizes (`list[int]`): Channels of the residual blocks of each stage. The first convolution leads to the
+            first of them; at the end of each stage but the last, one of stride 2 leads to the next.
         depths (`list[int]`): Residual blocks per stage.
+        paddings (`list[list[int]]`): Padding (z, y, x) of each convolution of stride 2.
         output_size (`int`, defaults to 128): Channels of the last sparse convolution.
-        paddings (`list[list[int]]`): Padding (z, y, x) of each strided convolution.
-        bev_hidden_sizes (`list[int]`): Channels of the blocks of the 2D network; each after the first has stride 2.
+        bev_hidden_sizes (`list[int]`): Channels of each block of the 2D network.
         bev_depths (`list[int]`): Convolutions of each block after its first.
+        bev_strides (`list[int]`): Stride of each block's first convolution.
         bev_neck_sizes (`list[int]`): Channels of each block's map before they are concatenated.
+        bev_upsample_strides (`list[float]`): How much each block's map is enlarged before that; 0.5 halves it.
         batch_norm_eps (`float`, defaults to 1e-3): Epsilon of batch norms.
         batch_norm_momentum (`float`, defaults to 0.01): Momentum of batch norms.
         sparse_backend (`str`, defaults to `"auto"`): `"torch"`, `"spconv"`, or `"auto"`, which takes spconv where it
@@ -150,44 +169,86 @@ class CmtLidarConfig(CheckedConfig, PreTrainedConfig):
     voxel_size: list[float | int] | tuple[float | int, ...] = field(default_factory=lambda: [0.1, 0.1, 0.2])
     sparse_shape: list[int] | tuple[int, ...] = field(default_factory=lambda: [41, 1024, 1024])
     num_point_features: int = 5
-    stem_size: int = 16
-    hidden_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [32, 64, 128, 128])
+    hidden_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [16, 32, 64, 128])
     depths: list[int] | tuple[int, ...] = field(default_factory=lambda: [2, 2, 2, 2])
-    output_size: int = 128
-    paddings: list[list[int]] | tuple[tuple[int, ...], ...] = field(
+    paddings: list[list[int]] | list[tuple[int, ...]] | tuple[tuple[int, ...], ...] = field(
         default_factory=lambda: [[1, 1, 1], [1, 1, 1], [0, 1, 1]]
     )
+    output_size: int = 128
     bev_hidden_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [128, 256])
     bev_depths: list[int] | tuple[int, ...] = field(default_factory=lambda: [5, 5])
+    bev_strides: list[int] | tuple[int, ...] = field(default_factory=lambda: [1, 2])
     bev_neck_sizes: list[int] | tuple[int, ...] = field(default_factory=lambda: [256, 256])
+    bev_upsample_strides: list[float | int] | tuple[float | int, ...] = field(default_factory=lambda: [1, 2])
     batch_norm_eps: float = 1e-3
     batch_norm_momentum: float = 0.01
     sparse_backend: Literal["auto", "torch", "spconv"] = "auto"
 
+    @property
+    def encoder_shape(self) -> tuple[int, int, int]:
+        """Size of the sparse encoder's output, (z, y, x)."""
+        shape = list(self.sparse_shape)
+        for padding in self.paddings:
+            shape = [(size + 2 * pad - 3) // 2 + 1 for size, pad in zip(shape, padding, strict=True)]
+        depth, height, width = shape
+        return (depth - OUTPUT_KERNEL_SIZE[0]) // OUTPUT_STRIDE[0] + 1, height, width
+
+    @property
+    def bev_size(self) -> int:
+        """Channels of the map on the bird's-eye view: those of all heights side by side."""
+        return self.output_size * self.encoder_shape[0]
+
     def validate_architecture(self):
-        for name, wanted in (("voxel_size", 3), ("sparse_shape", 3)):
+        for name in ("voxel_size", "sparse_shape"):
             values = getattr(self, name)
-            if len(values) != wanted or min(values) <= 0:
-                raise ValueError(f"`{name}` must hold {wanted} positive numbers; got {list(values)}.")
-        num_stages = len(self.hidden_sizes)
-        for name, wanted in (("depths", num_stages), ("paddings", num_stages - 1)):
-            values = getattr(self, name)
-            if len(values) != wanted:
-                raise ValueError(f"`{name}` must have {wanted} entries for {num_stages} stages; got {len(values)}.")
-        num_blocks = len(self.bev_hidden_sizes)
-        for name in ("bev_depths", "bev_neck_sizes"):
-            if len(getattr(self, name)) != num_blocks:
-                raise ValueError(f"`{name}` must have {num_blocks} entries, as `bev_hidden_sizes`.")
-        for name in ("hidden_sizes", "bev_hidden_sizes", "bev_neck_sizes"):
-            values = getattr(self, name)
-            if not values or min(values) < 1:
-                raise ValueError(f"`{name}` must hold positive integers; got {list(values)}.")
-            check_maximum(name, values, MAX_WIDTH)
+            if len(values) != 3 or min(values) <= 0:
+                raise ValueError(f"`{name}` must hold 3 positive numbers; got {list(values)}.")
+        check_maximum("sparse_shape", self.sparse_shape, MAX_WIDTH)
+        check_minimum(self, 1, "num_point_features", "output_size")
+        _check_lengths(self, "hidden_sizes", {"depths": 0, "paddings": -1})
+        _check_lengths(self, "bev_hidden_sizes", dict.fromkeys(_BEV_LISTS, 0))
+        for name in ("hidden_sizes", "bev_hidden_sizes", "bev_neck_sizes", "bev_strides"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(f"`{name}` must hold positive integers; got {list(getattr(self, name))}.")
+            check_maximum(name, getattr(self, name), MAX_WIDTH)
         for name in ("depths", "bev_depths"):
             if min(getattr(self, name)) < 0:
                 raise ValueError(f"`{name}` must hold integers of at least 0; got {list(getattr(self, name))}.")
             check_maximum(name, getattr(self, name), MAX_DEPTH)
-        check_minimum(self, 1, "num_point_features", "stem_size", "output_size")
+        self._check_geometry()
+
+    def _check_geometry(self):
+        for padding in self.paddings:
+            if len(padding) != 3 or not set(padding) <= {0, 1}:
+                raise ValueError(f"`paddings` must hold triples of 0 and 1; got {list(padding)}.")
+        if min(self.encoder_shape) < 1:
+            raise ValueError(
+                f"`sparse_shape` must leave a voxel on each axis; got {list(self.sparse_shape)}, of which "
+                f"{self.encoder_shape} are left. Take smaller voxels or fewer stages."
+            )
+        strides = list(accumulate(self.bev_strides, mul))
+        upsampling = self.bev_upsample_strides
+        for scale in upsampling:
+            if scale <= 0 or (scale if scale >= 1 else 1 / scale) % 1:
+                raise ValueError(
+                    f"`bev_upsample_strides` must hold whole numbers or 1 by one; got {list(upsampling)}."
+                )
+        if len({stride / scale for stride, scale in zip(strides, upsampling, strict=True)}) > 1:
+            raise ValueError(
+                f"`bev_upsample_strides` must bring the maps, of strides {strides}, to one size; got "
+                f"{list(upsampling)}."
+            )
+
+
+def _check_lengths(config: CmtLidarConfig, reference: str, differences: dict[str, int]) -> None:
+    """Refuses lists that do not have as many entries as `reference`, plus a difference."""
+    num_entries = len(getattr(config, reference))
+    if not num_entries:
+        raise ValueError(f"`{reference}` must have one entry at least; got none.")
+    for name, difference in differences.items():
+        wanted, given = num_entries + difference, len(getattr(config, name))
+        if given != wanted:
+            raise ValueError(f"`{name}` must have {wanted} entries for {num_entries} `{reference}`; got {given}.")
 
 
 @strict
@@ -214,13 +275,16 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
         hidden_dropout (`float`, defaults to 0.1): Dropout on the output of attention.
         layer_norm_eps (`float`, defaults to 1e-5): Epsilon of the decoder's layer norms.
         tasks (`list[list[str]]`, *optional*): Classes by the head that predicts them; together they are `id2label`. By
-            default one head has all classes of nuScenes.
+            default one head has all classes. Label ids count through the tasks.
         head_hidden_size (`int`, defaults to 64): Channels inside a head.
         head_kernel_size (`int`, defaults to 1): Kernel of a head over neighboring queries; published CMT-L has 3.
         box_slot_order (`str`, defaults to `"official"`): How coded boxes are read: `"official"` has the logarithm of
             the length where the height belongs (authors' weights need it); `"natural"` is for training from scratch.
-        missing_modality (`str`, defaults to `"zero"`): What a masked sensor does: `"zero"` sees zeros, as in training;
-            `"drop"` leaves its tokens out, which is faster.
+        missing_modality (`str`, defaults to `"zero"`): What a masked sensor gives: `"zero"` black images or a single
+            voxel of zeros, as the authors train and test; `"drop"` no tokens at all, which is faster. Cameras whose
+            images are not even given are left out in both.
+        black_pixel (`list[float]`): A black pixel after normalization, which a masked camera shows: -mean / std in the
+            order of the channels.
         freeze_batch_norm (`bool`, defaults to `True`): Whether the image backbone's batch norms keep their statistics.
         prior_bias (`bool`, defaults to `True`): Whether class scores of a new model start at 0.1; the authors meant
             to, and do not.
@@ -265,6 +329,9 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
         default_factory=lambda: [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
     )
     missing_modality: Literal["zero", "drop"] = "zero"
+    black_pixel: list[float | int] | tuple[float | int, ...] = field(
+        default_factory=lambda: [-103.53 / 57.375, -116.28 / 57.12, -123.675 / 58.395]
+    )
     freeze_batch_norm: bool = True
 
     # Decoder
@@ -309,18 +376,18 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
     max_detections: int = 300
 
     def __post_init__(self, **kwargs):
-        if self.modality != "lidar":
+        if self.image_backbone_config is not None or self.modality != "lidar":
             self.image_backbone_config = _build_backbone_config(self.image_backbone_config)
-        if self.modality != "camera" and not isinstance(self.lidar_backbone_config, PreTrainedConfig):
-            fields = dict(self.lidar_backbone_config or {})
-            fields.pop("model_type", None)
+        if self.modality != "camera" and self.lidar_backbone_config is None:
+            self.lidar_backbone_config = CmtLidarConfig()
+        elif isinstance(self.lidar_backbone_config, dict):
+            refuse_other_type(CmtLidarConfig, self.lidar_backbone_config)
+            fields = {name: value for name, value in self.lidar_backbone_config.items() if name != "model_type"}
             self.lidar_backbone_config = CmtLidarConfig(**fields)
-        if self.tasks is None:
-            self.tasks = [list(NUSCENES_CLASSES)]
-        if "id2label" not in kwargs and "num_labels" not in kwargs:
-            names = [name for task in self.tasks for name in task]
-            kwargs["id2label"] = dict(enumerate(names))
-            kwargs["label2id"] = {name: index for index, name in enumerate(names)}
+        if "id2label" not in kwargs and self.id2label is None and "num_labels" not in kwargs:
+            names = [name for task in self.tasks or [NUSCENES_CLASSES] for name in task]
+            self.id2label = dict(enumerate(names))
+            self.label2id = {name: index for index, name in enumerate(names)}
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -329,9 +396,133 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
         return build_variant(cls, VARIANTS, name, overrides)
 
     @property
+    def has_camera(self) -> bool:
+        """Whether the model takes images."""
+        return self.modality != "lidar"
+
+    @property
+    def has_lidar(self) -> bool:
+        """Whether the model takes points."""
+        return self.modality != "camera"
+
+    @property
     def num_attention_layers(self) -> int:
         """Number of layers of the decoder."""
         return self.num_hidden_layers
+
+    @property
+    def task_sizes(self) -> list[int]:
+        """Number of classes of each head."""
+        return [len(task) for task in self.tasks] if self.tasks is not None else [self.num_labels]
+
+    def validate_sensors(self):
+        for name, is_used in (("image_backbone_config", self.has_camera), ("lidar_backbone_config", self.has_lidar)):
+            if not is_used and getattr(self, name) is not None:
+                raise ValueError(
+                    f"`{name}` must be None for `modality={self.modality!r}`, which has no such sensor. Leave it out, "
+                    "or choose another modality."
+                )
+        if self.modality != "fusion" and self.missing_modality != "zero":
+            raise ValueError(
+                f"`missing_modality` must be 'zero' for `modality={self.modality!r}`: its only sensor cannot be missing."
+            )
+
+    def validate_image_backbone(self):
+        if not self.has_camera:
+            return
+        backbone = self.image_backbone_config
+        chosen = getattr(backbone, "out_features", None)
+        if chosen is None or len(chosen) != 2:
+            raise ValueError(
+                "`image_backbone_config` must choose two feature maps, of stride 16 and 32, by `out_features`; got "
+                f"{chosen} of {getattr(backbone, 'stage_names', None)}."
+            )
+        num_channels = getattr(backbone, "num_channels", len(self.black_pixel))
+        if num_channels != len(self.black_pixel):
+            raise ValueError(
+                f"`black_pixel` must have one value for each of {num_channels} channels; got {list(self.black_pixel)}."
+            )
+
+    def validate_ranges(self):
+        for name in ("point_cloud_range", "post_center_range"):
+            values = list(getattr(self, name))
+            if len(values) != 6 or not all(low < high for low, high in zip(values[:3], values[3:], strict=True)):
+                raise ValueError(
+                    f"`{name}` must hold x, y, z of the nearest and then of the farthest corner, 6 numbers that grow "
+                    f"from one corner to the other; got {values}."
+                )
+        if self.has_camera and self.point_cloud_range[3] <= 1:
+            raise ValueError(
+                "`point_cloud_range` must end beyond x = 1 m, where depths along a ray begin; got "
+                f"{self.point_cloud_range[3]}."
+            )
+
+    def validate_grid(self):
+        if not self.has_lidar:
+            return
+        lidar = self.lidar_backbone_config
+        stride = 2 ** len(lidar.paddings) * math.prod(lidar.bev_strides)
+        for name, size in zip("yx", lidar.sparse_shape[1:], strict=True):
+            if size % stride:
+                raise ValueError(
+                    f"`sparse_shape` must be a multiple of {stride} along {name}, the stride of the coarsest map; got "
+                    f"{size}. Change `voxel_size` or `point_cloud_range`."
+                )
+        low, high = self.point_cloud_range[:3], self.point_cloud_range[3:]
+        for axis, name in enumerate("xyz"):
+            given = lidar.sparse_shape[2 - axis]
+            needed = round((high[axis] - low[axis]) / lidar.voxel_size[axis])
+            most = needed + 1 if name == "z" else needed
+            least = needed if name == "z" else math.ceil(MIN_COVERED_SHARE * needed)
+            if not least <= given <= most:
+                raise ValueError(
+                    f"`sparse_shape` must have {least} to {most} voxels along {name}, since `point_cloud_range` is "
+                    f"{high[axis] - low[axis]:g} m and a voxel {lidar.voxel_size[axis]:g} m; got {given}."
+                )
+
+    def validate_tasks(self):
+        if self.tasks is None:
+            return
+        names = [name for task in self.tasks for name in task]
+        if not self.tasks or not all(self.tasks):
+            raise ValueError("`tasks` must hold at least one class each; got an empty one.")
+        if len(set(names)) < len(names):
+            twice = next(name for index, name in enumerate(names) if name in names[:index])
+            raise ValueError(f"`tasks` must name each class once; got {twice!r} twice.")
+        wanted = [self.id2label[index] for index in range(self.num_labels)]
+        if names != wanted:
+            raise ValueError(
+                f"`tasks` must list the classes of `id2label` in their order; got {names} instead of {wanted}. Give "
+                "both, or neither for a single head."
+            )
+
+    def validate_sizes(self):
+        check_minimum(
+            self, 1, "hidden_size", "num_queries", "num_depth_bins", "num_hidden_layers", "num_attention_heads",
+            "intermediate_size", "head_hidden_size", "head_kernel_size", "max_detections",
+        )  # fmt: skip
+        check_maximum("num_hidden_layers", [self.num_hidden_layers], MAX_DEPTH)
+        widths = ("hidden_size", "intermediate_size", "head_hidden_size", "num_queries", "num_depth_bins")
+        for name in widths:
+            check_maximum(name, [getattr(self, name)], MAX_WIDTH)
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` must be a multiple of `num_attention_heads` ({self.num_attention_heads}); got "
+                f"{self.hidden_size}."
+            )
+        if self.head_kernel_size % 2 == 0:
+            raise ValueError(f"`head_kernel_size` must be odd; got {self.head_kernel_size}.")
+
+    def validate_losses(self):
+        check_minimum(
+            self, 0, "class_cost", "box_cost", "class_loss_coefficient", "box_loss_coefficient", "background_weight",
+            "focal_gamma", "denoising_groups", "denoising_scale", "denoising_threshold", "denoising_coefficient",
+        )  # fmt: skip
+        if not 0 <= self.focal_alpha <= 1:
+            raise ValueError(f"`focal_alpha` must lie in [0, 1]; got {self.focal_alpha}.")
+        weights = list(self.code_weights)
+        if len(weights) != BOX_CODE_SIZE or min(weights) < 0:
+            raise ValueError(f"`code_weights` must hold {BOX_CODE_SIZE} numbers of at least 0; got {weights}.")
 
     def validate_rates(self):
         check_rates(self, "attention_dropout", "cross_attention_dropout", "hidden_dropout")
@@ -340,10 +531,20 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
 def _build_backbone_config(given: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     if isinstance(given, PreTrainedConfig):
         return given
-    fields = dict(given or _RESNET50)
+    fields = dict(_RESNET50 if given is None else given)
     model_type = fields.pop("model_type", None)
+    # Files hold both; a choice of our own would contradict the other one.
+    if not {"out_features", "out_indices"} & fields.keys():
+        fields["out_features"] = list(IMAGE_STAGES)
     if model_type == CmtVovNetConfig.model_type:
         return CmtVovNetConfig(**fields)
+    if model_type not in CONFIG_MAPPING:
+        nearest = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING), n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(
+            "`image_backbone_config` must name the `model_type` of a backbone that transformers or decahub knows, such "
+            f"as 'resnet', 'emo' or 'cmt_vovnet'; got {model_type!r}.{hint}"
+        )
     return CONFIG_MAPPING[model_type](**fields)
 
 

@@ -44,7 +44,34 @@ class ImageProcessingKwargs(ImagesKwargs, total=False):
     do_reduce_labels: bool
 
 
-class ImageProcessing:
+class ImageReading:
+    """What every image processor shares: options that do not exist are refused, files are read upright."""
+
+    def __init__(self, **kwargs: Unpack[ImagesKwargs]):
+        allowed = [*self.valid_kwargs.__annotations__, *PROCESSOR_KEYS]
+        refuse_unknown((name for name in kwargs if name[:1] != "_"), allowed, f"an option of {type(self).__name__}")
+        super().__init__(**kwargs)
+
+    def fetch_images(self, images: Any) -> Any:
+        """Images of paths and addresses; local files upright and scaled by their bit depth, as [`read_image`] does."""
+        if isinstance(images, (str, os.PathLike)) and os.path.isfile(images):  # noqa: PTH113 (base64 is no long path)
+            return read_image(images)
+        return super().fetch_images(images)
+
+    def check_channels(self, images: list, kwargs: dict[str, Any]) -> None:
+        """Refuses images of another number of channels than the mean and deviation that normalize them."""
+        for name in ("image_mean", "image_std"):
+            values = kwargs[name] if kwargs["do_normalize"] else None
+            num_channels = len(values) if isinstance(values, (list, tuple)) else None
+            for index, image in enumerate(images):
+                if num_channels not in (None, image.shape[0]):
+                    raise ValueError(
+                        f"`images` must have {num_channels} channels, as `{name}` has; image {index} has "
+                        f"{image.shape[0]}."
+                    )
+
+
+class ImageProcessing(ImageReading):
     """What both backends share; images are channel-first arrays or tensors.
 
     By default the usual evaluation transform: the shorter side is resized (bicubic), the center cropped, and pixels
@@ -64,17 +91,6 @@ class ImageProcessing:
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
     do_reduce_labels = False
-
-    def __init__(self, **kwargs: Unpack[ImageProcessingKwargs]):
-        allowed = [*self.valid_kwargs.__annotations__, *PROCESSOR_KEYS]
-        refuse_unknown((name for name in kwargs if name[:1] != "_"), allowed, f"an option of {type(self).__name__}")
-        super().__init__(**kwargs)
-
-    def fetch_images(self, images: Any) -> Any:
-        """Images of paths and addresses; local files upright and scaled by their bit depth, as [`read_image`] does."""
-        if isinstance(images, (str, os.PathLike)) and os.path.isfile(images):  # noqa: PTH113 (base64 is no long path)
-            return read_image(images)
-        return super().fetch_images(images)
 
     def preprocess(
         self,
@@ -116,19 +132,18 @@ class ImageProcessing:
         if isinstance(images, (list, tuple)) and len(images) == 0:
             raise ValueError("`images` must hold at least one image; got an empty list.")
         device = {"device": kwargs["device"]} if kwargs.get("device") is not None else {}
-        takes_floats = not kwargs["do_rescale"] or abs(kwargs["rescale_factor"] / BYTE_FACTOR - 1) > 1e-6
+        takes_floats = takes_any_floats(kwargs)
         scaled = [
-            _scale_image(image, index, takes_floats, input_data_format)
-            for index, image in enumerate(_flatten(self.fetch_images(images), "images", 3))
+            scale_image(image, index, takes_floats, input_data_format)
+            for index, image in enumerate(flatten_images(self.fetch_images(images), "images", 3))
         ]
         prepared = self._prepare_image_like_inputs(
             scaled, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
         )
-        for name in ("image_mean", "image_std"):
-            self._check_channels(prepared, name, kwargs[name] if kwargs["do_normalize"] else None)
+        self.check_channels(prepared, kwargs)
         data = {"pixel_values": self._preprocess_images(prepared, takes_floats, kwargs)}
         if segmentation_maps is not None:
-            maps = _flatten(self.fetch_images(segmentation_maps), "segmentation_maps", 2)
+            maps = flatten_images(self.fetch_images(segmentation_maps), "segmentation_maps", 2)
             if len(maps) != len(prepared):
                 raise ValueError(
                     f"`segmentation_maps` must hold one map per image ({len(prepared)}); got {len(maps)}."
@@ -148,7 +163,7 @@ class ImageProcessing:
 
     def _preprocess_images(self, images: list, takes_floats: bool, kwargs: dict[str, Any]) -> list:
         """Pixel values in the order of `images`: floats in [0, 1] are rescaled already."""
-        is_scaled = [not takes_floats and _is_float(image) for image in images]
+        is_scaled = [not takes_floats and is_float(image) for image in images]
         values: dict[bool, Any] = {}
         for scaled in set(is_scaled):
             group = [image for image, flag in zip(images, is_scaled, strict=True) if flag == scaled]
@@ -173,15 +188,6 @@ class ImageProcessing:
             ids[is_covered[0] == 0] = IGNORED_PIXEL
             labels.append(ids)
         return labels
-
-    @staticmethod
-    def _check_channels(images: list, name: str, values: float | list[float] | None) -> None:
-        num_channels = len(values) if isinstance(values, (list, tuple)) else None
-        for index, image in enumerate(images):
-            if num_channels not in (None, image.shape[0]):
-                raise ValueError(
-                    f"`images` must have {num_channels} channels, as `{name}` has; image {index} has {image.shape[0]}."
-                )
 
     def center_crop(self, image: Any, size: SizeDict, **kwargs: Any) -> Any:
         """Middle of an image, rounded as torchvision does; smaller images are padded with zeros."""
@@ -239,10 +245,15 @@ def reduce_labels(segmentation_map: Any) -> Any:
     return where(ignored, IGNORED_PIXEL, segmentation_map - 1)
 
 
-def _flatten(images: Any, name: str, num_dims: int) -> list:
+def takes_any_floats(kwargs: dict[str, Any]) -> bool:
+    """Whether floats are taken as they are; with the usual factor they must be in [0, 1], where bytes end up."""
+    return not kwargs["do_rescale"] or abs(kwargs["rescale_factor"] / BYTE_FACTOR - 1) > 1e-6
+
+
+def flatten_images(images: Any, name: str, num_dims: int) -> list:
     """A flat list of images or maps, of any nesting; a map, and a gray image, may have two dimensions."""
     if isinstance(images, (list, tuple)):
-        return [image for item in images for image in _flatten(item, name, num_dims)]
+        return [image for item in images for image in flatten_images(item, name, num_dims)]
     if isinstance(images, Image.Image) or images.ndim in (2, num_dims):
         return [images]
     if images.ndim == num_dims + 1:
@@ -253,11 +264,12 @@ def _flatten(images: Any, name: str, num_dims: int) -> list:
     )
 
 
-def _is_float(image: np.ndarray | torch.Tensor) -> bool:
+def is_float(image: np.ndarray | torch.Tensor) -> bool:
+    """Whether an array or a tensor holds floats."""
     return image.is_floating_point() if isinstance(image, torch.Tensor) else image.dtype.kind == "f"
 
 
-def _scale_image(image: Any, index: int, takes_floats: bool, data_format: ChannelDimension | None) -> Any:
+def scale_image(image: Any, index: int, takes_floats: bool, data_format: ChannelDimension | None) -> Any:
     """The image with bytes or floats as they are expected; gray arrays get a channel."""
     if isinstance(image, Image.Image):
         if not is_deep(image):
@@ -265,7 +277,7 @@ def _scale_image(image: Any, index: int, takes_floats: bool, data_format: Channe
         image = get_deep_pixels(image)
     if image.ndim == 2:
         image = image[..., None] if data_format == ChannelDimension.LAST else image[None]
-    if not _is_float(image):
+    if not is_float(image):
         if not isinstance(image, torch.Tensor):
             return scale_pixels(image, f"`images[{index}]`")
         pixels = scale_pixels(image.numpy(force=True), f"`images[{index}]`")
@@ -291,7 +303,7 @@ def _read_map(segmentation_map: Any, index: int) -> np.ndarray | torch.Tensor:
             )
         segmentation_map = np.asarray(segmentation_map)
     is_tensor = isinstance(segmentation_map, torch.Tensor)
-    if _is_float(segmentation_map) and not bool((segmentation_map % 1 == 0).all()):
+    if is_float(segmentation_map) and not bool((segmentation_map % 1 == 0).all()):
         raise ValueError(f"`segmentation_maps` must hold class ids; map {index} holds floats that are not whole.")
     # NaN is refused above. Converted first, since torch cannot compare its unsigned integers.
     ids = segmentation_map.to(torch.int64) if is_tensor else segmentation_map.astype(np.int64)

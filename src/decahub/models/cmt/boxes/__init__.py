@@ -1,0 +1,1 @@
+"""Boxes in 3D: geometry, coding, denoising queries and losses."""

@@ -1,0 +1,1 @@
+"""Drawings of 3D boxes: on the images, from above, and all on one sheet."""

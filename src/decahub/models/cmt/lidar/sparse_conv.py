@@ -1,0 +1,254 @@
+"""Sparse 3D convolution in plain PyTorch: exact, differentiable, on any device."""
+
+import math
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from transformers import initialization as init
+
+from .rulebook import (
+    Rulebook,
+    Triple,
+    build_strided_rulebook,
+    build_submanifold_rulebook,
+    linear_keys,
+    output_shape,
+)
+
+
+class Sites:
+    """Active sites of a sparse tensor, and the rulebooks of the convolutions that were applied to them.
+
+    Args:
+        coords (`torch.LongTensor` of shape `(num_sites, 4)`): Sample, z, y, x of each site, in lexicographic order.
+        spatial_shape (`tuple[int, int, int]`): Size of the grid, (z, y, x).
+    """
+
+    def __init__(self, coords: torch.Tensor, spatial_shape: Triple):
+        self.coords = coords
+        self.spatial_shape = spatial_shape
+        self._submanifold: dict[Triple, Rulebook] = {}
+        self._strided: dict[tuple[Triple, Triple, Triple], tuple[Rulebook, Sites]] = {}
+
+    def submanifold_rulebook(self, kernel_size: Triple) -> Rulebook:
+        """Rulebook of a convolution that keeps the sites; built once."""
+        if kernel_size not in self._submanifold:
+            self._submanifold[kernel_size] = build_submanifold_rulebook(self.coords, self.spatial_shape, kernel_size)
+        return self._submanifold[kernel_size]
+
+    def strided_rulebook(self, kernel_size: Triple, stride: Triple, padding: Triple) -> tuple[Rulebook, "Sites"]:
+        """Rulebook of any other convolution and the sites of its output; built once."""
+        geometry = (kernel_size, stride, padding)
+        if geometry not in self._strided:
+            rulebook, coords = build_strided_rulebook(self.coords, self.spatial_shape, *geometry)
+            self._strided[geometry] = rulebook, Sites(coords, output_shape(self.spatial_shape, *geometry))
+        return self._strided[geometry]
+
+
+class SparseFeatures(Protocol):
+    """What layers need of a sparse tensor: features, and a convolution of them."""
+
+    @property
+    def features(self) -> torch.Tensor: ...
+
+    @property
+    def coords(self) -> torch.Tensor: ...
+
+    @property
+    def spatial_shape(self) -> Triple: ...
+
+    def replace_features(self, features: torch.Tensor) -> "SparseFeatures": ...
+
+    def convolve(self, layer: "SparseConv3d") -> "SparseFeatures": ...
+
+
+class SparseTensor:
+    """Features at active sites; everywhere else is zero.
+
+    Args:
+        features (`torch.FloatTensor` of shape `(num_sites, channels)`): Features, in the order of the sites.
+        sites (`Sites`): Where they are.
+    """
+
+    def __init__(self, features: torch.Tensor, sites: Sites):
+        self.features = features
+        self.sites = sites
+
+    @classmethod
+    def from_voxels(cls, features: torch.Tensor, coords: torch.Tensor, spatial_shape: Triple) -> "SparseTensor":
+        """A sparse tensor of voxels in any order.
+
+        Args:
+            features (`torch.FloatTensor` of shape `(num_voxels, channels)`): Features.
+            coords (`torch.LongTensor` of shape `(num_voxels, 4)`): Sample, z, y, x of each voxel, all different.
+            spatial_shape (`tuple[int, int, int]`): Size of the grid, (z, y, x).
+        """
+        order = linear_keys(coords, spatial_shape).argsort()
+        return cls(features.index_select(0, order), Sites(coords.index_select(0, order), spatial_shape))
+
+    @property
+    def coords(self) -> torch.Tensor:
+        return self.sites.coords
+
+    @property
+    def spatial_shape(self) -> Triple:
+        return self.sites.spatial_shape
+
+    def replace_features(self, features: torch.Tensor) -> "SparseTensor":
+        """Other features at the same sites; rulebooks are shared."""
+        return SparseTensor(features, self.sites)
+
+    def convolve(self, layer: "SparseConv3d") -> "SparseTensor":
+        """Applies the convolution of a layer."""
+        if layer.submanifold:
+            rulebook, sites = self.sites.submanifold_rulebook(layer.kernel_size), self.sites
+        else:
+            rulebook, sites = self.sites.strided_rulebook(layer.kernel_size, layer.stride, layer.padding)
+        return SparseTensor(SparseConvolution.apply(self.features, layer.weight, rulebook), sites)
+
+
+class SparseConvolution(torch.autograd.Function):
+    r"""Convolution over the pairs of a rulebook:
+
+    $$y_o = \sum_{k} \sum_{(i, o) \in R_k} W_k x_i$$
+
+    Each offset $k$ is one gather and one matrix product; the products of an output row are then summed in a fixed
+    order, so that results do not vary from run to run. Gathered rows are computed anew in the backward pass: they
+    would take several times the memory of the features.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: torch.Tensor, weight: torch.Tensor, rulebook: Rulebook) -> torch.Tensor:
+        """Output features.
+
+        Args:
+            features (`torch.FloatTensor` of shape `(num_inputs, in_channels)`): Input features.
+            weight (`torch.FloatTensor` of shape `(out_channels, depth, height, width, in_channels)`): Kernel.
+            rulebook (`Rulebook`): Pairs.
+
+        Returns:
+            `torch.FloatTensor` of shape `(num_outputs, out_channels)`.
+        """
+        ctx.save_for_backward(features, weight)
+        ctx.rulebook = rulebook
+        kernels = weight.flatten(1, 3)  # (out_channels, num_offsets, in_channels)
+        products = features.new_empty(len(rulebook.inputs), len(kernels))
+        for offset, pairs in _slices(rulebook):
+            rows = _gather(features, rulebook.inputs[pairs], offset == rulebook.center)
+            torch.mm(rows, kernels[:, offset].t(), out=products[pairs])
+        return _sum_segments(products, *rulebook.by_output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
+        """Gradients of the features and of the weight."""
+        features, weight = ctx.saved_tensors
+        rulebook = ctx.rulebook
+        needs_features, needs_weight, _ = ctx.needs_input_grad
+        kernels = weight.flatten(1, 3)
+        gradient = gradient.contiguous()
+        products = features.new_empty(len(rulebook.inputs) if needs_features else 0, features.shape[1])
+        weight_gradient = torch.zeros_like(kernels) if needs_weight else None
+        for offset, pairs in _slices(rulebook):
+            is_center = offset == rulebook.center
+            rows = _gather(gradient, rulebook.outputs[pairs], is_center)
+            if needs_features:
+                torch.mm(rows, kernels[:, offset], out=products[pairs])
+            if weight_gradient is not None:
+                weight_gradient[:, offset] = rows.t() @ _gather(features, rulebook.inputs[pairs], is_center)
+        feature_gradient = _sum_segments(products, *rulebook.by_input) if needs_features else None
+        return feature_gradient, None if weight_gradient is None else weight_gradient.view_as(weight), None
+
+
+def _slices(rulebook: Rulebook) -> list[tuple[int, slice]]:
+    """Kernel offsets that have pairs, and where these are."""
+    slices, start = [], 0
+    for offset, count in enumerate(rulebook.counts):
+        if count:
+            slices.append((offset, slice(start, start + count)))
+        start += count
+    return slices
+
+
+def _gather(features: torch.Tensor, rows: torch.Tensor, is_identity: bool) -> torch.Tensor:
+    return features if is_identity else features.index_select(0, rows)
+
+
+def _sum_segments(values: torch.Tensor, order: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """Sum of each segment of `values[order]`: `(num_values, channels)` to `(num_segments, channels)`."""
+    if len(values) == 0:
+        return values.new_zeros(len(starts) - 1, values.shape[1])
+    return nn.functional.embedding_bag(order, values, starts, mode="sum", include_last_offset=True)
+
+
+class SparseConv3d(nn.Module):
+    """3D convolution of a sparse tensor, without bias.
+
+    The weight has spconv 2's layout, (out_channels, depth, height, width, in_channels). Kernels are not flipped, as in
+    [`torch.nn.Conv3d`].
+
+    Args:
+        in_channels (`int`): Channels of the input.
+        out_channels (`int`): Channels of the output.
+        kernel_size (`tuple[int, int, int]`): Size of the kernel, (z, y, x); odd if submanifold.
+        stride (`tuple[int, int, int]`): Stride; 1 if submanifold.
+        padding (`tuple[int, int, int]`): Zeros around the grid; of no effect if submanifold.
+        submanifold (`bool`): Whether output sites are the input sites, instead of all that the kernel reaches.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Triple = (3, 3, 3),
+        stride: Triple = (1, 1, 1),
+        padding: Triple = (0, 0, 0),
+        submanifold: bool = False,
+    ):
+        super().__init__()
+        if submanifold and (stride != (1, 1, 1) or any(size % 2 == 0 for size in kernel_size)):
+            raise ValueError(
+                "`kernel_size` must be odd and `stride` must be 1 in a submanifold convolution; got "
+                f"{kernel_size} and {stride}."
+            )
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        self.submanifold = submanifold
+        self.weight = nn.Parameter(torch.empty(out_channels, *kernel_size, in_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """The distribution of [`torch.nn.Conv3d`], which spconv uses too."""
+        bound = 1 / math.sqrt(self.in_channels * math.prod(self.kernel_size))
+        init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, sparse: SparseFeatures) -> SparseFeatures:
+        return sparse.convolve(self)
+
+    def extra_repr(self) -> str:
+        """Sizes, as torch's convolutions show them."""
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, submanifold={self.submanifold}"
+        )
+
+
+class SiteBatchNorm(nn.BatchNorm1d):
+    """Batch norm over active sites, `(num_sites, channels)`.
+
+    Fewer than two sites have no variance: running statistics are used then, and stay as they are.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        uses_batch = self.training and len(features) > 1
+        if uses_batch and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        # As an image of (sites, 1) pixels with channels last: torch's backward pass is five times
+        # as fast.
+        image = features.t()[None, :, :, None]
+        normed = nn.functional.batch_norm(
+            image, self.running_mean, self.running_var, self.weight, self.bias, uses_batch, self.momentum, self.eps
+        )
+        return normed[0, :, :, 0].t()

@@ -1,0 +1,101 @@
+"""The same sparse convolutions computed by spconv, an optional library: on a CPU it has no backward pass."""
+
+import importlib.util
+
+import torch
+
+from .rulebook import Triple
+from .sparse_conv import SparseConv3d
+
+
+SPCONV_DTYPES = (torch.float32, torch.float16)
+
+
+def uses_spconv(backend: str, features: torch.Tensor) -> bool:
+    """Whether spconv computes the convolutions of these features.
+
+    Args:
+        backend (`str`): `"torch"`, `"spconv"`, or `"auto"`: spconv if it is installed and `features` are on a CUDA
+            device.
+        features (`torch.FloatTensor` of shape `(num_voxels, channels)`): Input of the first convolution.
+
+    Raises:
+        ImportError: If spconv is asked for and not installed.
+        ValueError: If spconv is asked for and cannot compute these features, or a gradient of them.
+    """
+    is_installed = importlib.util.find_spec("spconv") is not None
+    if backend == "auto":
+        return is_installed and features.is_cuda and features.dtype in SPCONV_DTYPES and len(features) > 0
+    if backend == "torch":
+        return False
+    if not is_installed:
+        raise ImportError(
+            "`sparse_backend='spconv'` needs spconv: `pip install spconv`, or the build for your CUDA version such as "
+            '`pip install spconv-cu120`. `sparse_backend="torch"` gives the same results without it.'
+        )
+    if features.dtype not in SPCONV_DTYPES:
+        raise ValueError(
+            f"`voxel_features` must be float32 or float16 with `sparse_backend='spconv'`; got {features.dtype}. Use "
+            "`sparse_backend='torch'`."
+        )
+    if not features.is_cuda and torch.is_grad_enabled():
+        raise ValueError(
+            "`sparse_backend='spconv'` must run under `torch.no_grad()` on a CPU, where spconv has no backward pass; "
+            "got enabled gradients. Train with `sparse_backend='torch'`."
+        )
+    return len(features) > 0  # spconv fails without sites
+
+
+class SpconvTensor:
+    """A sparse tensor of spconv with the interface of [`SparseTensor`]; its sites are in spconv's own order.
+
+    Args:
+        tensor (`spconv.pytorch.SparseConvTensor`): The tensor.
+        level (`int`): Number of convolutions before it that changed the sites; names the rulebooks that are shared.
+    """
+
+    def __init__(self, tensor, level: int = 0):
+        self.tensor = tensor
+        self.level = level
+
+    @classmethod
+    def from_voxels(
+        cls, features: torch.Tensor, coords: torch.Tensor, spatial_shape: Triple, batch_size: int
+    ) -> "SpconvTensor":
+        """A sparse tensor of voxels; arguments as in [`SparseTensor.from_voxels`]."""
+        from spconv.pytorch import SparseConvTensor
+
+        return cls(SparseConvTensor(features.contiguous(), coords.int().contiguous(), list(spatial_shape), batch_size))
+
+    @property
+    def features(self) -> torch.Tensor:
+        return self.tensor.features
+
+    @property
+    def coords(self) -> torch.Tensor:
+        return self.tensor.indices.long()
+
+    @property
+    def spatial_shape(self) -> Triple:
+        depth, height, width = self.tensor.spatial_shape
+        return depth, height, width
+
+    def replace_features(self, features: torch.Tensor) -> "SpconvTensor":
+        """Other features at the same sites; rulebooks are shared."""
+        return SpconvTensor(self.tensor.replace_feature(features), self.level)
+
+    def convolve(self, layer: SparseConv3d) -> "SpconvTensor":
+        """Applies the convolution of a layer."""
+        from spconv import pytorch as spconv
+
+        arguments = {"kernel_size": layer.kernel_size, "stride": layer.stride, "bias": False}
+        with torch.device("meta"):  # a layer without weights of its own
+            if layer.submanifold:
+                key = f"level{self.level}_{layer.kernel_size}"
+                twin = spconv.SubMConv3d(layer.in_channels, layer.out_channels, indice_key=key, **arguments)
+            else:
+                arguments["padding"] = layer.padding
+                twin = spconv.SparseConv3d(layer.in_channels, layer.out_channels, **arguments)
+        twin.weight = layer.weight
+        twin.train(layer.training)
+        return SpconvTensor(twin(self.tensor), self.level + (not layer.submanifold))
