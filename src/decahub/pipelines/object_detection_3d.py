@@ -17,6 +17,7 @@ ANNOTATION_KEYS = ("boxes", "labels", "classes", "num_points", "attributes", "to
 KNOWN_KEYS = (*CAMERA_KEYS, "points", *POSES, *ANNOTATION_KEYS)
 BOX_FIELDS = ("x", "y", "z", "length", "width", "height", "yaw")
 FRAMES = ("lidar", "ego")
+UNUSED_KEYS = {"camera": ("points",), "lidar": CAMERA_KEYS}  # sensors that a model of one kind does not have
 LIDAR, CAMERAS = "lidar", "cameras"  # what `missing` calls all of a kind
 FEW = 20  # names in a message
 
@@ -102,9 +103,8 @@ class ObjectDetection3DPipeline(Pipeline):
     def preprocess(self, inputs: Any, missing: Sequence[str] = ()) -> dict[str, Any]:
         frame = leave_out(read_frame(inputs), missing)
         given = {name: value for name, value in frame.items() if value is not None and name not in ANNOTATION_KEYS}
-        for part, names in (("image_processor", CAMERA_KEYS), ("feature_extractor", ("points",))):
-            if getattr(self.processor, part, None) is None:  # the model has no such sensor
-                given = {name: value for name, value in given.items() if name not in names}
+        unused = UNUSED_KEYS.get(self.processor.modality, ())
+        given = {name: value for name, value in given.items() if name not in unused}
         if not {"images", "points"} & given.keys():
             sensors = [name for name in ("images", "points") if frame.get(name) is not None]
             raise ValueError(

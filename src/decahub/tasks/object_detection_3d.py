@@ -36,7 +36,8 @@ class ObjectDetection3D(Task):
         for answer, reference in zip(answers, references, strict=True):
             prediction = {name: values.float().cpu().numpy() for name, values in answer.items()}
             if "attributes" in reference:
-                prediction["attributes"] = processor.choose_attributes(answer["boxes"], answer["labels"])
+                names = [model.config.id2label[label] for label in answer["labels"].tolist()]
+                prediction["attributes"] = choose_attributes(names, prediction["boxes"])
             predictions.append(prediction)
         return {"predictions": predictions, "references": references}
 
@@ -157,6 +158,15 @@ def read_reference(frame: Mapping[str, Any]) -> dict[str, Any]:
     if "lidar2ego" in poses:
         reference |= poses
     return reference
+
+
+def choose_attributes(names: Sequence[str], boxes: Any) -> list[str]:
+    """The attribute of each box by its class and speed, as of results for the nuScenes benchmark."""
+    from decahub.models.cmt.boxes.nuscenes_results import DEFAULT_ATTRIBUTES, choose_attribute
+
+    velocities = ((float(box[7]), float(box[8])) for box in boxes)
+    pairs = zip(names, velocities, strict=True)
+    return [choose_attribute(name, velocity) if name in DEFAULT_ATTRIBUTES else "" for name, velocity in pairs]
 
 
 REMOTE_USAGE = """\
