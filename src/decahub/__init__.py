@@ -14,6 +14,12 @@ from decahub.registry import METHODS, PUBLIC_NAMES, list_new_auto_classes
 if TYPE_CHECKING:
     from decahub.data import load_dataset
     from decahub.metrics import load_metric
+    from decahub.models.cmt.camera.vovnet import CmtVovNetBackbone
+    from decahub.models.cmt.configuration_cmt import CmtConfig, CmtLidarConfig, CmtVovNetConfig
+    from decahub.models.cmt.feature_extraction_cmt import CmtPointCloudFeatureExtractor
+    from decahub.models.cmt.image_processing_cmt import CmtImageProcessor
+    from decahub.models.cmt.modeling_cmt import CmtForObjectDetection3D, CmtModel
+    from decahub.models.cmt.processing_cmt import CmtProcessor
     from decahub.models.drum_lm.configuration_drum_lm import DrumLmConfig
     from decahub.models.drum_lm.midi.performance import DrumPerformance
     from decahub.models.drum_lm.modeling_drum_lm import DrumLmForCausalLM
@@ -70,6 +76,15 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "METHODS",
+    "CmtConfig",
+    "CmtForObjectDetection3D",
+    "CmtImageProcessor",
+    "CmtLidarConfig",
+    "CmtModel",
+    "CmtPointCloudFeatureExtractor",
+    "CmtProcessor",
+    "CmtVovNetBackbone",
+    "CmtVovNetConfig",
     "DrumGenerationPipeline",
     "DrumLmConfig",
     "DrumLmForCausalLM",

@@ -137,4 +137,13 @@ def build_key_mask(presence: Sequence[tuple[torch.Tensor | None, int]], device: 
     return torch.cat(columns, dim=1).to(device)
 
 
-__all__ = ["CAMERA", "LIDAR", "blacken_images", "build_key_mask", "resolve_sensors", "run_where_present", "select_samples", "zero_clouds"]
+__all__ = [
+    "CAMERA",
+    "LIDAR",
+    "blacken_images",
+    "build_key_mask",
+    "resolve_sensors",
+    "run_where_present",
+    "select_samples",
+    "zero_clouds",
+]

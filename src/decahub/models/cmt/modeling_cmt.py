@@ -131,6 +131,13 @@ class CmtPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
 
+    def set_attn_implementation(self, attn_implementation: str | dict, allow_all_kernels: bool = False) -> None:
+        """As in transformers; a backbone of images that has no attention is left as it is."""
+        backbone = getattr(self.base_model, "image_backbone", None)
+        if isinstance(attn_implementation, str) and backbone is not None and not backbone._supports_sdpa:
+            attn_implementation = {"": attn_implementation, "image_backbone_config": "eager"}
+        super().set_attn_implementation(attn_implementation, allow_all_kernels)
+
     @torch.no_grad()
     def _init_weights(self, module):
         if isinstance(module, CmtModel):
@@ -307,9 +314,7 @@ class CmtModel(CmtPreTrainedModel):
             self.config, modality_mask, batch_size, (pixel_values is not None, voxels is not None)
         )
         image_features, has_images = self.encode_images(pixel_values, sensors[:, CAMERA])
-        bev_features, has_points = self.encode_points(
-            voxels, num_points_per_voxel, voxel_coords, sensors[:, LIDAR]
-        )
+        bev_features, has_points = self.encode_points(voxels, num_points_per_voxel, voxel_coords, sensors[:, LIDAR])
         return self.decode(
             bev_features,
             image_features,
@@ -603,9 +608,7 @@ class CmtForObjectDetection3D(CmtPreTrainedModel):
         denoising: DenoisingQueries | None = None,
     ) -> CmtObjectDetection3DOutput:
         """Boxes from states of queries, and the loss if there are labels."""
-        predictions = [
-            head(outputs.intermediate_hidden_states, outputs.reference_points) for head in self.task_heads
-        ]
+        predictions = [head(outputs.intermediate_hidden_states, outputs.reference_points) for head in self.task_heads]
         logits = torch.cat([logits for logits, _ in predictions], dim=-1)
         coded = torch.stack([coded for _, coded in predictions], dim=2)  # (layers, batch, tasks, queries, 10)
         logits = logits.to(coded.dtype)

@@ -42,7 +42,9 @@ def _check_label(
 ) -> dict[str, torch.Tensor]:
     missing = {"boxes", "class_labels"} - label.keys()
     if missing:
-        raise ValueError(f"`labels` must have `boxes` and `class_labels`; sample {sample} has no {sorted(missing)[0]!r}.")
+        raise ValueError(
+            f"`labels` must have `boxes` and `class_labels`; sample {sample} has no {sorted(missing)[0]!r}."
+        )
     boxes, classes = torch.as_tensor(label["boxes"]), torch.as_tensor(label["class_labels"])
     if boxes.ndim != 2 or boxes.shape[1] != BOX_SIZE:
         raise ValueError(
@@ -74,7 +76,9 @@ def _check_label(
             f"{int(invalid[0])} of sample {sample}."
         )
     if len(boxes) and boxes[:, 3:6].min() < 0:
-        raise ValueError(f"`boxes` must have sizes of at least 0; got {boxes[:, 3:6].min().item():.4g} in sample {sample}.")
+        raise ValueError(
+            f"`boxes` must have sizes of at least 0; got {boxes[:, 3:6].min().item():.4g} in sample {sample}."
+        )
     return {"boxes": boxes.to(like), "class_labels": classes.to(like.device, torch.long)}
 
 

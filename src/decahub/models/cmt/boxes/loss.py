@@ -42,7 +42,11 @@ def compute_focal_loss(logits: torch.Tensor, targets: torch.Tensor, alpha: float
 
 @torch.no_grad()
 def compute_matching_cost(
-    logits: torch.Tensor, coded: torch.Tensor, target_classes: torch.Tensor, target_codes: torch.Tensor, config: CmtConfig
+    logits: torch.Tensor,
+    coded: torch.Tensor,
+    target_classes: torch.Tensor,
+    target_codes: torch.Tensor,
+    config: CmtConfig,
 ) -> torch.Tensor:
     """Cost of every pair of query and box.
 

@@ -174,9 +174,7 @@ class CmtDecoder(nn.Module):
 
 
 def _to_added_mask(blocked: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    return torch.zeros(blocked.shape, dtype=dtype, device=blocked.device).masked_fill(
-        blocked, torch.finfo(dtype).min
-    )
+    return torch.zeros(blocked.shape, dtype=dtype, device=blocked.device).masked_fill(blocked, torch.finfo(dtype).min)
 
 
 __all__ = ["CmtAttention", "CmtDecoder", "CmtDecoderLayer", "eager_attention_forward"]
