@@ -138,6 +138,11 @@ class CmtPreTrainedModel(PreTrainedModel):
             attn_implementation = {"": attn_implementation, "image_backbone_config": "eager"}
         super().set_attn_implementation(attn_implementation, allow_all_kernels)
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # Here parents initialize their layers. transformers would skip parents without weights of their own, lest code
+        # of others overwrites what was loaded; `init` does not.
+        super()._initialize_weights(module, is_custom_code=False)
+
     @torch.no_grad()
     def _init_weights(self, module):
         if isinstance(module, CmtModel):
