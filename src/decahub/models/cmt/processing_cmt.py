@@ -171,6 +171,7 @@ class CmtProcessor(ProcessorMixin):
         )  # fmt: skip
         data: dict[str, Any] = {}
         if images is not None:
+            images = self.image_processor.fetch_images(images)  # paths become images
             frames = split_frames(images)
             calibrations = {name: _split(value, name, num_frames, is_many) for name, value in given.items()}
             names = _split(cameras, "cameras", num_frames, is_many)
