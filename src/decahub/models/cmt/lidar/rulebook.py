@@ -5,8 +5,7 @@ the geometry of the kernel, never on features: layers that share both share it.
 """
 
 import itertools
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import torch
 
@@ -14,48 +13,100 @@ import torch
 Triple = tuple[int, int, int]
 
 
+# Products of one block, in numbers: on a CPU they stay in the cache, and their memory is used again without new pages.
+BLOCK_SIZES = {"cpu": 2**21}
+DEFAULT_BLOCK_SIZE = 2**27
+
+
+@dataclass(frozen=True)
+class Block:
+    """A range of target rows, and the pairs that lead to them.
+
+    Args:
+        rows (`slice`): Target rows.
+        pieces (`list[tuple[int, slice, slice]]`): Kernel offset, its pairs in the rulebook, and their place among the
+            pairs of the block.
+        order (`torch.IntTensor` of shape `(num_pairs,)`): Pairs of the block in the order of their target row.
+        starts (`torch.IntTensor` of shape `(num_rows + 1,)`): Where the pairs of each target row begin in it.
+    """
+
+    rows: slice
+    pieces: list[tuple[int, slice, slice]]
+    order: torch.Tensor
+    starts: torch.Tensor
+
+
 @dataclass(frozen=True)
 class Rulebook:
     """Pairs of an input row and an output row, grouped by kernel offset.
 
-    Within one offset a row occurs at most once as input and at most once as output.
+    Within one offset, inputs and outputs both ascend: each row occurs at most once.
 
     Args:
         inputs (`torch.LongTensor` of shape `(num_pairs,)`): Input row of each pair.
         outputs (`torch.LongTensor` of shape `(num_pairs,)`): Output row of each pair.
-        counts (`list[int]`): Pairs of each kernel offset, in the order of the kernel's (z, y, x).
+        counts (`torch.LongTensor` of shape `(num_offsets,)`): Pairs of each kernel offset, in the order of the
+            kernel's (z, y, x).
         num_inputs (`int`): Rows of the input.
         num_outputs (`int`): Rows of the output.
-        center (`int`, *optional*): Offset that maps each row to itself: the center of a submanifold kernel.
     """
 
     inputs: torch.Tensor
     outputs: torch.Tensor
-    counts: list[int]
+    counts: torch.Tensor
     num_inputs: int
     num_outputs: int
-    center: int | None = None
+    _blocks: dict[tuple[bool, int], list[Block]] = field(default_factory=dict, repr=False, compare=False)
 
-    @cached_property
-    def by_output(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pairs in the order of their output row, and where each row's pairs begin: `(num_pairs,)`, `(rows + 1,)`."""
-        return self._group(self.outputs, self.num_outputs)
+    def blocks_of_outputs(self, channels: int) -> list[Block]:
+        """Output rows in blocks that suit products of this many channels."""
+        return self._find_blocks(True, channels)
 
-    @cached_property
-    def by_input(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pairs in the order of their input row, and where each row's pairs begin."""
-        return self._group(self.inputs, self.num_inputs)
+    def blocks_of_inputs(self, channels: int) -> list[Block]:
+        """Input rows in such blocks, for the backward pass."""
+        return self._find_blocks(False, channels)
 
-    def _group(self, rows: torch.Tensor, num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-        # One slot for each row and offset: faster than sorting the pairs.
-        counts = torch.tensor(self.counts, device=rows.device)
-        offsets = torch.arange(len(self.counts), device=rows.device).repeat_interleave(counts)
-        slots = rows.new_full((num_rows, len(self.counts)), -1)
-        slots[rows, offsets] = torch.arange(len(rows), device=rows.device)
-        is_used = slots >= 0
-        starts = rows.new_zeros(num_rows + 1)
-        starts[1:] = is_used.sum(dim=1).cumsum(dim=0)
-        return slots[is_used], starts
+    def _find_blocks(self, to_outputs: bool, channels: int) -> list[Block]:
+        rows, num_rows = (self.outputs, self.num_outputs) if to_outputs else (self.inputs, self.num_inputs)
+        block_size = BLOCK_SIZES.get(rows.device.type, DEFAULT_BLOCK_SIZE)
+        num_blocks = -(-len(rows) * channels // block_size) or 1
+        key = (to_outputs, num_blocks)
+        if key not in self._blocks:
+            self._blocks[key] = _cut_blocks(rows, self.counts, num_rows, -(-num_rows // num_blocks) or 1)
+        return self._blocks[key]
+
+
+def _cut_blocks(rows: torch.Tensor, counts: torch.Tensor, num_rows: int, block_rows: int) -> list[Block]:
+    """Blocks of `block_rows` target rows; `rows` are the target rows of pairs that are grouped by kernel offset."""
+    num_offsets, num_blocks = len(counts), -(-num_rows // block_rows)
+    offsets = torch.arange(num_offsets, device=rows.device).repeat_interleave(counts)
+    pieces = rows.div(block_rows, rounding_mode="floor") * num_offsets + offsets
+    sizes = torch.bincount(pieces, minlength=num_blocks * num_offsets).view(num_blocks, num_offsets)
+    firsts = counts.cumsum(0) - counts + sizes.cumsum(0) - sizes  # of a piece, among all pairs
+    places = sizes.cumsum(1) - sizes  # of a piece, among the pairs of its block
+
+    # One slot for each target row and offset: faster than sorting the pairs.
+    slots = torch.full((num_rows, num_offsets), -1, dtype=torch.int32, device=rows.device)
+    shifts = (places - firsts).flatten()[pieces]
+    slots[rows, offsets] = (torch.arange(len(rows), device=rows.device) + shifts).int()
+    is_used = slots >= 0
+    order = slots[is_used]
+    starts = slots.new_zeros(num_rows + 1)
+    starts[1:] = is_used.sum(dim=1).cumsum(dim=0)
+
+    blocks, first_pair = [], 0
+    for index, piece_lists in enumerate(zip(firsts.tolist(), places.tolist(), sizes.tolist(), strict=True)):
+        target = slice(index * block_rows, min((index + 1) * block_rows, num_rows))
+        parts = [
+            (offset, slice(first, first + size), slice(place, place + size))
+            for offset, (first, place, size) in enumerate(zip(*piece_lists, strict=True))
+            if size
+        ]
+        num_pairs = sum(piece_lists[2])
+        starts_in_block = starts[target.start : target.stop + 1] - first_pair
+        blocks.append(Block(target, parts, order[first_pair : first_pair + num_pairs], starts_in_block))
+        first_pair += num_pairs
+    return blocks
 
 
 def build_submanifold_rulebook(coords: torch.Tensor, spatial_shape: Triple, kernel_size: Triple) -> Rulebook:
@@ -104,10 +155,9 @@ def build_submanifold_rulebook(coords: torch.Tensor, spatial_shape: Triple, kern
     return Rulebook(
         inputs=torch.cat([inputs for inputs, _ in ordered]),
         outputs=torch.cat([outputs for _, outputs in ordered]),
-        counts=[len(inputs) for inputs, _ in ordered],
+        counts=torch.tensor([len(inputs) for inputs, _ in ordered], device=coords.device),
         num_inputs=num_sites,
         num_outputs=num_sites,
-        center=center,
     )
 
 
@@ -137,7 +187,7 @@ def build_strided_rulebook(
     rulebook = Rulebook(
         inputs=reaches.nonzero()[:, 1],
         outputs=outputs,
-        counts=reaches.sum(dim=1).tolist(),
+        counts=reaches.sum(dim=1),
         num_inputs=len(coords),
         num_outputs=len(unique_keys),
     )

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from transformers import initialization as init
 
 from .rulebook import (
+    Block,
     Rulebook,
     Triple,
     build_strided_rulebook,
@@ -134,11 +135,14 @@ class SparseConvolution(torch.autograd.Function):
         ctx.save_for_backward(features, weight)
         ctx.rulebook = rulebook
         kernels = weight.flatten(1, 3)  # (out_channels, num_offsets, in_channels)
-        products = features.new_empty(len(rulebook.inputs), len(kernels))
-        for offset, pairs in _slices(rulebook):
-            rows = _gather(features, rulebook.inputs[pairs], offset == rulebook.center)
-            torch.mm(rows, kernels[:, offset].t(), out=products[pairs])
-        return _sum_segments(products, *rulebook.by_output)
+        outputs = features.new_zeros(rulebook.num_outputs, len(kernels))
+        for block in rulebook.blocks_of_outputs(len(kernels)):
+            products = features.new_empty(len(block.order), len(kernels))
+            for offset, pairs, place in block.pieces:
+                rows = features.index_select(0, rulebook.inputs[pairs])
+                torch.mm(rows, kernels[:, offset].t(), out=products[place])
+            outputs[block.rows] = _sum_segments(products, block)
+        return outputs
 
     @staticmethod
     @once_differentiable
@@ -148,39 +152,26 @@ class SparseConvolution(torch.autograd.Function):
         rulebook = ctx.rulebook
         needs_features, needs_weight, _ = ctx.needs_input_grad
         kernels = weight.flatten(1, 3)
-        gradient = gradient.contiguous()
-        products = features.new_empty(len(rulebook.inputs) if needs_features else 0, features.shape[1])
+        feature_gradient = torch.zeros_like(features) if needs_features else None
         weight_gradient = torch.zeros_like(kernels) if needs_weight else None
-        for offset, pairs in _slices(rulebook):
-            is_center = offset == rulebook.center
-            rows = _gather(gradient, rulebook.outputs[pairs], is_center)
-            if needs_features:
-                torch.mm(rows, kernels[:, offset], out=products[pairs])
-            if weight_gradient is not None:
-                weight_gradient[:, offset] = rows.t() @ _gather(features, rulebook.inputs[pairs], is_center)
-        feature_gradient = _sum_segments(products, *rulebook.by_input) if needs_features else None
+        for block in rulebook.blocks_of_inputs(features.shape[1]):
+            products = features.new_empty(len(block.order), features.shape[1]) if needs_features else None
+            for offset, pairs, place in block.pieces:
+                rows = gradient.index_select(0, rulebook.outputs[pairs])
+                if products is not None:
+                    torch.mm(rows, kernels[:, offset], out=products[place])
+                if weight_gradient is not None:
+                    weight_gradient[:, offset] += rows.t() @ features.index_select(0, rulebook.inputs[pairs])
+            if feature_gradient is not None and products is not None:
+                feature_gradient[block.rows] = _sum_segments(products, block)
         return feature_gradient, None if weight_gradient is None else weight_gradient.view_as(weight), None
 
 
-def _slices(rulebook: Rulebook) -> list[tuple[int, slice]]:
-    """Kernel offsets that have pairs, and where these are."""
-    slices, start = [], 0
-    for offset, count in enumerate(rulebook.counts):
-        if count:
-            slices.append((offset, slice(start, start + count)))
-        start += count
-    return slices
-
-
-def _gather(features: torch.Tensor, rows: torch.Tensor, is_identity: bool) -> torch.Tensor:
-    return features if is_identity else features.index_select(0, rows)
-
-
-def _sum_segments(values: torch.Tensor, order: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-    """Sum of each segment of `values[order]`: `(num_values, channels)` to `(num_segments, channels)`."""
-    if len(values) == 0:
-        return values.new_zeros(len(starts) - 1, values.shape[1])
-    return nn.functional.embedding_bag(order, values, starts, mode="sum", include_last_offset=True)
+def _sum_segments(products: torch.Tensor, block: Block) -> torch.Tensor:
+    """Sum of the products of each target row: `(num_pairs, channels)` to `(num_rows, channels)`."""
+    if len(products) == 0:
+        return products.new_zeros(len(block.starts) - 1, products.shape[1])
+    return nn.functional.embedding_bag(block.order, products, block.starts, mode="sum", include_last_offset=True)
 
 
 class SparseConv3d(nn.Module):
