@@ -19,6 +19,8 @@ NUSCENES_CLASSES = (
     "car", "truck", "construction_vehicle", "bus", "trailer", "barrier", "motorcycle", "bicycle", "pedestrian",
     "traffic_cone",
 )  # fmt: skip
+_NUSCENES_TERMS = "CC BY-NC-SA 4.0 and nuScenes terms of use: non-commercial, attribution, share alike."
+_NUSCENES_PAPER = "H. Caesar et al., nuScenes: A Multimodal Dataset for Autonomous Driving, CVPR 2020."
 _ENTRIES = (
     DatasetEntry(
         name="cifar10",
@@ -120,14 +122,33 @@ _ENTRIES = (
         label_names=NUSCENES_CLASSES,
         builder="decahub.data.driving_scenes:build_dataset",
     ),
+    *(
+        DatasetEntry(
+            name=name,
+            title=title,
+            family="object-detection-3d",
+            license="cc-by-nc-sa-4.0",
+            license_note=_NUSCENES_TERMS,
+            homepage="https://www.nuscenes.org",
+            citation=_NUSCENES_PAPER,
+            folder="nuscenes",
+            splits={"all": f"{tables}/sample"},
+            label_names=NUSCENES_CLASSES,
+            file_format="json",
+        )
+        for name, title, tables in (
+            ("nuscenes", "nuScenes", "v1.0-trainval"),
+            ("nuscenes_mini", "nuScenes mini (ten scenes)", "v1.0-mini"),
+        )
+    ),
     DatasetEntry(
         name="nuscenes_sample",
         title="nuScenes demo frame (one key frame of v1.0-mini)",
         family="object-detection-3d",
         license="cc-by-nc-sa-4.0",
-        license_note="CC BY-NC-SA 4.0 and nuScenes terms of use: non-commercial, attribution, share alike.",
+        license_note=_NUSCENES_TERMS,
         homepage="https://www.nuscenes.org",
-        citation="H. Caesar et al., nuScenes: A Multimodal Dataset for Autonomous Driving, CVPR 2020.",
+        citation=_NUSCENES_PAPER,
         folder="nuscenes_sample",
         splits={"test": "sample"},
         label_names=NUSCENES_CLASSES,

@@ -265,6 +265,7 @@ def build_frame(key: tuple[int, ...], settings: SceneSettings | None = None, tok
         "labels": objects.labels.tolist(),
         "num_points": num_points.tolist(),
         "attributes": objects.attributes,
+        "bike_racks": [],
         "lidar2ego": LIDAR_TO_EGO,
         "ego2global": ego2global,
         "token": token,

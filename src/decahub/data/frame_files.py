@@ -41,6 +41,7 @@ def build_features(label_names: Sequence[str] = NUSCENES_CLASSES, points: Any = 
         labels=datasets.List(datasets.ClassLabel(names=list(label_names))),
         num_points=datasets.List(datasets.Value("int64")),
         attributes=datasets.List(datasets.Value("string")),
+        bike_racks=datasets.List(datasets.List(datasets.Value("float32"))),
         lidar2ego=_MATRIX,
         ego2global=_MATRIX,
         token=datasets.Value("string"),
@@ -94,7 +95,7 @@ def read_labeled_frame(path: Path, label_names: Sequence[str] = NUSCENES_CLASSES
             f"`class` in {path} must be one of {', '.join(label_names)}, or null; got {', '.join(unknown)}. Other "
             f"classes are listed in {CLASSES_FILE}, one a line, in the folder of the splits."
         )
-    return {**frame, "labels": [list(label_names).index(name) for name in classes]}
+    return {**frame, "bike_racks": None, "labels": [list(label_names).index(name) for name in classes]}
 
 
 __all__ = ["build_features", "find_frame_files", "read_frame_files", "read_labeled_frame"]

@@ -1,7 +1,7 @@
 """nuScenes in its official layout as frames with 3D boxes, read without its devkit.
 
-The folder is the one that the archives of nuScenes are unpacked into: tables in `v1.0-*/*.json`, files in `samples` and
-`sweeps`. Rows hold paths; images and points are read when a row is used. Paper: arXiv 1903.11027.
+The folder is the one that the archives of nuScenes are unpacked into: tables in `v1.0-*/*.json`, files in `samples`
+and `sweeps`. Rows hold paths; images and points are read when a row is used. Paper: arXiv 1903.11027.
 
 Scenes are divided as by the devkit: v1.0-trainval into `train` and `validation`, v1.0-mini likewise, v1.0-test, which
 has no boxes, is `test`. A file `splits.json` beside the tables, such as `{"train": ["scene-0001", ...]}`, divides them
@@ -251,7 +251,9 @@ def read_splits(tables: Path) -> dict[str, tuple[str, ...]]:
         splits = json.loads(path.read_text(encoding="utf-8"))
         unknown = [name for scenes in splits.values() for name in scenes if name not in names]
         if unknown:
-            raise ValueError(f"{path} must name scenes of {tables.name}; got {unknown[0]!r}, and {len(unknown)} in all.")
+            raise ValueError(
+                f"{path} must name scenes of {tables.name}; got {unknown[0]!r}, and {len(unknown)} in all."
+            )
         return {split: tuple(scenes) for split, scenes in splits.items()}
     if tables.name == "v1.0-test":
         return {"test": tuple(names)}
@@ -262,10 +264,11 @@ def read_splits(tables: Path) -> dict[str, tuple[str, ...]]:
             '{"train": ["scene-0001", ...], "validation": [...]}.'
         )
     is_validation = [any(first <= int(name.split("-")[1]) <= last for first, last in runs) for name in names]
-    splits = {"train": [], "validation": []}
-    for name, is_held_out in zip(names, is_validation, strict=True):
-        splits["validation" if is_held_out else "train"].append(name)
-    return {split: tuple(scenes) for split, scenes in splits.items() if scenes}
+    parts = {
+        split: tuple(name for name, is_in in zip(names, is_validation, strict=True) if is_in == held_out)
+        for split, held_out in (("train", False), ("validation", True))
+    }
+    return {split: scenes for split, scenes in parts.items() if scenes}
 
 
 @functools.lru_cache(maxsize=1)

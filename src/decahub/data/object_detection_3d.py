@@ -7,74 +7,20 @@ NaN if unknown), all in the frame of the LiDAR. `FRAME_FIELDS` may come with the
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 
-from decahub.models.cmt.frame_files import POINT_COLUMNS, read_sweeps
-
-from .box_geometry import BOX_SIZE
 from .family import DataFamily
+from .frame_augmentation import build_train_transform
 from .frame_files import build_features, find_frame_files, read_frame_files
+from .frames import FRAME_FIELDS, decode_row, process_frame
+from .nuscenes import TABLE_FOLDERS, find_tables, read_nuscenes
 
 
-FRAME_FIELDS = ("num_points", "attributes", "lidar2ego", "ego2global", "token")
-"""What a metric needs of a frame beyond its boxes: LiDAR and radar points in each box, attribute of each box, poses
-(4, 4), and a name. None where it is unknown."""
 FEATURES = build_features()
-_ARRAYS = {"points": (None, len(POINT_COLUMNS)), "boxes": (None, BOX_SIZE)}
-
-
-def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """One row with numpy arrays, in a form that `InMemoryDataset` keeps; files of points are read."""
-    decoded = {name: row.get(name) for name in FRAME_FIELDS}
-    for name in ("lidar2ego", "ego2global"):
-        decoded[name] = None if decoded[name] is None else np.asarray(decoded[name], dtype=np.float64)
-    cameras = list(row.get("cameras") or [f"camera {index}" for index in range(len(row["images"]))])
-    return {
-        **decoded,
-        "images": list(row["images"]),
-        "cameras": cameras,
-        "intrinsics": np.asarray(row["intrinsics"], dtype=np.float64).reshape(-1, 3, 3),
-        "lidar2cam": np.asarray(row["lidar2cam"], dtype=np.float64).reshape(-1, 4, 4),
-        "points": read_row_points(row),
-        "boxes": np.array(row["boxes"], dtype=np.float32).reshape(-1, BOX_SIZE),
-        "labels": np.array(row["labels"], dtype=np.int64),
-    }
-
-
-def read_row_points(row: Mapping[str, Any]) -> np.ndarray:
-    """Points of a row, `(num_points, 5)`, read from files where it names some; a copy."""
-    points = row["points"]
-    if isinstance(points, list) and points and isinstance(points[0], Mapping):
-        return read_sweeps(points)
-    return np.array(points, dtype=np.float32).reshape(-1, len(POINT_COLUMNS))
-
-
-def process_frame(frame: Mapping[str, Any], processor: Any, **options: Any) -> dict[str, Any]:
-    """A decoded row through the processor of a model: one example, without batch dimension.
-
-    Args:
-        frame (`Mapping[str, Any]`): What [`decode_row`] gives.
-        processor: Of the model; what it has no part for (cameras, points) is left out.
-        options: Further arguments of its call.
-
-    Returns:
-        `dict[str, Any]`: `pixel_values` `(num_cameras, channels, height, width)`, `lidar2img` `(num_cameras, 4, 4)`,
-        `voxels`, `num_points_per_voxel`, `voxel_coords`, `num_voxels` `(1,)`, `labels` with `boxes` and
-        `class_labels`, as far as the model has them.
-    """
-    inputs: dict[str, Any] = {"boxes": frame["boxes"], "class_labels": frame["labels"]}
-    if getattr(processor, "image_processor", None) is not None:
-        inputs |= {name: frame[name] for name in ("images", "cameras", "intrinsics", "lidar2cam")}
-    if getattr(processor, "feature_extractor", None) is not None:
-        inputs["points"] = frame["points"]
-    batch = processor(**inputs, **options, return_tensors="pt")
-    return {
-        name: value[0] if name in ("pixel_values", "lidar2img", "labels") else value for name, value in batch.items()
-    }
 
 
 class EvalTransform:
@@ -138,8 +84,22 @@ def finish_loading(dataset: datasets.Dataset, where: str) -> datasets.Dataset:
             f"column `labels` of {where} must be a `datasets.List` of `datasets.ClassLabel`; got {feature}. Cast it: "
             "`dataset.cast_column('labels', datasets.List(datasets.ClassLabel(names=[...])))`."
         )
-    arrays = [name for name in _ARRAYS if isinstance(dataset.features[name], datasets.Array2D)]
+    arrays = [name for name in ("points", "boxes") if isinstance(dataset.features[name], datasets.Array2D)]
     return dataset.with_format("numpy", columns=arrays, output_all_columns=True)
+
+
+def find_files(folder: Path) -> dict[str, list[Path]]:
+    """Tables of the frames of each split; of nuScenes in its official layout, the table of its samples."""
+    tables = find_tables(folder)
+    return find_frame_files(folder) if tables is None else {"all": [tables / "sample.json"]}
+
+
+def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:
+    """Dataset of what `find_files` found."""
+    first = next(iter(files.values()))[0]
+    if first.parent.match(TABLE_FOLDERS):
+        return read_nuscenes(first.parents[1], first.parent.name)
+    return read_frame_files(files, entry)
 
 
 FAMILY = DataFamily(
@@ -152,10 +112,11 @@ FAMILY = DataFamily(
         "labels": datasets.List,
     },
     build_eval_transform=build_eval_transform,
+    build_train_transform=build_train_transform,
     collate=collate,
     decode_row=decode_row,
-    find_files=find_frame_files,
-    read_files=read_frame_files,
+    find_files=find_files,
+    read_files=read_files,
     finish_loading=finish_loading,
 )
 
@@ -164,8 +125,8 @@ __all__ = [
     "FEATURES",
     "FRAME_FIELDS",
     "build_eval_transform",
+    "build_train_transform",
     "collate",
     "decode_row",
     "process_frame",
-    "read_row_points",
 ]

@@ -88,7 +88,9 @@ class CmtProcessor(ProcessorMixin):
             image_processor,
             feature_extractor,
             modality=config.modality,
-            tasks=config.tasks,
+            tasks=config.tasks
+            if config.tasks is not None
+            else [[name for _, name in sorted(config.id2label.items())]],
             box_slot_order=config.box_slot_order,
             max_detections=config.max_detections,
             post_center_range=config.post_center_range,
