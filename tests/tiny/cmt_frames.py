@@ -26,10 +26,12 @@ def tiny_frame(seed: int = 0, num_cameras: int = 3) -> dict:
 
 def build_processor(config) -> CmtProcessor:
     height, width = IMAGE_SIZE
+    lidar = config.lidar_backbone_config
+    voxels = {} if lidar is None else {"voxel_size": lidar.voxel_size, "sparse_shape": lidar.sparse_shape}
     return CmtProcessor.from_config(
         config,
         CmtImageProcessor(size={"height": height, "width": width}),
-        CmtPointCloudFeatureExtractor.from_config(config),
+        CmtPointCloudFeatureExtractor(point_cloud_range=config.point_cloud_range, max_points_per_voxel=4, **voxels),
     )
 
 

@@ -13,7 +13,7 @@ from transformers import Pipeline
 CAMERA_KEYS = ("images", "cameras", "intrinsics", "lidar2cam", "lidar2img", "cam2ego", "camera_ego2global")
 POSES = ("lidar2ego", "ego2global")
 # What a row of a dataset has beside its sensors. Boxes are drawn on request, nothing else is used.
-ANNOTATION_KEYS = ("boxes", "labels", "classes", "num_points", "attributes", "token")
+ANNOTATION_KEYS = ("boxes", "labels", "classes", "num_points", "attributes", "bike_racks", "token")
 KNOWN_KEYS = (*CAMERA_KEYS, "points", *POSES, *ANNOTATION_KEYS)
 BOX_FIELDS = ("x", "y", "z", "length", "width", "height", "yaw")
 FRAMES = ("lidar", "ego")

@@ -50,11 +50,6 @@ class ObjectDetection3D(Task):
             logger.warning(f"No frame has a box that counts of {', '.join(absent)}: the means leave them out.")
         return measurement
 
-    def sample_rows(self, rows: Any, limit: int | None) -> Any:
-        from decahub.data.sampling import sample_indices
-
-        return rows if limit is None else rows.select(sample_indices(None, len(rows), limit))
-
     def get_metric_options(self, label_names: Sequence[str]) -> dict[str, Any]:
         return {
             "label_names": list(label_names),
@@ -154,6 +149,8 @@ def read_reference(frame: Mapping[str, Any]) -> dict[str, Any]:
         reference["num_points"] = [-1 if count is None else count for count in frame["num_points"]]
     if any(frame["attributes"] or ()):
         reference["attributes"] = [attribute or "" for attribute in frame["attributes"]]
+    if frame["bike_racks"] is not None and len(frame["bike_racks"]):
+        reference["bike_racks"] = frame["bike_racks"]
     poses = {name: frame[name] for name in POSES if frame[name] is not None}
     if "lidar2ego" in poses:
         reference |= poses

@@ -99,10 +99,12 @@ def test_names_the_classes_that_are_absent(rows, caplog):
 
 def test_reference_leaves_out_what_is_unknown():
     boxes = np.zeros((2, 9), dtype=np.float32)
-    unknown = {"num_points": [None, None], "attributes": None, "lidar2ego": None, "ego2global": None}
+    names = ("num_points", "attributes", "bike_racks", "lidar2ego", "ego2global")
+    unknown = {**dict.fromkeys(names), "num_points": [None, None]}
     known = {
         "num_points": [3, None],
         "attributes": ["vehicle.moving", None],
+        "bike_racks": np.ones((1, 9)),
         "lidar2ego": np.eye(4),
         "ego2global": np.eye(4),
     }
@@ -111,7 +113,7 @@ def test_reference_leaves_out_what_is_unknown():
     reference = read_reference({"boxes": boxes, "labels": [0, 1], **known})
     assert reference["num_points"] == [3, -1]
     assert reference["attributes"] == ["vehicle.moving", ""]
-    assert {"lidar2ego", "ego2global"} <= set(reference)
+    assert {"bike_racks", "lidar2ego", "ego2global"} <= set(reference)
 
 
 def test_attributes_follow_class_and_speed():
