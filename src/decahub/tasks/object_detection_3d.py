@@ -128,7 +128,7 @@ class ObjectDetection3D(Task):
             draw_annotations=arguments.annotations,
         )
         files.write(target, found["png"])
-        rows = [
+        rows: list[Sequence[Any]] = [
             (
                 item.name,
                 answer["label"],

@@ -101,7 +101,7 @@ def draw_frame(
 def encode_png(image: Image.Image) -> bytes:
     """An image as a PNG file."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
