@@ -47,6 +47,10 @@ MAX_TIME_DIFFERENCE = 1.5  # seconds between neighboring annotations; a velocity
 MICROSECONDS = 1e-6
 SPLITS_FILE = "splits.json"
 TABLE_FOLDERS = "v1.0-*"
+TABLES = (
+    "scene", "sample", "sample_data", "ego_pose", "calibrated_sensor", "sensor", "sample_annotation", "instance",
+    "category", "attribute",
+)  # fmt: skip
 # Numbers of the 150 scenes of v1.0-trainval that are for validation, first and last of each run.
 VALIDATION_SCENES = (
     (3, 3), (12, 18), (35, 36), (38, 39), (92, 110), (221, 221), (268, 278), (329, 332), (344, 346), (519, 524),
@@ -89,10 +93,7 @@ class NuScenesTables:
                     self.key_recordings[record["sample_token"]][channel] = record["token"]
 
     def _read(self, table: str) -> list[dict[str, Any]]:
-        path = self.folder / f"{table}.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"the tables of nuScenes must be in {self.folder}; {path.name} does not exist.")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads((self.folder / f"{table}.json").read_text(encoding="utf-8"))
 
     def _index(self, table: str) -> dict[str, dict[str, Any]]:
         return {record["token"]: record for record in self._read(table)}
@@ -230,6 +231,9 @@ def read_nuscenes(folder: Path, version: str | None = None, num_sweeps: int = NU
     tables = find_tables(folder) if version is None else folder / version
     if tables is None:
         raise FileNotFoundError(f"{folder} must hold tables of nuScenes, such as v1.0-trainval/sample.json.")
+    missing = [f"{name}.json" for name in TABLES if not (tables / f"{name}.json").is_file()]
+    if missing:
+        raise FileNotFoundError(f"the tables of nuScenes must be in {tables}; {', '.join(missing)} are missing.")
     stamp = [path.stat().st_mtime_ns for path in sorted(tables.glob("*.json"))]
     loaded = datasets.DatasetDict()
     for split, scenes in read_splits(tables).items():
