@@ -59,8 +59,8 @@ def infer_config(official: Mapping[str, torch.Tensor], variant: str = "auto", **
     Args:
         official (`Mapping[str, torch.Tensor]`): the authors' tensors.
         variant (`str`): a published model, refused if the tensors are not its own; `"auto"` finds it.
-        overrides: `voxel_size` (x, y, z; m), `sparse_shape` (z, y, x) and `num_attention_heads`, which leave no trace in
-            tensors and must be given for models that are not published; `tasks`; other fields of [`CmtConfig`].
+        overrides: `voxel_size` (x, y, z; m), `sparse_shape` (z, y, x) and `num_attention_heads`, which leave no trace
+            in tensors and must be given for models that are not published; `tasks`; other fields of [`CmtConfig`].
 
     Raises:
         ConversionError: If the tensors are not those of a CMT, or of another variant, or if something that leaves no
@@ -90,9 +90,9 @@ def infer_config(official: Mapping[str, torch.Tensor], variant: str = "auto", **
     needed = ["num_attention_heads"] + (["voxel_size", "sparse_shape"] if has_lidar else [])
     missing = [key for key in needed if key not in {**lidar_fields, **overrides}]
     if missing:
+        flags = ", ".join(f"`--{key}`" for key in missing)
         raise ConversionError(
-            f"`checkpoint` must be of a published model, or {', '.join(f'`--{key}`' for key in missing)} must be given: "
-            "they leave no trace in tensors."
+            f"`checkpoint` must be of a published model, or {flags} must be given: they leave no trace in tensors."
         )
     if has_camera:
         fields["image_backbone_config"] = _infer_image_backbone(table)
@@ -133,8 +133,9 @@ def _infer_tasks(table: ShapeTable, num_layers: int, overrides: Mapping[str, Any
     for tasks in ([list(NUSCENES_CLASSES)], [list(task) for task in CENTERPOINT_TASKS]):
         if [len(task) for task in tasks] == sizes:
             return {"tasks": tasks}
-    starts = [sum(sizes[:task]) for task in range(count)]
-    return {"tasks": [[f"class_{start + index}" for index in range(size)] for start, size in zip(starts, sizes)]}
+    ends = [sum(sizes[: task + 1]) for task in range(count)]
+    numbered = [range(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    return {"tasks": [[f"class_{number}" for number in numbers] for numbers in numbered]}
 
 
 def _infer_image_backbone(table: ShapeTable) -> dict[str, Any]:

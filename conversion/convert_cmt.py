@@ -3,9 +3,9 @@
     python conversion/convert_cmt.py --checkpoint cmt_voxel0075_vov.pth --output_dir cmt-vov99/
     python conversion/convert_cmt.py --to-official --checkpoint cmt-vov99/ --output_dir official/
 
-The authors publish at github.com/junjie18/CMT under the Apache License 2.0. Their weights are trained on nuScenes, whose
-terms of use allow non-commercial use only. Kernels of sparse convolutions are read in the order of spconv 2 and of
-spconv 1.
+The authors publish at github.com/junjie18/CMT under the Apache License 2.0. Their weights are trained on nuScenes,
+whose terms of use allow non-commercial use only. Kernels of sparse convolutions are read in the order of spconv 2 and
+of spconv 1.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from decahub import (
     CmtConfig,
     CmtForObjectDetection3D,
     CmtImageProcessor,
-    CmtPointCloudFeatureExtractor,
+    CmtLidarConfig,
     CmtProcessor,
 )
 from decahub.models.cmt.configuration_cmt import VARIANTS
@@ -46,16 +46,16 @@ from .deterministic_fill import fill_state_dict
 from .layouts_cmt import (
     HEAD_KEY_MAP,
     IMAGE_NECK_KEY_MAP,
-    LIDAR_KEY_MAP,
     RESNET_KEY_MAP,
     build_key_map,
+    build_lidar_key_map,
     build_official_shapes,
     build_shapes,
     build_vovnet_key_map,
     find_sparse_layout,
     from_spconv2,
-    merge_packed,
-    split_packed,
+    pack_projections,
+    split_projections,
     to_spconv2,
 )
 from .name_map import NameMap
@@ -65,7 +65,7 @@ KEY_MAP = (
     *build_vovnet_key_map(use_depthwise=False),
     *RESNET_KEY_MAP,
     *IMAGE_NECK_KEY_MAP,
-    *LIDAR_KEY_MAP,
+    *build_lidar_key_map(CmtLidarConfig()),
     *HEAD_KEY_MAP,
 )
 """The authors' template -> ours, part by part; [`build_key_map`] joins those of one architecture."""
@@ -78,15 +78,16 @@ def convert_tensors(official: Mapping[str, torch.Tensor], config: CmtConfig) -> 
     Raises:
         ValueError: If a name is not one of this architecture.
     """
-    tensors = split_packed(to_spconv2(official, find_sparse_layout(official)))
-    return rename(tensors, NameMap(build_key_map(config)).convert)
+    tensors = to_spconv2(official, find_sparse_layout(official))
+    return split_projections(rename(tensors, NameMap(build_key_map(config)).convert))
 
 
 def revert_tensors(
     ours: Mapping[str, torch.Tensor], config: CmtConfig, sparse_layout: str = "spconv2"
 ) -> dict[str, torch.Tensor]:
     """The inverse of [`convert_tensors`]."""
-    return from_spconv2(merge_packed(rename(ours, NameMap(build_key_map(config)).revert)), sparse_layout)
+    official = rename(pack_projections(ours), NameMap(build_key_map(config)).revert)
+    return from_spconv2(official, sparse_layout)
 
 
 def convert_state_dict(official: Mapping[str, torch.Tensor], config: CmtConfig) -> dict[str, torch.Tensor]:
@@ -144,7 +145,6 @@ def build_processor(config: CmtConfig, image_size: Sequence[int]) -> CmtProcesso
     return CmtProcessor.from_config(
         config,
         CmtImageProcessor(size={"height": height, "width": width}),
-        CmtPointCloudFeatureExtractor.from_config(config),
     )
 
 
@@ -288,15 +288,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--checkpoint", type=Path, required=True, help="the authors' file; with --to-official a model folder"
     )
     parser.add_argument("--output_dir", type=Path, required=True, help="a new folder for the result")
-    parser.add_argument(
-        "--variant", choices=["auto", *VARIANTS], default="auto", help="found by its shapes by default"
-    )
+    parser.add_argument("--variant", choices=["auto", *VARIANTS], default="auto", help="found by shapes by default")
     parser.add_argument("--to-official", "--to_official", action="store_true", help="write the authors' file instead")
     parser.add_argument(
         "--sparse_layout",
         choices=["spconv2", "spconv1"],
         default="spconv2",
-        help="of the file that --to-official writes",
+        help="for --to-official",
     )
     own = parser.add_argument_group("for a model that is not published")
     own.add_argument("--image_size", type=int, nargs=2, help="height and width of images")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from decahub.models.cmt.image_processing_cmt import CmtImageProcessor
     from decahub.models.cmt.modeling_cmt import CmtForObjectDetection3D, CmtModel
     from decahub.models.cmt.processing_cmt import CmtProcessor
+    from decahub.models.cmt.sensor_failures import CmtSensorDropout
     from decahub.models.drum_lm.configuration_drum_lm import DrumLmConfig
     from decahub.models.drum_lm.midi.performance import DrumPerformance
     from decahub.models.drum_lm.modeling_drum_lm import DrumLmForCausalLM
@@ -83,6 +84,7 @@ __all__ = [
     "CmtModel",
     "CmtPointCloudFeatureExtractor",
     "CmtProcessor",
+    "CmtSensorDropout",
     "CmtVovNetBackbone",
     "CmtVovNetConfig",
     "DrumGenerationPipeline",

@@ -196,6 +196,7 @@ METHODS: dict[str, Method] = {
                     image_processors={"torchvision": "CmtImageProcessor"},
                     feature_extractor="CmtPointCloudFeatureExtractor",
                     processor="CmtProcessor",
+                    further_classes={"CmtSensorDropout": "sensor_failures"},
                 ),
                 ModelEntry(
                     model_type="cmt_vovnet",

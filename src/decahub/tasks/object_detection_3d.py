@@ -36,7 +36,8 @@ class ObjectDetection3D(Task):
         for answer, reference in zip(answers, references, strict=True):
             prediction = {name: values.float().cpu().numpy() for name, values in answer.items()}
             if "attributes" in reference:
-                prediction["attributes"] = processor.choose_attributes(answer["boxes"], answer["labels"])
+                names = [model.config.id2label[label] for label in answer["labels"].tolist()]
+                prediction["attributes"] = choose_attributes(names, prediction["boxes"])
             predictions.append(prediction)
         return {"predictions": predictions, "references": references}
 
@@ -48,11 +49,6 @@ class ObjectDetection3D(Task):
         if absent:
             logger.warning(f"No frame has a box that counts of {', '.join(absent)}: the means leave them out.")
         return measurement
-
-    def sample_rows(self, rows: Any, limit: int | None) -> Any:
-        from decahub.data.sampling import sample_indices
-
-        return rows if limit is None else rows.select(sample_indices(None, len(rows), limit))
 
     def get_metric_options(self, label_names: Sequence[str]) -> dict[str, Any]:
         return {
@@ -132,7 +128,7 @@ class ObjectDetection3D(Task):
             draw_annotations=arguments.annotations,
         )
         files.write(target, found["png"])
-        rows = [
+        rows: list[Sequence[Any]] = [
             (
                 item.name,
                 answer["label"],
@@ -153,10 +149,21 @@ def read_reference(frame: Mapping[str, Any]) -> dict[str, Any]:
         reference["num_points"] = [-1 if count is None else count for count in frame["num_points"]]
     if any(frame["attributes"] or ()):
         reference["attributes"] = [attribute or "" for attribute in frame["attributes"]]
+    if frame["bike_racks"] is not None and len(frame["bike_racks"]):
+        reference["bike_racks"] = frame["bike_racks"]
     poses = {name: frame[name] for name in POSES if frame[name] is not None}
     if "lidar2ego" in poses:
         reference |= poses
     return reference
+
+
+def choose_attributes(names: Sequence[str], boxes: Any) -> list[str]:
+    """The attribute of each box by its class and speed, as of results for the nuScenes benchmark."""
+    from decahub.models.cmt.boxes.nuscenes_results import DEFAULT_ATTRIBUTES, choose_attribute
+
+    velocities = ((float(box[7]), float(box[8])) for box in boxes)
+    pairs = zip(names, velocities, strict=True)
+    return [choose_attribute(name, velocity) if name in DEFAULT_ATTRIBUTES else "" for name, velocity in pairs]
 
 
 REMOTE_USAGE = """\

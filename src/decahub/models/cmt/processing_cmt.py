@@ -17,7 +17,8 @@ from .boxes.ground_truth import read_ground_truth
 from .boxes.nuscenes_results import CLASS_RANGES, to_nuscenes_boxes
 from .camera.frame_calibration import CALIBRATION_NAMES, name_cameras, read_lidar2img, read_pose
 from .configuration_cmt import NUSCENES_CLASSES, CmtConfig
-from .image_processing_cmt import CmtImageProcessorKwargs, is_batch, split_frames
+from .feature_extraction_cmt import CmtPointCloudFeatureExtractor
+from .image_processing_cmt import CmtImageProcessor, CmtImageProcessorKwargs, is_batch, split_frames
 
 
 FRAMES = ("lidar", "ego")
@@ -25,9 +26,15 @@ POST_CENTER_RANGE = (-61.2, -61.2, -10.0, 61.2, 61.2, 10.0)
 
 
 class CmtProcessorKwargs(ProcessingKwargs, total=False):
-    """Keywords of a call: those of the image processor."""
+    """Keywords of a call.
+
+    Args:
+        images_kwargs (`CmtImageProcessorKwargs`): options of the image processor.
+        training (`bool`, *optional*, defaults to `False`): whether the limit of voxels is that of training.
+    """
 
     images_kwargs: CmtImageProcessorKwargs
+    training: bool
 
 
 class CmtProcessor(ProcessorMixin):
@@ -76,21 +83,29 @@ class CmtProcessor(ProcessorMixin):
         self.post_center_range = list(POST_CENTER_RANGE if post_center_range is None else post_center_range)
 
     @classmethod
-    def from_config(cls, config: CmtConfig, image_processor: Any, feature_extractor: Any) -> "CmtProcessor":
+    def from_config(
+        cls, config: CmtConfig, image_processor: Any | None = None, feature_extractor: Any | None = None
+    ) -> "CmtProcessor":
         """The processor of a model.
 
         Args:
             config ([`CmtConfig`]): Of the model.
-            image_processor ([`CmtImageProcessor`]): With the image size that the model is used at.
-            feature_extractor ([`CmtPointCloudFeatureExtractor`]): With the voxels of the model.
+            image_processor ([`CmtImageProcessor`], *optional*): With the image size that the model is used at; by
+                default 320 x 800 pixels.
+            feature_extractor ([`CmtPointCloudFeatureExtractor`], *optional*): By default with the voxels of the model.
         """
+        if feature_extractor is None:
+            lidar = config.lidar_backbone_config
+            grid = {} if lidar is None else {"voxel_size": lidar.voxel_size, "sparse_shape": lidar.sparse_shape}
+            feature_extractor = CmtPointCloudFeatureExtractor(point_cloud_range=config.point_cloud_range, **grid)
+        tasks = config.tasks
+        if tasks is None:  # one head has all classes
+            tasks = [[config.id2label[index] for index in range(config.num_labels)]]
         return cls(
-            image_processor,
+            CmtImageProcessor() if image_processor is None else image_processor,
             feature_extractor,
             modality=config.modality,
-            tasks=config.tasks
-            if config.tasks is not None
-            else [[name for _, name in sorted(config.id2label.items())]],
+            tasks=tasks,
             box_slot_order=config.box_slot_order,
             max_detections=config.max_detections,
             post_center_range=config.post_center_range,
@@ -150,7 +165,8 @@ class CmtProcessor(ProcessorMixin):
                 counter-clockwise from +x), velocity (m/s, NaN if unknown), LiDAR frame. There may be none.
             class_labels (array of shape `(num_boxes,)`): class ids of the boxes.
             image_transforms: a transform for each camera instead of that of evaluation, see [`CmtImageProcessor`].
-            kwargs: options of the image processor for this call, and `return_tensors`.
+            kwargs: options of the image processor for this call, `training`, whether the limit of voxels is that of
+                training, and `return_tensors`.
 
         Returns:
             [`~transformers.BatchFeature`] with `pixel_values` and `lidar2img` of the cameras, `voxels`,
@@ -161,46 +177,31 @@ class CmtProcessor(ProcessorMixin):
             ValueError: If neither images nor points are given, or an input does not fit the others or the model.
         """
         self._check_sensors(images, points)
-        allowed = [*CmtImageProcessorKwargs.__annotations__, "images_kwargs", "return_tensors", *self.image_options]
+        allowed = [*self.image_processor.valid_kwargs.__annotations__, *CmtProcessorKwargs.__annotations__]
         refuse_unknown(kwargs, allowed, "an option of CmtProcessor")
-        options = self._merge_kwargs(CmtProcessorKwargs, **kwargs)["images_kwargs"]
+        merged = self._merge_kwargs(CmtProcessorKwargs, **kwargs)
+        options = merged["images_kwargs"]
         return_tensors = options.get("return_tensors")
         is_many = _is_many(images, points)
         num_frames = _count_frames(images, points, is_many)
-        given = dict(
-            zip(CALIBRATION_NAMES, (intrinsics, lidar2cam, lidar2img, cam2ego, lidar2ego, ego2global,
-                                    camera_ego2global), strict=True)
-        )  # fmt: skip
+        matrices = (intrinsics, lidar2cam, lidar2img, cam2ego, lidar2ego, ego2global, camera_ego2global)
+        calibration = dict(zip(CALIBRATION_NAMES, matrices, strict=True))
         data: dict[str, Any] = {}
         if images is not None:
-            frames = split_frames(images)
-            calibrations = {name: _split(value, name, num_frames, is_many) for name, value in given.items()}
-            names = _split(cameras, "cameras", num_frames, is_many)
-            projections = []
-            for index, frame in enumerate(frames):
-                labels = name_cameras(names[index], len(frame))
-                projections.append(
-                    read_lidar2img({name: value[index] for name, value in calibrations.items()}, labels)
-                )
-            data.update(self.image_processor(images, torch.stack(projections), image_transforms, **options))
+            lidar2img = _read_projections(images, calibration, cameras, num_frames, is_many)
+            data.update(self.image_processor(images, lidar2img, image_transforms, **options))
         else:
-            unused = [
-                name for name, value in {**given, "image_transforms": image_transforms}.items() if value is not None
-            ]
+            of_images = {**calibration, "image_transforms": image_transforms}
+            unused = [name for name, value in of_images.items() if value is not None]
             if unused:
                 raise ValueError(f"`{unused[0]}` must be given together with `images`; there are none.")
         if points is not None:
             clouds = list(points) if is_many else [points]
-            data.update(self.feature_extractor(clouds, return_tensors=return_tensors))
+            data.update(self.feature_extractor(clouds, return_tensors, training=merged.get("training", False)))
         encoded = BatchFeature(data=data, tensor_type=return_tensors)
         if boxes is not None or class_labels is not None:
             encoded["labels"] = self._read_labels(boxes, class_labels, num_frames, is_many)
         return encoded
-
-    @property
-    def image_options(self) -> list[str]:
-        """Options of the image processor for one call."""
-        return list(self.image_processor.valid_kwargs.__annotations__)
 
     def _check_sensors(self, images: Any | None, points: Any | None) -> None:
         if images is None and points is None:
@@ -365,6 +366,19 @@ def _count_frames(images: Any | None, points: Any | None, is_many: bool) -> int:
     if len(counts) > 1:
         raise ValueError(f"`points` must hold a cloud for each of {len(images)} frames; got {len(points)}.")
     return counts.pop()
+
+
+def _read_projections(
+    images: Any, calibration: dict[str, Any], cameras: Any | None, num_frames: int, is_many: bool
+) -> torch.Tensor:
+    """Projections to the images as given, `(num_frames, num_cameras, 4, 4)`."""
+    matrices = {name: _split(value, name, num_frames, is_many) for name, value in calibration.items()}
+    names = _split(cameras, "cameras", num_frames, is_many)
+    projections = []
+    for index, frame in enumerate(split_frames(images)):
+        labels = name_cameras(names[index], len(frame))
+        projections.append(read_lidar2img({name: values[index] for name, values in matrices.items()}, labels))
+    return torch.stack(projections)
 
 
 def _split(value: Any | None, name: str, num_frames: int, is_many: bool) -> list[Any]:

@@ -251,10 +251,10 @@ def takes_any_floats(kwargs: dict[str, Any]) -> bool:
 
 
 def flatten_images(images: Any, name: str, num_dims: int) -> list:
-    """A flat list of images or maps, of any nesting; a map, and a gray image, may have two dimensions."""
+    """A flat list of images (or paths) or maps, of any nesting; a map, and a gray image, may have two dimensions."""
     if isinstance(images, (list, tuple)):
         return [image for item in images for image in flatten_images(item, name, num_dims)]
-    if isinstance(images, Image.Image) or images.ndim in (2, num_dims):
+    if isinstance(images, (str, os.PathLike, Image.Image)) or images.ndim in (2, num_dims):
         return [images]
     if images.ndim == num_dims + 1:
         return list(images)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 
 NUM_POINT_FEATURES = 5
@@ -14,6 +15,8 @@ TIME_LAG = 4
 
 def read_points(points: Any, name: str = "points") -> np.ndarray:
     """A point cloud as float32 with five values a point; points that are not finite are dropped with a warning.
+
+    Time lags that look like ring numbers, which nuScenes' files have in their place, give a warning too.
 
     Args:
         points: array, tensor or list of shape `(num_points, 5)`: x, y, z, intensity, time lag; or `(num_points, 4)`,
@@ -27,7 +30,7 @@ def read_points(points: Any, name: str = "points") -> np.ndarray:
         TypeError: If it does not hold numbers.
         ValueError: If it has another shape.
     """
-    array = np.asarray(points.detach().cpu().float() if hasattr(points, "detach") else points)
+    array = _to_array(points)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"`{name}` must hold real numbers; got an array of {array.dtype}.")
     if array.size == 0 and array.ndim <= 2:
@@ -43,8 +46,18 @@ def read_points(points: Any, name: str = "points") -> np.ndarray:
         array = np.pad(array, ((0, 0), (0, 1)))
     is_finite = np.isfinite(array).all(axis=1)
     if not is_finite.all():
-        warnings.warn(f"{(~is_finite).sum()} of {len(array)} points in `{name}` hold NaN or infinity; they are dropped.")
-    return array[is_finite]
+        warnings.warn(
+            f"{(~is_finite).sum()} of {len(array)} points in `{name}` hold NaN or infinity; they are dropped.",
+            stacklevel=2,
+        )
+        array = array[is_finite]
+    if len(array) and array[:, TIME_LAG].max() > 1 and (array[:, TIME_LAG] % 1 == 0).all():
+        warnings.warn(
+            f"Time lags in `{name}` are whole numbers up to {array[:, TIME_LAG].max():g}, like the ring numbers of "
+            "nuScenes' files. Set the last column to 0 for a key frame.",
+            stacklevel=2,
+        )
+    return array
 
 
 def merge_sweeps(
@@ -99,5 +112,9 @@ def merge_sweeps(
 
 
 def _read_sweep(points: Any, name: str) -> np.ndarray:
-    array = np.asarray(points.detach().cpu() if hasattr(points, "detach") else points)
+    array = _to_array(points)
     return read_points(array[:, :TIME_LAG] if array.ndim == 2 else array, name)
+
+
+def _to_array(points: Any) -> np.ndarray:
+    return np.asarray(points.detach().cpu().float() if isinstance(points, torch.Tensor) else points)

@@ -112,8 +112,8 @@ def _cut_blocks(rows: torch.Tensor, counts: torch.Tensor, num_rows: int, block_r
 def build_submanifold_rulebook(coords: torch.Tensor, spatial_shape: Triple, kernel_size: Triple) -> Rulebook:
     """Rulebook of a convolution whose output sites are its input sites.
 
-    Half of the kernel is searched for: if `a` reaches `b` by an offset, `b` reaches `a` by the opposite one. Sites that
-    are neighbors in x are neighbors in the order, so one search finds a whole row of the kernel.
+    Half of the kernel is searched for: if `a` reaches `b` by an offset, `b` reaches `a` by the opposite one. Neighbors
+    in x are also neighbors in the order of sites, so one search finds a whole row of the kernel.
 
     Args:
         coords (`torch.LongTensor` of shape `(num_sites, 4)`): Sample, z, y, x of each site, in lexicographic order.
@@ -202,7 +202,7 @@ def output_shape(spatial_shape: Triple, kernel_size: Triple, stride: Triple, pad
 
 
 def linear_keys(coords: torch.Tensor, spatial_shape: Triple) -> torch.Tensor:
-    """One integer for each site, `((sample * depth + z) * height + y) * width + x`: it grows in lexicographic order."""
+    """Number of each site's cell, `((sample * depth + z) * height + y) * width + x`, ascending in their order."""
     depth, height, width = spatial_shape
     sample, z, y, x = coords.unbind(dim=1)
     return ((sample * depth + z) * height + y) * width + x

@@ -111,7 +111,7 @@ class SparseTensor:
 
 
 class SparseConvolution(torch.autograd.Function):
-    r"""Convolution over the pairs of a rulebook:
+    r"""Convolution over the pairs of a rulebook.
 
     $$y_o = \sum_{k} \sum_{(i, o) \in R_k} W_k x_i$$
 
@@ -125,6 +125,7 @@ class SparseConvolution(torch.autograd.Function):
         """Output features.
 
         Args:
+            ctx: What the backward pass needs.
             features (`torch.FloatTensor` of shape `(num_inputs, in_channels)`): Input features.
             weight (`torch.FloatTensor` of shape `(out_channels, depth, height, width, in_channels)`): Kernel.
             rulebook (`Rulebook`): Pairs.
@@ -233,13 +234,8 @@ class SiteBatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        uses_batch = self.training and len(features) > 1
-        if uses_batch and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        # As an image of (sites, 1) pixels with channels last: torch's backward pass is five times
-        # as fast.
-        image = features.t()[None, :, :, None]
-        normed = nn.functional.batch_norm(
-            image, self.running_mean, self.running_var, self.weight, self.bias, uses_batch, self.momentum, self.eps
+        if len(features) > 1:
+            return super().forward(features)
+        return nn.functional.batch_norm(
+            features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )
-        return normed[0, :, :, 0].t()

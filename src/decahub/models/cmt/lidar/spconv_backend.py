@@ -1,6 +1,8 @@
 """The same sparse convolutions computed by spconv, an optional library: on a CPU it has no backward pass."""
 
+import importlib
 import importlib.util
+from typing import Any
 
 import torch
 
@@ -9,6 +11,11 @@ from .sparse_conv import SparseConv3d
 
 
 SPCONV_DTYPES = (torch.float32, torch.float16)
+
+
+def is_spconv_available() -> bool:
+    """Whether spconv is installed."""
+    return importlib.util.find_spec("spconv") is not None
 
 
 def uses_spconv(backend: str, features: torch.Tensor) -> bool:
@@ -23,12 +30,12 @@ def uses_spconv(backend: str, features: torch.Tensor) -> bool:
         ImportError: If spconv is asked for and not installed.
         ValueError: If spconv is asked for and cannot compute these features, or a gradient of them.
     """
-    is_installed = importlib.util.find_spec("spconv") is not None
     if backend == "auto":
-        return is_installed and features.is_cuda and features.dtype in SPCONV_DTYPES and len(features) > 0
+        is_suitable = features.is_cuda and features.dtype in SPCONV_DTYPES and len(features) > 0
+        return is_suitable and is_spconv_available()
     if backend == "torch":
         return False
-    if not is_installed:
+    if not is_spconv_available():
         raise ImportError(
             "`sparse_backend='spconv'` needs spconv: `pip install spconv`, or the build for your CUDA version such as "
             '`pip install spconv-cu120`. `sparse_backend="torch"` gives the same results without it.'
@@ -54,7 +61,7 @@ class SpconvTensor:
         level (`int`): Number of convolutions before it that changed the sites; names the rulebooks that are shared.
     """
 
-    def __init__(self, tensor, level: int = 0):
+    def __init__(self, tensor: Any, level: int = 0):
         self.tensor = tensor
         self.level = level
 
@@ -63,9 +70,9 @@ class SpconvTensor:
         cls, features: torch.Tensor, coords: torch.Tensor, spatial_shape: Triple, batch_size: int
     ) -> "SpconvTensor":
         """A sparse tensor of voxels; arguments as in [`SparseTensor.from_voxels`]."""
-        from spconv.pytorch import SparseConvTensor
-
-        return cls(SparseConvTensor(features.contiguous(), coords.int().contiguous(), list(spatial_shape), batch_size))
+        spconv = _import_spconv()
+        indices = coords.int().contiguous()
+        return cls(spconv.SparseConvTensor(features.contiguous(), indices, list(spatial_shape), batch_size))
 
     @property
     def features(self) -> torch.Tensor:
@@ -86,8 +93,7 @@ class SpconvTensor:
 
     def convolve(self, layer: SparseConv3d) -> "SpconvTensor":
         """Applies the convolution of a layer."""
-        from spconv import pytorch as spconv
-
+        spconv = _import_spconv()
         arguments = {"kernel_size": layer.kernel_size, "stride": layer.stride, "bias": False}
         with torch.device("meta"):  # a layer without weights of its own
             if layer.submanifold:
@@ -99,3 +105,8 @@ class SpconvTensor:
         twin.weight = layer.weight
         twin.train(layer.training)
         return SpconvTensor(twin(self.tensor), self.level + (not layer.submanifold))
+
+
+def _import_spconv() -> Any:
+    # By name: code that is published with a model must not require spconv because of an import statement.
+    return importlib.import_module("spconv.pytorch")
