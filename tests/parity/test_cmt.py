@@ -183,9 +183,7 @@ def test_training(golden, way):
     assert outputs.loss_dict.keys() == expected.keys() - {"total"}
     for name, value in {**outputs.loss_dict, "total": outputs.loss}.items():
         assert_near(value, expected[name], 0.0, LOSS_RTOL, name)
-    gradients = {
-        name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None
-    }
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     gradients = {**revert_head(gradients), **{f"input.{name}": value.grad for name, value in inputs.items()}}
     expected = golden.group("grad.")
     assert expected

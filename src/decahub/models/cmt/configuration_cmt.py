@@ -443,7 +443,7 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
                 f"`black_pixel` must have one value for each of {num_channels} channels; got {list(self.black_pixel)}."
             )
 
-    def validate_ranges(self):
+    def validate_bounds(self):
         for name in ("point_cloud_range", "post_center_range"):
             values = list(getattr(self, name))
             if len(values) != 6 or not all(low < high for low, high in zip(values[:3], values[3:], strict=True)):
