@@ -60,7 +60,9 @@ def config_of_head(golden: Golden, **overrides) -> CmtConfig:
 
 def convert_head(official: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Our tensors of the authors' head."""
-    return split_projections({NAMES.convert(name.removeprefix(HEAD_PREFIX)): value for name, value in official.items()})
+    return split_projections(
+        {NAMES.convert(name.removeprefix(HEAD_PREFIX)): value for name, value in official.items()}
+    )
 
 
 def revert_head(ours: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,7 +1,8 @@
 """CMT computes the authors' numbers from the authors' weights: the head, its losses and its answers.
 
-Backbones are checked in `test_cmt_camera.py` and `test_cmt_lidar.py`, the metric in `test_cmt_metric.py`. What each key
-means is in the README of the golden folder. Other files of the same kinds can be checked through `DECAHUB_GOLDEN_DIR`.
+Backbones are checked in `test_cmt_camera.py` and `test_cmt_lidar.py`, the metric in `test_cmt_metric.py`. What each
+key means is in the README of the golden folder. Other files of the same kinds can be checked through
+`DECAHUB_GOLDEN_DIR`.
 """
 
 import pytest
@@ -140,7 +141,7 @@ def train(golden, way: str = "sdpa"):
 
 @heads
 def test_denoising_queries(golden):
-    model, outputs, denoising, _ = train(golden)
+    _, outputs, denoising, _ = train(golden)
 
     assert denoising.num_slots == golden["train.dn_pad_size"]
     assert torch.equal(denoising.slot, golden["train.dn_map_known_indice"])
@@ -183,9 +184,7 @@ def test_training(golden, way):
     assert outputs.loss_dict.keys() == expected.keys() - {"total"}
     for name, value in {**outputs.loss_dict, "total": outputs.loss}.items():
         assert_near(value, expected[name], 0.0, LOSS_RTOL, name)
-    gradients = {
-        name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None
-    }
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     gradients = {**revert_head(gradients), **{f"input.{name}": value.grad for name, value in inputs.items()}}
     expected = golden.group("grad.")
     assert expected

@@ -385,7 +385,7 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
             fields = {name: value for name, value in self.lidar_backbone_config.items() if name != "model_type"}
             self.lidar_backbone_config = CmtLidarConfig(**fields)
         if "id2label" not in kwargs and self.id2label is None and "num_labels" not in kwargs:
-            names = [name for task in self.tasks or [NUSCENES_CLASSES] for name in task]
+            names = [name for task in self.tasks or [list(NUSCENES_CLASSES)] for name in task]
             self.id2label = dict(enumerate(names))
             self.label2id = {name: index for index, name in enumerate(names)}
         super().__post_init__(**kwargs)
@@ -413,7 +413,7 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
     @property
     def task_sizes(self) -> list[int]:
         """Number of classes of each head."""
-        return [len(task) for task in self.tasks] if self.tasks is not None else [self.num_labels]
+        return [len(task) for task in self.tasks] if self.tasks is not None else [self.num_labels or 0]
 
     def validate_sensors(self):
         for name, is_used in (("image_backbone_config", self.has_camera), ("lidar_backbone_config", self.has_lidar)):
@@ -424,7 +424,8 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
                 )
         if self.modality != "fusion" and self.missing_modality != "zero":
             raise ValueError(
-                f"`missing_modality` must be 'zero' for `modality={self.modality!r}`: its only sensor cannot be missing."
+                f"`missing_modality` must be 'zero' for `modality={self.modality!r}`: its only sensor "
+                "cannot be missing."
             )
 
     def validate_image_backbone(self):
@@ -443,7 +444,7 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
                 f"`black_pixel` must have one value for each of {num_channels} channels; got {list(self.black_pixel)}."
             )
 
-    def validate_ranges(self):
+    def validate_bounds(self):
         for name in ("point_cloud_range", "post_center_range"):
             values = list(getattr(self, name))
             if len(values) != 6 or not all(low < high for low, high in zip(values[:3], values[3:], strict=True)):
@@ -542,8 +543,8 @@ def _build_backbone_config(given: dict | PreTrainedConfig | None) -> PreTrainedC
         nearest = difflib.get_close_matches(str(model_type), list(CONFIG_MAPPING), n=1)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(
-            "`image_backbone_config` must name the `model_type` of a backbone that transformers or decahub knows, such "
-            f"as 'resnet', 'emo' or 'cmt_vovnet'; got {model_type!r}.{hint}"
+            "`image_backbone_config` must name the `model_type` of a backbone that transformers or decahub knows, "
+            f"such as 'resnet', 'emo' or 'cmt_vovnet'; got {model_type!r}.{hint}"
         )
     return CONFIG_MAPPING[model_type](**fields)
 

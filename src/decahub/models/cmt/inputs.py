@@ -32,7 +32,8 @@ def check_inputs(
         given = [name for name, value in inputs.items() if value is not None]
         if given and not is_used:
             raise ValueError(
-                f"`{given[0]}` must not be given to a model of `modality={config.modality!r}`, which has no such sensor."
+                f"`{given[0]}` must not be given to a model of `modality={config.modality!r}`, which has no such "
+                "sensor."
             )
         if given and len(given) < len(inputs):
             missing = next(name for name, value in inputs.items() if value is None)
@@ -103,6 +104,8 @@ def _check_voxels(
         return
     if int(num_voxels.sum()) != count:
         raise ValueError(f"`num_voxels` must sum to the {count} voxels; got {num_voxels.tolist()}.")
+    if (num_points_per_voxel < 1).any():
+        raise ValueError("`num_points_per_voxel` must be at least 1; got 0. Leave empty voxels out.")
     if not voxels.sum(dtype=torch.float64).isfinite():
         raise ValueError("`voxels` must be finite; got NaN or infinity.")
 

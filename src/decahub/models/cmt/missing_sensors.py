@@ -47,8 +47,8 @@ def resolve_sensors(
     if not sensors.any(1).all():
         sample = int((~sensors.any(1)).nonzero()[0])
         raise ValueError(
-            f"`modality_mask` must leave each sample a sensor that the model has and that is given; sample {sample} has "
-            "none."
+            f"`modality_mask` must leave each sample a sensor that the model has and that is given; sample {sample} "
+            "has none."
         )
     return sensors
 

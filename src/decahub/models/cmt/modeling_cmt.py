@@ -29,6 +29,7 @@ from .camera.vovnet import CmtVovNetBackbone
 from .configuration_cmt import CmtConfig, CmtVovNetConfig
 from .head.decoder import CmtAttention, CmtDecoder, CmtDecoderLayer
 from .head.position_encoding import (
+    CameraProjections,
     CmtPositionMlp,
     build_pixel_grid,
     compute_depths,
@@ -36,12 +37,12 @@ from .head.position_encoding import (
     encode_ground_points,
     encode_rays,
     inverse_sigmoid,
-    invert_projections,
     project_points,
 )
-from .head.task_heads import CmtHeadBranch, CmtTaskHead
+from .head.task_heads import CmtTaskHead
 from .inputs import check_inputs
 from .lidar.backbone import CmtLidarBackbone
+from .lidar.voxelizer import average_voxels
 from .missing_sensors import (
     CAMERA,
     LIDAR,
@@ -55,7 +56,6 @@ from .missing_sensors import (
 
 
 RAY_EXPANSION = 4  # width of the ray encoder's hidden layer in hidden sizes
-PRIOR_BIAS = -2.19  # logit of 0.1, rounded as by the authors
 
 
 @dataclass
@@ -63,16 +63,16 @@ class CmtModelOutput(ModelOutput):
     """Output of [`CmtModel`].
 
     Args:
-        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_queries, hidden_size)`): states of the queries
-            after the last layer and the norm. Denoising queries, if there are any, come first, here and below.
+        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_queries, hidden_size)`): states of the
+            queries after the last layer and the norm. Denoising queries, if there are any, come first, here and below.
         intermediate_hidden_states (`torch.FloatTensor` of shape `(num_layers, batch_size, num_queries, hidden_size)`):
             the same after each layer.
         reference_points (`torch.FloatTensor` of shape `(batch_size, num_queries, 3)`): anchors of the queries, x, y, z
             relative to the range.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): input and output of each layer, without the last norm.
         attentions (`tuple(torch.FloatTensor)`, *optional*): self-attention of the queries in each layer.
-        cross_attentions (`tuple(torch.FloatTensor)`, *optional*): attention to the tokens, those of the bird's-eye view
-            first.
+        cross_attentions (`tuple(torch.FloatTensor)`, *optional*): attention to the tokens, those of the bird's-eye
+            view first.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -147,48 +147,14 @@ class CmtPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module):
         if isinstance(module, CmtModel):
             init.uniform_(module.reference_points.weight)
-        elif isinstance(module, (CmtLidarBackbone, CmtBevProjection)):
-            module.reset_parameters()
         elif isinstance(module, CmtImageNeck):
             module.init_weights()
-        elif isinstance(module, CmtDecoder):
-            _init_decoder(module)
-        elif isinstance(module, CmtPositionMlp):
-            _init_as_torch(module.fc1)
-            _init_as_torch(module.fc2)
-        elif isinstance(module, CmtHeadBranch):
-            _init_as_torch(module.conv1)
-            _init_as_torch(module.conv2)
-            init.ones_(module.norm.weight)
-            init.zeros_(module.norm.bias)
         elif isinstance(module, CmtTaskHead):
-            if self.config.prior_bias:
-                init.constant_(module.classes.conv2.bias, PRIOR_BIAS)
+            module.reset_parameters(self.config.prior_bias)
+        elif isinstance(module, (CmtLidarBackbone, CmtBevProjection, CmtPositionMlp, CmtDecoder)):
+            module.reset_parameters()
         else:
             super()._init_weights(module)
-
-
-def _init_decoder(decoder: CmtDecoder) -> None:
-    """Xavier's uniform distribution; projections of an attention count as one matrix, as in torch."""
-    for module in decoder.modules():
-        if isinstance(module, CmtAttention):
-            for projection in (module.q_proj, module.k_proj, module.v_proj):
-                init.xavier_uniform_(projection.weight, gain=0.5**0.5)
-                init.zeros_(projection.bias)
-            init.xavier_uniform_(module.out_proj.weight)
-            init.zeros_(module.out_proj.bias)
-        elif isinstance(module, CmtDecoderLayer):
-            for layer in (module.fc1, module.fc2):
-                init.xavier_uniform_(layer.weight)
-                init.zeros_(layer.bias)
-
-
-def _init_as_torch(layer: nn.Linear | nn.Conv1d) -> None:
-    """What torch does by itself, which transformers would replace by a normal distribution."""
-    init.kaiming_uniform_(layer.weight, a=5**0.5)
-    if layer.bias is not None:
-        bound = layer.weight[0].numel() ** -0.5
-        init.uniform_(layer.bias, -bound, bound)
 
 
 class CmtBevProjection(nn.Module):
@@ -290,17 +256,17 @@ class CmtModel(CmtPreTrainedModel):
         """States of the queries.
 
         Args:
-            pixel_values (`torch.FloatTensor` of shape `(batch_size, num_cameras, num_channels, height, width)`,
-                *optional*): normalized images. Any number of cameras.
+            pixel_values (`torch.FloatTensor`, *optional*): normalized images, `(batch_size, num_cameras, num_channels,
+                height, width)`, of any number of cameras.
             lidar2img (`torch.DoubleTensor` of shape `(batch_size, num_cameras, 4, 4)`, *optional*): homogeneous
                 projections, $(ud, vd, d, 1) = M (x, y, z, 1)$ with pixels u, v of `pixel_values`.
             voxels (`torch.FloatTensor` of shape `(num_voxels, max_points, num_point_features)`, *optional*): points of
                 the voxels of all samples; x, y, z in meters, intensity, time lag in seconds.
-            num_points_per_voxel (`torch.LongTensor` of shape `(num_voxels,)`, *optional*): how many of them are points.
+            num_points_per_voxel (`torch.LongTensor` of shape `(num_voxels,)`, *optional*): how many are points.
             voxel_coords (`torch.LongTensor` of shape `(num_voxels, 4)`, *optional*): sample, z, y, x of each voxel.
-            num_voxels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): voxels of each sample, which may be 0.
-            modality_mask (`torch.BoolTensor` of shape `(batch_size, 2)`, *optional*): whether cameras and LiDAR of each
-                sample work; what a masked one gives is `config.missing_modality`.
+            num_voxels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): voxels of each sample; may be 0.
+            modality_mask (`torch.BoolTensor` of shape `(batch_size, 2)`, *optional*): whether cameras and LiDAR of
+                each sample work; what a masked one gives is `config.missing_modality`.
             denoising ([`DenoisingQueries`], *optional*): further queries before the learned ones.
             kwargs: `output_hidden_states`, `output_attentions` and `return_dict`.
 
@@ -368,12 +334,14 @@ class CmtModel(CmtPreTrainedModel):
         """Map of the bird's-eye view, and which samples have one.
 
         Args:
-            voxels, num_points_per_voxel, voxel_coords (`torch.Tensor`, *optional*): as in `forward`.
+            voxels (`torch.FloatTensor`, *optional*): as in `forward`.
+            num_points_per_voxel (`torch.LongTensor`, *optional*): as in `forward`.
+            voxel_coords (`torch.LongTensor`, *optional*): as in `forward`.
             is_seen (`torch.BoolTensor` of shape `(batch_size,)`): samples whose LiDAR works.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch_size, hidden_size, rows, columns)`, `None` if no sample has its tokens;
-            and `torch.BoolTensor` of shape `(batch_size,)`.
+            `torch.FloatTensor` of shape `(batch_size, hidden_size, rows, columns)`, `None` if no sample has its
+            tokens; and `torch.BoolTensor` of shape `(batch_size,)`.
         """
         if self.lidar_backbone is None:
             return None, torch.zeros_like(is_seen)
@@ -382,7 +350,7 @@ class CmtModel(CmtPreTrainedModel):
             features = weight.new_zeros(0, self.config.lidar_backbone_config.num_point_features)
             coords = torch.zeros(0, 4, dtype=torch.long, device=weight.device)
         else:
-            features = average_points(voxels, num_points_per_voxel).to(weight.dtype)
+            features = average_voxels(voxels, num_points_per_voxel).to(weight.dtype)
             coords = voxel_coords.long()
         if self.config.missing_modality == "zero":
             features, coords = zero_clouds(features, coords, is_seen, self.config)
@@ -411,13 +379,14 @@ class CmtModel(CmtPreTrainedModel):
         Args:
             bev_features (`torch.FloatTensor` of shape `(batch_size, hidden_size, rows, columns)`, *optional*): map of
                 the bird's-eye view, y along rows and x along columns.
-            image_features (`torch.FloatTensor` of shape `(batch_size, num_cameras, hidden_size, rows, columns)`,
-                *optional*): maps of images.
+            image_features (`torch.FloatTensor`, *optional*): maps of images, `(batch_size, num_cameras, hidden_size,
+                rows, columns)`.
             lidar2img (`torch.DoubleTensor` of shape `(batch_size, num_cameras, 4, 4)`, *optional*): projections.
             image_size (`tuple[int, int]`, *optional*): height and width of the images.
             denoising ([`DenoisingQueries`], *optional*): further queries before the learned ones.
-            has_points, has_images (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): samples that have these
-                tokens; all by default.
+            has_points (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): samples that have tokens of the
+                LiDAR; all by default.
+            has_images (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): the same for cameras.
             kwargs: passed on to the layers.
         """
         maps = bev_features if image_features is None else image_features
@@ -468,13 +437,13 @@ class CmtModel(CmtPreTrainedModel):
         )
         return self.bev_position_embedding(encoded).expand(len(bev_features), -1, -1)
 
-    def embed_image_rays(self, image_features: torch.Tensor, projections: "CameraProjections") -> torch.Tensor:
+    def embed_image_rays(self, image_features: torch.Tensor, projections: CameraProjections) -> torch.Tensor:
         """Positions of the pixels of maps by the rays through them, `(batch_size, num_tokens, hidden_size)`."""
         rows, columns = image_features.shape[-2:]
         pixels = build_pixel_grid((rows, columns), projections.image_size, projections.img2lidar)
         return self.embed_rays(pixels, projections).flatten(1, 2)
 
-    def embed_query_rays(self, anchors: torch.Tensor, projections: "CameraProjections") -> torch.Tensor:
+    def embed_query_rays(self, anchors: torch.Tensor, projections: CameraProjections) -> torch.Tensor:
         """Positions of points by their rays, summed over the cameras that see them; zero where none does."""
         limits = anchors.new_tensor(self.config.point_cloud_range)
         points = anchors * (limits[3:] - limits[:3]) + limits[:3]
@@ -482,38 +451,10 @@ class CmtModel(CmtPreTrainedModel):
         rays = self.embed_rays(image_points, projections)
         return (rays * visible[..., None]).sum(1)
 
-    def embed_rays(self, image_points: torch.Tensor, projections: "CameraProjections") -> torch.Tensor:
+    def embed_rays(self, image_points: torch.Tensor, projections: CameraProjections) -> torch.Tensor:
         depths = compute_depths(self.config.num_depth_bins, self.config.point_cloud_range[3], projections.img2lidar)
         rays = encode_rays(image_points, projections.img2lidar, depths, self.config.point_cloud_range)
         return self.ray_position_embedding(rays)
-
-
-@dataclass
-class CameraProjections:
-    """Projections of all cameras in both directions, in the precision of positions.
-
-    Attributes:
-        lidar2img (`torch.Tensor` of shape `(batch_size, num_cameras, 4, 4)`): points to pixels.
-        img2lidar (`torch.Tensor` of shape `(batch_size, num_cameras, 4, 4)`): pixels with depth to points.
-        image_size (`tuple[int, int]`): height and width of the images in pixels.
-    """
-
-    lidar2img: torch.Tensor
-    img2lidar: torch.Tensor
-    image_size: tuple[int, int]
-
-    @classmethod
-    def build(cls, lidar2img: torch.Tensor, image_size: tuple[int, int], like: torch.Tensor) -> "CameraProjections":
-        """Projections in the type and on the device of `like`."""
-        lidar2img = lidar2img.to(like.device)
-        return cls(lidar2img.to(like.dtype), invert_projections(lidar2img, like.dtype), image_size)
-
-
-def average_points(voxels: torch.Tensor, num_points_per_voxel: torch.Tensor) -> torch.Tensor:
-    """Mean of the points of each voxel, `(num_voxels, num_point_features)`."""
-    count = num_points_per_voxel[:, None].to(voxels)
-    is_point = torch.arange(voxels.shape[1], device=voxels.device) < num_points_per_voxel[:, None]
-    return (voxels * is_point[..., None]).sum(1) / count
 
 
 class CmtForObjectDetection3D(CmtPreTrainedModel):
@@ -547,13 +488,18 @@ class CmtForObjectDetection3D(CmtPreTrainedModel):
         """Boxes, and the loss if there are labels.
 
         Args:
-            pixel_values, lidar2img, voxels, num_points_per_voxel, voxel_coords, num_voxels, modality_mask: as in
-                [`CmtModel`].
+            pixel_values (`torch.FloatTensor`, *optional*): this and the next six are as in [`CmtModel`].
+            lidar2img (`torch.DoubleTensor`, *optional*): projections.
+            voxels (`torch.FloatTensor`, *optional*): points of voxels.
+            num_points_per_voxel (`torch.LongTensor`, *optional*): points of each voxel.
+            voxel_coords (`torch.LongTensor`, *optional*): places of voxels.
+            num_voxels (`torch.LongTensor`, *optional*): voxels of each sample.
+            modality_mask (`torch.BoolTensor`, *optional*): sensors that work.
             labels (`list[dict]`, *optional*): for each sample `boxes` of shape `(num_boxes, 9)`: gravity center (m),
                 l, w, h (m), yaw (rad), vx, vy (m/s) in the LiDAR frame, and `class_labels` `(num_boxes,)`. A velocity
                 may be NaN, and a size 0: such a box takes no part in the loss of boxes.
-            denoising_noise (`torch.FloatTensor` of shape `(num_groups * num_boxes, 3)`, *optional*): uniform in [0, 1],
-                for denoising queries in training; drawn by default.
+            denoising_noise (`torch.FloatTensor` of shape `(num_groups * num_boxes, 3)`, *optional*): uniform in
+                [0, 1], for denoising queries in training; drawn by default.
             kwargs: `output_hidden_states`, `output_attentions` and `return_dict`.
 
         Returns:

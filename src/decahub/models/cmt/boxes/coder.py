@@ -58,7 +58,8 @@ class Detections:
     """The best boxes of a sample, the highest score first.
 
     Attributes:
-        boxes (`torch.FloatTensor` of shape `(num_boxes, 9)`): gravity center (m), sizes (m), yaw (rad), velocity (m/s).
+        boxes (`torch.FloatTensor` of shape `(num_boxes, 9)`): gravity center (m), sizes (m), yaw (rad), velocity
+            (m/s).
         scores (`torch.FloatTensor` of shape `(num_boxes,)`): in [0, 1].
         labels (`torch.LongTensor` of shape `(num_boxes,)`): class ids.
         queries (`torch.LongTensor` of shape `(num_boxes,)`): the query that predicted the box; one may appear with

@@ -57,9 +57,9 @@ def build_denoising_queries(
     threshold: float = 0.75,
     noise: torch.Tensor | None = None,
 ) -> DenoisingQueries | None:
-    """Noised copies of the boxes of a batch.
+    r"""Noised copies of the boxes of a batch.
 
-    A center moves by $r \\cdot (l, w, h) / 2$ along the axes of the LiDAR frame, not of the box, with $r$ uniform in
+    A center moves by $r \cdot (l, w, h) / 2$ along the axes of the LiDAR frame, not of the box, with $r$ uniform in
     $[-1, 1]^3$. Where $|r|$ exceeds the threshold, the copy counts as background.
 
     Args:

@@ -48,15 +48,15 @@ def _check_label(
     boxes, classes = torch.as_tensor(label["boxes"]), torch.as_tensor(label["class_labels"])
     if boxes.ndim != 2 or boxes.shape[1] != BOX_SIZE:
         raise ValueError(
-            f"`boxes` must have shape (num_boxes, {BOX_SIZE}): x, y, z, l, w, h, yaw, vx, vy; got {tuple(boxes.shape)} "
-            f"for sample {sample}."
+            f"`boxes` must have shape (num_boxes, {BOX_SIZE}): x, y, z, l, w, h, yaw, vx, vy; got "
+            f"{tuple(boxes.shape)} for sample {sample}."
         )
     if len(classes) and (classes.is_floating_point() or classes.is_complex()):
         raise TypeError(f"`class_labels` must hold integers; got {classes.dtype} for sample {sample}.")
     if classes.shape != boxes.shape[:1]:
         raise ValueError(
-            f"`class_labels` must have shape ({len(boxes)},), as there are boxes; got {tuple(classes.shape)} for sample "
-            f"{sample}."
+            f"`class_labels` must have shape ({len(boxes)},), as there are boxes; got {tuple(classes.shape)} for "
+            f"sample {sample}."
         )
     if len(boxes) > num_queries:
         raise ValueError(

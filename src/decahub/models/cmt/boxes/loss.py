@@ -4,8 +4,8 @@ Each layer of the decoder, each sample and each task is matched by itself, with 
 
 $$2 \cdot [\alpha (1-p)^\gamma (-\log p) - (1-\alpha) p^\gamma (-\log(1-p))] + 0.25 \cdot |w \odot (b_q - b_g)|_1$$
 
-where $p$ is the score of the class of $g$; velocities do not count here. Numbers of boxes are those of this process, as
-in the authors' code.
+where $p$ is the score of the class of $g$; velocities do not count here. Numbers of boxes are those of this process,
+as in the authors' code.
 """
 
 from collections.abc import Sequence
@@ -92,21 +92,24 @@ class CmtLoss:
         denoising_logits: torch.Tensor | None = None,
         denoising_coded: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Terms by name: `loss_cls` and `loss_bbox` of the last layer, `d0.loss_cls`, ... of those before, and the same
-        with `dn_` for denoising queries.
+        """Terms by name.
+
+        `loss_cls` and `loss_bbox` are those of the last layer, `d0.loss_cls`, ... those of the layers before, and
+        names with `dn_` those of denoising queries.
 
         Args:
             logits (`torch.FloatTensor` of shape `(num_layers, batch_size, num_queries, num_labels)`): scores.
             coded (`torch.FloatTensor` of shape `(num_layers, batch_size, num_tasks, num_queries, 10)`): coded boxes.
             labels (`Sequence[dict]`): `boxes` `(num_boxes, 9)` and `class_labels` `(num_boxes,)` of each sample.
-            denoising ([`DenoisingQueries`], *optional*): noised copies, with their `denoising_logits` and
-                `denoising_coded` in the shapes of `logits` and `coded`.
+            denoising ([`DenoisingQueries`], *optional*): noised copies.
+            denoising_logits (`torch.FloatTensor`, *optional*): their scores, as `logits`.
+            denoising_coded (`torch.FloatTensor`, *optional*): their boxes, as `coded`.
 
         Raises:
             ValueError: If a prediction is not finite.
         """
         predictions = {"logits": logits, "pred_boxes": coded}
-        if denoising is not None:
+        if denoising_logits is not None and denoising_coded is not None:
             predictions |= {"denoising_logits": denoising_logits, "denoising_boxes": denoising_coded}
         for name, tensor in predictions.items():
             check_finite(name, tensor)
@@ -114,7 +117,7 @@ class CmtLoss:
         for task in range(len(self.task_sizes)):
             classes = slice(self.offsets[task], self.offsets[task] + self.task_sizes[task])
             matched.append(self.compute_matched_terms(logits[..., classes], coded[:, :, task], labels, task))
-            if denoising is not None:
+            if denoising is not None and denoising_logits is not None and denoising_coded is not None:
                 at = (slice(None), denoising.sample, denoising.slot)
                 copied.append(
                     self.compute_denoising_terms(

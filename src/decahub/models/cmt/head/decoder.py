@@ -1,6 +1,6 @@
-"""The decoder: queries attend to each other and to the tokens of all sensors, with positions added to queries and keys.
+"""The decoder: queries attend to each other and to the tokens of all sensors, by their positions.
 
-Post-norm layers as in DETR; values carry no positions.
+Post-norm layers as in DETR. Positions are added to queries and keys, not to values.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..configuration_cmt import CmtConfig
+from .initialization import reset_by_xavier
 
 
 def eager_attention_forward(
@@ -71,6 +72,7 @@ class CmtAttention(nn.Module):
             values (`torch.FloatTensor` of shape `(batch_size, num_tokens, hidden_size)`): without positions.
             attention_mask (`torch.FloatTensor`, *optional*): added to the scores; fits `(batch_size, num_heads,
                 num_queries, num_tokens)`.
+            kwargs: passed on to the implementation of attention.
 
         Returns:
             `(batch_size, num_queries, hidden_size)`, and the weights where the implementation gives them.
@@ -138,6 +140,16 @@ class CmtDecoder(nn.Module):
         self.layers = nn.ModuleList(CmtDecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
+    def reset_parameters(self) -> None:
+        """Xavier's uniform distribution; projections of an attention count as one matrix, as in torch."""
+        for layer in self.layers:
+            for attention in (layer.self_attention, layer.cross_attention):
+                for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+                    reset_by_xavier(projection, gain=0.5**0.5)
+                reset_by_xavier(attention.out_proj)
+            reset_by_xavier(layer.fc1)
+            reset_by_xavier(layer.fc2)
+
     def forward(
         self,
         query_positions: torch.Tensor,
@@ -156,6 +168,7 @@ class CmtDecoder(nn.Module):
             query_mask (`torch.BoolTensor` of shape `(num_queries, num_queries)`, *optional*): which queries (columns)
                 a query (row) must not see.
             key_mask (`torch.BoolTensor` of shape `(batch_size, num_tokens)`, *optional*): tokens that are not there.
+            kwargs: passed on to the implementation of attention.
 
         Returns:
             `torch.FloatTensor` of shape `(num_layers, batch_size, num_queries, hidden_size)`.

@@ -6,9 +6,12 @@ queries are encoded in both ways by the same layers, so a query finds its tokens
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+
+from .initialization import reset_as_torch
 
 
 LOGIT_EPS = 1e-5
@@ -23,6 +26,10 @@ class CmtPositionMlp(nn.Module):
         super().__init__()
         self.fc1 = nn.Linear(input_size, intermediate_size)
         self.fc2 = nn.Linear(intermediate_size, hidden_size)
+
+    def reset_parameters(self) -> None:
+        reset_as_torch(self.fc1)
+        reset_as_torch(self.fc2)
 
     def forward(self, coordinates: torch.Tensor) -> torch.Tensor:
         # Under autocast too in the precision of the weights: in bfloat16 places are half a meter apart.
@@ -39,9 +46,9 @@ def inverse_sigmoid(values: torch.Tensor) -> torch.Tensor:
 def encode_coordinate(positions: torch.Tensor, num_channels: int) -> torch.Tensor:
     r"""Sines and cosines of one coordinate.
 
-    $a_i = 2 \pi p / (1 + 2 \lfloor i/2 \rfloor / N)$ for channel $i$ of $N$; even channels hold $\sin a_i$ and odd ones
-    $\cos a_i$. Unlike in most transformers the periods are not geometric: the authors pass a temperature and do not
-    use it.
+    $a_i = 2 \pi p / (1 + 2 \lfloor i/2 \rfloor / N)$ for channel $i$ of $N$; even channels hold $\sin a_i$ and odd
+    ones $\cos a_i$. Unlike in most transformers the periods are not geometric: the authors pass a temperature and do
+    not use it.
 
     Args:
         positions (`torch.Tensor` of shape `(...)`): in [0, 1].
@@ -74,7 +81,8 @@ def encode_bev_grid(height: int, width: int, num_channels: int, like: torch.Tens
     """Encodings of the centers of all cells, row by row: y grows with the row and x with the column.
 
     Args:
-        height, width (`int`): size of the map.
+        height (`int`): rows of the map.
+        width (`int`): columns of the map.
         num_channels (`int`): channels of each coordinate.
         like (`torch.Tensor`): gives type and device.
 
@@ -90,7 +98,7 @@ def encode_bev_grid(height: int, width: int, num_channels: int, like: torch.Tens
 
 
 def compute_depths(num_depth_bins: int, farthest: float, like: torch.Tensor) -> torch.Tensor:
-    """Depths along a ray in meters: $d_k = 1 + k (x_1 - 1) / n$ with the largest x of the range, which is not reached."""
+    """Depths along a ray in meters, $d_k = 1 + k (x_1 - 1) / n$ with the largest $x$ of the range."""
     steps = torch.arange(num_depth_bins, device=like.device, dtype=like.dtype)
     return NEAREST_DEPTH + steps * ((farthest - NEAREST_DEPTH) / num_depth_bins)
 
@@ -176,7 +184,29 @@ def project_points(
     return image_points, visible
 
 
+@dataclass
+class CameraProjections:
+    """Projections of all cameras in both directions, in the precision of positions.
+
+    Attributes:
+        lidar2img (`torch.Tensor` of shape `(batch_size, num_cameras, 4, 4)`): points to pixels.
+        img2lidar (`torch.Tensor` of shape `(batch_size, num_cameras, 4, 4)`): pixels with depth to points.
+        image_size (`tuple[int, int]`): height and width of the images in pixels.
+    """
+
+    lidar2img: torch.Tensor
+    img2lidar: torch.Tensor
+    image_size: tuple[int, int]
+
+    @classmethod
+    def build(cls, lidar2img: torch.Tensor, image_size: tuple[int, int], like: torch.Tensor) -> "CameraProjections":
+        """Projections in the type and on the device of `like`."""
+        lidar2img = lidar2img.to(like.device)
+        return cls(lidar2img.to(like.dtype), invert_projections(lidar2img, like.dtype), image_size)
+
+
 __all__ = [
+    "CameraProjections",
     "CmtPositionMlp",
     "build_pixel_grid",
     "compute_depths",

@@ -3,12 +3,15 @@
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import initialization as init
 
 from ..configuration_cmt import CmtConfig
+from .initialization import reset_as_torch
 from .position_encoding import inverse_sigmoid
 
 
 GROUP_NORM_EPS = 1e-6
+PRIOR_BIAS = -2.19  # logit of 0.1, rounded as by the authors
 BOX_BRANCHES = {"center": 2, "height": 1, "size": 3, "rotation": 2, "velocity": 2}
 """Branches whose outputs, one after the other, are a coded box."""
 
@@ -67,6 +70,17 @@ class CmtTaskHead(nn.Module):
         for name, size in BOX_BRANCHES.items():
             setattr(self, name, CmtHeadBranch(config, size))
         self.classes = CmtHeadBranch(config, num_classes)
+
+    def reset_parameters(self, add_prior_bias: bool) -> None:
+        """Initialization of torch; with a prior, class scores start at 0.1."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d):
+                reset_as_torch(module)
+            elif isinstance(module, CmtGroupLayerNorm):
+                init.ones_(module.weight)
+                init.zeros_(module.bias)
+        if add_prior_bias:
+            init.constant_(self.classes.conv2.bias, PRIOR_BIAS)
 
     def forward(
         self, hidden_states: torch.Tensor, reference_points: torch.Tensor
