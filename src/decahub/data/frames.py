@@ -19,27 +19,32 @@ bicycle racks, poses (4, 4), and a name. None where it is unknown."""
 def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """One row with its images as bytes `(3, height, width)` and numpy arrays; for `InMemoryDataset`.
 
-    Files of points are read. A decoded row may be decoded again: its arrays are copied.
+    Images or points that are missing may be None. Files of points are read. A decoded row may be decoded again: its
+    arrays are copied.
     """
     decoded = {name: row.get(name) for name in FRAME_FIELDS}
     for name in ("lidar2ego", "ego2global"):
         decoded[name] = None if decoded[name] is None else np.asarray(decoded[name], dtype=np.float64)
-    cameras = list(row.get("cameras") or [f"camera {index}" for index in range(len(row["images"]))])
+    images = [] if row["images"] is None else row["images"]
+    cameras = list(row.get("cameras") or [f"camera {index}" for index in range(len(images))])
+    calibration = {name: [] if row.get(name) is None else row[name] for name in ("intrinsics", "lidar2cam")}
     return {
         **decoded,
-        "images": [image_to_tensor(image) for image in row["images"]],
+        "images": [image_to_tensor(image) for image in images],
         "cameras": cameras,
-        "intrinsics": np.asarray(row["intrinsics"], dtype=np.float64).reshape(-1, 3, 3),
-        "lidar2cam": np.asarray(row["lidar2cam"], dtype=np.float64).reshape(-1, 4, 4),
+        "intrinsics": np.asarray(calibration["intrinsics"], dtype=np.float64).reshape(-1, 3, 3),
+        "lidar2cam": np.asarray(calibration["lidar2cam"], dtype=np.float64).reshape(-1, 4, 4),
         "points": read_row_points(row),
         "boxes": np.array(row["boxes"], dtype=np.float32).reshape(-1, BOX_SIZE),
         "labels": np.array(row["labels"], dtype=np.int64),
     }
 
 
-def read_row_points(row: Mapping[str, Any]) -> np.ndarray:
-    """Points of a row, `(num_points, 5)`, read from files where it names some; a copy."""
+def read_row_points(row: Mapping[str, Any]) -> np.ndarray | None:
+    """Points of a row, `(num_points, 5)`, read from files where it names some; a copy. None where they are missing."""
     points = row["points"]
+    if points is None:
+        return None
     if isinstance(points, list) and points and isinstance(points[0], Mapping):
         return read_sweeps(points)
     return np.array(points, dtype=np.float32).reshape(-1, len(POINT_COLUMNS))
@@ -63,7 +68,7 @@ def process_frame(frame: Mapping[str, Any], processor: Any, **options: Any) -> d
     if processor.modality != "lidar" and frame["images"]:
         calibration = ("lidar2img",) if "lidar2img" in frame else ("intrinsics", "lidar2cam")
         inputs |= {name: frame[name] for name in ("images", "cameras", *calibration)}
-    if processor.modality != "camera":
+    if processor.modality != "camera" and frame["points"] is not None:
         inputs["points"] = frame["points"]
     batch = processor(**inputs, **options, return_tensors="pt")
     return {

@@ -20,6 +20,7 @@ FRAMES = ("lidar", "ego")
 UNUSED_KEYS = {"camera": ("points",), "lidar": CAMERA_KEYS}  # sensors that a model of one kind does not have
 LIDAR, CAMERAS = "lidar", "cameras"  # what `missing` calls all of a kind
 FEW = 20  # names in a message
+NUM_POINT_VALUES = 5
 
 
 class ObjectDetection3DPipeline(Pipeline):
@@ -41,7 +42,9 @@ class ObjectDetection3DPipeline(Pipeline):
         threshold (`float`, defaults to 0): Lowest score of a box.
         top_k (`int`, *optional*): Most boxes, those of the highest scores; by default all.
         frame (`str`, defaults to `"lidar"`): Axes of the boxes, `"lidar"` or `"ego"`; the latter needs `lidar2ego`.
-        missing (`Sequence[str]`, *optional*): Sensors to leave out: `"lidar"`, `"cameras"`, or names of cameras.
+        missing (`Sequence[str]`, *optional*): Sensors that do not work: `"lidar"`, `"cameras"`, or names of cameras.
+            A camera by its name is left out. All cameras or the LiDAR are shown as zeros if the model was trained so
+            (`missing_modality="zero"`), and left out otherwise; so is a LiDAR that the frame does not have.
         draw (`bool`, defaults to `False`): Whether to draw the boxes on the images and from above, too.
         draw_annotations (`bool`, defaults to `False`): Whether the drawing shows the `boxes` of the frame as well.
 
@@ -101,21 +104,25 @@ class ObjectDetection3DPipeline(Pipeline):
         return _drop_unset(preprocess), {}, _drop_unset(postprocess)
 
     def preprocess(self, inputs: Any, missing: Sequence[str] = ()) -> dict[str, Any]:
-        frame = leave_out(read_frame(inputs), missing)
-        given = {name: value for name, value in frame.items() if value is not None and name not in ANNOTATION_KEYS}
+        whole = read_frame(inputs)
+        frame = leave_out(whole, missing)
+        has_images, has_points = frame.get("images") is not None, frame.get("points") is not None
         unused = UNUSED_KEYS.get(self.processor.modality, ())
-        given = {name: value for name, value in given.items() if name not in unused}
-        if not {"images", "points"} & given.keys():
-            sensors = [name for name in ("images", "points") if frame.get(name) is not None]
+        if not ((has_images and "images" not in unused) or (has_points and "points" not in unused)):
+            sensors = [name for name, has in (("images", has_images), ("points", has_points)) if has]
             raise ValueError(
                 "`inputs` must hold `images` or `points`, whichever the model takes; got "
                 f"{' and '.join(sensors) or 'neither'}."
             )
-        if "images" not in given:
-            given = {"points": given["points"]}
-        elif "cam2ego" not in given:
-            given = {name: value for name, value in given.items() if name not in POSES}  # those are for the answer
-        return {"inputs": self.processor(**given, return_tensors="pt"), "frame": frame}
+        shown = frame
+        is_masked = not unused and not (has_images and has_points) and self.model.config.missing_modality == "zero"
+        if is_masked:  # a missing sensor is shown as in training
+            shown = {**frame, **{name: whole[name] for name in CAMERA_KEYS if whole.get(name) is not None}}
+            shown["points"] = frame["points"] if has_points else np.zeros((0, NUM_POINT_VALUES), dtype=np.float32)
+        batch = self.processor(**select_inputs(shown, unused), return_tensors="pt")
+        if is_masked:
+            batch["modality_mask"] = torch.tensor([[has_images, has_points]])
+        return {"inputs": batch, "frame": frame}
 
     def _forward(self, prepared: dict[str, Any]) -> dict[str, Any]:
         from decahub.models.shared.modes import evaluation_mode
@@ -182,6 +189,18 @@ class ObjectDetection3DPipeline(Pipeline):
             annotations=annotations if with_annotations else None,
         )
         return encode_png(sheet)
+
+
+def select_inputs(frame: Mapping[str, Any], unused: Sequence[str]) -> dict[str, Any]:
+    """What the processor takes of a frame."""
+    given = {
+        name: value for name, value in frame.items() if value is not None and name not in (*ANNOTATION_KEYS, *unused)
+    }
+    if "images" not in given:
+        return {"points": given["points"]}
+    if "cam2ego" not in given:  # poses are for the answer only
+        given = {name: value for name, value in given.items() if name not in POSES}
+    return given
 
 
 def read_frame(inputs: Any) -> dict[str, Any]:

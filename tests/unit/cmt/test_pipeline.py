@@ -124,9 +124,24 @@ def test_sensors_may_be_missing(detect, frame):
     without_points, without_cameras = leave(frame, points=False), leave(frame, cameras=False)
 
     assert detect(frame, missing=["lidar"]) == detect(without_points) == detect({**frame, "points": None})
-    assert detect(frame, missing=["cameras"]) == detect(without_cameras)
     assert detect({**frame, "images": None}) == detect({**frame, "images": [None] * 3}) == detect(without_cameras)
     assert detect(without_points) != detect(frame) != detect(without_cameras)
+
+
+@pytest.mark.parametrize("missing_modality", ["zero", "drop"])
+@pytest.mark.parametrize(("sensor", "mask"), [("lidar", [True, False]), ("cameras", [False, True])])
+def test_a_missing_sensor_is_as_the_configuration_says(frame, tmp_path, missing_modality, sensor, mask):
+    folder = build_model_folder(tmp_path, missing_modality=missing_modality)
+    detect = pipeline("object-detection-3d", model=str(folder))
+    inputs = {name: frame[name] for name in SENSOR_KEYS}
+    with torch.no_grad():
+        batch = detect.processor(**inputs, return_tensors="pt")
+        outputs = detect.model(**batch, modality_mask=torch.tensor([mask]))
+    expected = detect.processor.post_process_object_detection_3d(outputs)[0]
+
+    answers = detect(frame, missing=[sensor])
+
+    torch.testing.assert_close(get_boxes(answers), expected["boxes"])
 
 
 def test_any_camera_may_be_missing(detect, frame):
@@ -139,6 +154,7 @@ def test_any_camera_may_be_missing(detect, frame):
     unnamed = {name: value for name, value in frame.items() if name != "cameras"}
     assert detect(unnamed, missing=["camera 1"]) == expected
     assert detect(frame, missing=list(frame["cameras"])) == detect(frame, missing=["cameras"])
+    assert detect(frame, missing=["cameras"]) != expected
 
 
 @pytest.mark.parametrize(("modality", "missing"), [("camera", "lidar"), ("lidar", "cameras")])
