@@ -1,9 +1,7 @@
 """Frames, a processor and a model folder of CMT for tests."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from decahub import CmtForObjectDetection3D, CmtImageProcessor, CmtPointCloudFeatureExtractor, CmtProcessor
@@ -42,24 +40,3 @@ def build_model_folder(folder: Path, modality: str = "fusion", **overrides) -> P
     CmtForObjectDetection3D(config).save_pretrained(folder)
     build_processor(config).save_pretrained(folder)
     return folder
-
-
-def write_frame(folder: Path, frame: dict, name: str = "frame") -> Path:
-    """The files of a frame: its table, images and points."""
-    folder.mkdir(parents=True, exist_ok=True)
-    cameras = []
-    calibrations = zip(frame["cameras"], frame["images"], frame["intrinsics"], frame["lidar2cam"], strict=True)
-    for camera, image, intrinsics, lidar2cam in calibrations:
-        image.save(folder / f"{name}_{camera}.png")
-        matrices = {"intrinsics": np.asarray(intrinsics).tolist(), "lidar2cam": np.asarray(lidar2cam).tolist()}
-        cameras.append({"name": camera, "file": f"{name}_{camera}.png", **matrices})
-    np.save(folder / f"{name}.npy", np.asarray(frame["points"], dtype=np.float32))
-    annotations = [
-        {"class": NUSCENES[label], "box": list(map(float, box[:7])), "velocity": list(map(float, box[7:]))}
-        for box, label in zip(frame["boxes"], frame["labels"], strict=True)
-    ]
-    lidar = {"file": f"{name}.npy", "lidar2ego": np.asarray(frame["lidar2ego"]).tolist()}
-    table = {"sample_token": frame["token"], "lidar": lidar, "cameras": cameras, "annotations": annotations}
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(table))
-    return path

@@ -12,8 +12,9 @@ from transformers import pipeline
 from decahub import ObjectDetection3DPipeline
 from decahub.models.cmt.boxes.geometry import transform_boxes
 from decahub.models.cmt.drawing.sheet import draw_frame
+from decahub.models.cmt.frame_files import write_frame
 from decahub.pipelines.object_detection_3d import compute_projections
-from tests.tiny.cmt_frames import NUSCENES, build_model_folder, tiny_frame, write_frame
+from tests.tiny.cmt_frames import NUSCENES, build_model_folder, tiny_frame
 
 
 ATOL = 1e-5  # single and double precision of a pose
@@ -81,7 +82,7 @@ def test_a_list_is_answered_one_by_one(detect, frame):
 
 def test_takes_rows_and_tables(detect, frame, tmp_path):
     row = tiny_frame()
-    path = write_frame(tmp_path, row)
+    path = write_frame(tmp_path / "frame.json", row, NUSCENES)
 
     assert detect(row) == detect(frame)
     assert detect(path) == detect(str(path)) == detect(frame)

@@ -1,14 +1,17 @@
 """`decahub predict` on frames: the table, its file, the drawing, and sensors that are left out."""
 
 import json
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from decahub.cli.main import main
-from tests.tiny.cmt_frames import build_model_folder, tiny_frame, write_frame
+from decahub.models.cmt.frame_files import write_frame
+from tests.tiny.cmt_frames import NUSCENES, build_model_folder, tiny_frame
 
 
 def run(*words) -> int:
@@ -22,7 +25,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def table(tmp_path):
-    return write_frame(tmp_path / "frames", tiny_frame())
+    return write_frame(tmp_path / "frames" / "frame.json", tiny_frame(), NUSCENES)
 
 
 def test_prints_boxes_and_writes_the_drawing(model, table, capsys):
@@ -52,7 +55,7 @@ def test_says_that_there_is_no_box(model, table, capsys):
 
 
 def test_a_folder_stands_for_its_frames(model, table, tmp_path, capsys):
-    write_frame(table.parent / "more", tiny_frame(seed=1), "other")
+    write_frame(table.parent / "more" / "other.json", tiny_frame(seed=1), NUSCENES)
 
     assert run("predict", model, table.parent, "--output-dir", tmp_path / "out", "--threshold", 0, "--top-k", 1) == 0
 
@@ -81,6 +84,20 @@ def test_boxes_in_the_frame_of_the_vehicle(model, table, tmp_path):
     for box, moved in zip(rows["lidar"], rows["ego"], strict=True):
         expected = lidar2ego @ [box["x"], box["y"], box["z"], 1]
         assert [moved["x"], moved["y"], moved["z"]] == pytest.approx(expected[:3], abs=1e-4)
+
+
+SAMPLE = Path(os.environ.get("DECAHUB_DATA_DIR") or "none") / "nuscenes_sample" / "sample.json"
+
+
+@pytest.mark.skipif(not SAMPLE.is_file(), reason="DECAHUB_DATA_DIR has no nuscenes_sample/sample.json")
+def test_answers_a_real_frame(model, tmp_path, capsys):
+    options = ("--threshold", 0, "--top-k", 4, "--annotations", "--output-dir", tmp_path)
+
+    assert run("predict", model, SAMPLE, *options) == 0
+
+    assert len(capsys.readouterr().out.splitlines()) == 2 + 4
+    sheet = Image.open(tmp_path / "sample_boxes.png")
+    assert sheet.width > sheet.height * 3  # three images and the view from above in a row
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,14 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from .boxes.geometry import BOX_SIZE
 
@@ -79,6 +82,51 @@ def read_frame(path: Path) -> dict[str, Any]:
     }
 
 
+def write_frame(path: Path, frame: Mapping[str, Any], label_names: Sequence[str]) -> Path:
+    """Write a frame as a table, with its images and points beside it; files that exist are replaced.
+
+    Args:
+        path (`Path`): The table, such as `frames/test/7.json`; other files begin with its name without suffix.
+        frame (`Mapping[str, Any]`): A row of the family `object-detection-3d`: images are PIL or arrays in RGB, points
+            an array.
+        label_names (`Sequence[str]`): Names of the classes in the order of their ids.
+
+    Returns:
+        `Path`: `path`.
+
+    Example:
+    ```python
+    >>> from decahub.data.driving_scenes import build_frame
+    >>> write_frame(Path("frames/test/7.json"), build_frame((0, 7)), ["car", ...])  # doctest: +SKIP
+    ```
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table: dict[str, Any] = {"sample_token": frame.get("token") or path.stem, "cameras": []}
+    images = frame.get("images")
+    for index, image in enumerate([] if images is None else images):
+        name = frame["cameras"][index] if frame.get("cameras") is not None else f"camera {index}"
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+        file = path.with_name(f"{path.stem}_{name.replace(' ', '_')}.png")
+        _replace(file, lambda partial, picture=picture: picture.save(partial, format="PNG"))
+        matrices = {key: np.asarray(frame[key][index]).tolist() for key in ("intrinsics", "lidar2cam")}
+        table["cameras"].append({"name": name, "file": file.name, **matrices})
+    if frame.get("points") is not None:
+        points = np.asarray(frame["points"], dtype=np.float32)
+        file = path.with_name(f"{path.stem}.npy")
+        _replace(file, lambda partial: np.save(partial, points))
+        table["lidar"] = {"file": file.name}
+        if frame.get("lidar2ego") is not None:
+            table["lidar"]["lidar2ego"] = np.asarray(frame["lidar2ego"]).tolist()
+    if frame.get("ego2global") is not None:
+        table["ego2global"] = np.asarray(frame["ego2global"]).tolist()
+    table["annotations"] = [
+        _describe_box(frame, index, label_names[label]) for index, label in enumerate(frame.get("labels") or [])
+    ]
+    text = json.dumps(table, indent=1, allow_nan=False).encode()
+    _replace(path, lambda partial: partial.write(text))
+    return path
+
+
 def read_sweeps(sweeps: Iterable[Mapping[str, Any]]) -> np.ndarray:
     """Points of sweeps in the frame of the key sweep.
 
@@ -132,6 +180,25 @@ def read_points(path: Path, columns: Sequence[str] = ()) -> np.ndarray:
         if name in columns:
             kept[:, index] = points[:, list(columns).index(name)]
     return kept
+
+
+def _describe_box(frame: Mapping[str, Any], index: int, class_name: str) -> dict[str, Any]:
+    """An annotation of a table; what is unknown is left out or null."""
+    values = [None if math.isnan(value) else float(value) for value in frame["boxes"][index]]
+    described: dict[str, Any] = {"class": class_name, "box": values[:7], "velocity": values[7:]}
+    for key, name in (("num_points", "num_lidar_pts"), ("attributes", "attribute")):
+        column = frame.get(key)
+        if column is not None and column[index] is not None:
+            described[name] = column[index]
+    return described
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file that appears whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        write(file)
+    os.replace(partial, path)
 
 
 def _list_sweeps(path: Path, lidar: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -193,4 +260,4 @@ def _count_points(item: Mapping[str, Any]) -> int | None:
     return sum(counts) if counts else None
 
 
-__all__ = ["POINT_COLUMNS", "read_frame", "read_points", "read_sweeps"]
+__all__ = ["POINT_COLUMNS", "read_frame", "read_points", "read_sweeps", "write_frame"]
