@@ -1,4 +1,4 @@
-"""Sparse convolution as one would first write it: pairs are searched anew in every layer, and products are scattered."""
+"""Sparse convolution as one would first write it: each layer searches its pairs, and products are scattered."""
 
 import itertools
 

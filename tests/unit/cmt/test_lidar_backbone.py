@@ -160,6 +160,19 @@ def test_reset_parameters_follows_the_authors_framework():
     assert 0.95 * bound < sparse_weight.abs().max().item() <= bound
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_number_of_threads_is_restored(num_threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        build(CmtSparseEncoder)(*build_voxels(), BATCH_SIZE).sum().backward()
+        after = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+    assert after == num_threads
+
+
 # --- What is refused
 
 

@@ -108,11 +108,16 @@ def test_hidden_states_and_attentions_on_request():
     inputs = tiny_inputs(model.config)
 
     outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
+    # At the start all values are equal, so that the weights of the first self-attention do not matter.
+    recorded = [*outputs.hidden_states[1:], *outputs.attentions[1:], *outputs.cross_attentions]
+    gradients = torch.autograd.grad(outputs.logits.sum(), recorded)
 
     num_tokens = 6 * 8 + 3 * 4 * 6
     assert [tuple(state.shape) for state in outputs.hidden_states] == [(2, 20, 32)] * 3
     assert [tuple(weights.shape) for weights in outputs.attentions] == [(2, 4, 20, 20)] * 2
     assert [tuple(weights.shape) for weights in outputs.cross_attentions] == [(2, 4, 20, num_tokens)] * 2
+    assert (outputs.hidden_states[0] == 0).all()
+    assert all((gradient != 0).any() for gradient in gradients)
 
 
 def test_tuple_in_place_of_an_output():

@@ -239,8 +239,7 @@ class CmtModel(CmtPreTrainedModel):
             )
         self.image_backbone.load_state_dict(backbone.state_dict())
 
-    @merge_with_config_defaults
-    @capture_outputs(tie_last_hidden_states=False)
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.FloatTensor | None = None,
@@ -294,7 +293,7 @@ class CmtModel(CmtPreTrainedModel):
             denoising=denoising,
             has_points=has_points,
             has_images=has_images,
-            **kwargs,
+            **{**kwargs, "return_dict": True},
         )
 
     def encode_images(
@@ -362,6 +361,8 @@ class CmtModel(CmtPreTrainedModel):
 
         return run_where_present(is_seen, compute), is_seen
 
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
     def decode(
         self,
         bev_features: torch.Tensor | None,
@@ -387,7 +388,7 @@ class CmtModel(CmtPreTrainedModel):
             has_points (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): samples that have tokens of the
                 LiDAR; all by default.
             has_images (`torch.BoolTensor` of shape `(batch_size,)`, *optional*): the same for cameras.
-            kwargs: passed on to the layers.
+            kwargs: `output_hidden_states` and `output_attentions`, and what is passed on to the layers.
         """
         maps = bev_features if image_features is None else image_features
         references = self.reference_points.weight.expand(len(maps), -1, -1)

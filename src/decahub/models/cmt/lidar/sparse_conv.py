@@ -1,6 +1,8 @@
 """Sparse 3D convolution in plain PyTorch: exact, differentiable, on any device."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +19,24 @@ from .rulebook import (
     linear_keys,
     output_shape,
 )
+
+
+@contextmanager
+def use_one_thread(device: torch.device) -> Iterator[None]:
+    """Runs what is inside on one thread, if it runs on a CPU.
+
+    A sparse convolution consists of thousands of short operations. Threads that wait for one another after each of them
+    gain little on an idle machine; on a busy one they make it ten times as slow.
+    """
+    num_threads = torch.get_num_threads()
+    if device.type != "cpu" or num_threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 class Sites:
@@ -149,23 +169,33 @@ class SparseConvolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         """Gradients of the features and of the weight."""
-        features, weight = ctx.saved_tensors
-        rulebook = ctx.rulebook
-        needs_features, needs_weight, _ = ctx.needs_input_grad
-        kernels = weight.flatten(1, 3)
-        feature_gradient = torch.zeros_like(features) if needs_features else None
-        weight_gradient = torch.zeros_like(kernels) if needs_weight else None
-        for block in rulebook.blocks_of_inputs(features.shape[1]):
-            products = features.new_empty(len(block.order), features.shape[1]) if needs_features else None
-            for offset, pairs, place in block.pieces:
-                rows = gradient.index_select(0, rulebook.outputs[pairs])
-                if products is not None:
-                    torch.mm(rows, kernels[:, offset], out=products[place])
-                if weight_gradient is not None:
-                    weight_gradient[:, offset] += rows.t() @ features.index_select(0, rulebook.inputs[pairs])
-            if feature_gradient is not None and products is not None:
-                feature_gradient[block.rows] = _sum_segments(products, block)
-        return feature_gradient, None if weight_gradient is None else weight_gradient.view_as(weight), None
+        with use_one_thread(gradient.device):
+            return *_differentiate(gradient, *ctx.saved_tensors, ctx.rulebook, *ctx.needs_input_grad[:2]), None
+
+
+def _differentiate(
+    gradient: torch.Tensor,
+    features: torch.Tensor,
+    weight: torch.Tensor,
+    rulebook: Rulebook,
+    needs_features: bool,
+    needs_weight: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of features and weight from that of the output."""
+    kernels = weight.flatten(1, 3)
+    feature_gradient = torch.zeros_like(features) if needs_features else None
+    weight_gradient = torch.zeros_like(kernels) if needs_weight else None
+    for block in rulebook.blocks_of_inputs(features.shape[1]):
+        products = features.new_empty(len(block.order), features.shape[1]) if needs_features else None
+        for offset, pairs, place in block.pieces:
+            rows = gradient.index_select(0, rulebook.outputs[pairs])
+            if products is not None:
+                torch.mm(rows, kernels[:, offset], out=products[place])
+            if weight_gradient is not None:
+                weight_gradient[:, offset] += rows.t() @ features.index_select(0, rulebook.inputs[pairs])
+        if feature_gradient is not None and products is not None:
+            feature_gradient[block.rows] = _sum_segments(products, block)
+    return feature_gradient, None if weight_gradient is None else weight_gradient.view_as(weight)
 
 
 def _sum_segments(products: torch.Tensor, block: Block) -> torch.Tensor:

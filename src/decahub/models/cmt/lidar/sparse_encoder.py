@@ -8,7 +8,7 @@ from torch import nn
 from ...shared.checks import can_look_at
 from ..configuration_cmt import OUTPUT_KERNEL_SIZE, OUTPUT_STRIDE, CmtLidarConfig
 from .rulebook import Triple, linear_keys
-from .sparse_conv import SiteBatchNorm, SparseConv3d, SparseFeatures, SparseTensor
+from .sparse_conv import SiteBatchNorm, SparseConv3d, SparseFeatures, SparseTensor, use_one_thread
 from .spconv_backend import SpconvTensor, uses_spconv
 
 
@@ -137,7 +137,8 @@ class CmtSparseEncoder(nn.Module):
         """Sparse tensors after each stage and after the last convolution; arguments as in `forward`."""
         self._check(voxel_features, voxel_coords, batch_size)
         # Sums over few sites need the precision; casting would also cost more than the products save.
-        with torch.autocast(voxel_features.device.type, enabled=False):
+        device = voxel_features.device
+        with torch.autocast(device.type, enabled=False), use_one_thread(device):
             features, coords = voxel_features.to(self.stem.convolution.weight.dtype), voxel_coords.long()
             sparse: SparseFeatures
             if uses_spconv(self.config.sparse_backend, features):
