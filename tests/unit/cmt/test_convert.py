@@ -1,6 +1,7 @@
 """The converter of CMT: names and values both ways, both orders of sparse kernels, what it infers and refuses."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -163,11 +164,23 @@ def test_resnet_has_the_names_of_torchvision():
     assert shapes["img_backbone.layer4.0.downsample.1.running_mean"] == (2048,)
 
 
-@pytest.mark.parametrize("golden", golden_params("cmt", "vovnet_cpfpn") + golden_params("cmt", "head"))
+GOLDEN_KINDS = ("vovnet_cpfpn", "head", "sparse_encoder", "second_fpn")
+GOLDENS = [param for kind in GOLDEN_KINDS for param in golden_params("cmt", kind)]
+
+
+def count_sparse_blocks(official, stage: int) -> int:
+    pattern = rf"pts_middle_encoder\.encoder_layers\.encoder_layer{stage}\.\d+\.conv1\.weight"
+    return sum(re.fullmatch(pattern, name) is not None for name in official)
+
+
+@pytest.mark.parametrize("golden", GOLDENS)
 def test_official_tensors_of_golden_files_convert_and_return(golden):
     official = golden.group("state_dict.")
-    vovnet = {**VOVNET, "use_depthwise": golden.metadata.get("dw") == "True"}
-    config = tiny_config(image_backbone_config=vovnet)
+    blocks = [count_sparse_blocks(official, stage) for stage in (1, 2, 3, 4)]
+    config = tiny_config(
+        image_backbone_config={**VOVNET, "use_depthwise": golden.metadata.get("dw") == "True"},
+        lidar_backbone_config={**LIDAR, "depths": blocks if any(blocks) else LIDAR["depths"]},
+    )
 
     converted = convert_tensors(official, config)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from decahub import CmtConfig, CmtProcessor
+from decahub import CmtConfig, CmtImageProcessor, CmtProcessor
 from decahub.models.cmt.boxes.coder import encode_boxes
 from decahub.models.cmt.boxes.geometry import compute_corners, transform_boxes
 from decahub.models.cmt.camera.calibration import project_points
@@ -98,6 +98,15 @@ def test_options_of_images_reach_the_image_processor():
     frame = choose(build_frame(), *CAMERA)
 
     assert build_processor()(**frame, size={"height": 64, "width": 96})["pixel_values"].shape[-2:] == (64, 96)
+
+
+def test_flat_options_join_those_of_images():
+    frame = choose(build_frame(), *CAMERA, "points")
+
+    inputs = build_processor()(**frame, images_kwargs={"size_divisor": 48}, return_tensors="np")
+
+    assert inputs["pixel_values"].shape[-2:] == (48, 96)
+    assert {type(value) for value in inputs.values()} == {np.ndarray}
 
 
 # --- Calibration
@@ -528,6 +537,14 @@ def test_processor_of_a_configuration_has_its_settings(tmp_path):
     assert processor.feature_extractor.voxel_size == list(config.lidar_backbone_config.voxel_size)
     assert (loaded.box_slot_order, loaded.max_detections) == ("natural", 7)
     assert loaded.to_dict() == processor.to_dict()
+
+
+def test_part_given_at_loading_wins(tmp_path):
+    build_processor().save_pretrained(tmp_path)
+
+    loaded = CmtProcessor.from_pretrained(tmp_path, image_processor=CmtImageProcessor(size_divisor=8))
+
+    assert loaded.image_processor.size_divisor == 8
 
 
 def test_classes_without_tasks_are_those_of_the_labels():
