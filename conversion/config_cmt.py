@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from .layouts_cmt import build_official_shapes, find_sparse_layout, to_spconv2
 
 IMAGE_SIZES = {"r50": (320, 800), "vov99": (640, 1600), "camera-vov99": (640, 1600), "lidar": (640, 1600)}
 """Height and width of the images that the authors train each variant with; `"lidar"` sees none."""
-TRACELESS_FIELDS = ("voxel_size", "sparse_shape", "num_attention_heads")
+TRACELESS_FIELDS = ("voxel_size", "sparse_shape", "num_attention_heads", "point_cloud_range")
 """What no tensor shows: taken from the variant, or from the command line."""
 NUM_STAGES = 4
 SEPARABLE, PLAIN = "pw_conv1x1", "conv"
@@ -48,9 +49,14 @@ def find_variant(official: Mapping[str, torch.Tensor]) -> str | None:
     """The published model with exactly these names and shapes."""
     shapes = shapes_of(to_spconv2(official, find_sparse_layout(official)))
     for name in VARIANTS:
-        if build_official_shapes(CmtConfig.from_variant(name)) == shapes:
+        if _build_published_shapes(name) == shapes:
             return name
     return None
+
+
+@cache
+def _build_published_shapes(variant: str) -> dict[str, tuple[int, ...]]:
+    return build_official_shapes(CmtConfig.from_variant(variant))
 
 
 def infer_config(official: Mapping[str, torch.Tensor], variant: str = "auto", **overrides: Any) -> CmtConfig:
@@ -60,7 +66,8 @@ def infer_config(official: Mapping[str, torch.Tensor], variant: str = "auto", **
         official (`Mapping[str, torch.Tensor]`): the authors' tensors.
         variant (`str`): a published model, refused if the tensors are not its own; `"auto"` finds it.
         overrides: `voxel_size` (x, y, z; m), `sparse_shape` (z, y, x) and `num_attention_heads`, which leave no trace
-            in tensors and must be given for models that are not published; `tasks`; other fields of [`CmtConfig`].
+            in tensors and must be given for models that are not published; `point_cloud_range`, by default the
+            published one; `tasks`; other fields of [`CmtConfig`].
 
     Raises:
         ConversionError: If the tensors are not those of a CMT, or of another variant, or if something that leaves no

@@ -300,6 +300,7 @@ def build_parser() -> argparse.ArgumentParser:
     own.add_argument("--image_size", type=int, nargs=2, help="height and width of images")
     own.add_argument("--voxel_size", type=float, nargs=3, help="x, y, z in meters")
     own.add_argument("--sparse_shape", type=int, nargs=3, help="number of voxels: z, y, x")
+    own.add_argument("--point_cloud_range", type=float, nargs=6, help="x, y, z of both corners; default: published")
     own.add_argument("--num_attention_heads", type=int, help="attention heads of the decoder")
     return parser
 

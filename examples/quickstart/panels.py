@@ -26,7 +26,7 @@ from drawing import (
 from fine_tuning import fine_tune
 from markupsafe import Markup
 from PIL import Image, ImageDraw
-from samples import COLUMNS, write_pages, write_people
+from samples import COLUMNS, count_found, write_pages, write_people, write_scene
 from sklearn.datasets import load_sample_image
 from transformers import AutoFeatureExtractor, pipeline
 
@@ -307,6 +307,47 @@ print(groove["bars"], "bars, valid:", groove["valid"])"""
     )
 
 
+def show_cmt(output_dir: Path) -> Panel:
+    model = CARDS / "cmt-small-driving-scenes"
+    table, sheet = output_dir / "scene.json", output_dir / "scene_boxes.png"
+    scene = write_scene(table)
+    code = f"""\
+import decahub
+from transformers import pipeline
+
+detect = pipeline("object-detection-3d", model="{show_path(model)}")
+answer = detect("{show_path(table)}", threshold=0.3, draw=True, draw_annotations=True)
+open("{show_path(sheet)}", "wb").write(answer["png"])
+blind = detect("{show_path(table)}", threshold=0.3, missing=["lidar"])
+print(len(answer["boxes"]), "boxes,", len(blind), "without the LiDAR")"""
+    names, printed = run_code(code)
+    found, found_blind = count_found(names["answer"]["boxes"], scene), count_found(names["blind"], scene)
+    num_objects = len(scene["labels"])
+    width, height = scene["images"][0].size
+    views = Image.new("RGB", (2 * width, 2 * height))
+    for index, image in enumerate(scene["images"]):
+        views.paste(image, (index % 2 * width, index // 2 * height))
+    directions = [name.removeprefix("CAM_").lower() for name in scene["cameras"]]
+    return Panel(
+        title="Find boxes with cameras and LiDAR",
+        text="One small network reads four cameras and a LiDAR, and goes on when a sensor fails. The scene is "
+        "generated: colored boxes on a plane, of the sizes and classes of nuScenes.",
+        folder=model,
+        scores=[read_score(model.name, label="NDS, the score of nuScenes")],
+        input=draw_image(views, f"What the cameras see: {', '.join(directions)}", is_photo=True),
+        input_caption=f"A generated scene of {num_objects} objects. The cameras look {', '.join(directions)}; the "
+        f"LiDAR adds {len(scene['points']):,} points.",
+        output=draw_image(
+            Image.open(sheet).reduce(2), "Boxes on the four images and from above, with the points", is_photo=True
+        ),
+        output_caption=f"Found boxes in color, true ones in white and black: {found} of {num_objects} objects found, "
+        f"{found_blind} without the LiDAR.",
+        code=code,
+        printed=printed,
+        result=f"{found} of {num_objects} objects found, {found_blind} without the LiDAR",
+    )
+
+
 def show_fine_tuning(output_dir: Path, max_steps: int) -> Panel:
     outcome = fine_tune(output_dir, max_steps)
     code = f"""\
@@ -361,4 +402,5 @@ PANELS: dict[str, Callable[[Path], Panel]] = {
     "raw_gnn": show_raw_gnn,
     "reliant": show_reliant,
     "drum_lm": show_drum_lm,
+    "cmt": show_cmt,
 }

@@ -1,13 +1,17 @@
-"""Inputs that are generated, so that no dataset is needed: a graph of pages and a graph of people."""
+"""Inputs that are generated, so that no dataset is needed: a graph of pages, a graph of people, a driving scene."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from decahub.data import build_similarity_edges
+from decahub.data import DATASETS, build_similarity_edges
+from decahub.data.driving_scenes import build_frame
+from decahub.models.cmt.frame_files import write_frame
 
 
+SCENE = (29, 3)  # seed of a scene that no split of the dataset holds
+NEAR = 2.0  # meters between a found and a true center
 PAGE_CLASSES = (0, 2, 3, 4)  # Texas has a single page of class 1
 PAGES_PER_CLASS = 6
 NUM_OWN_WORDS, NUM_RANDOM_WORDS = 25, 50
@@ -110,3 +114,20 @@ def write_people(path: Path, extractor: Any, seed: int = 0) -> None:
     table[:, COLUMNS.index("Gender")] = women
     edges = build_similarity_edges((table - means) / scales, SIMILARITY_THRESHOLD)
     np.savez(path, node_features=table.astype("float32"), edge_index=edges)
+
+
+def write_scene(path: Path) -> dict[str, Any]:
+    """Writes a driving scene as a table with images and points beside it, and returns it."""
+    scene = build_frame(SCENE, token="scene")
+    write_frame(path, scene, DATASETS["driving_scenes"].label_names)
+    return scene
+
+
+def count_found(boxes: list[dict[str, Any]], scene: dict[str, Any]) -> int:
+    """How many objects of a scene have a box of their class near them."""
+    names = DATASETS["driving_scenes"].label_names
+    found = 0
+    for label, (x, y, *_) in zip(scene["labels"], scene["boxes"], strict=True):
+        of_class = [item["box"] for item in boxes if item["label"] == names[label]]
+        found += any(np.hypot(box["x"] - x, box["y"] - y) < NEAR for box in of_class)
+    return found

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from decahub.models.tinymim.teacher import TinyMimTeacher
     from decahub.pipelines.drum_generation import DrumGenerationPipeline
     from decahub.pipelines.node_classification import NodeClassificationPipeline
+    from decahub.pipelines.object_detection_3d import ObjectDetection3DPipeline
 
 __version__ = "0.1.0"
 
@@ -100,6 +101,7 @@ __all__ = [
     "EmoImageProcessorPil",
     "EmoModel",
     "NodeClassificationPipeline",
+    "ObjectDetection3DPipeline",
     "RawGnnConfig",
     "RawGnnFeatureExtractor",
     "RawGnnForNodeClassification",

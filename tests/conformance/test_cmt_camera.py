@@ -4,13 +4,15 @@ import unittest
 
 import torch
 
-from decahub import CmtImageProcessor, CmtVovNetBackbone
+from decahub import CmtImageProcessor, CmtPointCloudFeatureExtractor, CmtProcessor, CmtVovNetBackbone
 from tests.tiny.cmt_vovnet import tiny_vovnet_config
 
-from .harness import BackboneConformance, ImageProcessorConformance, ModelConformance, OurSkip
+from .harness import BackboneConformance, ImageProcessorConformance, ModelConformance, OurSkip, ProcessorConformance
 
 
 BATCH_SIZE, HEIGHT, WIDTH = 3, 32, 48
+NO_AUDIO = "It takes any feature extractor for one of sounds; this one takes points."
+UNCALIBRATED = "It gives images without a calibration, which no model could use."
 ONE_FRAME = "It counts images along the first axis; the images of a list are the cameras of one frame."
 FRAME_SHAPES = "tests/unit/cmt/test_image_processing.py::test_takes_images_of_any_kind"
 
@@ -57,4 +59,30 @@ class CmtImageProcessorTest(ImageProcessorConformance, unittest.TestCase):
     skips = {
         name: OurSkip(ONE_FRAME, FRAME_SHAPES)
         for name in ("test_call_pil", "test_call_numpy", "test_call_pytorch", "test_call_numpy_4_channels")
+    }
+
+
+class CmtProcessorTest(ProcessorConformance, unittest.TestCase):
+    processor_class = CmtProcessor
+    parts = {
+        "image_processor": lambda: CmtImageProcessor(size={"height": 32, "width": 64}),
+        "feature_extractor": lambda: CmtPointCloudFeatureExtractor(voxel_size=[1.5, 2.0, 0.2], sparse_shape=None),
+    }
+    skips = {
+        "test_subprocessor_defaults_3_audio": OurSkip(
+            NO_AUDIO, "tests/unit/cmt/test_processing.py::test_frames_of_a_batch_are_those_prepared_alone"
+        ),
+        "test_processor_with_multiple_inputs": OurSkip(
+            NO_AUDIO, "tests/unit/cmt/test_processing.py::test_prepares_both_sensors"
+        ),
+        "test_model_input_names": OurSkip(
+            UNCALIBRATED, "tests/unit/cmt/test_processing.py::test_prepares_both_sensors"
+        ),
+        "test_flat_kwarg_applied_when_modality_dict_lacks_it": OurSkip(
+            UNCALIBRATED, "tests/unit/cmt/test_processing.py::test_flat_options_join_those_of_images"
+        ),
+        "test_args_overlap_kwargs": OurSkip(
+            "It saves an option that does not exist, which is refused at loading.",
+            "tests/unit/cmt/test_processing.py::test_part_given_at_loading_wins",
+        ),
     }

@@ -18,9 +18,8 @@ from tests.parity.golden import assert_near, golden_params
 
 FORWARD_ATOL = 1e-4  # the golden README's; both are float32
 GRADIENT_RTOL = 1e-4  # of the largest entry of a tensor, as the golden README says
-# Pixels are stored as float16, and OpenCV's fixed-point filter differs from torchvision's by up to one gray level.
-PIXEL_ATOL = 0.03
-MEAN_PIXEL_ATOL = 0.006  # a third of a gray level: a filter that is off by half a pixel moves all of them
+PIXEL_ATOL = 0.03  # the golden README's: about one gray level
+MEAN_PIXEL_ATOL = 5e-4  # pixels are stored as float16; one gray level in 3 % of the pixels would be as much
 EVALUATION_MATRIX_ATOL = 1e-9
 TRAINING_MATRIX_ATOL = 1e-4  # the authors compose the map of pixels in float32
 

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from decahub.tasks import Task
 
 
-HELP = "classify or segment images, classify the nodes of graphs, continue drum grooves"
+HELP = "classify or segment images, classify nodes of graphs, continue drum grooves, find boxes in driving scenes"
 EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
   decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3 --output answers.csv
   decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks
   decahub predict model_cards/raw-gnn-texas texas --data-dir ~/data --nodes 0 7 12
   decahub predict runs/my-graph/model my_graph --top-k 2
   decahub predict model_cards/drum-lm-small-groove groove.mid --bars 16 --seed 29
+  decahub predict model_cards/cmt-small-driving-scenes frames/sample.json --threshold 0.4
 
 `decahub predict MODEL --help` shows the options of that model's task."""
 EXIT_SOME_FAILED = 1
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser, words: Sequence[str] = ()) ->
     """Add the arguments of the command, and those of the task of the model that `words` begin with."""
     parser.add_argument("model", help="model folder, or id of a published model")
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="files; for graphs also folders and names of datasets"
+        "inputs", nargs="+", metavar="INPUT", help="files or folders; for graphs also names of datasets"
     )
     parser.add_argument("--output", type=Path, help="also write the rows of the table to this .csv or .json file")
     parser.add_argument("--output-dir", type=Path, help="where new files go; by default beside each input")

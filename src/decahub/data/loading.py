@@ -43,7 +43,9 @@ def load_dataset(
     a folder of images in the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`, or `<split>/<file>` with a
     table `<split>/metadata.csv` of `file_name` and `label`), a folder of images and maps of classes
     (`<split>/images/<name>.jpg`, `<split>/annotations/<name>.png`), a folder of graphs (`<graph>.npz`, the arrays of
-    `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), or the id of a repository on the Hub.
+    `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), a folder of frames (`<split>/<name>.json`,
+    the tables of `decahub.models.cmt.frame_files`), nuScenes in its official layout, or the id of a repository on the
+    Hub.
 
     Columns by family:
 
@@ -52,6 +54,8 @@ def load_dataset(
     - `"node-classification"`: one split `graph` with one row for each graph, in numpy format: `node_features`
       `(num_nodes, num_features)`, `edge_index` `(num_edges, 2)`, `labels` (-100: none), `train_mask`,
       `validation_mask`, `test_mask` `(num_splits, num_nodes)`, and where there is one `sensitive`.
+    - `"object-detection-3d"`: `images`, `intrinsics` and `lidar2cam` of the cameras, `points`, `boxes`, `labels`; see
+      `decahub.data.object_detection_3d`.
     - `"drum-generation"`: `midi`, the bytes of a file, and where it is known `name`, `style`, `bpm`, `time_signature`.
 
     Args:

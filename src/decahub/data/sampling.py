@@ -49,4 +49,29 @@ def sample_rows(rows: Any, size: int | None, seed: int = 0) -> Any:
     return rows.select(sample_indices(labels, len(rows), size, seed))
 
 
-__all__ = ["sample_indices", "sample_rows"]
+def balance_classes(classes: Sequence[Sequence[int]], num_classes: int, seed: int = 0) -> np.ndarray:
+    """Indices of rows, with repetition, in which each class is about equally frequent ("CBGS", arXiv 1908.09492).
+
+    A class counts once for each row that holds it. For each class, rows that hold it are drawn until the class has its
+    share of one by `num_classes` of these counts; so a row may be drawn for several of its classes.
+
+    Args:
+        classes (`Sequence[Sequence[int]]`): Class ids that each row holds, with or without repetition.
+        num_classes (`int`): Number of classes.
+        seed (`int`): Same seed, same indices.
+
+    Returns:
+        `numpy.ndarray`: indices, the draws of one class after those of another.
+    """
+    rows_of_class: list[list[int]] = [[] for _ in range(num_classes)]
+    for row, held in enumerate(classes):
+        for label in set(held):
+            rows_of_class[label].append(row)
+    total = sum(map(len, rows_of_class))
+    generator = np.random.default_rng(seed)
+    # int(len(rows) * (1 / num_classes) / (len(rows) / total)), which does not depend on the class.
+    draws = [generator.choice(rows, int(total / num_classes)) for rows in rows_of_class if rows]
+    return np.concatenate(draws) if draws else np.zeros(0, dtype=np.int64)
+
+
+__all__ = ["balance_classes", "sample_indices", "sample_rows"]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .driver import evaluate_model
     from .folder import evaluate_folder
     from .record import EVALUATION_FILE, build_evaluation, read_evaluation, write_evaluation, write_json
+    from .sensor_failures import build_failure_report, build_sensor_failures, measure_sensor_failures
 
 __getattr__, __dir__ = attach(__name__, __file__)
 
@@ -20,9 +21,12 @@ __all__ = [
     "EVALUATION_FILE",
     "Comparison",
     "build_evaluation",
+    "build_failure_report",
     "build_row",
+    "build_sensor_failures",
     "evaluate_folder",
     "evaluate_model",
+    "measure_sensor_failures",
     "read_comparison",
     "read_evaluation",
     "run_once",

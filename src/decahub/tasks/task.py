@@ -47,6 +47,8 @@ class Task:
     """Headers of the table that `decahub predict` prints."""
     input_kind: str = "file"
     """What an input of `decahub predict` is, for its messages."""
+    exact_inputs: tuple[str, ...] = ()
+    """Inputs of the model that keep their precision whatever that of the model, such as calibrations in float64."""
 
     def __init__(self, entry: TaskEntry):
         self.entry = entry
@@ -139,7 +141,7 @@ class Task:
     ) -> Iterator[dict[str, Any]]:
         """What `predict` gives for each batch of rows."""
         for batch in build_loader(rows, self.family, processor, context.batch_size, context.show_progress):
-            yield self.predict(model, processor, move_to_model(batch, model))
+            yield self.predict(model, processor, move_to_model(batch, model, self.exact_inputs))
 
     def build_metric(self) -> Any:
         """A new, empty metric."""
@@ -242,18 +244,20 @@ def evaluating(model: "torch.nn.Module") -> Iterator[None]:
         yield
 
 
-def move_to_model(batch: Mapping[str, Any], model: "PreTrainedModel") -> dict[str, Any]:
-    """A batch with its tensors on the device of `model`, floating ones in its precision."""
+def move_to_model(
+    batch: Mapping[str, Any], model: "PreTrainedModel", exact_inputs: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A batch with its tensors on the device of `model`, floating ones in its precision but for `exact_inputs`."""
     import torch
 
-    def move(value: Any) -> Any:
+    def move(value: Any, is_exact: bool) -> Any:
         if isinstance(value, list):
-            return [move(item) for item in value]
+            return [move(item, is_exact) for item in value]
         if not isinstance(value, torch.Tensor):
             return value
-        return value.to(model.device, model.dtype if value.is_floating_point() else None)
+        return value.to(model.device, model.dtype if value.is_floating_point() and not is_exact else None)
 
-    return {name: move(value) for name, value in batch.items()}
+    return {name: move(value, name in exact_inputs) for name, value in batch.items()}
 
 
 def build_loader(rows: Any, family: "DataFamily", processor: Any, batch_size: int, show_progress: bool) -> Any:

@@ -156,9 +156,11 @@ class _Content:
 
     def _add_table(self, table: Any) -> None:
         """A `datasets.Dataset`: columns of one number or text a row in full, the others in some rows."""
-        from datasets import Audio, ClassLabel, Image, Value
+        from datasets import Array2D, Audio, ClassLabel, Image, Value
 
-        table = table.with_format(None)
+        # Arrays as lists of lists would take a hundred times as long to read.
+        arrays = [name for name, feature in table.features.items() if isinstance(feature, Array2D)]
+        table = table.with_format("numpy", columns=arrays, output_all_columns=True)
         for name, feature in table.features.items():
             if isinstance(feature, (Image, Audio)):
                 table = table.cast_column(name, type(feature)(decode=False))

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
+import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -59,12 +60,86 @@ def compute_polynomial_factor(
     return min_factor + (1 - min_factor) * (1 - phase) ** power
 
 
+def compute_one_cycle_factor(
+    step: int,
+    *,
+    num_training_steps: int,
+    num_warmup_steps: int = 0,
+    warmup_start_factor: float = 0.0,
+    peak_factor: float = 8.0,
+    peak_share: float = 0.4,
+    min_factor: float = 1e-4,
+) -> float:
+    """Linear warm-up, then half a cosine from 1 up to `peak_factor`, and another one down to `min_factor`.
+
+    The peak is reached after `peak_share` of the steps that follow the warm-up.
+    """
+    if step < num_warmup_steps:
+        return _compute_warmup(step, num_warmup_steps, warmup_start_factor)
+    start, goal, phase = _find_part_of_cycle(
+        step - num_warmup_steps, num_training_steps - num_warmup_steps, peak_share
+    )
+    levels = (1.0, peak_factor, min_factor)
+    return _interpolate(levels[start], levels[goal], phase)
+
+
+def _find_part_of_cycle(step: int, num_steps: int, peak_share: float) -> tuple[int, int, float]:
+    """In a cycle from level 0 to level 1 and on to level 2: last and next level, and how far the way is gone."""
+    peak = peak_share * num_steps
+    if step < peak:
+        return 0, 1, step / peak
+    return 1, 2, min(1.0, (step - peak) / max(1.0, num_steps - peak))
+
+
+def _interpolate(start: float, goal: float, phase: float) -> float:
+    return goal + (start - goal) * (1 + math.cos(math.pi * phase)) / 2
+
+
+class OneCycle(LambdaLR):
+    """The schedule `one_cycle`, with Adam's first beta falling where the rate rises and back, as far as it falls.
+
+    Args:
+        optimizer (`torch.optim.Optimizer`): Whose groups carry base rates, and `betas` if it has such.
+        factor (`Callable`): From a step to a factor of the base rate.
+        num_training_steps (`int`): Length of the schedule.
+        num_warmup_steps (`int`): Steps before the cycle.
+        peak_share (`float`): As for the rate.
+        beta_factor (`float`): What the first beta is multiplied by at the peak.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        factor: Callable[[int], float],
+        num_training_steps: int,
+        num_warmup_steps: int,
+        peak_share: float,
+        beta_factor: float = 0.85 / 0.95,
+    ):
+        self.num_steps, self.num_warmup_steps = num_training_steps - num_warmup_steps, num_warmup_steps
+        self.peak_share, self.beta_factor = peak_share, beta_factor
+        self.base_betas = [group.get("betas") for group in optimizer.param_groups]
+        super().__init__(optimizer, factor)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        start, goal, phase = _find_part_of_cycle(
+            max(0, self.last_epoch - self.num_warmup_steps), self.num_steps, self.peak_share
+        )
+        levels = (1.0, self.beta_factor, 1.0)
+        factor = _interpolate(levels[start], levels[goal], phase)
+        for group, betas in zip(self.optimizer.param_groups, self.base_betas, strict=True):
+            if betas is not None:
+                group["betas"] = (betas[0] * factor, betas[1])
+        return super().get_lr()
+
+
 SCHEDULES: dict[str, Callable[..., float]] = {
     "constant": compute_constant_factor,
     "linear": partial(compute_polynomial_factor, power=1.0),
     "cosine": compute_cosine_factor,
     "cosine_from_start": partial(compute_cosine_factor, phase_from_start=True),
     "polynomial": compute_polynomial_factor,
+    "one_cycle": compute_one_cycle_factor,
 }
 GIVEN_BY_THE_LOOP = ("step", "num_training_steps", "num_warmup_steps")
 
@@ -72,7 +147,7 @@ GIVEN_BY_THE_LOOP = ("step", "num_training_steps", "num_warmup_steps")
 def build_scheduler(
     name: str, optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int = 0, **options: float
 ) -> LambdaLR:
-    """Scheduler that multiplies each parameter group's own rate by the schedule's factor.
+    """Scheduler that multiplies each parameter group's own rate by the schedule's factor; see also [`OneCycle`].
 
     Args:
         name (`str`): a key of `SCHEDULES`.
@@ -88,6 +163,9 @@ def build_scheduler(
     factor = partial(
         SCHEDULES[name], num_training_steps=num_training_steps, num_warmup_steps=num_warmup_steps, **options
     )
+    if name == "one_cycle":
+        default = inspect.signature(compute_one_cycle_factor).parameters["peak_share"].default
+        return OneCycle(optimizer, factor, num_training_steps, num_warmup_steps, options.get("peak_share", default))
     return LambdaLR(optimizer, factor)
 
 

@@ -144,6 +144,13 @@ def test_grooves_are_continued(workplace):
     assert continued == ["1_continued.mid", "4_continued_seed1.mid", "waltz_continued.mid"]
 
 
+def test_frames_are_answered_and_drawn(workplace):
+    with (workplace / "boxes.csv").open(newline="") as file:
+        assert {row["frame"] for row in csv.DictReader(file)} == {"2.json"}
+    assert Image.open(workplace / "drawings" / "2_boxes.png").width > 700
+    assert read_json(workplace / "runs" / "frames" / "model" / "evaluation.json")["task"] == "object-detection-3d"
+
+
 def test_graphs_of_all_forms_are_answered(workplace):
     rows = read_json(workplace / "graph.json")
     assert [row["node"] for row in rows] == list(range(6))

@@ -4,13 +4,14 @@ import sys
 from types import ModuleType
 
 import pytest
+import torch
 import transformers
 
 import decahub
 from decahub.metrics import list_metrics
 from decahub.registry import METHODS, TASKS, TaskEntry
 from decahub.tasks import Task, find_task, get_task
-from decahub.tasks.task import AUTO_PROCESSORS
+from decahub.tasks.task import AUTO_PROCESSORS, move_to_model
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -47,6 +48,7 @@ def test_every_ready_method_has_tasks_that_its_models_answer():
         ("RawGnnForNodeClassification", "node-classification"),
         ("ReliantForNodeClassification", "fair-node-classification"),
         ("DrumLmForCausalLM", "drum-generation"),
+        ("CmtForObjectDetection3D", "object-detection-3d"),
     ],
 )
 def test_a_class_has_the_main_task_of_its_method(architecture, name):
@@ -82,3 +84,17 @@ def test_tasks_import_no_torch(run_python):
     )
 
     assert run_python(script).strip() == "False"
+
+
+def test_inputs_are_moved_in_the_precision_of_the_model_unless_they_are_exact():
+    model = torch.nn.Linear(1, 1).to(torch.bfloat16)
+    model.device, model.dtype = torch.device("cpu"), torch.bfloat16
+    double = torch.ones(2, dtype=torch.float64)
+    batch = {"matrix": double, "matrices": [double], "values": double, "ids": torch.ones(2).long(), "names": ["a"]}
+
+    moved = move_to_model(batch, model, exact_inputs=("matrix", "matrices"))
+
+    assert moved["matrix"].dtype == moved["matrices"][0].dtype == torch.float64
+    assert moved["values"].dtype == torch.bfloat16
+    assert moved["ids"].dtype == torch.int64
+    assert moved["names"] == ["a"]

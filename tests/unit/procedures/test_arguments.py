@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 from decahub.hub import CardArguments
-from decahub.procedures import PROCEDURES, drum_lm, emo, raw_gnn, reliant, tinymim
+from decahub.procedures import PROCEDURES, cmt, drum_lm, emo, raw_gnn, reliant, tinymim
 from decahub.recipes import find_recipe, list_recipes
 from decahub.registry import METHODS
 from decahub.training import find_method, load_recipe
@@ -46,6 +46,11 @@ def test_every_recipe_is_accepted(name, monkeypatch):
             {"metric_for_best_model": "bits_per_step", "eval_epochs": 1, "eval_split": "validation"},
             "`monitor_split` must be another split than `eval_split` .'validation'.*got 'validation'",
         ),
+        (cmt, {"augmentation": {"rotation_range": 1}}, "`rotation_range` in `augmentation`"),
+        (cmt, {"augmentation": {"sampler": 1}}, "`sampler` in `augmentation`"),
+        (cmt, {"pretrained": "x", "image_backbone": "y"}, "`image_backbone` must not come with `pretrained`"),
+        (cmt, {"gt_sampling_fade_epoch": 3}, "`gt_sampling_fade_epoch` must come with `gt_sampling`; got 3"),
+        (cmt, {"gt_sampling": {"car": 2}, "gt_sampling_fade_epoch": -1}, "`gt_sampling_fade_epoch` must not be neg"),
         (tinymim, {"stage": "finetune", "teacher": "x"}, "`teacher` is an argument of the stage 'distill'; got 'x'"),
         (tinymim, {"stage": "finetune", "mixing": {"mixup": 1}}, r"`mixup` in `mixing`.*`mixup_alpha`\?"),
         (tinymim, {"stage": "segment", "mixing": {"mixup_alpha": 1}}, "`mixing` is an argument of the stage 'finet"),

@@ -126,3 +126,49 @@ def test_refuses_unknown_schedule():
 def test_refuses_option_of_another_schedule():
     with pytest.raises(ValueError, match=r"`lr_scheduler_options` of 'cosine' must be of .*min_factor.*got 'power'"):
         LoopArguments(lr_scheduler_type="cosine", lr_scheduler_options={"power": 0.9})
+
+
+def test_one_cycle_rises_to_its_peak_and_falls():
+    factors = [
+        SCHEDULES["one_cycle"](step, num_training_steps=20, peak_factor=6.0, peak_share=0.4, min_factor=0.01)
+        for step in (0, 4, 8, 14, 20, 25)
+    ]
+
+    assert factors == pytest.approx([1, 3.5, 6, 3.005, 0.01, 0.01], abs=ATOL)  # half-way of a cosine is its mean
+
+
+def test_one_cycle_mirrors_the_first_beta():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([{"params": [parameter], "lr": 0.1}], betas=(0.9, 0.99))
+    scheduler = build_scheduler("one_cycle", optimizer, num_training_steps=10, peak_factor=8.0)
+    betas, rates = [], []
+    for _ in range(11):
+        betas.append(optimizer.param_groups[0]["betas"])
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+
+    assert [betas[step][0] for step in (0, 4, 7, 10)] == pytest.approx(
+        [0.9, 0.9 * 0.8947, 0.9 * 0.94735, 0.9], abs=1e-4
+    )
+    assert {second for _, second in betas} == {0.99}
+    assert rates[4] == pytest.approx(0.8)
+
+
+def test_one_cycle_continues_from_its_state():
+    def build():
+        optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        return optimizer, build_scheduler("one_cycle", optimizer, num_training_steps=10)
+
+    (optimizer, scheduler), (other, resumed) = build(), build()
+    for _ in range(6):
+        optimizer.step()
+        scheduler.step()
+    other.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(scheduler.state_dict())
+    for pair in ((optimizer, scheduler), (other, resumed)):
+        pair[0].step()
+        pair[1].step()
+
+    first, second = optimizer.param_groups[0], other.param_groups[0]
+    assert (first["lr"], first["betas"]) == (second["lr"], second["betas"])

@@ -129,12 +129,12 @@ class CmtImageProcessor(ImageReading, TorchvisionBackend):
         return_tensors: Any,
         **kwargs: Any,
     ) -> BatchFeature:
-        frames = split_frames(self.fetch_images(images))
+        frames = split_frames(images)
         takes_floats = takes_any_floats(kwargs)
         device = {"device": kwargs["device"]} if kwargs.get("device") is not None else {}
         scaled = [
             scale_image(image, index, takes_floats, input_data_format)
-            for index, image in enumerate(image for frame in frames for image in frame)
+            for index, image in enumerate(self.fetch_images([image for frame in frames for image in frame]))
         ]
         prepared = self._prepare_image_like_inputs(
             scaled, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device

@@ -2,8 +2,8 @@
 
 These are the failures that robustness benchmarks of fusion models apply ("MultiCorrupt", arXiv 2402.11677), before the
 processor. A frame is a dictionary with `images`, `cameras` (names), `intrinsics`, `lidar2cam` and `points`, and
-further entries that stay. It is never changed in place. A sensor that is missing altogether is `None`, as [`CmtProcessor`]
-takes it.
+further entries that stay. It is never changed in place. A sensor that is missing altogether is `None`, as
+[`CmtProcessor`] takes it.
 """
 
 import math
@@ -16,6 +16,7 @@ import numpy as np
 
 CAMERA_FIELDS = ("images", "cameras", "intrinsics", "lidar2cam")
 NUM_SENSOR_BEAMS = 32  # of the LiDAR of nuScenes
+NEAR = 3.0  # m
 FORWARD_ANGLE = math.pi / 2  # of +y, where the LiDAR of nuScenes looks; for frames without `lidar2ego`
 
 
@@ -148,14 +149,18 @@ class CmtSensorDropout:
 def estimate_rings(points: np.ndarray, num_beams: int) -> np.ndarray:
     """Beam of each point by its elevation: the lowest is 0, and all take equal shares of the angles that occur.
 
+    Points within 3 m, which are often the vehicle itself at odd angles, do not count for what occurs.
+
     Args:
         points (`np.ndarray` of shape `(num_points, 3)` or wider): points in the frame of the LiDAR.
         num_beams (`int`): beams of the LiDAR.
     """
     elevations = np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1]))
-    low, high = elevations.min(), elevations.max()
+    is_far = np.hypot(points[:, 0], points[:, 1]) > NEAR
+    far = elevations[is_far] if is_far.any() else elevations
+    low, high = far.min(), far.max()
     steps = (elevations - low) / max(high - low, np.finfo(np.float64).tiny) * (num_beams - 1)
-    return steps.round().astype(int)
+    return steps.round().clip(0, num_beams - 1).astype(int)
 
 
 def rotate_about(axis: np.ndarray, angle: float) -> np.ndarray:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
+from .resize import resize_bilinear
+
 
 RESIZE_RANGE = (0.94, 1.25)
 FLIP_PROBABILITY = 0.5
@@ -73,8 +75,7 @@ class CmtImageTransform:
         """
         new_size = self.compute_new_size(tuple(image.shape[-2:]))
         if new_size != tuple(image.shape[-2:]):
-            # No filter against aliasing: so do OpenCV and the authors, and the weights are used to it.
-            image = transforms.resize(image, list(new_size), antialias=False)
+            image = resize_bilinear(image, new_size)
         image = transforms.crop(image, self.top, self.left, *crop_size)
         return transforms.horizontal_flip(image) if self.do_flip else image
 

@@ -149,6 +149,7 @@ class CmtVovNetPreTrainedModel(PreTrainedModel):
     config: CmtVovNetConfig
     config_class = CmtVovNetConfig
     main_input_name = "pixel_values"
+    accepts_loss_kwargs = False  # it has no loss
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
     _no_split_modules = ["CmtVovNetStem", "CmtVovNetBlock"]

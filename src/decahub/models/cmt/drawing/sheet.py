@@ -15,8 +15,9 @@ from .style import ANNOTATION, ANNOTATION_ON_IMAGE, INK, LABEL_GRAY, PAPER, Colo
 
 
 # As one looks around: to the left, ahead, to the right, and below the same backward.
-NUSCENES_LAYOUT = (
-    "CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT",
+LAYOUT = (
+    "CAM_FRONT_LEFT", "CAM_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_RIGHT", "CAM_BACK_LEFT", "CAM_BACK",
+    "CAM_BACK_RIGHT",
 )  # fmt: skip
 TILE_HEIGHT = 360  # pixels of an image on the sheet
 OVERSAMPLING = 2  # lines are drawn larger and then reduced, which smooths them
@@ -50,7 +51,7 @@ def draw_frame(
         scores (`Sequence[float]`, *optional*): of each box, written beside its class.
         images (`Sequence[PIL.Image.Image]`, *optional*): one for each camera, in RGB and of any size.
         lidar2img (`numpy.ndarray` of shape `(num_cameras, 4, 4)`, *optional*): projections to the pixels of `images`.
-        cameras (`Sequence[str]`, *optional*): names of the cameras; those of nuScenes are arranged by direction.
+        cameras (`Sequence[str]`, *optional*): names of the cameras; those that name a direction are arranged by it.
         points (`numpy.ndarray` of shape `(num_points, 3 or more)`, *optional*): of the LiDAR.
         annotations (`numpy.ndarray` of shape `(num_annotations, 7 or more)`, *optional*): true boxes, drawn in white
             on images and in black from above.
@@ -100,7 +101,7 @@ def draw_frame(
 def encode_png(image: Image.Image) -> bytes:
     """An image as a PNG file."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
+    image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -115,7 +116,7 @@ def _arrange(images: Any, lidar2img: Any, cameras: Sequence[str] | None) -> list
     if len(names) != len(images):
         raise ValueError(f"`cameras` must hold a name for each of {len(images)} images; got {len(names)}.")
     views = list(zip(images, lidar2img, names, strict=True))
-    places = {name: place for place, name in enumerate(NUSCENES_LAYOUT)}
+    places = {name: place for place, name in enumerate(LAYOUT)}
     return sorted(views, key=lambda view: places.get(view[2], len(places)))
 
 

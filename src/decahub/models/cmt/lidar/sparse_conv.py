@@ -25,8 +25,8 @@ from .rulebook import (
 def use_one_thread(device: torch.device) -> Iterator[None]:
     """Runs what is inside on one thread, if it runs on a CPU.
 
-    A sparse convolution consists of thousands of short operations. Threads that wait for one another after each of them
-    gain little on an idle machine; on a busy one they make it ten times as slow.
+    An encoder of sparse convolutions has thousands of short operations. Threads that wait for one another after each
+    of them gain little on an idle machine; on a busy one they make it ten times as slow.
     """
     num_threads = torch.get_num_threads()
     if device.type != "cpu" or num_threads == 1:
@@ -72,17 +72,27 @@ class SparseFeatures(Protocol):
     """What layers need of a sparse tensor: features, and a convolution of them."""
 
     @property
-    def features(self) -> torch.Tensor: ...
+    def features(self) -> torch.Tensor:
+        """Features of the sites, `(num_sites, channels)`."""
+        ...
 
     @property
-    def coords(self) -> torch.Tensor: ...
+    def coords(self) -> torch.Tensor:
+        """Sample, z, y, x of each site, `(num_sites, 4)`."""
+        ...
 
     @property
-    def spatial_shape(self) -> Triple: ...
+    def spatial_shape(self) -> Triple:
+        """Size of the grid, (z, y, x)."""
+        ...
 
-    def replace_features(self, features: torch.Tensor) -> "SparseFeatures": ...
+    def replace_features(self, features: torch.Tensor) -> "SparseFeatures":
+        """Other features at the same sites."""
+        ...
 
-    def convolve(self, layer: "SparseConv3d") -> "SparseFeatures": ...
+    def convolve(self, layer: "SparseConv3d") -> "SparseFeatures":
+        """Applies the convolution of a layer."""
+        ...
 
 
 class SparseTensor:
@@ -111,10 +121,12 @@ class SparseTensor:
 
     @property
     def coords(self) -> torch.Tensor:
+        """Sample, z, y, x of each site, `(num_sites, 4)`."""
         return self.sites.coords
 
     @property
     def spatial_shape(self) -> Triple:
+        """Size of the grid, (z, y, x)."""
         return self.sites.spatial_shape
 
     def replace_features(self, features: torch.Tensor) -> "SparseTensor":
@@ -170,7 +182,9 @@ class SparseConvolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         """Gradients of the features and of the weight."""
         with use_one_thread(gradient.device):
-            return *_differentiate(gradient, *ctx.saved_tensors, ctx.rulebook, *ctx.needs_input_grad[:2]), None
+            needs_features, needs_weight, _ = ctx.needs_input_grad
+            features, weight = ctx.saved_tensors
+            return *_differentiate(gradient, features, weight, ctx.rulebook, needs_features, needs_weight), None
 
 
 def _differentiate(

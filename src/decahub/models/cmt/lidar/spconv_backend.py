@@ -76,14 +76,17 @@ class SpconvTensor:
 
     @property
     def features(self) -> torch.Tensor:
+        """Features of the sites, `(num_sites, channels)`."""
         return self.tensor.features
 
     @property
     def coords(self) -> torch.Tensor:
+        """Sample, z, y, x of each site, `(num_sites, 4)`."""
         return self.tensor.indices.long()
 
     @property
     def spatial_shape(self) -> Triple:
+        """Size of the grid, (z, y, x)."""
         depth, height, width = self.tensor.spatial_shape
         return depth, height, width
 

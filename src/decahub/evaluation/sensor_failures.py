@@ -1,0 +1,164 @@
+"""How a 3D detector does when sensors fail: one measurement for each failure, and one table of them.
+
+```python
+failures = build_sensor_failures(["CAM_FRONT", "CAM_BACK"])
+measurements = measure_sensor_failures(model, processor, dataset, failures)
+report = build_failure_report(measurements)
+```
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from decahub.data.frames import decode_row
+from decahub.data.label_names import read_label_names
+from decahub.models.cmt.sensor_failures import NUM_SENSOR_BEAMS, CmtSensorDropout
+from decahub.tasks import Measurement, get_task
+from decahub.tasks.measurement import Report
+from decahub.tasks.task import evaluating, move_to_model
+
+
+TASK = "object-detection-3d"
+INTACT = "none"
+SHOWN = ("nds", "mean_ap")
+
+
+def build_sensor_failures(
+    cameras: Sequence[str],
+    modality: str = "fusion",
+    num_sensor_beams: int = NUM_SENSOR_BEAMS,
+    *,
+    beam_shares: Sequence[int] = (2, 4, 8),
+    fields_of_view: Sequence[float] = (180.0, 120.0),
+    rotation_errors: Sequence[float] = (1.0, 3.0),
+    translation_errors: Sequence[float] = (0.2,),
+) -> dict[str, CmtSensorDropout]:
+    """The failures of a table, by what they are called in it; the first, "none", is none.
+
+    Args:
+        cameras (`Sequence[str]`): Names of the cameras, of which each is missing once.
+        modality (`str`, *optional*, defaults to `"fusion"`): Sensors of the model: `"fusion"`, `"camera"`, `"lidar"`.
+        num_sensor_beams (`int`, *optional*, defaults to 32): Beams of the LiDAR.
+        beam_shares (`Sequence[int]`): Every second, fourth, ... beam works.
+        fields_of_view (`Sequence[float]`): Degrees that the LiDAR sees, ahead.
+        rotation_errors (`Sequence[float]`): Degrees by which each camera is turned from its calibration.
+        translation_errors (`Sequence[float]`): Meters by which it is shifted.
+    """
+    failures = {INTACT: CmtSensorDropout()}
+    has_camera, has_lidar = modality != "lidar", modality != "camera"
+    if has_camera and has_lidar:
+        failures["no LiDAR"] = CmtSensorDropout(is_lidar_missing=True)
+        failures["no cameras"] = CmtSensorDropout(missing_cameras=tuple(cameras))
+    if has_camera and len(cameras) > 1:
+        failures |= {f"no {name}": CmtSensorDropout(missing_cameras=(name,)) for name in cameras}
+    if has_lidar:
+        for share in beam_shares:
+            num_beams = max(1, num_sensor_beams // share)
+            failures[f"{num_beams} of {num_sensor_beams} beams"] = CmtSensorDropout(
+                num_beams=num_beams, num_sensor_beams=num_sensor_beams
+            )
+        failures |= {f"LiDAR sees {angle:g}°": CmtSensorDropout(field_of_view=angle) for angle in fields_of_view}
+    if has_camera:
+        failures |= {
+            f"cameras turned by {angle:g}°": CmtSensorDropout(rotation_error=angle) for angle in rotation_errors
+        } | {
+            f"cameras shifted by {meters:g} m": CmtSensorDropout(translation_error=meters)
+            for meters in translation_errors
+        }
+    return failures
+
+
+def measure_sensor_failures(
+    model: PreTrainedModel,
+    processor: Any,
+    dataset: Any,
+    failures: Mapping[str, CmtSensorDropout],
+    *,
+    batch_size: int = 4,
+    show_progress: bool = True,
+) -> dict[str, Measurement]:
+    """Measure a model under each failure, on the same frames.
+
+    A sensor that is missing altogether is shown to the model as its configuration says: as zeros, which it saw in
+    training (`missing_modality="zero"`), or not at all (`"drop"`). A single camera that is missing is left out.
+
+    Args:
+        model (`PreTrainedModel`): On any device, in any precision; it gets its modes back.
+        processor ([`CmtProcessor`]): Of the model.
+        dataset (`datasets.Dataset`): One split of the family `object-detection-3d`.
+        failures (`Mapping[str, CmtSensorDropout]`): What fails, by name ([`build_sensor_failures`]).
+        batch_size (`int`, *optional*, defaults to 4): Frames per forward pass.
+        show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
+
+    Returns:
+        `dict[str, Measurement]`: by the names of `failures`; scores as of [`evaluate_model`].
+
+    Raises:
+        ValueError: If there is no frame or no failure, or a failure names a camera that a frame does not have.
+    """
+    if not len(dataset) or not failures:
+        raise ValueError(f"`dataset` and `failures` must not be empty; got {len(dataset)} frames, {len(failures)}.")
+    task = get_task(TASK)
+    names = task.check_labels(model, read_label_names(dataset))
+    transform = task.family.build_eval_transform(processor)
+    metrics = {name: task.build_metric() for name in failures}
+    starts = range(0, len(dataset), batch_size)
+    with evaluating(model):
+        for start in tqdm(starts, desc="Failing sensors", disable=not show_progress, leave=False):
+            indices = range(start, min(start + batch_size, len(dataset)))
+            frames = [decode_row(dataset[index]) for index in indices]
+            for name, failure in failures.items():
+                batch = build_failed_batch(frames, indices, failure, transform, task.family.collate, model.config)
+                columns = task.predict(model, processor, move_to_model(batch, model, task.exact_inputs))
+                metrics[name].add_batch(**columns)
+    options = task.get_metric_options(names)
+    return {
+        name: task.build_measurement(metric.compute(**options), names, len(dataset))
+        for name, metric in metrics.items()
+    }
+
+
+def build_failed_batch(
+    frames: Sequence[Mapping[str, Any]],
+    indices: Iterable[int],
+    failure: CmtSensorDropout,
+    transform: Any,
+    collate: Any,
+    config: Any,
+) -> dict[str, Any]:
+    """Inputs of a model for frames with failed sensors."""
+    is_zeroed = config.modality == "fusion" and config.missing_modality == "zero"
+    masked = find_missing(frames[0], failure) if is_zeroed else ()
+    if "cameras" in masked:
+        failure = replace(failure, missing_cameras=())
+    if "lidar" in masked:
+        failure = replace(failure, is_lidar_missing=False)
+    batch = collate([transform(failure(frame, index)) for frame, index in zip(frames, indices, strict=True)])
+    if masked:
+        works = torch.tensor(["cameras" not in masked, "lidar" not in masked])
+        batch["modality_mask"] = works.expand(len(frames), 2)
+    return batch
+
+
+def find_missing(frame: Mapping[str, Any], failure: CmtSensorDropout) -> tuple[str, ...]:
+    """The kinds of sensors that a failure takes away altogether: "cameras", "lidar"."""
+    missing = ("cameras",) if set(frame["cameras"]) and set(frame["cameras"]) <= set(failure.missing_cameras) else ()
+    return (*missing, "lidar") if failure.is_lidar_missing else missing
+
+
+def build_failure_report(measurements: Mapping[str, Measurement], title: str = "Failures of sensors") -> Report:
+    """One table: the headline scores under each failure, and NDS as a share of that of the first row."""
+    first = next(iter(measurements.values())).scores["nds"]
+    rows = [
+        (name, *(measurement.scores[score] for score in SHOWN), measurement.scores["nds"] / first if first else 0.0)
+        for name, measurement in measurements.items()
+    ]
+    return Report(title, ("failure", *SHOWN, f"nds / that of {next(iter(measurements))!r}"), rows)
+
+
+__all__ = ["build_failure_report", "build_sensor_failures", "find_missing", "measure_sensor_failures"]
