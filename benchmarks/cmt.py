@@ -1,5 +1,7 @@
 """CMT's sparse 3D encoder against spconv, or where that is not installed against a plain sparse convolution.
 
+Decoder and heads are compared with explicit attention weights, and cameras that are left out with black images.
+
 The point cloud is made up: a spinning LiDAR with 32 beams between walls. It has about as many voxels as a key frame of
 nuScenes. spconv has no backward pass on a CPU, so a training step is compared with the plain one.
 """
@@ -10,6 +12,7 @@ from pathlib import Path
 from .timing import Case, Sampler, timed
 
 
+NUM_CAMERAS = 6
 NUM_BEAMS, NUM_AZIMUTHS = 32, 720
 BEAM_ANGLES = (-30.67, 10.67)  # degrees
 SENSOR_HEIGHT = 1.84  # meters
@@ -96,7 +99,69 @@ def build_step(folder: Path) -> tuple[Sampler, Sampler]:
     return build(lambda *voxels: encoder(*voxels, 1)), build(lambda *voxels: run_reference(encoder, *voxels))
 
 
+def build_head(folder: Path) -> tuple[Sampler, Sampler]:
+    """Decoder and heads at the size of CMT-R50, 22,384 tokens and 900 queries, with 2 of its 6 layers."""
+    import torch
+
+    from decahub import CmtConfig, CmtForObjectDetection3D
+
+    torch.manual_seed(0)
+    model = CmtForObjectDetection3D(CmtConfig.from_variant("r50", num_hidden_layers=2)).eval()
+    bev_features, image_features = torch.randn(1, 256, 128, 128), torch.randn(1, NUM_CAMERAS, 256, 20, 50)
+    projections = build_projections(800)
+
+    def build(attention: str) -> Sampler:
+        def run() -> None:
+            model.set_attn_implementation(attention)
+            with torch.inference_mode():
+                model.detect(model.model.decode(bev_features, image_features, projections, (320, 800)))
+
+        return timed(run)
+
+    return build("sdpa"), build("eager")
+
+
+def build_missing_cameras(folder: Path) -> tuple[Sampler, Sampler]:
+    """A frame of CMT-R50 with small images and without its cameras."""
+    import torch
+
+    from decahub import CmtConfig, CmtForObjectDetection3D, CmtPointCloudFeatureExtractor
+
+    torch.manual_seed(0)
+    model = CmtForObjectDetection3D(CmtConfig.from_variant("r50", num_hidden_layers=2)).eval()
+    inputs = CmtPointCloudFeatureExtractor()(build_points(), return_tensors="pt")
+    images = {"pixel_values": torch.randn(1, NUM_CAMERAS, 3, 160, 400), "lidar2img": build_projections(400)}
+    mask = torch.tensor([[False, True]])
+
+    def build(mode: str) -> Sampler:
+        def run() -> None:
+            model.config.missing_modality = mode
+            with torch.inference_mode():
+                model(**inputs, **images, modality_mask=mask)
+
+        return timed(run)
+
+    return build("drop"), build("zero")
+
+
+def build_projections(width: int):
+    """Cameras around the origin, `(1, num_cameras, 4, 4)`."""
+    import torch
+
+    angle = torch.arange(NUM_CAMERAS, dtype=torch.float64) * (2 * torch.pi / NUM_CAMERAS)
+    cosine, sine, zero = angle.cos(), angle.sin(), torch.zeros(NUM_CAMERAS, dtype=torch.float64)
+    pose = torch.eye(4, dtype=torch.float64).repeat(NUM_CAMERAS, 1, 1)
+    rows = [(sine, -cosine, zero), (zero, zero, zero - 1), (cosine, sine, zero)]  # right, down, forward
+    pose[:, :3, :3] = torch.stack([torch.stack(row, dim=-1) for row in rows], dim=1)
+    focal_length = 0.8 * width
+    intrinsics = torch.diag(torch.tensor([focal_length, focal_length, 1, 1], dtype=torch.float64))
+    intrinsics[:2, 2] = torch.tensor([width / 2, width / 5])
+    return (intrinsics @ pose)[None]
+
+
 CASES = [
     Case("inference sparse encoder, one frame, voxels of 0.075 m", build_forward),
     Case("training step sparse encoder, one frame, voxels of 0.075 m", build_step),
+    Case("inference decoder and heads, 22,384 tokens, 2 layers", build_head),
+    Case("inference without cameras, left out against black", build_missing_cameras),
 ]

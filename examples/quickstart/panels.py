@@ -323,29 +323,25 @@ print(len(answer["boxes"]), "boxes,", len(blind), "without the LiDAR")"""
     names, printed = run_code(code)
     found, found_blind = count_found(names["answer"]["boxes"], scene), count_found(names["blind"], scene)
     num_objects = len(scene["labels"])
-    views = zip(scene["images"], scene["cameras"], strict=True)
+    width, height = scene["images"][0].size
+    views = Image.new("RGB", (2 * width, 2 * height))
+    for index, image in enumerate(scene["images"]):
+        views.paste(image, (index % 2 * width, index // 2 * height))
+    directions = [name.removeprefix("CAM_").lower() for name in scene["cameras"]]
     return Panel(
         title="Find boxes with cameras and LiDAR",
-        text="One small network reads four cameras and a LiDAR, and goes on when a sensor fails. The scene is generated: "
-        "colored boxes on a plane, of the sizes and classes of nuScenes.",
+        text="One small network reads four cameras and a LiDAR, and goes on when a sensor fails. The scene is "
+        "generated: colored boxes on a plane, of the sizes and classes of nuScenes.",
         folder=model,
         scores=[read_score(model.name, label="NDS, the score of nuScenes")],
-        input=draw_tiles(
-            [
-                (
-                    draw_image(image, f"View of {name}", is_photo=True),
-                    name.removeprefix("CAM_").replace("_", " ").lower(),
-                )
-                for image, name in views
-            ]
-        ),
-        input_caption=f"A generated scene of {num_objects} objects, seen by its cameras; {len(scene['points']):,} points "
-        "of the LiDAR come with it.",
+        input=draw_image(views, f"What the cameras see: {', '.join(directions)}", is_photo=True),
+        input_caption=f"A generated scene of {num_objects} objects. The cameras look {', '.join(directions)}; the "
+        f"LiDAR adds {len(scene['points']):,} points.",
         output=draw_image(
-            Image.open(sheet), "Boxes on the four images and from above, with the points", is_photo=True
+            Image.open(sheet).reduce(2), "Boxes on the four images and from above, with the points", is_photo=True
         ),
-        output_caption=f"Found boxes in color, true ones in white and black: {found} of {num_objects} objects "
-        f"found, {found_blind} without the LiDAR.",
+        output_caption=f"Found boxes in color, true ones in white and black: {found} of {num_objects} objects found, "
+        f"{found_blind} without the LiDAR.",
         code=code,
         printed=printed,
         result=f"{found} of {num_objects} objects found, {found_blind} without the LiDAR",

@@ -12,6 +12,8 @@ from decahub.models.cmt.boxes.coder import select_detections
 from decahub.models.cmt.boxes.loss import CmtLoss
 from tests.parity.cmt_models import build_head_model, convert_head, head_labels, revert_head, run_head, split_boxes
 from tests.parity.golden import assert_near, golden_params
+from tests.parity.test_cmt_camera import KNOWN_KEYS as CAMERA_KEYS
+from tests.parity.test_cmt_lidar import KNOWN_KEYS as LIDAR_KEYS
 
 
 # Golden README: float32 forward, losses and gradients.
@@ -35,8 +37,21 @@ KNOWN_KEYS = {
     ],
 }
 
+CHECKED_KINDS = {*KNOWN_KEYS, *CAMERA_KEYS, *LIDAR_KEYS, "nuscenes_metric"}
+"""All kinds of files; each is checked for keys that nobody looks at where its numbers are checked."""
+
 heads = pytest.mark.parametrize("golden", golden_params("cmt", "head"))
 by_way = pytest.mark.parametrize("way", WAYS)
+
+
+@pytest.mark.parametrize("golden", golden_params("cmt"))
+def test_no_kind_of_file_goes_unseen(golden):
+    assert golden.kind in CHECKED_KINDS, f"{golden.path.name}: no test for `golden_kind` {golden.kind!r}"
+
+
+@heads
+def test_every_number_of_a_file_is_looked_at(golden):
+    assert golden.unknown_keys(KNOWN_KEYS["head"]) == []
 
 
 def task_classes(golden) -> list[slice]:

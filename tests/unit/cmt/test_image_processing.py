@@ -229,13 +229,15 @@ def test_takes_images_of_any_kind(images, kind, tmp_path):
     assert torch.equal(pixel_values, processor(images)["pixel_values"])
 
 
-def test_floats_in_unit_range_are_not_scaled_again(images):
+@pytest.mark.parametrize(("dtype", "atol"), [("float16", 3e-3), ("float32", ATOL_FLOAT32), ("float64", ATOL_FLOAT32)])
+def test_floats_in_unit_range_are_not_scaled_again(images, dtype, atol):
     processor = CmtImageProcessor(do_resize=False)
-    floats = [np.array(image, dtype=np.float32) / 255 for image in images]
+    floats = [(np.array(image) / 255).astype(dtype) for image in images]
 
-    torch.testing.assert_close(
-        processor(floats)["pixel_values"], processor(images)["pixel_values"], atol=ATOL_FLOAT32, rtol=0
-    )
+    pixel_values = processor(floats)["pixel_values"]
+
+    assert pixel_values.dtype == torch.float32
+    torch.testing.assert_close(pixel_values, processor(images)["pixel_values"], atol=atol, rtol=0)
 
 
 def test_turned_file_is_read_upright(images, tmp_path):

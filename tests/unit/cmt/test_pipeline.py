@@ -235,7 +235,7 @@ def test_model_in_another_precision_answers(detect, frame):
         ),
         ({}, {"missing": ["lidar", "cameras"]}, ValueError, "whichever the model takes; got neither"),
         ({}, {"batch_size": 2}, ValueError, "`batch_size` must be 1 for frames, whose sensors may differ; got 2"),
-        ({}, {"treshold": 0.5}, TypeError, "treshold"),
+        ({}, {"score": 0.5}, TypeError, "score"),
         ({"lidar2ego": None}, {"frame": "ego"}, ValueError, "`lidar2ego` must be in the input for `frame='ego'`"),
         ({"image": []}, {}, ValueError, "`inputs` must have keys of images, cameras, .*; got 'image'"),
         ({"intrinsics": [np.eye(3)]}, {}, ValueError, "`intrinsics` must have an entry for each of 3 images; got 1"),

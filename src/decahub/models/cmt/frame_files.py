@@ -21,6 +21,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -105,15 +106,15 @@ def write_frame(path: Path, frame: Mapping[str, Any], label_names: Sequence[str]
     images = frame.get("images")
     for index, image in enumerate([] if images is None else images):
         name = frame["cameras"][index] if frame.get("cameras") is not None else f"camera {index}"
-        picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+        pillow = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
         file = path.with_name(f"{path.stem}_{name.replace(' ', '_')}.png")
-        _replace(file, lambda partial, picture=picture: picture.save(partial, format="PNG"))
+        _replace(file, partial(pillow.save, format="PNG"))
         matrices = {key: np.asarray(frame[key][index]).tolist() for key in ("intrinsics", "lidar2cam")}
         table["cameras"].append({"name": name, "file": file.name, **matrices})
     if frame.get("points") is not None:
         points = np.asarray(frame["points"], dtype=np.float32)
         file = path.with_name(f"{path.stem}.npy")
-        _replace(file, lambda partial: np.save(partial, points))
+        _replace(file, partial(np.save, arr=points))
         table["lidar"] = {"file": file.name}
         if frame.get("lidar2ego") is not None:
             table["lidar"]["lidar2ego"] = np.asarray(frame["lidar2ego"]).tolist()
@@ -123,7 +124,7 @@ def write_frame(path: Path, frame: Mapping[str, Any], label_names: Sequence[str]
         _describe_box(frame, index, label_names[label]) for index, label in enumerate(frame.get("labels") or [])
     ]
     text = json.dumps(table, indent=1, allow_nan=False).encode()
-    _replace(path, lambda partial: partial.write(text))
+    _replace(path, lambda file: file.write(text))
     return path
 
 
@@ -195,10 +196,10 @@ def _describe_box(frame: Mapping[str, Any], index: int, class_name: str) -> dict
 
 def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file that appears whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    unfinished = path.with_name(f".{path.name}.partial")
+    with unfinished.open("wb") as file:
         write(file)
-    os.replace(partial, path)
+    os.replace(unfinished, path)
 
 
 def _list_sweeps(path: Path, lidar: Mapping[str, Any]) -> list[dict[str, Any]]:

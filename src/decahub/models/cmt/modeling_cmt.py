@@ -588,7 +588,8 @@ class CmtForObjectDetection3D(CmtPreTrainedModel):
 
 def _build_image_backbone(config: CmtConfig) -> nn.Module:
     backbone = config.image_backbone_config
-    if isinstance(backbone, CmtVovNetConfig):  # also where decahub, whose Auto classes know it, is not installed
+    # By name: as remote code, where no Auto class knows it, configuration and model may come from two copies of a file.
+    if backbone.model_type == CmtVovNetConfig.model_type:
         return CmtVovNetBackbone(backbone)
     return AutoBackbone.from_config(backbone)
 
