@@ -17,6 +17,7 @@ NO_DROPOUT = {"attention_dropout": 0.0, "hidden_dropout": 0.0}
 ATOL = 1e-5  # float32, sums in another order
 BOX_ATOL = 1e-3  # meters, of up to 100
 BFLOAT16_ATOL = 0.2  # three digits, through two layers
+NUM_STEPS = 60
 BUDGET = 2.0  # CPU seconds of a forward and backward pass
 CAMERA_NAMES, LIDAR_NAMES = (
     ("pixel_values", "lidar2img"),
@@ -382,6 +383,23 @@ def test_batch_norms_of_the_image_backbone_can_be_trained():
     model = build_model("camera", freeze_batch_norm=False).train()
 
     assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("order", ["official", "natural"])
+def test_a_few_steps_lower_the_loss(order):
+    model = build_model("lidar", box_slot_order=order, **NO_DROPOUT).train()
+    inputs, labels = tiny_inputs(model.config), tiny_labels(model.config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+
+    for _ in range(NUM_STEPS):
+        outputs = model(**inputs, labels=labels)
+        losses.append(outputs.loss.item())
+        optimizer.zero_grad()
+        outputs.loss.backward()
+        optimizer.step()
+
+    assert losses[-1] < losses[0] / 2
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])

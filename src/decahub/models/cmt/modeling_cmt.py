@@ -588,7 +588,7 @@ class CmtForObjectDetection3D(CmtPreTrainedModel):
 
 def _build_image_backbone(config: CmtConfig) -> nn.Module:
     backbone = config.image_backbone_config
-    # By name: as remote code, where no Auto class knows it, configuration and model may come from two copies of a file.
+    # By its name: remote code may hold two copies of a class, and no Auto class knows them.
     if backbone.model_type == CmtVovNetConfig.model_type:
         return CmtVovNetBackbone(backbone)
     return AutoBackbone.from_config(backbone)
