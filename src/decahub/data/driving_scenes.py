@@ -109,9 +109,9 @@ class SceneSettings:
     num_azimuths: int = 270
     num_sweeps: int = 1
     sweep_interval: float = 0.3
-    num_objects: tuple[int, int] = (5, 14)
-    distances: tuple[float, float] = (4.0, 30.0)
-    max_range: float = 36.0
+    num_objects: tuple[int, int] = (3, 8)
+    distances: tuple[float, float] = (3.0, 18.0)
+    max_range: float = 27.0
     range_noise: float = 0.02
     drop_rate: float = 0.05
     moving_prob: float = 0.5
