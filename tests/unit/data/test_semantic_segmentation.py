@@ -262,6 +262,23 @@ def test_refuses_values_that_are_not_classes(values, message):
         family.check_annotations(make_maps(*values), ["background", "object"], "test")
 
 
+@pytest.mark.parametrize(("value", "do_reduce_labels"), [(2, False), (3, True), (254, False)])
+def test_an_unknown_class_among_the_training_maps_is_named(value, do_reduce_labels):
+    rows = make_maps(0, 255, 1, value, 1)
+
+    with pytest.raises(ValueError, match=rf"of training row 3 must hold ids in .*for 2 classes; got {value}"):
+        family.check_training_annotations(rows, ["sky", "road"], do_reduce_labels)
+
+
+def test_the_check_of_training_maps_ends_in_time_and_says_so(caplog):
+    rows = make_maps(*range(5))
+
+    assert family.check_training_annotations(rows, ["a"] * 5) == 5
+    assert not caplog.messages
+    assert family.check_training_annotations(rows, ["a"], max_seconds=-1.0) == 0
+    assert "Checked 0 of 5 training annotations, chosen at random" in caplog.messages[0]
+
+
 @pytest.fixture
 def folder(tmp_path):
     for split in ("train", "test"):
