@@ -61,7 +61,7 @@ def publish(
 
     Raises:
         ValueError: If the files do not agree with the checksums, if one must not be published, if the weights are
-            not whole and finite, or if they give no valid card.
+            not whole and finite, if the processor cannot be loaded, or if they give no valid card.
     """
     with tempfile.TemporaryDirectory(prefix="decahub-publish-") as temporary:
         staging = Path(temporary)
@@ -107,6 +107,7 @@ def stage_repository(folder: str | os.PathLike, repo_id: str, staging: Path) -> 
             f"Write them into {folder / RECIPE} and run `decahub card`."
         )
     original.check_weights(needs_base=False)
+    original.check_processor()
     for name in original.files:
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, staging / name)

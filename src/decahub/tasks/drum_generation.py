@@ -1,5 +1,6 @@
 """Drum generation: bits per step of what follows a prompt, and continued grooves as MIDI, plot and sound."""
 
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -158,13 +159,22 @@ def collect_errors(errors: Any) -> dict[str, list]:
 
 @contextmanager
 def naming_options() -> Iterator[None]:
-    """Have the errors of a block name the options of the command in place of the arguments of Python."""
+    """Have errors and warnings of a block name the options of the command in place of the arguments of Python."""
+    reader = logging.getLogger(READER)
+    reader.addFilter(_name_options_of_record)
     try:
         yield
     except (OSError, TypeError, ValueError) as error:
         if len(error.args) == 1:
             error.args = (name_options(str(error)),)
         raise
+    finally:
+        reader.removeFilter(_name_options_of_record)
+
+
+def _name_options_of_record(record: logging.LogRecord) -> bool:
+    record.msg, record.args = name_options(record.getMessage()), ()
+    return True
 
 
 def name_options(message: str) -> str:
@@ -196,6 +206,7 @@ OPTIONS = (
     "bars", "prompt_bars", "start_bar", "track", "time_signature", "steps_per_bar", "temperature", "seed"
 )  # fmt: skip
 WITHOUT_OPTION = ("allow_empty", "unknown_pitch", "pedal_hat", "quantize", "strict")
+READER = "decahub.models.drum_lm.midi.codec"  # logs what it leaves out of a file
 MIDI_ENDINGS = (".mid", ".midi")
 GRAMMAR = "decahub.models.drum_lm.grammar.constraint.DrumGrammarLogitsProcessor"
 ENDINGS = {"mid": "midi", "png": "png", "wav": "wav"}
