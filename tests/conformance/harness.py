@@ -47,7 +47,7 @@ class OurSkip:
 
 
 class Conformance:
-    """What all kinds have in common: a fixed seed and the same filter of warnings for every test, and skips that give their reason."""
+    """What all kinds have in common: one seed and one filter of warnings for every test, skips with their reason."""
 
     is_conformance = True  # the report counts the tests of classes that say so
     skips: dict[str, OurSkip] = {}

@@ -272,7 +272,7 @@ def test_suites_record_deprecations_whatever_the_filters_of_the_process(action):
         def test_deprecation_is_recorded(self):
             with warnings.catch_warnings(record=True) as recorded:
                 warnings.warn("old name", FutureWarning, stacklevel=1)
-            self.assertEqual([str(warning.message) for warning in recorded], ["old name"])
+            assert [str(warning.message) for warning in recorded] == ["old name"]
 
     result = unittest.TestResult()
     with warnings.catch_warnings():

@@ -100,6 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
     inputs = drop_repeated(task.list_inputs(arguments))
     if arguments.output is not None:
         check_output(arguments.output, arguments.overwrite, inputs)
+    if arguments.output_dir is not None and arguments.output_dir.exists() and not arguments.output_dir.is_dir():
+        raise NotADirectoryError(f"`--output-dir` must be a folder; got the file {str(arguments.output_dir)!r}.")
     silence_libraries()
     predictor = task.build_predictor(arguments)
     rows, problems = [], []

@@ -52,7 +52,7 @@ from decahub.models.tinymim.optimization import (
     reconstruction_step,
 )
 from decahub.models.tinymim.vit_weights import from_vit
-from decahub.options import check_options, suggest
+from decahub.options import check_options
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, TrainingResult, Update, argument, train
 from decahub.training.updates import call_model
@@ -232,7 +232,7 @@ STAGES = {
 def get_stage(name: str) -> Stage:
     """The record of a stage."""
     if name not in STAGES:
-        raise ValueError(f"`stage` must be one of {', '.join(STAGES)}; got {name!r}. {suggest(name, STAGES)}")
+        raise ValueError(f"`stage` must be one of {', '.join(STAGES)}; got {name!r}. Choose what to train.")
     return STAGES[name]
 
 

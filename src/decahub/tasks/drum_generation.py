@@ -3,6 +3,7 @@
 import logging
 import math
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,11 +194,15 @@ def name_options(message: str) -> str:
 
 def meter(text: str) -> str | tuple[int, ...]:
     """A time signature of the command line, such as 6/8 or "last"."""
+    if text != "last" and not re.fullmatch(r"\d+/\d+", text):
+        raise ArgumentTypeError(f"must be a time signature such as 6/8, or last; got {text!r}.")
     return text if text == "last" else tuple(map(int, text.split("/")))
 
 
 def pitch(text: str) -> tuple[int, str | None]:
     """A pitch of another kit and its drum, such as 60=tom; the drum "none" leaves it out."""
+    if not re.fullmatch(r"\d+=\w+", text):
+        raise ArgumentTypeError(f"must be a pitch and a drum such as 60=tom, or 60=none; got {text!r}.")
     number, drum = text.split("=")
     return int(number), None if drum == "none" else drum
 

@@ -4,7 +4,9 @@ A room's classes are `class <Method>ImageProcessor(ImageProcessing, TorchvisionB
 `PilBackend`, each with the sizes that it resizes and crops to.
 """
 
+import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,26 @@ class ImageProcessingKwargs(ImagesKwargs, total=False):
     do_reduce_labels: bool
 
 
+def check_sizes_and_scales(options: Mapping[str, Any]) -> None:
+    """Refuses sizes without pixels, and standard deviations and factors that make infinite pixels or none."""
+    for name in ("size", "crop_size", "pad_size"):
+        size = options.get(name)
+        sides = dict(size) if isinstance(size, Mapping) or hasattr(size, "keys") else {"": size}
+        for key, length in sides.items():
+            if isinstance(length, int) and length < 1:
+                place = f"{name}.{key}".rstrip(".")
+                raise ValueError(f"`{place}` must be at least 1 pixel; got {length}. Give a height and a width.")
+    for name in ("image_std", "rescale_factor"):
+        given = options.get(name)
+        values = given if isinstance(given, (list, tuple)) else [given]
+        for value in values:
+            if isinstance(value, (int, float)) and not 0 < value < math.inf:
+                raise ValueError(
+                    f"`{name}` must be above 0 and finite; got {value}. Switch the step off by "
+                    f"`{'do_normalize' if name == 'image_std' else 'do_rescale'}=False` instead."
+                )
+
+
 class ImageProcessing:
     """What both backends share; images are channel-first arrays or tensors.
 
@@ -68,6 +90,7 @@ class ImageProcessing:
     def __init__(self, **kwargs: Unpack[ImageProcessingKwargs]):
         allowed = [*self.valid_kwargs.__annotations__, *PROCESSOR_KEYS]
         refuse_unknown((name for name in kwargs if name[:1] != "_"), allowed, f"an option of {type(self).__name__}")
+        check_sizes_and_scales(kwargs)
         super().__init__(**kwargs)
 
     def fetch_images(self, images: Any) -> Any:
@@ -100,6 +123,7 @@ class ImageProcessing:
             ValueError: If there is no image, a pixel is not finite or out of range, channels do not fit `image_mean`,
                 the number or size of maps differs from that of images, or a map holds something else than class ids.
         """
+        check_sizes_and_scales(kwargs)
         return super().preprocess(images, segmentation_maps, **kwargs)
 
     def _preprocess_image_like_inputs(
