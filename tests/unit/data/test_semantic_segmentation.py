@@ -316,3 +316,19 @@ def test_an_image_without_a_map_is_named(folder):
 
     with pytest.raises(FileNotFoundError, match=r"1 are missing, the first is .*street\.png"):
         load_dataset(folder, family="semantic-segmentation")
+
+
+def test_parquet_with_the_content_of_the_files_can_be_moved(tmp_path, folder):
+    features = datasets.Features(image=datasets.Image(), annotation=datasets.Image())
+    files = {kind: next((folder / "train" / f"{kind}s").iterdir()) for kind in ("image", "annotation")}
+    rows = {kind: [path.read_bytes()] for kind, path in files.items()}
+    (folder / "scenes").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "scenes" / "train.parquet")
+    moved = (folder / "scenes").rename(tmp_path / "moved")
+    for path in files.values():
+        path.unlink()
+
+    row = load_dataset(moved, family="semantic-segmentation")["train"][0]
+
+    assert np.unique(np.asarray(row["annotation"])) == [3]
+    assert row["image"].size == (6, 4)
