@@ -131,8 +131,8 @@ WRONG = {
         "`velocities` must be from 1 to 127 at each hit; got 200",
     ),
     "backbone": (
-        lambda: DrumLmConfig(backbone_config={"model_type": "lama"}),
-        "`backbone_config` must have a `model_type` that transformers knows; got 'lama'",
+        lambda: DrumLmConfig(backbone_config={"model_type": "nothing-known"}),
+        "`backbone_config` must have a `model_type` that transformers knows; got 'nothing-known'",
     ),
     "adapter": (
         lambda: drum_lm.Arguments(backbone="some/model", tokenization="text", adapter={"rank": 8}),
