@@ -110,7 +110,7 @@ class SparseAdjacency(Adjacency):
         in_degree: torch.Tensor | None = None,
     ):
         check_node_ids(edge_index, num_nodes)
-        source, target = complete_edges(*edge_index, num_nodes, undirected)
+        source, target = complete_edges(edge_index[0], edge_index[1], num_nodes, undirected)
         num_added = len(source) - edge_index.shape[1]
         if num_added > (1 - FEW_REVERSED) * edge_index.shape[1]:
             logger.warning_once(
