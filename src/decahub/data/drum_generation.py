@@ -156,7 +156,7 @@ def collate(examples: Sequence[Mapping[str, Any]], pad_to_multiple_of: int = 1) 
         expression = {
             "velocities": pad_sequence(rows, batch_first=True),
             "offsets": pad_sequence(delays, batch_first=True),
-            "known_steps": torch.tensor([example["known_steps"] for example in examples]),
+            **{name: torch.tensor([example[name] for example in examples]) for name in ("known_steps", "bar_steps")},
         }
     return {
         "input_ids": pad(ids, [row[-1] for row in ids]),

@@ -341,7 +341,9 @@ class DrumGenerationPipeline(Pipeline):
             hits[row, : len(roll)] = roll.hits
             if known:
                 velocities[row, :known], offsets[row, :known] = prompt.roll.velocities, prompt.roll.offsets
-        tensors = (torch.as_tensor(values, device=self.device) for values in (hits, velocities, offsets, known_steps))
+        bar_steps = [roll.steps_per_bar for roll in rolls]
+        arrays = (hits, velocities, offsets, known_steps, bar_steps)
+        tensors = (torch.as_tensor(values, device=self.device) for values in arrays)
         drawn = self.model.expression.sample(*tensors, temperature=temperature, generator=generator)
         drawn_velocities, drawn_offsets = (values.cpu().numpy() for values in drawn)
         return [

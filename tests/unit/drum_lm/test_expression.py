@@ -121,12 +121,12 @@ def test_the_loss_is_that_of_two_normal_distributions():
     network = DrumExpression(COLUMNS, 5, 1)
     velocities = torch.randint(1, 128, (2, 12, COLUMNS)) * (torch.rand(2, 12, COLUMNS) < 0.3)
     offsets = (torch.rand(2, 12, COLUMNS) - 0.5) * (velocities > 0)
-    known_steps = torch.tensor([4, 0])
+    known_steps, bars = torch.tensor([4, 0]), torch.tensor([4, 3])
 
-    loss, errors = network.compute_loss(velocities, offsets, known_steps)
+    loss, errors = network.compute_loss(velocities, offsets, known_steps, bars)
 
     hits = velocities > 0
-    distributions = network(hits, velocities, offsets, known_steps)
+    distributions = network(hits, velocities, offsets, known_steps, bars)
     total, count, distances = 0.0, 0, [0.0, 0.0]
     for row, step, column in hits.nonzero().tolist():
         if step < known_steps[row]:
@@ -146,10 +146,10 @@ def test_padding_changes_nothing():
     network = DrumExpression(COLUMNS, 5, 2)
     hits = torch.rand(1, 10, COLUMNS) < 0.3
     hits[0, 9, 2] = True
-    zeros, known = torch.zeros(1, 10, COLUMNS), torch.tensor([0])
+    zeros, known, bars = torch.zeros(1, 10, COLUMNS), torch.tensor([0]), torch.tensor([4])
 
-    alone = network(hits, zeros, zeros, known)
-    padded = network(*(torch.nn.functional.pad(part, (0, 0, 0, 6)) for part in (hits, zeros, zeros)), known)
+    alone = network(hits, zeros, zeros, known, bars)
+    padded = network(*(torch.nn.functional.pad(part, (0, 0, 0, 6)) for part in (hits, zeros, zeros)), known, bars)
 
     torch.testing.assert_close(padded.means[:, :10], alone.means, rtol=0, atol=ATOL)
 
@@ -160,15 +160,33 @@ def test_what_is_known_stays_and_the_rest_depends_on_it():
     hits = torch.rand(2, 12, COLUMNS) < 0.4
     loud, soft = (value * hits.long() for value in (120, 30))
     offsets = 0.25 * hits
-    known_steps = torch.tensor([4, 12])
+    known_steps, bars = torch.tensor([4, 12]), torch.tensor([4, 4])
 
-    drawn, delays = network.sample(hits, loud, offsets, known_steps, temperature=0.0)
-    other, _ = network.sample(hits, soft, offsets, known_steps, temperature=0.0)
+    drawn, delays = network.sample(hits, loud, offsets, known_steps, bars, temperature=0.0)
+    other, _ = network.sample(hits, soft, offsets, known_steps, bars, temperature=0.0)
 
     assert torch.equal(drawn[0, :4], loud[0, :4])
     assert torch.equal(delays[1], offsets[1])
     assert torch.equal(drawn > 0, hits)
     assert not torch.equal(drawn[0, 4:], other[0, 4:])
+
+
+def test_velocities_begin_at_what_is_known_of_the_drum():
+    network = DrumExpression(2, 3, 1)
+    torch.nn.init.zeros_(network.head.weight)
+    torch.nn.init.zeros_(network.head.bias)
+    hits = torch.ones(1, 9, 2, dtype=torch.bool)
+    hits[0, :6, 1] = False
+    velocities = torch.zeros(1, 9, 2)
+    velocities[0, :6, 0] = torch.tensor([100.0, 20, 30, 80, 40, 10])  # two bars of three steps are known
+
+    means = network(hits, velocities, torch.zeros(1, 9, 2), torch.tensor([6]), torch.tensor([3])).means
+
+    drum = (100 + 20 + 30 + 80 + 40 + 10) / 6
+    expected = torch.tensor([(drum + step) / 2 / 127 for step in ((100 + 80) / 2, (20 + 40) / 2, (30 + 10) / 2)])
+    torch.testing.assert_close(means[0, 6:, 0, 0], expected, rtol=0, atol=ATOL)
+    torch.testing.assert_close(means[0, 6:, 1, 0], torch.full((3,), 0.5), rtol=0, atol=ATOL)  # nothing is known
+    assert not means[..., 1].any()
 
 
 def test_a_model_learns_to_play(processor):

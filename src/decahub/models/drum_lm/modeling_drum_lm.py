@@ -277,6 +277,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         velocities: torch.LongTensor | None = None,
         offsets: torch.FloatTensor | None = None,
         known_steps: torch.LongTensor | None = None,
+        bar_steps: torch.LongTensor | None = None,
         shift_labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -306,6 +307,8 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
                 is, in sixteenth notes. Goes with `velocities`.
             known_steps (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Steps whose velocities and offsets
                 are given to the model. Goes with `velocities`.
+            bar_steps (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Steps of a bar. Goes with
+                `velocities`.
             shift_labels (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*): In place of `labels`,
                 the target of each position, as training on parts of a sequence needs them.
             use_cache (`bool`, *optional*): Whether keys and values are returned.
@@ -347,7 +350,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         if velocities is not None:
             if self.config.expression is None:
                 raise ValueError("`velocities` must be left out with a model whose `config.expression` is `None`.")
-            expression_loss, errors = self.expression.compute_loss(velocities, offsets, known_steps)
+            expression_loss, errors = self.expression.compute_loss(velocities, offsets, known_steps, bar_steps)
             losses |= {"loss": losses.get("loss", 0) + expression_loss, "expression_errors": errors}
         logits = None
         if not skip_logits:

@@ -309,8 +309,8 @@ class DrumLmProcessor(ProcessorMixin):
         Returns:
             `dict` with `input_ids` and `labels`, lists of the same ids; `is_mark`, for each of them whether it belongs
             to a separator or the end mark; `prompt_length`, the tokens of the prompt; `num_steps`, the lines after it.
-            Of an expressive roll also its `velocities` and `offsets`, arrays `(steps, columns)`, and `known_steps`,
-            the steps of the prompt.
+            Of an expressive roll also its `velocities` and `offsets`, arrays `(steps, columns)`, `known_steps`,
+            the steps of the prompt, and `bar_steps`, those of a bar.
 
         Raises:
             ValueError: If no bar follows the prompt.
@@ -345,7 +345,7 @@ class DrumLmProcessor(ProcessorMixin):
             "prompt_length": sum(map(len, ids_by_line[: len(prompt_lines)])),
             "num_steps": len(completion),
             **{name: values[steps] for name, values in expression.items()},
-            **({"known_steps": len(prompt)} if expression else {}),
+            **({"known_steps": len(prompt), "bar_steps": per_bar} if expression else {}),
         }
 
     def count_bars(self, groove: Any) -> int:
