@@ -685,7 +685,9 @@ def test_a_pipeline_without_a_model_says_that_it_needs_one(task):
         pipeline(task)
 
 
-@pytest.mark.parametrize(("fill", "bars"), [(True, [5]), ([3, 5], [3, 5]), (range(2, 4), [2, 3])])
+@pytest.mark.parametrize(
+    ("fill", "bars"), [(True, [5]), ([3, 5], [3, 5]), (range(2, 4), [2, 3]), (np.array([4]), [4])]
+)
 def test_fills_on_demand(compose, fill, bars):
     # One drum in every step: a model that takes the most probable line again and again repeats the bar before.
     groove = np.tile([[0, 0, 1, 0, 0, 0]], (32, 1))
@@ -718,6 +720,7 @@ def test_a_streamed_fill_is_that_of_a_call(pipe, compose):
         ([0], "`fill` must be True for the last bar, or bars counted from 0"),
         ("last", "`fill` must be True for the last bar"),
         (7, "`fill` must be True for the last bar"),
+        (1, "`fill` must be True for the last bar"),
         ([2.5], "`fill` must be True for the last bar"),
     ],
 )

@@ -30,7 +30,8 @@ def check_arguments(given: dict[str, Any], allowed_outputs: Sequence[str]) -> No
     if "time_signature" in given:
         check_meter(given["time_signature"])
     fill = given.get("fill", False)
-    if fill not in (True, False) and not (is_sequence(fill) and all(is_integer(bar) and bar > 0 for bar in fill)):
+    is_bars = is_sequence(fill) and all(is_integer(bar) and bar > 0 for bar in fill)
+    if not isinstance(fill, bool) and not is_bars:
         raise ValueError(
             f"`fill` must be True for the last bar, or bars counted from 0 such as [7, 15] or range(14, 16), and not "
             f"bar 0, which follows no other; got {fill!r}."
