@@ -92,8 +92,13 @@ def revert_state_dict(ours: Mapping[str, torch.Tensor], config: DrumLmConfig) ->
         config ([`DrumLmConfig`]): Its configuration.
 
     Raises:
-        ConversionError: If a name is not one of ours.
+        ConversionError: If a name is not one of ours, or the model has velocities and timing.
     """
+    if config.expression is not None:
+        raise ConversionError(
+            "`checkpoint` must be a Drum LM without `expression`, which a language model of transformers has no place "
+            "for. Use it as it is."
+        )
     strange = [name for name in ours if not name.startswith(PREFIX)]
     if strange:
         raise ConversionError(f"Names of a Drum LM must begin with {PREFIX!r}; {strange[0]} does not.")

@@ -13,7 +13,7 @@ from accelerate.utils import set_seed
 
 from decahub.hub import CardArguments, save_run
 from decahub.procedures import emo
-from decahub.procedures.data_arguments import check_evaluation, load_splits
+from decahub.procedures.data_arguments import check_splits, load_splits
 from decahub.training import load_recipe, train
 
 
@@ -31,7 +31,7 @@ def main():
 
     # Your own model: replace these three. The loop takes any model that returns a `loss`.
     processor = emo.build_processor(arguments)
-    check_evaluation(arguments, splits, processor, arguments.task)
+    check_splits(arguments, splits, processor, arguments.task)
     model = emo.build_model(arguments, splits.label_names)
     update = emo.build_update(arguments, model)
 

@@ -7,13 +7,18 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args
 
 
 # Keywords that every config of transformers takes although they are not fields.
 CONFIG_KEYWORDS = ("model_type", "num_labels", "torch_dtype", "name_or_path")
 # What the image processors of transformers understand in `size` and `crop_size`.
 SIZE_KEYS = ("height", "width", "shortest_edge", "longest_edge", "max_height", "max_width")
+MOST_NAMES = 20  # that a message lists
+# What a value of a plain annotation must be, and what a message calls it.
+KINDS = {bool: ((bool,), "true or false"), int: ((int,), "a whole number"), float: ((int, float), "a number"),
+         str: ((str,), "a text")}  # fmt: skip
 SIZES = ("size", "crop_size", "pad_size")
 
 
@@ -28,7 +33,10 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """A sentence that helps after a misspelled name: the nearest known one, or all of them."""
     known = list(known)
     nearest = get_close_matches(str(name), known, n=1)
-    return f"Did you mean `{nearest[0]}`?" if nearest else f"Known: {', '.join(known) or 'none'}."
+    if nearest:
+        return f"Did you mean `{nearest[0]}`?"
+    more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+    return f"Known: {', '.join(known[:MOST_NAMES]) or 'none'}{more}."
 
 
 def list_options(takes: Callable[..., Any] | Iterable[str]) -> list[str]:
@@ -69,3 +77,17 @@ def check_options(
             raise ValueError(f"`{key}` in `{name}` is not an option{receiver}. {suggest(key, known)}")
         if isinstance(value, Mapping) and key in receivers:
             check_options(f"{name}.{key}", value, receivers[key])
+        elif inspect.isfunction(takes):
+            check_kind(f"`{key}` in `{name}`", value, inspect.signature(takes).parameters[key].annotation)
+
+
+def check_kind(place: str, value: Any, annotation: Any) -> None:
+    """Refuse a value that is not of its annotation if that is plain, such as `float` or `int | None`."""
+    parts = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    kinds = [kind for kind in parts if kind is not NoneType]
+    if value is None or not kinds or any(kind not in KINDS for kind in kinds):
+        return
+    allowed = tuple(item for kind in kinds for item in KINDS[kind][0])
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join(KINDS[kind][1] for kind in kinds)
+        raise ValueError(f"{place} must be {wanted}; got {value!r}. Change it in the recipe or on the command line.")

@@ -11,6 +11,7 @@ A test of the suites that cannot fit a method is named in `skips`, with the reas
 its place. The suites are fetched when this module is imported; without them every module that imports it is skipped.
 """
 
+import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -46,7 +47,7 @@ class OurSkip:
 
 
 class Conformance:
-    """What all kinds have in common: a fixed seed for every test, and skips that give their reason."""
+    """What all kinds have in common: one seed and one filter of warnings for every test, skips with their reason."""
 
     is_conformance = True  # the report counts the tests of classes that say so
     skips: dict[str, OurSkip] = {}
@@ -61,6 +62,9 @@ class Conformance:
     def setUp(self):
         super().setUp()
         set_seed(0)  # the suites draw inputs and weights without seeding
+        # They look for deprecations among recorded warnings, which a filter of the process (`-W`) may hide.
+        self.enterContext(warnings.catch_warnings())
+        warnings.simplefilter("always", FutureWarning)
 
 
 def _build_skipping_test(skip: OurSkip):

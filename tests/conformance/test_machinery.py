@@ -3,6 +3,8 @@
 import ast
 import io
 import tarfile
+import unittest
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -262,3 +264,22 @@ def test_tally_counts_each_test_once_by_its_worst_outcome():
     assert summary["library_skips"] == {"no accelerator": 1}
     assert (summary["skipped_by_us"], summary["skipped_by_the_library"]) == (1, 1)
     assert summary["subtests"] == {"passed": 1, "failed": 1}
+
+
+@pytest.mark.parametrize("action", ["ignore", "error"])
+def test_suites_record_deprecations_whatever_the_filters_of_the_process(action):
+    from .harness import Conformance
+
+    class Records(Conformance, unittest.TestCase):
+        def test_deprecation_is_recorded(self):
+            with warnings.catch_warnings(record=True) as recorded:
+                warnings.warn("old name", FutureWarning, stacklevel=1)
+            assert [str(warning.message) for warning in recorded] == ["old name"]
+
+    result = unittest.TestResult()
+    with warnings.catch_warnings():
+        warnings.simplefilter(action)
+        Records("test_deprecation_is_recorded").run(result)
+        assert warnings.filters[0][0] == action
+
+    assert (result.testsRun, result.errors, result.failures) == (1, [], [])

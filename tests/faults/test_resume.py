@@ -523,14 +523,46 @@ def test_damaged_best_weights_are_named_and_found_again(damage, tmp_path, undist
     assert_same_result(tmp_path, undisturbed_best)
 
 
-def test_refuses_to_go_on_where_all_best_weights_are_damaged(tmp_path, undisturbed_best):
+def test_a_finished_run_whose_best_weights_are_all_damaged_says_that_they_are_lost(tmp_path, undisturbed_best):
     shutil.copytree(undisturbed_best, tmp_path, dirs_exist_ok=True)
     for path in tmp_path.glob("checkpoint-*/best-*.safetensors"):
         alter(path)
 
     with pytest.raises(
-        CheckpointError, match=r"must hold an intact checkpoint .*19: best-\d+.safetensors was altered"
+        CheckpointError,
+        match=r"must hold the best weights of a finished run; best-\d+.safetensors was altered .*, are lost, and "
+        "there is nothing left to train",
     ):
+        run_toy(build_arguments(tmp_path, **BEST))
+
+
+@pytest.mark.parametrize("damage", [alter, truncate, Path.unlink], ids=["altered", "truncated", "lost"])
+def test_a_run_goes_on_without_best_weights_that_are_lost(damage, tmp_path, undisturbed_best, caplog):
+    shutil.copytree(undisturbed_best, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoint-19")
+    (tmp_path / WEIGHTS_FILE).unlink()
+    for path in tmp_path.glob("checkpoint-*/best-*.safetensors"):
+        damage(path)
+
+    result = run_toy(build_arguments(tmp_path, **BEST))
+
+    assert "are lost. The run goes on, and keeps the best of the evaluations to come." in caplog.text
+    later = [record for record in read_log(undisturbed_best) if record.get("step", 0) > 16]
+    scores = [record["eval_nearness"] for record in later if "eval_nearness" in record]
+    assert len(scores) == 3
+    assert result.metrics["nearness"] == pytest.approx(max(scores), rel=1e-6)
+    assert any("are lost" in record.get("note", "") for record in read_log(tmp_path))
+    checkpoint = next(tmp_path.glob("checkpoint-19"))
+    assert checkpoint_module.find_problem(checkpoint) is None
+
+
+def test_other_damage_is_still_refused(tmp_path, undisturbed_best):
+    shutil.copytree(undisturbed_best, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("checkpoint-*"):
+        alter(path / "model.safetensors")
+        alter(next(path.glob("best-*.safetensors")))
+
+    with pytest.raises(CheckpointError, match="must hold an intact checkpoint to resume from"):
         run_toy(build_arguments(tmp_path, **BEST))
 
 

@@ -234,6 +234,28 @@ def test_weights_that_do_not_load_are_never_staged(folder, staging, spoil, messa
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("null", "`preprocessor_config.json` in .* must hold a JSON object with the processor's settings; got null"),
+        ("[1]", r"must hold a JSON object with the processor's settings; got \[1\]"),
+        ("{}", "must hold a JSON object with the processor's settings; got {}"),
+        ('{"a": ', "`preprocessor_config.json` in .* must be JSON"),
+        ('{"image_processor_type": "NoSuch"}', "The configuration of the processor in .* cannot be used"),
+        (None, "must be complete, with preprocessor_config.json or processor_config.json"),
+    ],
+)
+def test_a_processor_that_does_not_load_is_never_staged(folder, staging, content, message):
+    path = folder / "preprocessor_config.json"
+    path.unlink() if content is None else path.write_text(content)
+    ModelFolder(folder).write_checksums()
+
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        stage_repository(folder, "someone/broken", staging)
+    assert len(str(caught.value)) < 600
+    assert "huggingface.co" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (spoil_weights, "model.safetensors does not match the hash in SHA256SUMS"),

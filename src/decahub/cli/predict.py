@@ -98,9 +98,11 @@ def run(arguments: argparse.Namespace) -> int:
     if "task" not in arguments:
         raise arguments.reason
     task, files = arguments.task, OutputFiles(arguments.output_dir, arguments.overwrite)
-    inputs = list(dict.fromkeys(task.list_inputs(arguments)))  # a folder may hold a file that is given as well
+    inputs = drop_repeated(task.list_inputs(arguments))
     if arguments.output is not None:
         check_output(arguments.output, arguments.overwrite, inputs)
+    if arguments.output_dir is not None and arguments.output_dir.exists() and not arguments.output_dir.is_dir():
+        raise NotADirectoryError(f"`--output-dir` must be a folder; got the file {str(arguments.output_dir)!r}.")
     silence_libraries()
     predictor = task.build_predictor(arguments)
     rows, problems = [], []
@@ -117,6 +119,15 @@ def run(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(f"decahub predict: {problem}", file=sys.stderr)
     return EXIT_SOME_FAILED if problems else 0
+
+
+def drop_repeated(inputs: Sequence[Any]) -> list[Any]:
+    """Inputs without those that are given again: a folder may hold a file that is named as well, in another way."""
+    kept: dict[Any, Any] = {}
+    for item in inputs:
+        path = Path(item)
+        kept.setdefault(path.resolve() if path.exists() else item, item)
+    return list(kept.values())
 
 
 def check_output(path: Path, overwrite: bool, inputs: Sequence[Any]) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from decahub.models.drum_lm.midi.codec import DrumRoll
 from decahub.models.shared.ignore_index import IGNORED_CLASS
 
 from .family import DataFamily
@@ -30,6 +32,7 @@ class ExcerptTransform:
     prompt_bars: int
     rotate: bool = False
     swap_prob: float = 0.0
+    hide_prob: float = 0.0
 
     def __post_init__(self):
         columns = self.processor.build_codec().drum_map.columns
@@ -43,26 +46,32 @@ class ExcerptTransform:
 
     def _encode(self, row: Mapping[str, Any]) -> dict[str, Any]:
         roll = row["roll"] if "roll" in row else self.processor.read(row["midi"])
-        hits = roll.hits
         if self.rotate:
-            hits = rotate_bars(hits, roll.steps_per_bar)
-        if random.random() < self.swap_prob and len(self.swapped) == 2:
-            hits = hits.copy()
-            hits[:, self.swapped] = hits[:, self.swapped[::-1]]
-        roll = type(roll)(hits, roll.steps_per_bar, roll.time_signature, roll.tempo)
+            roll = rotate_bars(roll)
+        if random.random() < self.swap_prob:
+            roll = roll.change_steps(self._swap)
         start = random.randint(0, max(0, self.processor.count_bars(roll) - self.bars))
-        return self.processor.encode_pair(roll, start, self.bars, self.prompt_bars)
+        example = self.processor.encode_pair(roll, start, self.bars, self.prompt_bars)
+        if self.hide_prob and random.random() < self.hide_prob:
+            example["known_steps"] = 0
+        return example
+
+    def _swap(self, values: np.ndarray) -> np.ndarray:
+        """Steps with ride and hi-hat exchanged."""
+        swapped = values.copy()
+        swapped[:, self.swapped] = values[:, self.swapped[::-1]]
+        return swapped
 
 
-def rotate_bars(hits: np.ndarray, steps_per_bar: int) -> np.ndarray:
+def rotate_bars(roll: DrumRoll) -> DrumRoll:
     """A groove that begins at another of its bars, which ends where that bar began; silence at the end stays there."""
-    played = np.flatnonzero(hits.any(1))
-    num_bars = -(-(int(played[-1]) + 1) // steps_per_bar) if len(played) else 0
+    played = np.flatnonzero(roll.hits.any(1))
+    num_bars = -(-(int(played[-1]) + 1) // roll.steps_per_bar) if len(played) else 0
     if num_bars < 2:
-        return hits
-    steps = num_bars * steps_per_bar
-    shift = random.randrange(num_bars) * steps_per_bar
-    return np.concatenate([np.roll(hits[:steps], -shift, axis=0), hits[steps:]])
+        return roll
+    steps = num_bars * roll.steps_per_bar
+    shift = random.randrange(num_bars) * roll.steps_per_bar
+    return roll.change_steps(lambda values: np.concatenate([np.roll(values[:steps], -shift, axis=0), values[steps:]]))
 
 
 def build_train_transform(
@@ -72,20 +81,29 @@ def build_train_transform(
     *,
     rotate: bool = False,
     swap_prob: float = 0.0,
+    hide_prob: float = 0.0,
 ) -> ExcerptTransform:
     """Random transform of a row into `{"input_ids", "labels", "prompt_length", "num_steps", ...}`.
 
     Wrap it into `SeededTransform`, which makes its draws repeatable: the bar that an excerpt of `bars` bars begins at;
     with `rotate` the bar that the groove begins at, what was before following at the end; and with the probability
-    `swap_prob` whether ride and hi-hat change places. `bars` and `prompt_bars` are by default those of the processor.
+    `swap_prob` whether ride and hi-hat change places. With an expressive processor the velocities and the timing of
+    the prompt are hidden with the probability `hide_prob`, so that a model learns to play texts as well. `bars` and
+    `prompt_bars` are by default those of the processor.
     """
     bars = processor.bars if bars is None else bars
     prompt_bars = processor.prompt_bars if prompt_bars is None else prompt_bars
     if not 0 <= prompt_bars < bars:
         raise ValueError(f"`prompt_bars` must be in [0, `bars` ({bars})); got {prompt_bars}.")
-    if not 0 <= swap_prob <= 1:
-        raise ValueError(f"`swap_prob` must be in [0, 1]; got {swap_prob}.")
-    return ExcerptTransform(processor, bars, prompt_bars, rotate, swap_prob)
+    for name, probability in (("swap_prob", swap_prob), ("hide_prob", hide_prob)):
+        if not 0 <= probability <= 1:
+            raise ValueError(f"`{name}` must be in [0, 1]; got {probability}.")
+    columns = processor.build_codec().drum_map.columns
+    if swap_prob and not {RIDE, HIHAT} <= {*columns}:
+        raise ValueError(f"`swap_prob` must be 0 with the columns {', '.join(columns)}; got {swap_prob}.")
+    if hide_prob and not processor.expressive:
+        raise ValueError(f"`hide_prob` must be 0 with a processor that is not `expressive`; got {hide_prob}.")
+    return ExcerptTransform(processor, bars, prompt_bars, rotate, swap_prob, hide_prob)
 
 
 def build_eval_transform(processor: Any) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
@@ -131,6 +149,15 @@ def collate(examples: Sequence[Mapping[str, Any]], pad_to_multiple_of: int = 1) 
 
     ids = [example["input_ids"] for example in examples]
     count = len(examples)
+    expression = {}
+    if "velocities" in examples[0]:
+        rows = [torch.as_tensor(example["velocities"]) for example in examples]
+        delays = [torch.as_tensor(example["offsets"]) for example in examples]
+        expression = {
+            "velocities": pad_sequence(rows, batch_first=True),
+            "offsets": pad_sequence(delays, batch_first=True),
+            **{name: torch.tensor([example[name] for example in examples]) for name in ("known_steps", "bar_steps")},
+        }
     return {
         "input_ids": pad(ids, [row[-1] for row in ids]),
         "attention_mask": pad([[1] * len(row) for row in ids], [0] * count),
@@ -138,6 +165,7 @@ def collate(examples: Sequence[Mapping[str, Any]], pad_to_multiple_of: int = 1) 
         "is_mark": pad([example["is_mark"] for example in examples], [0] * count).bool(),
         "prompt_lengths": torch.tensor([example["prompt_length"] for example in examples]),
         "num_steps": torch.tensor([example["num_steps"] for example in examples]),
+        **expression,
     }
 
 

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from .catalog import DATASETS, DatasetEntry
 from .family import DataFamily, get_family
+from .image_tables import find_image_tables, warn_of_unlisted_images
 
 
 class ColumnTypeError(TypeError, ValueError):
@@ -151,8 +152,11 @@ def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict
         files = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
         if files:
             return _read_parquet(files)
+        tables = find_image_tables(folder)
         with _without_progress():
-            return _name_numbers(datasets.load_dataset("imagefolder", data_dir=str(folder)))
+            loaded = _name_numbers(datasets.load_dataset("imagefolder", data_dir=str(folder)))
+        warn_of_unlisted_images(tables, loaded)
+        return loaded
     try:
         return datasets.load_dataset(str(name))
     except OSError as error:

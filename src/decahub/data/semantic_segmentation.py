@@ -3,7 +3,9 @@
 An annotation is a single-channel image whose values are class ids; `IGNORE_INDEX` marks pixels to leave out.
 """
 
+import logging
 import random
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from .family import DataFamily
 from .image_classification import Normalization, image_to_tensor
 from .image_files import check_same_size
 
+
+logger = logging.getLogger(__name__)
 
 IMAGE_FOLDER, ANNOTATION_FOLDER = "images", "annotations"
 ANNOTATION_MODES = ("1", "L", "P", "I", "I;16", "I;16B")  # one channel: gray values or indices into a palette
@@ -122,12 +126,7 @@ def check_annotations(
     first, num_labels = int(do_reduce_labels), len(label_names)
     counts = count_labels(rows)
     values = np.flatnonzero(counts[:IGNORE_INDEX])
-    unknown = values[values >= num_labels + first]
-    if len(unknown):
-        raise ValueError(
-            f"`annotation` of {where} must hold ids in [0, {num_labels + first}) or {IGNORE_INDEX} (ignored), for "
-            f"{num_labels} classes; got {unknown[0]}, and {len(unknown)} such values in all."
-        )
+    check_ids(values, num_labels, first, where)
     absent = [name for index, name in enumerate(label_names) if not counts[index + first]]
     if num_labels == 2 and not first and counts[IGNORE_INDEX] and len(absent) == 1:
         raise ValueError(
@@ -135,6 +134,51 @@ def check_annotations(
             f"{absent[0]!r} has no pixel. Is {IGNORE_INDEX} meant as a class? Then save the masks as `mask // 255`."
         )
     return absent
+
+
+def check_ids(values: np.ndarray, num_labels: int, first: int, where: str) -> None:
+    """Refuse values of annotations that are neither a class nor ignored; classes begin at `first`."""
+    unknown = values[(values >= num_labels + first) & (values != IGNORE_INDEX)]
+    if len(unknown):
+        raise ValueError(
+            f"`annotation` of {where} must hold ids in [0, {num_labels + first}) or {IGNORE_INDEX} (ignored), for "
+            f"{num_labels} classes; got {unknown[0]}, and {len(unknown)} such values in all. Name all classes by "
+            f"`label_names`, or save the others as {IGNORE_INDEX}."
+        )
+
+
+def check_training_annotations(
+    rows: datasets.Dataset, label_names: Sequence[str], do_reduce_labels: bool = False, max_seconds: float = 60.0
+) -> int:
+    """Look for values that are no class in annotations to learn from, before the first step and not at some later one.
+
+    They are read in a random order, always the same, for at most `max_seconds`; a warning says how many if not all.
+
+    Args:
+        rows (`datasets.Dataset`): The training split.
+        label_names (`Sequence[str]`): Names of the classes, in the order of their ids.
+        do_reduce_labels (`bool`): As in [`check_annotations`].
+        max_seconds (`float`): Limit of time.
+
+    Returns:
+        `int`: How many annotations were read.
+
+    Raises:
+        ValueError: If a value is neither a class nor 255; the message names the row.
+    """
+    end = time.monotonic() + max_seconds
+    first, num_labels = int(do_reduce_labels), len(label_names)
+    annotations = rows.select_columns(["annotation"]) if isinstance(rows, datasets.Dataset) else rows
+    for count, index in enumerate(np.random.default_rng(0).permutation(len(rows)).tolist()):
+        if time.monotonic() > end:
+            logger.warning(
+                f"Checked {count} of {len(rows)} training annotations, chosen at random, in {max_seconds:g} seconds; "
+                "unknown classes in the others are found when they are read."
+            )
+            return count
+        values = np.unique(annotation_to_tensor(annotations[index]["annotation"]).numpy())
+        check_ids(values, num_labels, first, f"training row {index}")
+    return len(rows)
 
 
 def ignore_label(loaded: datasets.DatasetDict, label: int) -> datasets.DatasetDict:
@@ -336,6 +380,8 @@ __all__ = [
     "annotation_to_tensor",
     "build_eval_transform",
     "build_train_transform",
+    "check_annotations",
+    "check_training_annotations",
     "collate",
     "decode_row",
     "ignore_label",

@@ -64,6 +64,8 @@ def evaluate_model(
         raise TypeError(
             f"`dataset` must be one split; got a dict of {', '.join(dataset)}. Choose one: `dataset['test']`."
         )
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
     if not len(dataset):
         raise ValueError("`dataset` must hold at least one row; got none.")
     if limit is not None and limit < 1:

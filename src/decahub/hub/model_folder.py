@@ -166,6 +166,14 @@ class ModelFolder:
         model = load_model(self.path, architecture)
         return f"{architecture}, {model.num_parameters():,} parameters"
 
+    def check_processor(self) -> str:
+        """Loads the processor of the task; returns the name of its class."""
+        from decahub.tasks.loading import load_processor
+        from decahub.tasks.task import AUTO_PROCESSORS
+
+        self.files  # noqa: B018  (no link leaves the folder)
+        return type(load_processor(self.path, AUTO_PROCESSORS[self.facts.task.entry.processor])).__name__
+
     def _check_tensors(self, name: str) -> None:
         """Refuses a file that is cut off, or holds NaN or numbers of another precision than the configuration says."""
         import torch

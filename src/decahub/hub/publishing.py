@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import safe_open
 
 from decahub.environment import mask_secrets
@@ -61,7 +61,7 @@ def publish(
 
     Raises:
         ValueError: If the files do not agree with the checksums, if one must not be published, if the weights are
-            not whole and finite, or if they give no valid card.
+            not whole and finite, if the processor cannot be loaded, or if they give no valid card.
     """
     with tempfile.TemporaryDirectory(prefix="decahub-publish-") as temporary:
         staging = Path(temporary)
@@ -83,6 +83,19 @@ def publish(
         )
 
 
+def check_repo_id(repo_id: str) -> None:
+    """Refuses what the Hub does not take as the name of a repository, and a name without its owner."""
+    if "/" not in repo_id:
+        raise ValueError(f"`repo_id` must be '<owner>/<name>'; got {repo_id!r}. Put the owner in front.")
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(
+            f"`repo_id` must be '<owner>/<name>' of letters, digits, '-', '_' and '.', at most 96 characters; got "
+            f"{repo_id!r}. Choose another name."
+        ) from error
+
+
 def stage_repository(folder: str | os.PathLike, repo_id: str, staging: Path) -> None:
     """Fills the empty folder `staging` with what a repository will hold, and checks it.
 
@@ -91,9 +104,7 @@ def stage_repository(folder: str | os.PathLike, repo_id: str, staging: Path) -> 
             it is.
     """
     folder = Path(folder)
-    validate_repo_id(repo_id)
-    if "/" not in repo_id:
-        raise ValueError(f"`repo_id` must be '<owner>/<name>'; got {repo_id!r}. Put the owner in front.")
+    check_repo_id(repo_id)
     _refuse_unfit_files(folder)
     original = ModelFolder(folder)
     if problems := original.find_problems():
@@ -107,6 +118,7 @@ def stage_repository(folder: str | os.PathLike, repo_id: str, staging: Path) -> 
             f"Write them into {folder / RECIPE} and run `decahub card`."
         )
     original.check_weights(needs_base=False)
+    original.check_processor()
     for name in original.files:
         (staging / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, staging / name)

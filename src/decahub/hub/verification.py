@@ -13,8 +13,6 @@ from decahub.data.loading import DATA_DIR_VARIABLE, find_own_folder
 from decahub.evaluation import evaluate_folder
 from decahub.evaluation.folder import check_limit
 from decahub.tasks import Task, get_task
-from decahub.tasks.loading import load_processor
-from decahub.tasks.task import AUTO_PROCESSORS
 
 from .files import CARD, EVALUATION, MAX_JSON_BYTES, list_files, read_text
 from .model_card import check_card
@@ -130,8 +128,7 @@ def check_weights(folder: ModelFolder) -> str:
 
 def check_processor(folder: ModelFolder) -> str:
     """The processor of the task can be loaded."""
-    processor = load_processor(folder.path, AUTO_PROCESSORS[folder.facts.task.entry.processor])
-    return type(processor).__name__
+    return folder.check_processor()
 
 
 def check_card_scores(folder: ModelFolder) -> str:

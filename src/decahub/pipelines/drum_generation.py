@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,10 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     Pipeline,
-    StoppingCriteria,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 from transformers.generation import GenerateDecoderOnlyOutput
+
+from .drum_sampling import EndOfBar, LogProbRecorder, build_generator, build_sampling
 
 
 OUTPUTS = ("midi", "png", "wav")
@@ -35,8 +33,8 @@ CONTROLS = ("forbid_columns", "force", "max_hits_per_step", "density_bias", "for
 # transformers 5.24 gave the keys and values of earlier tokens a new name.
 CACHE_NAME = "cache" if "cache" in GenerateDecoderOnlyOutput.__dataclass_fields__ else "past_key_values"
 PARAMETERS = {
-    "preprocess": ("bars", "prompt_bars", "start_bar", "tempo", *READING),
-    "forward": (*SAMPLING, "num_return_sequences", "seed", "streamer", *CONTROLS),
+    "preprocess": ("bars", "prompt_bars", "start_bar", "tempo", "fill", *READING),
+    "forward": (*SAMPLING, "num_return_sequences", "seed", "streamer", "expressive", *CONTROLS),
     "postprocess": ("outputs", "sampling_rate"),
 }
 
@@ -47,6 +45,7 @@ class Prompt:
 
     roll: Any  # the `DrumRoll` of the bars that are given
     bars: int  # of the whole groove
+    fill: list[int] = dataclasses.field(default_factory=list)  # bars that are fills
 
     @property
     def prompt_bars(self) -> int:
@@ -65,6 +64,7 @@ class Batch:
     attention_mask: torch.Tensor
     bars: list[int]  # of each row when it is complete, as far as the model sees them
     dropped_bars: list[int]  # first bars of each prompt that the model does not see
+    fills: list[list[int]]  # bars of each row that are fills, as the model counts them
     max_new_tokens: int  # enough for the longest continuation
 
 
@@ -109,6 +109,12 @@ class DrumGenerationPipeline(Pipeline):
         max_hits_per_step (`int`, *optional*): Most drums at once.
         density_bias (`float` or `Sequence[float]`, *optional*): Added to the log odds of a hit, for each drum.
         forbid_repeat (`bool`, defaults to `False`): No bar is the same as the one before.
+        fill (`bool` or `Sequence[int]`, *optional*): New bars of the answer, counted from 0, that are fills, such as
+            `[7, 15]` or `range(14, 16)`; `True` for the last one. In the second half of a fill, of two steps in a row
+            at least one differs from that of the bar before.
+        expressive (`bool`, *optional*): Whether the answer has velocities and timing, in the MIDI file and the sound
+            as well; by default if the model gives them (`config.expression`). The prompt keeps its own. The lower the
+            `temperature`, the closer they are to their means.
 
     Returns for each groove:
         `list[dict]`: for each answer `text` (`str`), `roll` (`list[list[int]]`, a row of zeros and ones for each
@@ -117,7 +123,9 @@ class DrumGenerationPipeline(Pipeline):
         bar of the groove that the answer begins with), `input_bars` (`int`, bars of the groove up to its last note),
         `dropped_bars` (`list[int]`, how many of them lie before the answer, and how many after the prompt, which the
         new bars replace), `dropped_pitches` (`dict[str, int]`, pitches of the prompt without a column and how often
-        each was struck), and of `midi`, `png` and `wav` those asked for (`bytes`).
+        each was struck), and of `midi`, `png` and `wav` those asked for (`bytes`). An expressive answer also has
+        `velocities` (`list[list[int]]`, for each step and column 1 to 127, 0 without a hit) and `offsets`
+        (`list[list[float]]`, how late each hit is in sixteenth notes, negative if early).
 
     Args of the constructor, besides those of a call, which become defaults:
         base_model (`str`, `os.PathLike` or `PreTrainedModel`, *optional*): Of an adapter: its base, a folder, the path
@@ -199,14 +207,14 @@ class DrumGenerationPipeline(Pipeline):
         """Continues one groove and yields each new bar as soon as it is written.
 
         Bar for bar it is the groove that a call gives with the same arguments and the same seed;
-        `num_return_sequences`, `outputs` and `streamer` are left to a call. Between two bars nothing is computed, and
-        the global random generators are the caller's.
+        `num_return_sequences`, `outputs`, `streamer` and `expressive` are left to a call. Between two bars nothing is
+        computed, and the global random generators are the caller's.
 
         Yields:
             `dict`: `bar` (`int`, counted from 0 at the beginning of the groove), `text` (`str`) and `roll`
             (`list[list[int]]`).
         """
-        for name in ("num_return_sequences", "outputs", "sampling_rate", "streamer"):
+        for name in ("num_return_sequences", "outputs", "sampling_rate", "streamer", "expressive"):
             if name in kwargs:
                 raise TypeError(f"`{name}` must be left to a call of the pipeline; `stream` does not take it.")
         preprocess, forward, _ = self._merge_parameters(kwargs)
@@ -245,6 +253,7 @@ class DrumGenerationPipeline(Pipeline):
         prompt_bars: int | None = None,
         tempo: float | None = None,
         start_bar: int | None = None,
+        fill: bool | Sequence[int] = False,
         **reading: Any,
     ) -> Prompt:
         from decahub.models.drum_lm.midi.writer import convert_tempo
@@ -260,11 +269,12 @@ class DrumGenerationPipeline(Pipeline):
             raise ValueError(
                 f"`bars` must be more than the {prompt_bars} bars that are given, which it includes; got {bars}."
             )
-        steps = prompt_bars * roll.steps_per_bar
-        hits = np.pad(roll.hits, ((0, steps - len(roll.hits)), (0, 0)))
-        roll = dataclasses.replace(roll, hits=hits, tempo=roll.tempo if tempo is None else float(tempo))
+        missing = prompt_bars * roll.steps_per_bar - len(roll)
+        roll = roll.change_steps(
+            lambda values: np.pad(values, ((0, missing), (0, 0))), tempo=roll.tempo if tempo is None else float(tempo)
+        )
         convert_tempo(roll.tempo)  # refuses one that a file cannot state
-        return Prompt(roll, bars)
+        return Prompt(roll, bars, choose_fills(fill, max(prompt_bars, 1), bars))
 
     def _forward(
         self,
@@ -272,8 +282,10 @@ class DrumGenerationPipeline(Pipeline):
         num_return_sequences: int = 1,
         generator: torch.Generator | None = None,
         streamer: Any = None,
+        expressive: bool | None = None,
         **parameters: Any,
     ) -> list[list[dict[str, Any]]]:
+        expressive = self._check_expressive(expressive)
         grammar = self._get_grammar(prompts[0].roll.steps_per_bar)
         batch = self.build_batch(prompts, grammar)
         config = self.build_generation_config(batch, grammar)
@@ -292,10 +304,53 @@ class DrumGenerationPipeline(Pipeline):
         )
         log_probs = recorder.finish(sequences).tolist()
         texts = [self._decode(ids) for ids in sequences[:, batch.input_ids.shape[1] :]]
-        answers = [{"text": text, "log_prob": value} for text, value in zip(texts, log_probs, strict=True)]
+        owners = [prompt for prompt in prompts for _ in range(num_return_sequences)]
+        rolls = [self._join(prompt, text) for prompt, text in zip(owners, texts, strict=True)]
+        if expressive:
+            temperature = float(parameters.get("temperature", 0.9)) if sampling else 0.0
+            rolls = self._play(owners, rolls, temperature, generator)
+        answers = [
+            {"prompt": prompt, "roll": roll, "log_prob": value}
+            for prompt, roll, value in zip(owners, rolls, log_probs, strict=True)
+        ]
+        return [answers[first:][:num_return_sequences] for first in range(0, len(answers), num_return_sequences)]
+
+    def _check_expressive(self, expressive: bool | None) -> bool:
+        """Whether answers are played with velocities and timing; refused where the model has none."""
+        has_expression = getattr(self.model.config, "expression", None) is not None
+        if expressive and not has_expression:
+            raise ValueError(
+                "`expressive` must be left out with a model without `config.expression`, which has learned hits only."
+            )
+        return has_expression if expressive is None else expressive
+
+    def _join(self, prompt: Prompt, text: str) -> Any:
+        """The prompt and what was written, as one roll of hits."""
+        hits = np.concatenate([prompt.roll.hits, self._parse(text, prompt)])
+        return dataclasses.replace(prompt.roll, hits=hits, velocities=None, offsets=None)
+
+    def _play(
+        self, prompts: list[Prompt], rolls: list[Any], temperature: float, generator: torch.Generator | None
+    ) -> list[Any]:
+        """Rolls with velocities and timing: those of the prompts where they are known, and others by the model."""
+        shape = (len(rolls), max(map(len, rolls)), rolls[0].hits.shape[1])
+        hits = np.zeros(shape, bool)
+        velocities, offsets = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        known_steps = [len(prompt.roll) if prompt.roll.is_expressive else 0 for prompt in prompts]
+        for row, (prompt, roll, known) in enumerate(zip(prompts, rolls, known_steps, strict=True)):
+            hits[row, : len(roll)] = roll.hits
+            if known:
+                velocities[row, :known], offsets[row, :known] = prompt.roll.velocities, prompt.roll.offsets
+        bar_steps = [roll.steps_per_bar for roll in rolls]
+        arrays = (hits, velocities, offsets, known_steps, bar_steps)
+        tensors = (torch.as_tensor(values, device=self.device) for values in arrays)
+        drawn = self.model.expression.sample(*tensors, temperature=temperature, generator=generator)
+        drawn_velocities, drawn_offsets = (values.cpu().numpy() for values in drawn)
         return [
-            [{"prompt": prompt, **answer} for answer in answers[row * num_return_sequences :][:num_return_sequences]]
-            for row, prompt in enumerate(prompts)
+            dataclasses.replace(
+                roll, velocities=drawn_velocities[row, : len(roll)], offsets=drawn_offsets[row, : len(roll)]
+            )
+            for row, roll in enumerate(rolls)
         ]
 
     def _stream(self, prompt: Prompt, seed: int | None = None, **parameters: Any) -> Iterator[dict[str, Any]]:
@@ -331,10 +386,8 @@ class DrumGenerationPipeline(Pipeline):
         return [self._describe(outputs=outputs, sampling_rate=sampling_rate, **answer) for answer in answers]
 
     def _describe(
-        self, prompt: Prompt, text: str, log_prob: float, outputs: Sequence[str], sampling_rate: int
+        self, prompt: Prompt, roll: Any, log_prob: float, outputs: Sequence[str], sampling_rate: int
     ) -> dict[str, Any]:
-        hits = self._parse(text, prompt)
-        roll = dataclasses.replace(prompt.roll, hits=np.concatenate([prompt.roll.hits, hits]))
         bars, rest = divmod(len(roll.hits), roll.steps_per_bar)
         result = {
             "text": self._write(roll.hits, prompt),
@@ -350,6 +403,8 @@ class DrumGenerationPipeline(Pipeline):
             "dropped_bars": [roll.first_bar, max(0, roll.source_bars - roll.first_bar - prompt.prompt_bars)],
             "dropped_pitches": {str(pitch): count for pitch, count in roll.dropped_pitches.items()},
         }
+        if roll.is_expressive:
+            result |= {"velocities": roll.velocities.tolist(), "offsets": roll.offsets.round(3).tolist()}
         writers = {
             "midi": lambda: self.processor.to_midi(roll),
             "png": lambda: self.processor.to_png(roll, prompt_bars=prompt.prompt_bars),
@@ -391,6 +446,7 @@ class DrumGenerationPipeline(Pipeline):
             attention_mask=pad_left([[1] * len(row) for row in rows], 0).to(self.device),
             bars=[prompt.bars - first for prompt, first in zip(prompts, dropped, strict=True)],
             dropped_bars=dropped,
+            fills=[[bar - first for bar in prompt.fill] for prompt, first in zip(prompts, dropped, strict=True)],
             max_new_tokens=max(grammar.count_tokens(prompt.new_bars) for prompt in prompts),
         )
 
@@ -426,6 +482,8 @@ class DrumGenerationPipeline(Pipeline):
             ]
         if "force" in controls:
             controls["force"] = shift_force(controls["force"], batch.dropped_bars, grammar.steps_per_bar)
+        if any(batch.fills):
+            controls["fill_bars"] = batch.fills
         starts = (batch.attention_mask == 0).sum(1)  # whatever token pads
         return DrumGrammarLogitsProcessor(grammar, batch.bars, batch.bars, starts=starts, **controls)
 
@@ -461,12 +519,24 @@ class DrumGenerationPipeline(Pipeline):
         return codec.parse_text(text, separator=self.processor.separator, end=self.processor.end)
 
     def _write(self, hits: np.ndarray, prompt: Prompt) -> str:
-        return self.processor.build_codec().to_text(dataclasses.replace(prompt.roll, hits=hits))
+        return self.processor.build_codec().to_text(hits)
 
 
 def pick(values: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Those of the values that have one of these names."""
     return {name: values[name] for name in names if name in values}
+
+
+def choose_fills(fill: bool | Sequence[int], first: int, bars: int) -> list[int]:
+    """The bars that are fills, which must be new ones."""
+    chosen = [bars - 1] if fill is True else [] if fill is False else sorted({int(bar) for bar in fill})
+    outside = [bar for bar in chosen if not first <= bar < bars]
+    if outside:
+        raise ValueError(
+            f"`fill` must be new bars of the answer, from {first} to {bars - 1}, counted from 0; got {outside[0]}. "
+            "The bars before are given, or follow no other."
+        )
+    return chosen
 
 
 def pad_left(rows: list[list[int]], value: int) -> torch.Tensor:
@@ -493,38 +563,6 @@ def shift_force(force: torch.Tensor, dropped_bars: list[int], steps_per_bar: int
     return torch.stack([torch.nn.functional.pad(cells, (0, 0, 0, length - len(cells)), value=-1) for cells in kept])
 
 
-def build_generator(seed: int | None, device: torch.device) -> torch.Generator | None:
-    """Random numbers of their own; `None` without a seed, which draws from the global generator."""
-    return None if seed is None else torch.Generator(device).manual_seed(seed)
-
-
-def build_sampling(
-    generator: torch.Generator | None,
-    temperature: float = 0.9,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    do_sample: bool = True,
-) -> list[LogitsProcessor]:
-    """What chooses tokens, to be the last among the processors of a greedy generation; nothing without sampling."""
-    if not do_sample or not temperature:
-        return []
-    steps: list[Any] = [TemperatureLogitsWarper(float(temperature))]
-    steps += [TopKLogitsWarper(top_k)] if top_k else []
-    steps += [TopPLogitsWarper(float(top_p))] if top_p < 1 else []
-    return [*steps, Sampler(generator)]
-
-
-class Sampler(LogitsProcessor):
-    """Draws a token for each row, and leaves no other: `generate` itself draws from the global generator only."""
-
-    def __init__(self, generator: torch.Generator | None):
-        self.generator = generator
-
-    def __call__(self, input_ids: torch.LongTensor, scores: Any) -> Any:
-        drawn = torch.multinomial(scores.softmax(-1), num_samples=1, generator=self.generator)
-        return scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).scatter_(1, drawn, False), -math.inf)
-
-
 class PendingModel:
     """A model that is to be loaded once its pipeline knows the base; an error then reaches the user as it is."""
 
@@ -544,46 +582,6 @@ class ModelLoader(AutoModelForCausalLM):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str, *model_args: Any, **kwargs: Any) -> Any:
         return PendingModel(pretrained_model_name_or_path, **kwargs)
-
-
-class LogProbRecorder(LogitsProcessor):
-    """Sums the log probabilities of the tokens that are taken, as they are before temperature, top-k and top-p.
-
-    It stands after the processor of the grammar, which tells which tokens there are.
-    """
-
-    def __init__(self, grammar: Any):
-        self.grammar = grammar
-        self._scores: torch.Tensor | None = None
-        self._total: Any = 0.0
-        self._is_over: Any = False
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        self.finish(input_ids)
-        self._scores = scores[:, self.grammar.ids].float().log_softmax(-1)
-        return scores
-
-    def finish(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Counts the last token of each row and returns the sums; no token after the end mark counts."""
-        if self._scores is not None:
-            tokens = input_ids[:, -1:]
-            columns = (tokens == self.grammar.ids).int().argmax(1, keepdim=True)
-            is_over = self._is_over | ~torch.isin(tokens[:, 0], self.grammar.ids)
-            self._total = self._total + torch.where(is_over, 0.0, self._scores.gather(1, columns)[:, 0])
-            self._is_over = is_over | (tokens[:, 0] == self.grammar.stop_id)
-            self._scores = None
-        return torch.as_tensor(self._total)
-
-
-class EndOfBar(StoppingCriteria):
-    """Stops each row after the token ids of the separator."""
-
-    def __init__(self, separator: Iterable[int]):
-        self.separator = list(separator)
-
-    def __call__(self, input_ids: torch.LongTensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        ending = input_ids[:, -len(self.separator) :]
-        return (ending == torch.tensor(self.separator, device=input_ids.device)).all(1)
 
 
 __all__ = ["DrumGenerationPipeline"]

@@ -1,5 +1,6 @@
 """Pipeline "node-classification": a graph in, a class with its probability for each node out."""
 
+import copy
 import inspect
 from collections.abc import Sequence
 from numbers import Integral
@@ -26,11 +27,14 @@ class NodeClassificationPipeline(Pipeline):
         top_k (`int`, *optional*): Classes in `probabilities`, the most probable ones; by default all.
         batch_size_nodes (`int`, *optional*): Compute the answers for this many nodes at a time, in bounded memory; the
             answers are the same. A model that cannot (its `forward` takes no `target_nodes`) computes all at once.
+        return_data (`bool`, defaults to `False`): Whether a torch-geometric `Data` is answered by a `Data`: a copy of
+            it with `probabilities` `(num_nodes, num_labels)`, `predictions` `(num_nodes,)`, the most probable class,
+            and `label_names`. Nodes that were not asked for have NaN and -1. Not together with `top_k`.
 
     Returns for each input:
         `list[dict]`: for each node `node` (its name, or its number), `label` (`str`), `score` (`float`, its
         probability) and `probabilities` (`dict[str, float]`, best first). For a list of graphs a list of these for
-        each.
+        each. With `return_data` a `Data`, or a list of them.
 
     Example:
     ```python
@@ -56,20 +60,34 @@ class NodeClassificationPipeline(Pipeline):
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(
-        self, nodes: Any = None, top_k: int | None = None, batch_size_nodes: int | None = None
+        self,
+        nodes: Any = None,
+        top_k: int | None = None,
+        batch_size_nodes: int | None = None,
+        return_data: bool = False,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         for name, value in (("top_k", top_k), ("batch_size_nodes", batch_size_nodes)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, Integral)):
                 raise ValueError(f"`{name}` must be a whole number, or None; got {value!r}.")
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1, or None; got {value}.")
+        if not isinstance(return_data, bool):
+            raise ValueError(f"`return_data` must be True or False; got {return_data!r}.")
+        if return_data and top_k is not None:
+            raise ValueError(f"`top_k` must be left out with `return_data`, which has all classes; got {top_k}.")
         return (
-            {} if nodes is None else {"nodes": nodes},
+            ({} if nodes is None else {"nodes": nodes}) | ({"return_data": True} if return_data else {}),
             {} if batch_size_nodes is None else {"batch_size_nodes": batch_size_nodes},
             {} if top_k is None else {"top_k": top_k},
         )
 
-    def preprocess(self, graph: Any, nodes: Any = None) -> dict[str, Any]:
+    def preprocess(self, graph: Any, nodes: Any = None, return_data: bool = False) -> dict[str, Any]:
+        graphs = graph if isinstance(graph, list) else [graph]
+        if return_data and (other := next((item for item in graphs if not _is_data(item)), None)) is not None:
+            raise ValueError(
+                f"`return_data` must be left out for a graph that is no torch-geometric `Data`; got "
+                f"{type(other).__name__}."
+            )
         options = {"needs_labels": False}
         if "needs_labels" not in inspect.signature(self.feature_extractor.__call__).parameters:
             options = {}
@@ -95,6 +113,7 @@ class NodeClassificationPipeline(Pipeline):
             "sizes": sizes,
             "names": parts,
             "is_list": isinstance(graph, list),
+            "graphs": graphs if return_data else None,
         }
 
     def _forward(self, prepared: dict[str, Any], batch_size_nodes: int | None = None) -> Any:
@@ -112,11 +131,19 @@ class NodeClassificationPipeline(Pipeline):
                 logits = torch.cat([self.model(**inputs, target_nodes=batch).logits for batch in batches])[places]
             else:
                 logits = self.model(**inputs).logits[nodes]
-        return {**{name: prepared[name] for name in ("nodes", "names", "is_list")}, "logits": logits}
+        return {**{name: prepared[name] for name in ("nodes", "names", "is_list", "graphs")}, "logits": logits}
 
-    def postprocess(self, outputs: dict[str, Any], top_k: int | None = None) -> list[Any]:
+    def postprocess(self, outputs: dict[str, Any], top_k: int | None = None) -> Any:
         names = self.model.config.id2label
         probabilities = outputs["logits"].float().softmax(-1)
+        if outputs["graphs"] is not None:
+            parts = probabilities.split([len(ids) for ids in outputs["nodes"]])
+            sizes = [len(own_names) for own_names in outputs["names"]]
+            filled = [
+                _add_answers(graph, ids, part, size, list(names.values()))
+                for graph, ids, part, size in zip(outputs["graphs"], outputs["nodes"], parts, sizes, strict=True)
+            ]
+            return filled if outputs["is_list"] else filled[0]
         best, classes = probabilities.topk(min(top_k or len(names), len(names)))
         rows = zip(best.tolist(), classes.tolist(), strict=True)
         answers: list[list[dict[str, Any]]] = []
@@ -129,6 +156,25 @@ class NodeClassificationPipeline(Pipeline):
                     {"node": own_names[node], "label": names[labels[0]], "score": scores[0], "probabilities": ranked}
                 )
         return answers if outputs["is_list"] else answers[0]
+
+
+def _is_data(graph: Any) -> bool:
+    """Whether it is a `Data` of torch-geometric, which is not imported for that."""
+    return hasattr(graph, "edge_index") and type(graph).__module__.partition(".")[0] == "torch_geometric"
+
+
+def _add_answers(
+    graph: Any, nodes: torch.Tensor, probabilities: torch.Tensor, num_nodes: int, label_names: list[str]
+) -> Any:
+    """A copy of a `Data`, which shares its tensors, with the answers for some of its nodes."""
+    answered = copy.copy(graph)
+    everywhere = probabilities.new_full((num_nodes, len(label_names)), torch.nan)
+    everywhere[nodes] = probabilities
+    answered.probabilities = everywhere
+    answered.predictions = torch.full((num_nodes,), -1, device=nodes.device)
+    answered.predictions[nodes] = probabilities.argmax(-1)
+    answered.label_names = label_names
+    return answered
 
 
 def _read_nodes(nodes: Any, names: Sequence[str | int]) -> torch.Tensor:

@@ -10,7 +10,7 @@ from decahub.data.family import get_family
 from decahub.data.image_files import check_images
 from decahub.data.label_names import read_label_names
 from decahub.data.sampling import sample_rows
-from decahub.data.semantic_segmentation import check_annotations
+from decahub.data.semantic_segmentation import check_annotations, check_training_annotations
 from decahub.training import argument
 
 
@@ -127,8 +127,11 @@ def _check_classes(train: Any, rows: Any, split: str) -> None:
             raise ValueError(f"the classes of {split!r} must be among those of {TRAIN!r}; got {name!r}.")
 
 
-def check_evaluation(arguments: Any, splits: Splits, processor: Any, family: str) -> None:
-    """Read and prepare the images that a run will measure, so that what cannot be used is found before training.
+def check_splits(arguments: Any, splits: Splits, processor: Any, family: str) -> None:
+    """Read the images that a run will use, so that what cannot be used is found before training.
+
+    Those that are measured are prepared as well. Of the annotations to learn from as many are read as
+    [`check_training_annotations`] reads.
 
     Args:
         arguments ([`LoopArguments`]): Of the run.
@@ -155,6 +158,9 @@ def check_evaluation(arguments: Any, splits: Splits, processor: Any, family: str
         if family == "semantic-segmentation":
             do_reduce_labels = bool(getattr(processor, "do_reduce_labels", False))
             check_annotations(rows, splits.label_names, "the measured split", do_reduce_labels)
+    if family == "semantic-segmentation":
+        do_reduce_labels = bool(getattr(processor, "do_reduce_labels", False))
+        check_training_annotations(splits.train, splits.label_names, do_reduce_labels)
 
 
 def choose_label_names(arguments: DataArguments | GraphDataArguments, rows: Any) -> list[str]:

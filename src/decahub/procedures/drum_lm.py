@@ -21,6 +21,7 @@ from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedModel, pipelin
 from decahub import DrumLmConfig, DrumLmForCausalLM, DrumLmProcessor
 from decahub.data import SeededTransform, drum_generation
 from decahub.models.drum_lm.backbone import split_gguf_path
+from decahub.models.drum_lm.configuration_drum_lm import NUM_COLUMNS, VARIANTS
 from decahub.models.drum_lm.optimization import build_parameter_groups, training_step
 from decahub.models.drum_lm.tokenization import build_line_tokenizer
 from decahub.options import check_options
@@ -69,12 +70,28 @@ class Arguments(DataArguments, LoopArguments):
         nested = {"backbone_config": CONFIG_MAPPING[model_type]} if model_type in CONFIG_MAPPING else {}
         check_options("config", self.config, DrumLmConfig, nested=nested)
         check_options("processor", self.processor, DrumLmProcessor, given=["tokenizer", "tokenization"])
+        self._check_same_drums()
         transform = drum_generation.build_train_transform
         check_options("augmentation", self.augmentation, transform, given=["processor"])
         if self.adapter and importlib.util.find_spec("peft") is not None:
             from peft import LoraConfig
 
             check_options("adapter", self.adapter, LoraConfig)
+
+    def _check_same_drums(self):
+        """Refuse a processor for other drums than the model's, or with velocities that the model does not take."""
+        fields = self.config if self.backbone else {**VARIANTS.get(self.variant, {}), **self.config}
+        columns = self.processor.get("columns", "six")
+        if self.backbone is None and columns in NUM_COLUMNS and columns != fields.get("columns", "six"):
+            raise ValueError(
+                f"`processor.columns` must be those of the model, {fields.get('columns', 'six')!r}; got {columns!r}. "
+                "The variant 'expressive' has nine."
+            )
+        if bool(self.processor.get("expressive")) != bool(fields.get("expression")):
+            raise ValueError(
+                f"`processor.expressive` must be true if and only if the model has `config.expression`; got "
+                f"{self.processor.get('expressive', False)!r} with {fields.get('expression')!r}."
+            )
 
     def _check_needs_no_backbone(self):
         for name, unset in (("adapter", None), ("repo_id", None), ("reinit", False)):
@@ -90,7 +107,7 @@ def build_processor(arguments: Arguments) -> DrumLmProcessor:
     """The processor of the run, with the tokenizer of the backbone or one token for each line."""
     tokenizer: Any
     if arguments.tokenization == "line" or arguments.backbone is None:
-        tokenizer = build_line_tokenizer()
+        tokenizer = build_line_tokenizer(NUM_COLUMNS.get(arguments.processor.get("columns", "six"), 6))
     else:
         folder, gguf_file = split_gguf_path(arguments.backbone)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)

@@ -21,7 +21,7 @@ from decahub.options import check_options
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, Update, argument, train
 
-from .data_arguments import DataArguments, Splits, check_evaluation, load_splits, name_classes
+from .data_arguments import DataArguments, Splits, check_splits, load_splits, name_classes
 from .outcome import Outcome, conclude, measure_rows
 from .pretrained import load_pretrained
 
@@ -112,7 +112,7 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
     set_seed(arguments.seed)
     splits = load_splits(arguments, arguments.task) if splits is None else splits
     processor = build_processor(arguments)
-    check_evaluation(arguments, splits, processor, arguments.task)
+    check_splits(arguments, splits, processor, arguments.task)
     train_dataset = build_train_dataset(arguments, splits.train, processor)
     model = build_model(arguments, splits.label_names)
 

@@ -52,12 +52,12 @@ from decahub.models.tinymim.optimization import (
     reconstruction_step,
 )
 from decahub.models.tinymim.vit_weights import from_vit
-from decahub.options import check_options, suggest
+from decahub.options import check_options
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, TrainingResult, Update, argument, train
 from decahub.training.updates import call_model
 
-from .data_arguments import DataArguments, Splits, check_evaluation, load_splits, name_classes
+from .data_arguments import DataArguments, Splits, check_splits, load_splits, name_classes
 from .outcome import Outcome, conclude, measure_rows
 from .pretrained import check_source, load_pretrained
 
@@ -232,7 +232,7 @@ STAGES = {
 def get_stage(name: str) -> Stage:
     """The record of a stage."""
     if name not in STAGES:
-        raise ValueError(f"`stage` must be one of {', '.join(STAGES)}; got {name!r}. {suggest(name, STAGES)}")
+        raise ValueError(f"`stage` must be one of {', '.join(STAGES)}; got {name!r}. Choose what to train.")
     return STAGES[name]
 
 
@@ -295,7 +295,7 @@ def train_stage(
 ) -> TrainingResult:
     """Train one stage; the result holds the model to save. `train_dataset` takes the place of `splits.train`."""
     stage = get_stage(arguments.stage)
-    check_evaluation(arguments, splits, processor, stage.family)
+    check_splits(arguments, splits, processor, stage.family)
     if train_dataset is None:
         train_dataset = build_dataset(arguments, decode_rows(splits.train, stage.decode_row), processor)
     model = stage.build_model(arguments, splits.label_names)

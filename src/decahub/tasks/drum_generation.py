@@ -1,7 +1,9 @@
 """Drum generation: bits per step of what follows a prompt, and continued grooves as MIDI, plot and sound."""
 
+import logging
 import math
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,9 @@ from .output_files import OutputFiles
 from .task import STANDARD_ERRORS, TOLERANCE, Task
 
 
+MAX_VELOCITY = 127
 BITS_SPREAD = 0.5  # standard deviation of bits per step over the test grooves of the Groove dataset
+SPREADS = {"velocity_error": 6.0, "timing_error": 0.05}  # likewise
 
 
 class DrumGeneration(Task):
@@ -40,7 +44,8 @@ class DrumGeneration(Task):
         import torch
 
         inputs = {name: value for name, value in batch.items() if name != "is_mark"}
-        losses = model(**inputs, use_cache=False, skip_logits=True).token_losses.double()
+        outputs = model(**inputs, use_cache=False, skip_logits=True)
+        losses = outputs.token_losses.double()
         positions = torch.arange(losses.shape[1], device=losses.device)
         # The loss at a position is that of the token after it.
         losses = losses * (positions >= batch["prompt_lengths"][:, None] - 1)
@@ -49,6 +54,7 @@ class DrumGeneration(Task):
             "nll": losses.sum(1).tolist(),
             "separator_nll": (losses * marks).sum(1).tolist(),
             "num_steps": batch["num_steps"].tolist(),
+            **({} if outputs.expression_errors is None else collect_errors(outputs.expression_errors)),
         }
 
     def get_metric_options(self, label_names: Sequence[str]) -> dict[str, Any]:
@@ -56,10 +62,13 @@ class DrumGeneration(Task):
 
     def summarize(self, result: Mapping[str, Any], label_names: Sequence[str]) -> Scores:
         bits, separators = result["bits_per_step"], result["separator_bits_per_step"]
-        return {"bits_per_step": bits, "bits_per_step_of_lines": bits - separators}
+        expression = {name: result[name] for name in ("velocity_error", "timing_error") if name in result}
+        return {"bits_per_step": bits, "bits_per_step_of_lines": bits - separators, **expression}
 
     def tolerance(self, metric: str, value: float, n: int, is_sample: bool) -> float | None:
-        return STANDARD_ERRORS * BITS_SPREAD / math.sqrt(n) if is_sample else TOLERANCE
+        if is_sample:
+            return STANDARD_ERRORS * SPREADS.get(metric, BITS_SPREAD) / math.sqrt(n)
+        return TOLERANCE * (MAX_VELOCITY if metric == "velocity_error" else 1)
 
     def usage(self, facts: Any, remote: bool, trust: str) -> str:
         if not remote:
@@ -87,6 +96,13 @@ class DrumGeneration(Task):
             help="drums of another kit, such as 60=tom 62=snare; 60=none leaves a pitch out",
         )
         parser.add_argument("--base-model", help="of an adapter: folder, GGUF file or Hub id of its base")
+        parser.add_argument(
+            "--fill",
+            nargs="*",
+            type=int,
+            metavar="BAR",
+            help="new bars that are fills, counted from 0, such as 7 15; without a number the last one",
+        )
         parser.add_argument(
             "--temperature", type=float, default=0.9, help="0 always takes the most probable (default: 0.9)"
         )
@@ -123,6 +139,7 @@ class DrumGeneration(Task):
         seed = "" if arguments.seed is None else f"_seed{arguments.seed}"
         targets = {key: files.choose(item, f"_continued{seed}.{ending}") for ending, key in ENDINGS.items()}
         options = {name: getattr(arguments, name) for name in OPTIONS} | {"pitch_map": dict(arguments.pitch_map or ())}
+        options["fill"] = arguments.fill if arguments.fill else arguments.fill is not None
         with naming_options():
             answer = predictor(str(item), **options)[0]
         for key, target in targets.items():
@@ -133,15 +150,32 @@ class DrumGeneration(Task):
         return [(item.name, answer["bars"], round(answer["tempo"]), left_out or "none", written)]
 
 
+def collect_errors(errors: Any) -> dict[str, list]:
+    """The summed errors of velocities and timing of each groove, and its hits, as the metric takes them."""
+    velocities, offsets, hits = errors.double().T
+    return {
+        "velocity_errors": velocities.tolist(), "timing_errors": offsets.tolist(), "num_hits": hits.long().tolist()
+    }  # fmt: skip
+
+
 @contextmanager
 def naming_options() -> Iterator[None]:
-    """Have the errors of a block name the options of the command in place of the arguments of Python."""
+    """Have errors and warnings of a block name the options of the command in place of the arguments of Python."""
+    reader = logging.getLogger(READER)
+    reader.addFilter(_name_options_of_record)
     try:
         yield
     except (OSError, TypeError, ValueError) as error:
         if len(error.args) == 1:
             error.args = (name_options(str(error)),)
         raise
+    finally:
+        reader.removeFilter(_name_options_of_record)
+
+
+def _name_options_of_record(record: logging.LogRecord) -> bool:
+    record.msg, record.args = name_options(record.getMessage()), ()
+    return True
 
 
 def name_options(message: str) -> str:
@@ -153,18 +187,22 @@ def name_options(message: str) -> str:
         value = (found["value"] or "").strip("'\"")
         return f"`--{found['name'].replace('_', '-')}{' ' * bool(value)}{value}`"
 
-    names = "|".join((*OPTIONS, "pitch_map", "base_model"))
+    names = "|".join((*OPTIONS, "pitch_map", "base_model", "fill"))
     named = re.sub(f"`(?P<name>{names})(=(?P<value>[^`]*))?`", name_option, " ".join([problem, *kept]))
     return re.sub(r"\{(\d+): '(\w+)'\}", r"\1=\2", named)
 
 
 def meter(text: str) -> str | tuple[int, ...]:
     """A time signature of the command line, such as 6/8 or "last"."""
+    if text != "last" and not re.fullmatch(r"\d+/\d+", text):
+        raise ArgumentTypeError(f"must be a time signature such as 6/8, or last; got {text!r}.")
     return text if text == "last" else tuple(map(int, text.split("/")))
 
 
 def pitch(text: str) -> tuple[int, str | None]:
     """A pitch of another kit and its drum, such as 60=tom; the drum "none" leaves it out."""
+    if not re.fullmatch(r"\d+=\w+", text):
+        raise ArgumentTypeError(f"must be a pitch and a drum such as 60=tom, or 60=none; got {text!r}.")
     number, drum = text.split("=")
     return int(number), None if drum == "none" else drum
 
@@ -173,6 +211,7 @@ OPTIONS = (
     "bars", "prompt_bars", "start_bar", "track", "time_signature", "steps_per_bar", "temperature", "seed"
 )  # fmt: skip
 WITHOUT_OPTION = ("allow_empty", "unknown_pitch", "pedal_hat", "quantize", "strict")
+READER = "decahub.models.drum_lm.midi.codec"  # logs what it leaves out of a file
 MIDI_ENDINGS = (".mid", ".midi")
 GRAMMAR = "decahub.models.drum_lm.grammar.constraint.DrumGrammarLogitsProcessor"
 ENDINGS = {"mid": "midi", "png": "png", "wav": "wav"}

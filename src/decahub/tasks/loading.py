@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+AGAIN = "Download or save the folder again."
 LOADING_PROBLEMS = ("missing_keys", "unexpected_keys")
 
 
@@ -65,20 +67,43 @@ def load_processor(source: str | os.PathLike, auto_class: str) -> Any:
     """The processor of a folder or Hub repository, by the name of its Auto class.
 
     Raises:
+        OSError: If a file of it is missing.
         ValueError: If its configuration cannot be used.
     """
     import transformers
 
-    path = Path(source, "preprocessor_config.json")
+    for name in PROCESSOR_FILES:
+        check_processor_file(Path(source, name))
     try:
-        if path.is_file() and not json.loads(path.read_text(encoding="utf-8")):
-            raise ValueError(f"{path.name} is empty")  # transformers would fill in default values
         return getattr(transformers, auto_class).from_pretrained(source, trust_remote_code=False)
-    except (OSError, ImportError):
+    except ImportError:
         raise
+    except OSError as error:
+        if not Path(source).is_dir():
+            raise
+        # transformers takes the folder for a repository and goes on about the Hub.
+        reason = str(error).partition(". ")[0].partition("\n")[0].rstrip(".")
+        raise OSError(
+            f"The processor in {str(source)!r} must be complete, with {' or '.join(PROCESSOR_FILES)} and what it "
+            f"names; {reason}. {AGAIN}"
+        ) from error
     except Exception as error:  # whatever transformers raises at odd JSON
         reason = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
         raise ValueError(
-            f"The configuration of the processor in {str(source)!r} cannot be used; {reason}. Download or save the "
-            "folder again."
+            f"The configuration of the processor in {str(source)!r} cannot be used; {reason}. {AGAIN}"
         ) from error
+
+
+def check_processor_file(path: Path) -> None:
+    """Refuses a configuration that is no JSON object with entries: transformers would fill in defaults, or fail."""
+    if not path.is_file():
+        return
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"`{path.name}` in {str(path.parent)!r} must be JSON; {error}. {AGAIN}") from error
+    if not isinstance(content, dict) or not content:
+        raise ValueError(
+            f"`{path.name}` in {str(path.parent)!r} must hold a JSON object with the processor's settings; got "
+            f"{json.dumps(content):.60}. {AGAIN}"
+        )

@@ -127,7 +127,10 @@ class NodeClassification(Task):
         graph, nodes = load_graph(item, arguments.data_dir), arguments.nodes
         if nodes is not None and graph.get("node_names") is None and all(node.isdecimal() for node in nodes):
             nodes = [int(node) for node in nodes]
-        answers = predictor(graph, nodes=nodes, top_k=arguments.top_k)
+        try:
+            answers = predictor(graph, nodes=nodes, top_k=arguments.top_k)
+        except ValueError as error:
+            raise ValueError(str(error).replace("`nodes`", "`--nodes`")) from error
         if files.folder is not None:
             files.write(files.choose(Path(item), "_predictions.csv"), write_answers(answers))
         return [

@@ -13,6 +13,7 @@ from torch import nn
 
 
 OLD_BEST_FILE = "best.safetensors"  # beside the checkpoints, in runs that began before it was one of their files
+BEST_PREFIX = "best-"
 TIES = ("first", "last")
 
 
@@ -68,4 +69,4 @@ class BestWeights:
 
 def get_best_name(step: int | str) -> str:
     """Name of the file with the weights of the evaluation after `step`."""
-    return f"best-{step}.safetensors"
+    return f"{BEST_PREFIX}{step}.safetensors"

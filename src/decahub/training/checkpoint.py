@@ -18,7 +18,7 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from .best import BestWeights, get_best_name
+from .best import BEST_PREFIX, BestWeights, get_best_name
 from .ema import ExponentialMovingAverage
 
 
@@ -123,7 +123,7 @@ class CheckpointFolder:
             files = read_progress(path)["files"]
             if best.unwritten:  # a file beside the old one, which counts until the new counters are in place
                 best.write(path / best_name)
-                files = {name: digest for name, digest in files.items() if not name.startswith("best-")}
+                files = {name: digest for name, digest in files.items() if not name.startswith(BEST_PREFIX)}
                 files[best_name] = _compute_digest(path / best_name)
             partial = path / f"{BEING_WRITTEN}{PROGRESS_FILE}"
             _write_json(partial, {**progress, "files": files})
@@ -169,6 +169,9 @@ class CheckpointFolder:
             if not problem:
                 return path
             logger.warning("%s is skipped: %s.", path.name, problem)
+        for path in candidates:  # better the run without its best weights so far than no run
+            if not find_problem(path, ignore_best=True):
+                return path
         if candidates:
             raise CheckpointError(
                 f"`output_dir` must hold an intact checkpoint to resume from; none of the {len(candidates)} in "
@@ -199,8 +202,11 @@ def get_step(path: Path) -> int:
     return int(match.group(1)) if match else -1
 
 
-def find_problem(path: Path) -> str | None:
-    """What is wrong with the checkpoint at `path`, in a few words; `None` if every file has its recorded hash."""
+def find_problem(path: Path, ignore_best: bool = False) -> str | None:
+    """What is wrong with the checkpoint at `path`, in a few words; `None` if every file has its recorded hash.
+
+    With `ignore_best` the weights of the best evaluation, which the steps to come do not need, may be anything.
+    """
     if not path.is_dir():
         return "there is no such folder"
     try:
@@ -210,6 +216,8 @@ def find_problem(path: Path) -> str | None:
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         return f"{PROGRESS_FILE} is not readable"
     for name, digest in files.items():
+        if ignore_best and name.startswith(BEST_PREFIX):
+            continue
         if not (path / name).is_file():
             return f"{name} is missing"
         if _compute_digest(path / name) != digest:

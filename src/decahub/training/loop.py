@@ -32,7 +32,7 @@ from decahub.models.shared.modes import evaluation_mode
 from .arguments import LoopArguments
 from .batches import EpochBatches, iterate_batches
 from .best import OLD_BEST_FILE, BestWeights, get_best_name
-from .checkpoint import CheckpointError, CheckpointFolder, Progress, read_progress
+from .checkpoint import CheckpointError, CheckpointFolder, Progress, find_problem, read_progress
 from .ema import ExponentialMovingAverage
 from .fingerprint import find_differences, fingerprint_data, fingerprint_recipe
 from .train_log import EVALUATED, TermWindow, TrainLog, compute_means
@@ -175,6 +175,7 @@ class _Loop:
         self.seconds_since_log = 0.0
         self.rows_since_log = 0
         self.last_save_time = time.monotonic()
+        self.lost_best = ""  # what is said of best weights that a resumed run had to give up
 
     def _get_settings(self) -> dict[str, Any]:
         """What must be equal in all starts of a run: it decides which rows a step sees and how they are drawn."""
@@ -198,6 +199,8 @@ class _Loop:
             self._load(path)
         if self.accelerator.is_main_process:
             self.log.truncate(self.progress.step, self.progress.evaluated_step)
+            if self.lost_best:
+                self._append_to_log({"note": self.lost_best})
         if self.arguments.report_to != "none":
             settings = asdict(self.arguments).items()
             simple = {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in settings}
@@ -212,6 +215,9 @@ class _Loop:
                 f"The run must have at least the {saved.step} steps of {path}; got {self.num_steps}. "
                 "Start with the run's own arguments, or in another `output_dir`."
             )
+        lost = find_problem(path)  # whatever else is damaged was refused
+        if lost:
+            self._forget_best_weights(saved, path, lost)
         self.checkpoints.load(path, self.ema)
         self._find_best_weights(saved, path)
         saved.recipe, saved.data = self.progress.recipe, self.progress.data  # absent from old checkpoints
@@ -252,6 +258,23 @@ class _Loop:
                 f"`output_dir` must hold {OLD_BEST_FILE}, the best weights of the run; {path.parent} does not. "
                 "Restore the file, or start anew in another `output_dir`."
             )
+
+    def _forget_best_weights(self, saved: Progress, path: Path, problem: str) -> None:
+        """Go on without the best weights, which are damaged in every checkpoint; the best is sought anew."""
+        score = saved.best_metrics.get(str(self.best.metric))
+        lost = f"the best weights so far, of step {saved.best_step} with {self.best.metric} {score}, are lost"
+        is_over = saved.step == self.num_steps or (
+            self.arguments.early_stopping_patience is not None
+            and saved.evaluations_since_best >= self.arguments.early_stopping_patience
+        )
+        if is_over:
+            raise CheckpointError(
+                f"`output_dir` must hold the best weights of a finished run; {problem} in {path}, so {lost}, and "
+                "there is nothing left to train. Restore the file, or start anew in another `output_dir`."
+            )
+        logger.warning("%s: %s. The run goes on, and keeps the best of the evaluations to come.", problem, lost)
+        saved.best_metrics, saved.best_step, saved.evaluations_since_best = {}, -1, 0
+        self.lost_best = lost
 
     def _announce(self, text: str) -> None:
         if self.accelerator.is_main_process:

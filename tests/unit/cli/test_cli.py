@@ -606,7 +606,7 @@ def test_predict_takes_a_file_that_holds_features_and_edges_only(node_classifier
         (["missing.npz"], "a folder with either, or one of cora, "),
         (["cifar10"], "got 'cifar10'"),
         ([__file__], "must be an intact .npz file"),
-        (["texas", "--nodes", "60"], "`nodes` must hold ids in [0, 60); got 60"),
+        (["texas", "--nodes", "60"], "`--nodes` must hold ids in [0, 60); got 60"),
     ],
     ids=["no file", "no graph", "no archive", "no such node"],
 )

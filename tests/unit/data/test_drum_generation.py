@@ -182,7 +182,7 @@ def test_a_rotated_groove_has_the_same_bars_in_the_same_circle():
 
     shifts = set()
     for _ in range(20):
-        rotated = rotate_bars(padded, STEPS)
+        rotated = rotate_bars(DrumRoll(padded, STEPS)).hits
         assert not rotated[5 * STEPS :].any()
         (shift,) = (bar for bar in range(5) if np.array_equal(np.roll(hits, -bar * STEPS, 0), rotated[: 5 * STEPS]))
         shifts.add(shift)

@@ -241,6 +241,39 @@ def test_numbers_in_a_table_are_classes_in_their_order(tmp_path):
         load_dataset(folder, family="image-classification")
 
 
+def test_images_that_the_table_does_not_list_are_counted(tmp_path, caplog):
+    folder = write_folder(tmp_path / "mine")
+    for name in ("new_b.png", "new_a.png"):
+        Image.new("RGB", (5, 4)).save(folder / "train" / name)
+
+    rows = load_dataset(folder, family="image-classification")["train"]
+
+    assert len(rows) == 3
+    assert caplog.messages == [
+        "Left out 2 of 5 images in 'train', which its `metadata.csv` does not list; the first is new_a.png."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (
+            "file_name;label",
+            "`metadata.csv` in 'train' must separate its columns by commas; got ';' in 'file_name;label'",
+        ),
+        ('"label"\t"file_name"', r"must separate its columns by commas; got '\\t'"),
+        ("name,label", "`metadata.csv` in 'train' must have a column `file_name`; got name, label"),
+        ("", "must have a column `file_name`; got an empty line"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named(tmp_path, header, message):
+    folder = write_folder(tmp_path / "mine")
+    (folder / "train" / "metadata.csv").write_text(header + "\n0.png;owl\n")
+
+    with pytest.raises(ValueError, match=message):
+        load_dataset(folder, family="image-classification")
+
+
 def test_images_without_labels_are_a_dataset_where_none_are_needed(tmp_path):
     folder = write_folder(tmp_path / "mine", with_labels=False)
 

@@ -262,6 +262,23 @@ def test_refuses_values_that_are_not_classes(values, message):
         family.check_annotations(make_maps(*values), ["background", "object"], "test")
 
 
+@pytest.mark.parametrize(("value", "do_reduce_labels"), [(2, False), (3, True), (254, False)])
+def test_an_unknown_class_among_the_training_maps_is_named(value, do_reduce_labels):
+    rows = make_maps(0, 255, 1, value, 1)
+
+    with pytest.raises(ValueError, match=rf"of training row 3 must hold ids in .*for 2 classes; got {value}"):
+        family.check_training_annotations(rows, ["sky", "road"], do_reduce_labels)
+
+
+def test_the_check_of_training_maps_ends_in_time_and_says_so(caplog):
+    rows = make_maps(*range(5))
+
+    assert family.check_training_annotations(rows, ["a"] * 5) == 5
+    assert not caplog.messages
+    assert family.check_training_annotations(rows, ["a"], max_seconds=-1.0) == 0
+    assert "Checked 0 of 5 training annotations, chosen at random" in caplog.messages[0]
+
+
 @pytest.fixture
 def folder(tmp_path):
     for split in ("train", "test"):
@@ -299,3 +316,19 @@ def test_an_image_without_a_map_is_named(folder):
 
     with pytest.raises(FileNotFoundError, match=r"1 are missing, the first is .*street\.png"):
         load_dataset(folder, family="semantic-segmentation")
+
+
+def test_parquet_with_the_content_of_the_files_can_be_moved(tmp_path, folder):
+    features = datasets.Features(image=datasets.Image(), annotation=datasets.Image())
+    files = {kind: next((folder / "train" / f"{kind}s").iterdir()) for kind in ("image", "annotation")}
+    rows = {kind: [path.read_bytes()] for kind, path in files.items()}
+    (folder / "scenes").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "scenes" / "train.parquet")
+    moved = (folder / "scenes").rename(tmp_path / "moved")
+    for path in files.values():
+        path.unlink()
+
+    row = load_dataset(moved, family="semantic-segmentation")["train"][0]
+
+    assert np.unique(np.asarray(row["annotation"])) == [3]
+    assert row["image"].size == (6, 4)

@@ -99,5 +99,5 @@ def test_a_misspelled_field_of_a_variant_is_named():
 
 
 def test_an_unknown_variant_is_refused():
-    with pytest.raises(ValueError, match=r"`name` must be one of smollm2-135m, small; got 'huge'"):
+    with pytest.raises(ValueError, match=r"`name` must be one of smollm2-135m, small, expressive; got 'huge'"):
         DrumLmConfig.from_variant("huge")

@@ -350,6 +350,13 @@ def test_an_adapter_whose_base_has_no_name_must_be_merged(tmp_path):
         convert_checkpoint(tmp_path / "model", tmp_path / "theirs")
 
 
+def test_velocities_and_timing_are_not_lost_on_the_way():
+    config = DrumLmConfig(expression={"hidden_size": 4, "num_layers": 1})
+
+    with pytest.raises(ConversionError, match="must be a Drum LM without `expression`"):
+        revert_state_dict({}, config)
+
+
 def test_names_of_another_model_are_refused():
     with pytest.raises(ConversionError, match="must begin with 'backbone.'; model.norm.weight does not"):
         revert_state_dict({"model.norm.weight": torch.ones(2)}, DrumLmConfig())

@@ -347,6 +347,42 @@ def test_bars_are_not_repeated(words):
     assert not any(map(has_repeat, new))
 
 
+@pytest.mark.parametrize("fill_bars", [[2], [[1, 3], [2]]], ids=["all samples", "each sample"])
+def test_fills_leave_the_bar_before_in_their_second_half(tokenizer, fill_bars):
+    steps, per_sample = 8, 6
+    grammar, model = DrumGrammar(tokenizer, steps_per_bar=steps), build_random_llama(tokenizer)
+    # One drum is left: a line is that of the bar before in half of all cases.
+    controls = {"forbid_columns": [0, 1, 2, 3, 4], "fill_bars": fill_bars}
+
+    texts, _ = generate(model, grammar, tokenizer, [[], []], 4, controls=controls, num_return_sequences=per_sample)
+
+    other_bars_repeat = False
+    for number, text in enumerate(texts):
+        assert_valid(text, 4, steps=steps)
+        bars = [bar.splitlines() for bar in text.removesuffix("END").split("SEP\n")]
+        fills = fill_bars[number // per_sample] if isinstance(fill_bars[0], list) else fill_bars
+        for bar in range(1, 4):
+            same = [own == before for own, before in zip(bars[bar], bars[bar - 1], strict=True)][steps // 2 :]
+            twice = any(first and second for first, second in itertools.pairwise(same))
+            assert not (bar in fills and twice)
+            other_bars_repeat |= bar not in fills and twice
+    assert other_bars_repeat  # so the test can fail
+
+
+def test_a_fill_that_is_forced_to_repeat_stays(words):
+    grammar, model = DrumGrammar(words, steps_per_bar=4), build_random_llama(words)
+    controls = {"force": torch.ones(8, 6), "fill_bars": [1]}
+
+    texts, _ = generate(model, grammar, words, [[]], 2, controls=controls)
+
+    assert texts == ["oooooo\n" * 4 + "SEP\n" + "oooooo\n" * 4 + "END"]
+
+
+def test_bar_0_is_no_fill(words):
+    with pytest.raises(ValueError, match="`fill_bars` must be whole numbers, at least 1; got 0"):
+        DrumGrammarLogitsProcessor(DrumGrammar(words), fill_bars=[3, 0])
+
+
 def test_forced_bar_may_be_a_repeat(words):
     grammar, model = DrumGrammar(words, steps_per_bar=2), build_random_llama(words)
     controls = {"force": torch.ones(4, 6), "forbid_repeat": True}

@@ -683,3 +683,47 @@ def test_arguments_of_the_constructor_are_defaults(folder):
 def test_a_pipeline_without_a_model_says_that_it_needs_one(task):
     with pytest.raises(ValueError, match="`model` must be given to `pipeline`, as there is no default model"):
         pipeline(task)
+
+
+@pytest.mark.parametrize(
+    ("fill", "bars"), [(True, [5]), ([3, 5], [3, 5]), (range(2, 4), [2, 3]), (np.array([4]), [4])]
+)
+def test_fills_on_demand(compose, fill, bars):
+    # One drum in every step: a model that takes the most probable line again and again repeats the bar before.
+    groove = np.tile([[0, 0, 1, 0, 0, 0]], (32, 1))
+    controls = {"forbid_columns": [0, 1, 3, 4, 5], "density_bias": 50.0, "temperature": 0, "outputs": []}
+
+    answer = compose(groove, bars=6, fill=fill, **controls)
+
+    by_bar = read_hits(answer).reshape(6, 16, 6)
+    differing = [int((by_bar[bar] != by_bar[bar - 1]).any(1).sum()) for bar in range(2, 6)]
+    for bar, count in zip(range(2, 6), differing, strict=True):
+        assert count >= 4 if bar in bars else True
+    if fill is True:
+        assert differing[:3] == [0, 0, 0]
+
+
+def test_a_streamed_fill_is_that_of_a_call(pipe, compose):
+    arguments = {"bars": 4, "seed": 5, "fill": [3]}
+
+    streamed = list(pipe.stream(build_roll(), **arguments))
+
+    answer = compose(build_roll(), **arguments, outputs=[])
+    assert [bar["text"] for bar in streamed] == [answer["text"][bar * 16 * 7 :][: 16 * 7] for bar in (2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        ([1], "`fill` must be new bars of the answer, from 2 to 3, counted from 0; got 1"),
+        ([4], "`fill` must be new bars of the answer, from 2 to 3, counted from 0; got 4"),
+        ([0], "`fill` must be True for the last bar, or bars counted from 0"),
+        ("last", "`fill` must be True for the last bar"),
+        (7, "`fill` must be True for the last bar"),
+        (1, "`fill` must be True for the last bar"),
+        ([2.5], "`fill` must be True for the last bar"),
+    ],
+)
+def test_refuses_fills_that_are_no_new_bars(compose, fill, message):
+    with pytest.raises(ValueError, match=message):
+        compose(build_roll(), bars=4, fill=fill)

@@ -91,3 +91,36 @@ def test_an_adapter_gets_the_base_that_is_given(groove, tmp_path, monkeypatch, c
     assert run("predict", model, groove, "--bars", 3) == 2
     assert "`--base-model` must be the base of this adapter" in capsys.readouterr().err
     assert run("predict", model, groove, "--bars", 3, "--base-model", elsewhere) == 0
+
+
+def test_a_warning_names_the_option_of_the_command(tmp_path, caplog):
+    model = build_drum_folder(tmp_path / "model")
+    hits = np.zeros((48, 6), dtype=bool)
+    hits[::4, 3] = True
+    midi = DrumCodec().to_midi(DrumRoll(hits)).replace(bytes((0x99, 36)), bytes((0x99, 61)), 1)
+    (tmp_path / "groove.mid").write_bytes(midi)
+
+    assert run("predict", model, tmp_path / "groove.mid", "--bars", 3, "--seed", 1) == 0
+
+    (warning,) = (message for message in caplog.messages if "Left out 1 notes" in message)
+    assert "`--pitch-map`" in warning
+    assert "`pitch_map`" not in warning
+
+
+def test_a_file_that_is_given_by_two_names_is_answered_once(groove, tmp_path, monkeypatch, capsys):
+    model = build_drum_folder(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link.mid").symlink_to(groove)
+    spellings = (groove, "groove.mid", "./groove.mid", "model/../groove.mid", "link.mid")
+
+    assert run("predict", model, *spellings, "--bars", 3, "--seed", 1) == 0
+
+    assert len(capsys.readouterr().out.strip().splitlines()) == 3  # the header, its line and one row
+
+
+def test_fills_are_an_option(groove, tmp_path, capsys):
+    model = build_drum_folder(tmp_path / "model")
+
+    assert run("predict", model, groove, "--bars", 4, "--seed", 1, "--fill") == 0
+    assert run("predict", model, groove, "--bars", 4, "--seed", 2, "--fill", 9) == 2
+    assert "`--fill` must be new bars of the answer, from 2 to 3, counted from 0; got 9" in capsys.readouterr().err

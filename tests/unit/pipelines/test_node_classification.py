@@ -246,7 +246,10 @@ def test_model_without_target_nodes_computes_all(classify, monkeypatch):
         classify.model, "forward", lambda node_features, edge_index: forward(node_features, edge_index)
     )
 
-    assert classify(build_graph(), nodes=[2], batch_size_nodes=1) == expected
+    answers = classify(build_graph(), nodes=[2], batch_size_nodes=1)
+
+    assert [answer["node"] for answer in answers] == [2]
+    assert np.array(get_scores(answers)) == pytest.approx(np.array(get_scores(expected)), abs=ATOL_UNION)
 
 
 @pytest.mark.parametrize(
@@ -313,3 +316,57 @@ assert answers[0]["node"] == 2 and answers[0]["label"] in ("ant", "bee", "cow"),
 )
 def test_works_in_a_fresh_process(run_python, folder, imports, torch_is_loaded):
     run_python(USE_IN_FRESH_PROCESS.format(imports=imports, torch_is_loaded=torch_is_loaded), folder)
+
+
+def build_own_data(seed=0):
+    graph = build_graph(seed=seed)
+    return Data(
+        x=torch.from_numpy(graph["node_features"]),
+        edge_index=torch.from_numpy(graph["edge_index"]),
+        y=torch.zeros(11, dtype=torch.long),
+    )
+
+
+def test_a_data_is_answered_by_a_data(classify):
+    data = build_own_data()
+
+    answered = classify(data, return_data=True)
+
+    assert isinstance(answered, Data)
+    assert answered.probabilities.numpy() == pytest.approx(np.array(get_scores(classify(data))), abs=ATOL_UNION)
+    assert torch.equal(answered.predictions, answered.probabilities.argmax(1))
+    assert answered.label_names == NAMES
+    assert answered.x is data.x
+    assert torch.equal(answered.y, data.y)
+    assert "probabilities" not in data
+
+
+def test_nodes_of_a_data_that_are_not_asked_for_have_no_answer(classify):
+    answered = classify(build_own_data(), nodes=[4, 2], return_data=True)
+
+    asked = torch.zeros(11, dtype=torch.bool)
+    asked[[2, 4]] = True
+    assert torch.equal(answered.probabilities.isnan().all(1), ~asked)
+    assert torch.equal(answered.predictions == -1, ~asked)
+    expected = get_scores(classify(build_own_data(), nodes=[2, 4]))
+    assert answered.probabilities[asked].numpy() == pytest.approx(np.array(expected), abs=ATOL_UNION)
+
+
+def test_a_list_of_data_is_answered_by_a_list(classify):
+    first, second = classify([[build_own_data(), build_own_data(seed=1)]], return_data=True)[0]
+
+    assert first.predictions.shape == second.predictions.shape == (11,)
+    assert not torch.equal(first.probabilities, second.probabilities)
+
+
+@pytest.mark.parametrize(
+    ("graph", "arguments", "message"),
+    [
+        (build_graph(), {"return_data": True}, "`return_data` must be left out for a graph .* no .*`Data`; got dict"),
+        (build_own_data(), {"return_data": True, "top_k": 2}, "`top_k` must be left out with `return_data`"),
+        (build_own_data(), {"return_data": "yes"}, "`return_data` must be True or False; got 'yes'"),
+    ],
+)
+def test_refuses_data_where_there_is_none(classify, graph, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        classify(graph, **arguments)

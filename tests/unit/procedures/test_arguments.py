@@ -106,10 +106,8 @@ def test_refuses_an_unknown_recipe_with_the_nearest_name():
 
 @pytest.mark.parametrize(
     ("columns", "message"),
-    [("nine", "that `tokenizer` knows, six; got 'nine'"), ("ninee", "one of six, nine or a `DrumMap`; got 'ninee'")],
+    [("nine", "of the model, 'six'; got 'nine'"), ("ninee", "one of six, nine or a `DrumMap`; got 'ninee'")],
 )
 def test_columns_of_drums_are_checked_before_data_is_read(columns, message, tmp_path):
-    arguments = drum_lm.Arguments(dataset=str(tmp_path / "none"), processor={"columns": columns})
-
     with pytest.raises(ValueError, match=message):
-        drum_lm.run(arguments)
+        drum_lm.run(drum_lm.Arguments(dataset=str(tmp_path / "none"), processor={"columns": columns}))

@@ -11,7 +11,7 @@ from decahub.procedures import emo
 from decahub.procedures.data_arguments import (
     DataArguments,
     GraphDataArguments,
-    check_evaluation,
+    check_splits,
     load_graph,
     load_splits,
 )
@@ -109,14 +109,36 @@ def test_images_that_cannot_be_measured_are_found_before_training(folder, tmp_pa
     splits, processor = load_splits(arguments, FAMILY), EmoImageProcessor(size={"shortest_edge": 8}, **options)
 
     with pytest.raises(ValueError, match=message):
-        check_evaluation(arguments, splits, processor, FAMILY)
+        check_splits(arguments, splits, processor, FAMILY)
 
 
 def test_a_segmenter_that_crops_is_found_before_training(folder):
     arguments = emo.Arguments(dataset=folder, task="semantic-segmentation")
 
     with pytest.raises(ValueError, match="`processor.do_center_crop` must be False for semantic segmentation"):
-        check_evaluation(arguments, load_splits(arguments, FAMILY), EmoImageProcessor(), "semantic-segmentation")
+        check_splits(arguments, load_splits(arguments, FAMILY), EmoImageProcessor(), "semantic-segmentation")
+
+
+def test_a_training_map_with_an_unknown_class_is_found_before_training(tmp_path):
+    for split, values in (("train", (0, 1, 7)), ("test", (0, 1))):
+        for number, value in enumerate(values):
+            for kind in ("images", "annotations"):
+                (tmp_path / split / kind).mkdir(parents=True, exist_ok=True)
+                Image.new("L", (6, 4), value).save(tmp_path / split / kind / f"{number}.png")
+    arguments = emo.Arguments(
+        dataset=str(tmp_path),
+        task="semantic-segmentation",
+        label_names=["sky", "road"],
+        output_dir=str(tmp_path / "run"),
+    )
+
+    with pytest.raises(ValueError, match="`annotation` of training row 2 must hold ids in .* got 7"):
+        check_splits(
+            arguments,
+            load_splits(arguments, "semantic-segmentation"),
+            EmoImageProcessor(do_center_crop=False, size={"height": 4, "width": 6}),
+            "semantic-segmentation",
+        )
 
 
 def test_a_folder_of_two_graphs_is_refused(tmp_path):

@@ -64,6 +64,8 @@ Args:
     references (list of str, optional): human texts; as many as there are, in any order.
     nll, num_steps (lists of float and int, optional): of each text, the nats of what comes after the prompt and its
         number of steps. separator_nll (list of float, optional): the part of separators and end.
+    velocity_errors, timing_errors, num_hits (lists of float, float and int, optional): of each text, the summed
+        absolute errors of the velocities (1 to 127) and of the timing (in sixteenth notes), and the number of hits.
     train_texts (list of str, optional): texts of the training set; only for `compute`.
     prompt_bars (int, optional, defaults to 2): bars that were given; only for `compute`, as all that follow.
     bars (int, optional, defaults to 16): bars that were wanted; later ones are left out.
@@ -103,7 +105,8 @@ _CITATION = """
 
 COLUMNS = ("crash", "ride", "snare", "kick", "hihat", "tom")
 MARKS = ("SEP", "END")
-INPUTS = ("predictions", "references", "nll", "separator_nll", "num_steps")
+EXPRESSION = ("velocity_errors", "timing_errors", "num_hits")
+INPUTS = ("predictions", "references", "nll", "separator_nll", "num_steps", *EXPRESSION)
 
 
 def sum_texts(
@@ -160,6 +163,12 @@ def sum_bits(nll: list[float], separator_nll: list[float], num_steps: list[int])
     return Corpus({name: np.stack([np.array(nats) / math.log(2), num_steps], axis=1) for name, nats in names.items()})
 
 
+def sum_expression(velocity_errors: list[float], timing_errors: list[float], num_hits: list[int]) -> Corpus:
+    """Sums of errors and of hits."""
+    errors = {"velocity_error": velocity_errors, "timing_error": timing_errors}
+    return Corpus({name: np.stack([np.array(values), num_hits], axis=1) for name, values in errors.items()})
+
+
 def _check(options: dict[str, Any], inputs: dict[str, list]) -> None:
     unknown = options.keys() - {"num_resamples"} - (sum_texts.__kwdefaults__ or {}).keys()
     if unknown:
@@ -181,6 +190,9 @@ def _check(options: dict[str, Any], inputs: dict[str, list]) -> None:
     sizes = {name: len(inputs[name]) for name in ("nll", "separator_nll", "num_steps")}
     if sizes["nll"] != sizes["num_steps"] or sizes["separator_nll"] not in (0, sizes["nll"]):
         raise ValueError(f"`nll` and `num_steps` must have one value for each text; got {sizes}.")
+    sizes = {name: len(inputs[name]) for name in EXPRESSION}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"`velocity_errors`, `timing_errors` and `num_hits` must go together; got {sizes}.")
     if any(steps < 1 for steps in inputs["num_steps"]):
         raise ValueError(f"`num_steps` must be at least 1; got {min(inputs['num_steps'])}. Leave such texts out.")
 
@@ -236,7 +248,7 @@ class DrumStructure(evaluate.Metric):
     """See the module's description."""
 
     def _info(self):
-        kinds = {"predictions": "string", "references": "string", "num_steps": "int64"}
+        kinds = {"predictions": "string", "references": "string", "num_steps": "int64", "num_hits": "int64"}
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -254,10 +266,13 @@ class DrumStructure(evaluate.Metric):
             raise ValueError("`predictions` or `nll` must be given; got neither.")
         return super().compute(predictions=predictions, references=references, **inputs, **kwargs)
 
-    def add_batch(self, *, predictions=None, references=None, nll=None, separator_nll=None, num_steps=None):
+    def add_batch(self, *, predictions=None, references=None, **kwargs):
         """Add some texts, or what they cost."""
-        values = (predictions, references, nll, separator_nll, num_steps)
-        batch = {name: [] if value is None else list(value) for name, value in zip(INPUTS, values, strict=True)}
+        for name in kwargs:
+            if name not in INPUTS:
+                raise TypeError(f"`{name}` must be among {', '.join(INPUTS)}; it is not.")
+        values = {"predictions": predictions, "references": references, **kwargs}
+        batch = {name: [] if values.get(name) is None else list(values[name]) for name in INPUTS}
         for name, texts in (("predictions", predictions), ("references", references)):
             check_texts(name, texts)
         super().add_batch(**{name: [value] for name, value in batch.items()})
@@ -274,12 +289,15 @@ class DrumStructure(evaluate.Metric):
         nll,
         separator_nll,
         num_steps,
+        velocity_errors,
+        timing_errors,
+        num_hits,
         train_texts=None,
         num_resamples=1000,
         seed=0,
         **options,
     ):
-        batches = (predictions, references, nll, separator_nll, num_steps)
+        batches = (predictions, references, nll, separator_nll, num_steps, velocity_errors, timing_errors, num_hits)
         joined = ([value for batch in column for value in batch] for column in batches)
         inputs = dict(zip(INPUTS, joined, strict=True))
         check_texts("train_texts", train_texts)
@@ -287,6 +305,8 @@ class DrumStructure(evaluate.Metric):
         corpora = []
         if inputs["nll"]:
             corpora.append(sum_bits(inputs["nll"], inputs["separator_nll"], inputs["num_steps"]))
+        if inputs["num_hits"]:
+            corpora.append(sum_expression(*(inputs[name] for name in EXPRESSION)))
         if inputs["predictions"]:
             corpora.append(sum_texts(inputs["predictions"], train_texts, **options))
         reference = sum_texts(inputs["references"], train_texts, **options) if inputs["references"] else None

@@ -15,7 +15,7 @@ LEAST = {
     "bars": 1, "prompt_bars": 0, "start_bar": 0, "steps_per_bar": 1, "track": 0, "batch_size": 1,
     "top_k": 0, "num_return_sequences": 1, "max_hits_per_step": 0,
 }  # fmt: skip
-SWITCHES = ("do_sample", "forbid_repeat", "strict", "allow_empty")
+SWITCHES = ("do_sample", "forbid_repeat", "strict", "allow_empty", "expressive")
 LEAST_TEMPERATURE = 1e-6  # scores that are divided by less may be infinite
 # From, to, and of what; a tempo that a MIDI file can state, and a temperature that leaves numbers finite.
 RANGES = {"tempo": (3.6, 60e6, " quarter notes a minute"), "temperature": (0.0, 1e6, ""), "top_p": (0.0, 1.0, "")}
@@ -29,6 +29,13 @@ def check_arguments(given: dict[str, Any], allowed_outputs: Sequence[str]) -> No
             raise ValueError(f"`{name}` must be True or False; got {given[name]!r}.")
     if "time_signature" in given:
         check_meter(given["time_signature"])
+    fill = given.get("fill", False)
+    is_bars = is_sequence(fill) and all(is_integer(bar) and bar > 0 for bar in fill)
+    if not isinstance(fill, bool) and not is_bars:
+        raise ValueError(
+            f"`fill` must be True for the last bar, or bars counted from 0 such as [7, 15] or range(14, 16), and not "
+            f"bar 0, which follows no other; got {fill!r}."
+        )
     outputs = given.get("outputs", ())
     if not is_sequence(outputs) or any(name not in allowed_outputs for name in outputs):
         raise ValueError(f"`outputs` must be a sequence of {', '.join(allowed_outputs)}; got {outputs!r}.")

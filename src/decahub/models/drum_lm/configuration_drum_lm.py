@@ -63,7 +63,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""Backbones to start from: the base of the published adapter, and the small stand-alone model."""
+# The small model for nine groups of drums, open and closed hi-hat apart, with velocities and timing.
+VARIANTS["expressive"] = {
+    **VARIANTS["small"],
+    "columns": "nine",
+    "expression": {"hidden_size": 96, "num_layers": 2},
+    "backbone_config": {**VARIANTS["small"]["backbone_config"], "vocab_size": 516},
+}
+"""Backbones to start from: the base of the published adapter, and small stand-alone models."""
 
 
 def check_marks(separator: str, end: str) -> None:
@@ -104,6 +111,9 @@ class DrumLmConfig(CheckedConfig, PreTrainedConfig):
         separator (`str`, defaults to `"SEP"`): Line after each bar but the last.
         end (`str`, defaults to `"END"`): Line after the last bar.
         encoding_version (`int`, defaults to 1): Version of the writing.
+        expression (`dict`, *optional*): `hidden_size` and `num_layers` of a
+            [`~decahub.models.drum_lm.expression.DrumExpression`] that gives each hit a velocity and a timing; none by
+            default. Not with `adapter_base`.
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: If a field has the wrong type or fields contradict each other.
@@ -136,6 +146,9 @@ class DrumLmConfig(CheckedConfig, PreTrainedConfig):
     restrict_vocab: bool = False
     grammar_token_ids: list[int] | tuple[int, ...] | None = None
     prompt_loss_weight: float | int = 0.01
+
+    # Velocities and timing
+    expression: dict[str, int] | None = None
 
     # Adapter
     adapter: dict[str, Any] | None = None
@@ -175,7 +188,7 @@ class DrumLmConfig(CheckedConfig, PreTrainedConfig):
 
     @classmethod
     def from_variant(cls, name: str, **overrides: Any) -> "DrumLmConfig":
-        """Configuration of a known backbone, `"small"` or `"smollm2-135m"`."""
+        """Configuration of a known backbone: `"small"`, `"expressive"` or `"smollm2-135m"`."""
         return build_variant(cls, VARIANTS, name, overrides)
 
     @property
@@ -225,6 +238,20 @@ class DrumLmConfig(CheckedConfig, PreTrainedConfig):
                 )
         if not 0 <= self.prompt_loss_weight <= 1:
             raise ValueError(f"`prompt_loss_weight` must be in [0, 1]; got {self.prompt_loss_weight}.")
+
+    def validate_expression(self):
+        if self.expression is None:
+            return
+        if sorted(self.expression) != ["hidden_size", "num_layers"]:
+            raise ValueError(f"`expression` must have `hidden_size` and `num_layers`; got {sorted(self.expression)}.")
+        for name, value in self.expression.items():
+            if value < 1:
+                raise ValueError(f"`expression.{name}` must be at least 1; got {value}.")
+            check_maximum(f"expression.{name}", [value], MAX_WIDTH if name == "hidden_size" else MAX_DEPTH)
+        if self.adapter_base is not None:
+            raise ValueError(
+                "`expression` must be left out with `adapter_base`, since adapters are saved without other weights."
+            )
 
     def validate_adapter(self):
         if self.adapter_base is None:

@@ -19,6 +19,7 @@ from ..shared.ignore_index import IGNORED_CLASS
 from .adapter import DEFAULTS, add_adapter, find_vocabulary_names, is_adapter_name, merge_adapter
 from .backbone import check_base, describe_base, load_backbone, load_base
 from .configuration_drum_lm import DrumLmConfig
+from .expression import DrumExpression
 from .line_embeddings import replace_vocabulary
 
 
@@ -43,10 +44,13 @@ class DrumLmOutput(CausalLMOutputWithPast):
             position the negative log likelihood of the next token in nats, 0 where it is not scored.
         bits_per_step (`torch.FloatTensor` of shape `()`, *optional*): with `labels` and `num_steps`, bits for each
             sixteenth note after the prompts.
+        expression_errors (`torch.FloatTensor` of shape `(batch_size, 3)`, *optional*): with `velocities`, the summed
+            absolute errors of velocities and offsets after the known steps, and the number of hits there.
     """
 
     token_losses: torch.FloatTensor | None = None
     bits_per_step: torch.FloatTensor | None = None
+    expression_errors: torch.FloatTensor | None = None
 
 
 class DrumLmPreTrainedModel(PreTrainedModel):
@@ -96,6 +100,8 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         self.backbone = backbone
         if config.adapter is not None:
             add_adapter(self.backbone, config.adapter)
+        if config.expression is not None:
+            self.expression = DrumExpression(config.num_columns, **config.expression)
         self.post_init()
 
     @classmethod
@@ -268,6 +274,10 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         prompt_lengths: torch.LongTensor | None = None,
         num_steps: torch.LongTensor | None = None,
+        velocities: torch.LongTensor | None = None,
+        offsets: torch.FloatTensor | None = None,
+        known_steps: torch.LongTensor | None = None,
+        bar_steps: torch.LongTensor | None = None,
         shift_labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -291,6 +301,14 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
                 weight in the loss is `config.prompt_loss_weight`.
             num_steps (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Sixteenth notes after the prompts, for
                 `bits_per_step`.
+            velocities (`torch.LongTensor` of shape `(batch_size, num_steps, columns)`, *optional*): For a model with
+                `config.expression`: velocity of each hit, 0 without a hit. Their loss is added to that of `labels`.
+            offsets (`torch.FloatTensor` of shape `(batch_size, num_steps, columns)`, *optional*): How late each hit
+                is, in sixteenth notes. Goes with `velocities`.
+            known_steps (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Steps whose velocities and offsets
+                are given to the model. Goes with `velocities`.
+            bar_steps (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Steps of a bar. Goes with
+                `velocities`.
             shift_labels (`torch.LongTensor` of shape `(batch_size, num_tokens)`, *optional*): In place of `labels`,
                 the target of each position, as training on parts of a sequence needs them.
             use_cache (`bool`, *optional*): Whether keys and values are returned.
@@ -303,7 +321,7 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
 
         Raises:
             ValueError: If labels are not of the shape of the input, or outside `grammar_token_ids` where scores are
-                restricted to those.
+                restricted to those, or there are velocities and the model has no `expression`.
         """
         return_dict = self.config.return_dict if return_dict is None else return_dict
         # By its earlier name it stays under that, so that transformers can warn of it.
@@ -329,6 +347,11 @@ class DrumLmForCausalLM(DrumLmPreTrainedModel, GenerationMixin):
             targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED_CLASS)
         if targets is not None:
             losses = self.compute_losses(scores, targets, prompt_lengths, num_steps, attention_mask)
+        if velocities is not None:
+            if self.config.expression is None:
+                raise ValueError("`velocities` must be left out with a model whose `config.expression` is `None`.")
+            expression_loss, errors = self.expression.compute_loss(velocities, offsets, known_steps, bar_steps)
+            losses |= {"loss": losses.get("loss", 0) + expression_loss, "expression_errors": errors}
         logits = None
         if not skip_logits:
             logits = self.spread_scores(scores) if self.config.restrict_vocab else scores

@@ -25,6 +25,9 @@ def training_step(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> dict[s
     terms = {"loss": outputs.loss}
     if outputs.bits_per_step is not None:
         terms["bits_per_step"] = outputs.bits_per_step.detach()
+    if outputs.expression_errors is not None:
+        velocity, offset, hits = outputs.expression_errors.detach().sum(0)
+        terms |= {"velocity_error": velocity / hits.clamp_min(1), "timing_error": offset / hits.clamp_min(1)}
     return terms
 
 

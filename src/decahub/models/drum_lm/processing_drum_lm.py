@@ -31,7 +31,8 @@ DEFAULT_STEPS_PER_BAR = 16
 NAMED_ERRORS = (FileNotFoundError, IsADirectoryError, PermissionError, TypeError, MeterError)
 TOKENIZATIONS = ("text", "line")
 CODEC_SETTINGS = (
-    "columns", "steps_per_bar", "bars", "quantize", "unknown_pitch", "pedal_hat", "pitch_map", "time_signature"
+    "columns", "steps_per_bar", "bars", "quantize", "unknown_pitch", "pedal_hat", "pitch_map", "time_signature",
+    "expressive",
 )  # fmt: skip
 PADDING = (
     "padding", "max_length", "pad_to_multiple_of", "return_tensors", "return_attention_mask", "padding_side"
@@ -97,6 +98,8 @@ class DrumLmProcessor(ProcessorMixin):
             `"first_beat"`; none with `None`.
         trim_empty (`bool`, defaults to `True`): Whether silent bars at the end are dropped from what is learned.
         encoding_version (`int`, defaults to 1): Version of the writing.
+        expressive (`bool`, defaults to `False`): Whether rolls of MIDI keep velocities and timing, for a model with
+            `config.expression`. The text has neither.
 
     Raises:
         ValueError: If an argument is outside its range.
@@ -132,6 +135,7 @@ class DrumLmProcessor(ProcessorMixin):
         strip_rule: str | None = "bar",
         trim_empty: bool = True,
         encoding_version: int = ENCODING_VERSION,
+        expressive: bool = False,
         **kwargs: Any,
     ):
         if not isinstance(columns, str):
@@ -156,7 +160,7 @@ class DrumLmProcessor(ProcessorMixin):
         self.quantize, self.unknown_pitch = quantize, unknown_pitch
         self.pedal_hat, self.pitch_map = pedal_hat, pitch_map
         self.time_signature, self.strip_rule, self.trim_empty = time_signature, strip_rule, trim_empty
-        self.encoding_version = encoding_version
+        self.encoding_version, self.expressive = encoding_version, expressive
         width = self.build_codec().drum_map.num_columns
         if tokenization == "line" and tokenizer is not None:
             known = tokenizer.get_vocab()
@@ -305,6 +309,8 @@ class DrumLmProcessor(ProcessorMixin):
         Returns:
             `dict` with `input_ids` and `labels`, lists of the same ids; `is_mark`, for each of them whether it belongs
             to a separator or the end mark; `prompt_length`, the tokens of the prompt; `num_steps`, the lines after it.
+            Of an expressive roll also its `velocities` and `offsets`, arrays `(steps, columns)`, `known_steps`,
+            the steps of the prompt, and `bar_steps`, those of a bar.
 
         Raises:
             ValueError: If no bar follows the prompt.
@@ -314,6 +320,7 @@ class DrumLmProcessor(ProcessorMixin):
         roll = self.read(groove)
         per_bar = roll.steps_per_bar
         lines = self._find_learned_lines(roll)
+        start = len(roll) - len(self._find_lines(roll)) + first_bar * per_bar
         excerpt = lines[first_bar * per_bar : (first_bar + bars) * per_bar]
         prompt, completion = excerpt[: prompt_bars * per_bar], excerpt[prompt_bars * per_bar :]
         if first_bar < 0 or prompt_bars < 0 or not completion:
@@ -329,12 +336,16 @@ class DrumLmProcessor(ProcessorMixin):
         ids_by_line = [grammar.canonical_ids(line) for line in (*prompt_lines, *written)]
         marks = [line in (self.separator, self.end) for line in (*prompt_lines, *written)]
         ids = [token for line in ids_by_line for token in line]
+        steps = slice(start, start + len(excerpt))
+        expression = {"velocities": roll.velocities, "offsets": roll.offsets} if roll.is_expressive else {}
         return {
             "input_ids": ids,
             "labels": list(ids),
             "is_mark": [mark for line, mark in zip(ids_by_line, marks, strict=True) for _ in line],
             "prompt_length": sum(map(len, ids_by_line[: len(prompt_lines)])),
             "num_steps": len(completion),
+            **{name: values[steps] for name, values in expression.items()},
+            **({"known_steps": len(prompt), "bar_steps": per_bar} if expression else {}),
         }
 
     def count_bars(self, groove: Any) -> int:
@@ -450,7 +461,8 @@ class DrumLmProcessor(ProcessorMixin):
         played = (roll.source_bars or 0) - roll.first_bar
         if start_bar and played < 1:
             raise ValueError(f"`start_bar` must be below {roll.source_bars}, the bars of the groove; got {start_bar}.")
-        return dataclasses.replace(roll, hits=roll.hits[: max(0, min(num_bars, played)) * roll.steps_per_bar])
+        stop = max(0, min(num_bars, played)) * roll.steps_per_bar
+        return roll.change_steps(lambda values: values[:stop])
 
     def _build_codec_for(self, options: dict[str, Any]) -> DrumCodec:
         known = [item.name for item in dataclasses.fields(DrumCodec)]
@@ -495,9 +507,11 @@ class DrumLmProcessor(ProcessorMixin):
             check_steps(codec.steps_per_bar, roll.time_signature)
         played = np.flatnonzero(roll.hits.any(1))
         bars = int(played[-1]) // roll.steps_per_bar + 1 if len(played) else 0
-        hits = roll.hits[start_bar * roll.steps_per_bar :]
-        return dataclasses.replace(
-            roll, hits=hits, first_bar=roll.first_bar + start_bar, source_bars=roll.source_bars or bars
+        start = start_bar * roll.steps_per_bar
+        return roll.change_steps(
+            lambda values: values[start:],
+            first_bar=roll.first_bar + start_bar,
+            source_bars=roll.source_bars or bars,
         )
 
     def _check_separators(self, text: str, steps_per_bar: int, strict: bool) -> None:
@@ -518,7 +532,7 @@ class DrumLmProcessor(ProcessorMixin):
         """A roll without the silent bars at its beginning, by `strip_rule`; as it is if there is nothing else."""
         dropped = len(roll.hits) - len(self._find_lines(roll))
         first_bar = roll.first_bar + dropped // roll.steps_per_bar
-        return dataclasses.replace(roll, hits=roll.hits[dropped:], first_bar=first_bar)
+        return roll.change_steps(lambda values: values[dropped:], first_bar=first_bar)
 
     # --- Token ids to grooves
 

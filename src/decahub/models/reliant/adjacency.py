@@ -94,38 +94,43 @@ class SparseAdjacency(Adjacency):
         num_nodes (`int`): of the graph.
         add_self_loops (`bool`): whether nodes without a self-loop get one.
         undirected (`bool`): whether edges whose reverse is not listed get it.
+        in_degree (`torch.LongTensor` of shape `(num_nodes,)`, *optional*): by which sums are normalized, where these
+            are a part of a graph; by default the edges that reach each node here.
 
     Raises:
         ValueError: If a node id is out of range.
     """
 
-    def __init__(self, edge_index: torch.Tensor, num_nodes: int, add_self_loops: bool, undirected: bool = False):
+    def __init__(
+        self,
+        edge_index: torch.Tensor,
+        num_nodes: int,
+        add_self_loops: bool,
+        undirected: bool = False,
+        in_degree: torch.Tensor | None = None,
+    ):
         check_node_ids(edge_index, num_nodes)
-        source, target = edge_index
-        if undirected:
-            lone = ~find_reversed(source, target, num_nodes)
-            if lone.float().mean() > 1 - FEW_REVERSED:
-                logger.warning_once(
-                    f"{int(lone.sum())} of {len(lone)} edges are listed in one direction only and are read in both. "
-                    "Set `undirected=False` in the configuration if messages must follow the direction."
-                )
-            source, target = torch.cat([source, target[lone]]), torch.cat([target, source[lone]])
+        source, target = complete_edges(edge_index[0], edge_index[1], num_nodes, undirected)
+        num_added = len(source) - edge_index.shape[1]
+        if num_added > (1 - FEW_REVERSED) * edge_index.shape[1]:
+            logger.warning_once(
+                f"{num_added} of {edge_index.shape[1]} edges are listed in one direction only and are read in both. "
+                "Set `undirected=False` in the configuration if messages must follow the direction."
+            )
         if add_self_loops:
-            is_loop = source == target
-            has_loop = torch.zeros(num_nodes, dtype=torch.bool, device=source.device)
-            has_loop[source[is_loop]] = True
-            missing = (~has_loop).nonzero()[:, 0]
-            source, target = torch.cat([source, missing]), torch.cat([target, missing])
+            nodes = torch.arange(num_nodes, device=source.device)
+            source, target = add_loops(source, target, nodes, num_nodes)
         order = torch.argsort(target * num_nodes + source, stable=True)
         self.num_nodes = num_nodes
         self.source, self.target = source[order], target[order]
-        self.in_degree = torch.bincount(target, minlength=num_nodes)
-        self.rows, self.columns = self._compress(self.in_degree, self.source)
+        num_incoming = torch.bincount(target, minlength=num_nodes)
+        self.in_degree = num_incoming if in_degree is None else in_degree
+        self.rows, self.columns = self._compress(num_incoming, self.source)
         # The transpose holds the same edges sorted by source; a symmetric graph shares one structure.
         self.transposed_order = torch.argsort(self.source * num_nodes + self.target, stable=True)
         out_degree = torch.bincount(source, minlength=num_nodes)
         columns = self.target[self.transposed_order]
-        is_symmetric = torch.equal(columns, self.source) and torch.equal(out_degree, self.in_degree)
+        is_symmetric = torch.equal(columns, self.source) and torch.equal(out_degree, num_incoming)
         self.transposed = (self.rows, self.columns) if is_symmetric else self._compress(out_degree, columns)
         self._normalized: dict[tuple[str, torch.dtype], tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -329,6 +334,26 @@ def find_reversed(source: torch.Tensor, target: torch.Tensor, num_nodes: int) ->
     wanted = target * num_nodes + source
     places = torch.searchsorted(keys, wanted).clamp(max=keys.shape[0] - 1)
     return keys.index_select(0, places) == wanted
+
+
+def complete_edges(
+    source: torch.Tensor, target: torch.Tensor, num_nodes: int, undirected: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both ends of the edges, with the reverse of those that are listed in one direction only if `undirected`."""
+    if not undirected:
+        return source, target
+    lone = ~find_reversed(source, target, num_nodes)
+    return torch.cat([source, target[lone]]), torch.cat([target, source[lone]])
+
+
+def add_loops(
+    source: torch.Tensor, target: torch.Tensor, nodes: torch.Tensor, num_nodes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both ends of the edges, with a loop for those of `nodes` that have none."""
+    has_loop = torch.zeros(num_nodes, dtype=torch.bool, device=source.device)
+    has_loop[source[source == target]] = True
+    missing = nodes[~has_loop[nodes]]
+    return torch.cat([source, missing]), torch.cat([target, missing])
 
 
 def check_node_ids(edge_index: torch.Tensor, num_nodes: int) -> None:

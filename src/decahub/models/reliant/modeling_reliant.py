@@ -35,6 +35,7 @@ from .layers import (
     ReliantSageConvolution,
 )
 from .loss import check_labels
+from .neighborhood import find_neighborhood
 
 
 INITIAL_PROXY_MEAN = 0.5  # of the uniform distribution that proxies start from
@@ -190,6 +191,7 @@ class ReliantModel(ReliantPreTrainedModel):
         node_features: torch.FloatTensor | None = None,
         edge_index: torch.LongTensor | None = None,
         proxy: torch.FloatTensor | None = None,
+        adjacency: Adjacency | None = None,
         **kwargs: Any,
     ) -> ReliantModelOutput:
         """Hidden states of nodes.
@@ -200,6 +202,8 @@ class ReliantModel(ReliantPreTrainedModel):
                 With `config.undirected` an edge counts in both directions.
             proxy (`torch.FloatTensor`, *optional*): of shape `(proxy_dim,)`, the same for every node, or
                 `(num_nodes, proxy_dim)`; `proxy_mean` by default.
+            adjacency ([`~decahub.models.reliant.adjacency.Adjacency`], *optional*): the edges as they are prepared, in
+                place of `edge_index`.
             kwargs: `output_hidden_states` and `return_dict`.
 
         Returns:
@@ -210,8 +214,9 @@ class ReliantModel(ReliantPreTrainedModel):
             ValueError: If shapes do not fit, features are not finite, or a node id is out of range.
         """
         refuse_unknown_inputs(self, kwargs, EXTRACTED_ONLY)
-        check_graph(node_features, edge_index, self.config)
-        adjacency = self.prepare_adjacency(edge_index, node_features.shape[0])
+        if adjacency is None:
+            check_graph(node_features, edge_index, self.config)
+            adjacency = self.prepare_adjacency(edge_index, node_features.shape[0])
         hidden_states, node_embeddings = self.encode(self.add_proxy(node_features, proxy), adjacency)
         returns_all = kwargs.get("output_hidden_states")
         returns_all = self.config.output_hidden_states if returns_all is None else returns_all
@@ -303,6 +308,7 @@ class ReliantForNodeClassification(ReliantPreTrainedModel):
         train_mask: torch.BoolTensor | None = None,
         proxy: torch.FloatTensor | None = None,
         known_labels: torch.LongTensor | None = None,
+        target_nodes: torch.LongTensor | None = None,
         **kwargs: Any,
     ) -> ReliantNodeClassifierOutput:
         """Class scores of nodes.
@@ -317,6 +323,9 @@ class ReliantForNodeClassification(ReliantPreTrainedModel):
             known_labels (`torch.LongTensor` of shape `(num_nodes,)`, *optional*): labels that `"plp"` spreads, -100
                 where unknown. By default `labels` of `train_mask` if both are given, else those of training if the
                 graph has `config.num_nodes` nodes, else none. `labels` alone are never spread.
+            target_nodes (`torch.LongTensor` of shape `(num_targets,)`, *optional*): nodes to classify; all outputs are
+                then theirs, in this order, and `labels` and `train_mask` have one entry for each. Only the nodes that
+                they depend on are computed, unless these are most of the graph, or the architecture is `"plp"`.
             kwargs: as in [`ReliantModel`].
 
         Returns:
@@ -328,24 +337,38 @@ class ReliantForNodeClassification(ReliantPreTrainedModel):
         """
         refuse_unknown_inputs(self, kwargs, EXTRACTED_ONLY)
         check_graph(node_features, edge_index, self.config)
-        check_labels(labels, train_mask, node_features.shape[0], self.num_labels)
+        num_nodes = node_features.shape[0]
+        check_targets(target_nodes, num_nodes)
+        check_labels(labels, train_mask, num_nodes if target_nodes is None else len(target_nodes), self.num_labels)
         kwargs["return_dict"] = True
+        part = None
+        if target_nodes is not None and not torch.compiler.is_compiling():
+            part = find_neighborhood(edge_index, num_nodes, target_nodes, self.config)
+        if part is None:
+            adjacency, targets = self.reliant.prepare_adjacency(edge_index, num_nodes), target_nodes
+        else:
+            adjacency, targets, node_features = part.adjacency, part.targets, node_features[part.nodes]
+            if proxy is not None and proxy.ndim == 2:
+                proxy = proxy[part.nodes]
         node_features = node_features.to(self.classifier.projection.weight.dtype)
-        outputs = self.reliant(node_features, edge_index, proxy=proxy, **kwargs)
-        adjacency = self.reliant.prepare_adjacency(edge_index, node_features.shape[0])
+        outputs = self.reliant(node_features, edge_index, proxy=proxy, adjacency=adjacency, **kwargs)
         if self.config.architecture == "plp":
-            if known_labels is None and labels is not None and train_mask is not None:
+            if known_labels is None and labels is not None and train_mask is not None and target_nodes is None:
                 known_labels = select_labels(labels, train_mask)
             logits = self.propagate_labels(node_features, adjacency, proxy, known_labels, outputs.last_hidden_state)
         else:
             if known_labels is not None:
                 raise ValueError(f"`known_labels` must be left out with architecture {self.config.architecture!r}.")
             logits = self.classifier(outputs.last_hidden_state, adjacency)
+        hidden_states, node_embeddings = outputs.hidden_states, outputs.node_embeddings
+        if targets is not None:
+            logits, node_embeddings = logits[targets], node_embeddings[targets]
+            hidden_states = hidden_states and tuple(states[targets] for states in hidden_states)
         loss = None
         if labels is not None:
             loss = compute_node_loss(logits, labels, train_mask, self.config.class_weight)
         return ReliantNodeClassifierOutput(
-            loss=loss, logits=logits, node_embeddings=outputs.node_embeddings, hidden_states=outputs.hidden_states
+            loss=loss, logits=logits, node_embeddings=node_embeddings, hidden_states=hidden_states
         )
 
     def propagate_labels(
@@ -406,6 +429,22 @@ def check_graph(node_features: torch.Tensor | None, edge_index: torch.Tensor | N
         node_features.sum(dtype=torch.promote_types(node_features.dtype, torch.float32))
     ):
         raise ValueError("`node_features` must be finite; got NaN or infinity.")
+
+
+def check_targets(target_nodes: torch.Tensor | None, num_nodes: int) -> None:
+    """Raises a `TypeError` or `ValueError` if targets are no nodes of the graph."""
+    if target_nodes is None:
+        return
+    if target_nodes.dtype != torch.long:
+        raise TypeError(f"`target_nodes` must be of type torch.int64; got {target_nodes.dtype}.")
+    if target_nodes.ndim != 1 or not len(target_nodes):
+        raise ValueError(f"`target_nodes` must have shape (num_targets,); got {tuple(target_nodes.shape)}.")
+    can_look = target_nodes.device.type == "cpu" and not torch.compiler.is_compiling()
+    if can_look and not 0 <= int(target_nodes.min()) <= int(target_nodes.max()) < num_nodes:
+        raise ValueError(
+            f"`target_nodes` must hold node ids in [0, {num_nodes}); got {int(target_nodes.min())} to "
+            f"{int(target_nodes.max())}."
+        )
 
 
 __all__ = [

@@ -4,7 +4,9 @@ A room's classes are `class <Method>ImageProcessor(ImageProcessing, TorchvisionB
 `PilBackend`, each with the sizes that it resizes and crops to.
 """
 
+import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,12 +46,33 @@ class ImageProcessingKwargs(ImagesKwargs, total=False):
     do_reduce_labels: bool
 
 
+def check_sizes_and_scales(options: Mapping[str, Any]) -> None:
+    """Refuses sizes without pixels, and standard deviations and factors that make infinite pixels or none."""
+    for name in ("size", "crop_size", "pad_size"):
+        size = options.get(name)
+        sides = dict(size) if isinstance(size, Mapping) or hasattr(size, "keys") else {"": size}
+        for key, length in sides.items():
+            if isinstance(length, int) and length < 1:
+                place = f"{name}.{key}".rstrip(".")
+                raise ValueError(f"`{place}` must be at least 1 pixel; got {length}. Give a height and a width.")
+    for name in ("image_std", "rescale_factor"):
+        given = options.get(name)
+        values = given if isinstance(given, (list, tuple)) else [given]
+        for value in values:
+            if isinstance(value, (int, float)) and not 0 < value < math.inf:
+                raise ValueError(
+                    f"`{name}` must be above 0 and finite; got {value}. Switch the step off by "
+                    f"`{'do_normalize' if name == 'image_std' else 'do_rescale'}=False` instead."
+                )
+
+
 class ImageReading:
     """What every image processor shares: options that do not exist are refused, files are read upright."""
 
     def __init__(self, **kwargs: Unpack[ImagesKwargs]):
         allowed = [*self.valid_kwargs.__annotations__, *PROCESSOR_KEYS]
         refuse_unknown((name for name in kwargs if name[:1] != "_"), allowed, f"an option of {type(self).__name__}")
+        check_sizes_and_scales(kwargs)
         super().__init__(**kwargs)
 
     def fetch_images(self, images: Any) -> Any:
@@ -71,14 +94,14 @@ class ImageReading:
                     )
 
 
-class ImageProcessing(ImageReading):
-    """What both backends share; images are channel-first arrays or tensors.
+class PlainImageProcessing(ImageReading):
+    """What image processors share in both backends; images are channel-first arrays or tensors.
 
     By default the usual evaluation transform: the shorter side is resized (bicubic), the center cropped, and pixels
     are scaled to [0, 1] and normalized with ImageNet's mean and standard deviation.
     """
 
-    valid_kwargs = ImageProcessingKwargs
+    valid_kwargs: type = ImagesKwargs
     model_input_names = ["pixel_values"]
     do_convert_rgb = True
     do_resize = True
@@ -90,6 +113,52 @@ class ImageProcessing(ImageReading):
     do_normalize = True
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
+
+    def _read_images(
+        self,
+        images: ImageInput,
+        do_convert_rgb: bool,
+        input_data_format: ChannelDimension | None,
+        kwargs: dict[str, Any],
+    ) -> tuple[list, bool]:
+        """Checked images, channels first, and whether floats among them are taken as they are."""
+        if isinstance(images, (list, tuple)) and len(images) == 0:
+            raise ValueError("`images` must hold at least one image; got an empty list.")
+        device = {"device": kwargs["device"]} if kwargs.get("device") is not None else {}
+        takes_floats = takes_any_floats(kwargs)
+        scaled = [
+            scale_image(image, index, takes_floats, input_data_format)
+            for index, image in enumerate(flatten_images(self.fetch_images(images), "images", 3))
+        ]
+        prepared = self._prepare_image_like_inputs(
+            scaled, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
+        )
+        self.check_channels(prepared, kwargs)
+        return prepared, takes_floats
+
+    def _preprocess_images(self, images: list, takes_floats: bool, kwargs: dict[str, Any]) -> list:
+        """Pixel values in the order of `images`: floats in [0, 1] are rescaled already."""
+        is_scaled = [not takes_floats and is_float(image) for image in images]
+        values: dict[bool, Any] = {}
+        for scaled in set(is_scaled):
+            group = [image for image, flag in zip(images, is_scaled, strict=True) if flag == scaled]
+            options = {**kwargs, "do_rescale": kwargs["do_rescale"] and not scaled}
+            values[scaled] = iter(self._preprocess(group, return_tensors=None, **options)["pixel_values"])
+        return [next(values[scaled]) for scaled in is_scaled]
+
+    def center_crop(self, image: Any, size: SizeDict, **kwargs: Any) -> Any:
+        """Middle of an image, rounded as torchvision does; smaller images are padded with zeros."""
+        spare_height, spare_width = image.shape[-2] - size.height, image.shape[-1] - size.width
+        if spare_height < 0 or spare_width < 0:
+            return super().center_crop(image, size, **kwargs)
+        top, left = round(spare_height / 2), round(spare_width / 2)
+        return image[..., top : top + size.height, left : left + size.width]
+
+
+class ImageProcessing(PlainImageProcessing):
+    """Images, and segmentation maps that belong to them."""
+
+    valid_kwargs = ImageProcessingKwargs
     do_reduce_labels = False
 
     def preprocess(
@@ -116,6 +185,7 @@ class ImageProcessing(ImageReading):
             ValueError: If there is no image, a pixel is not finite or out of range, channels do not fit `image_mean`,
                 the number or size of maps differs from that of images, or a map holds something else than class ids.
         """
+        check_sizes_and_scales(kwargs)
         return super().preprocess(images, segmentation_maps, **kwargs)
 
     def _preprocess_image_like_inputs(
@@ -129,18 +199,8 @@ class ImageProcessing(ImageReading):
         do_reduce_labels: bool,
         **kwargs: Any,
     ) -> BatchFeature:
-        if isinstance(images, (list, tuple)) and len(images) == 0:
-            raise ValueError("`images` must hold at least one image; got an empty list.")
         device = {"device": kwargs["device"]} if kwargs.get("device") is not None else {}
-        takes_floats = takes_any_floats(kwargs)
-        scaled = [
-            scale_image(image, index, takes_floats, input_data_format)
-            for index, image in enumerate(flatten_images(self.fetch_images(images), "images", 3))
-        ]
-        prepared = self._prepare_image_like_inputs(
-            scaled, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
-        )
-        self.check_channels(prepared, kwargs)
+        prepared, takes_floats = self._read_images(images, do_convert_rgb, input_data_format, kwargs)
         data = {"pixel_values": self._preprocess_images(prepared, takes_floats, kwargs)}
         if segmentation_maps is not None:
             maps = flatten_images(self.fetch_images(segmentation_maps), "segmentation_maps", 2)
@@ -161,16 +221,6 @@ class ImageProcessing(ImageReading):
             data["labels"] = self._preprocess_maps(maps, do_reduce_labels, kwargs)
         return BatchFeature(data=data, tensor_type=return_tensors)
 
-    def _preprocess_images(self, images: list, takes_floats: bool, kwargs: dict[str, Any]) -> list:
-        """Pixel values in the order of `images`: floats in [0, 1] are rescaled already."""
-        is_scaled = [not takes_floats and is_float(image) for image in images]
-        values: dict[bool, Any] = {}
-        for scaled in set(is_scaled):
-            group = [image for image, flag in zip(images, is_scaled, strict=True) if flag == scaled]
-            options = {**kwargs, "do_rescale": kwargs["do_rescale"] and not scaled}
-            values[scaled] = iter(self._preprocess(group, return_tensors=None, **options)["pixel_values"])
-        return [next(values[scaled]) for scaled in is_scaled]
-
     def _preprocess_maps(self, maps: list, do_reduce_labels: bool, kwargs: dict[str, Any]) -> list:
         if do_reduce_labels:
             maps = [reduce_labels(segmentation_map) for segmentation_map in maps]
@@ -188,14 +238,6 @@ class ImageProcessing(ImageReading):
             ids[is_covered[0] == 0] = IGNORED_PIXEL
             labels.append(ids)
         return labels
-
-    def center_crop(self, image: Any, size: SizeDict, **kwargs: Any) -> Any:
-        """Middle of an image, rounded as torchvision does; smaller images are padded with zeros."""
-        spare_height, spare_width = image.shape[-2] - size.height, image.shape[-1] - size.width
-        if spare_height < 0 or spare_width < 0:
-            return super().center_crop(image, size, **kwargs)
-        top, left = round(spare_height / 2), round(spare_width / 2)
-        return image[..., top : top + size.height, left : left + size.width]
 
     def post_process_semantic_segmentation(
         self,
@@ -236,6 +278,24 @@ class ImageProcessing(ImageReading):
             SemanticSegmentationPostProcessorOutput({"segmentation": segmentation, "segmentation_scores": logits})
             for segmentation, logits in zip(maps, scores, strict=True)
         ]
+
+
+def prepare_images(images: Any, data_format: ChannelDimension | None = None) -> list:
+    """A flat list of images whose pixels are checked: bytes, or floats in [0, 1]; gray arrays get a channel.
+
+    For processors that do not build on [`ImageProcessing`].
+
+    Args:
+        images: one image or a nested list: PIL, numpy or torch.
+        data_format (`ChannelDimension`, *optional*): where the channels of arrays are.
+
+    Raises:
+        ValueError: If there is no image, or a pixel is not finite or out of range.
+    """
+    flat = flatten_images(images, "images", 3)
+    if not flat:
+        raise ValueError("`images` must hold at least one image; got an empty list.")
+    return [scale_image(image, index, False, data_format) for index, image in enumerate(flat)]
 
 
 def reduce_labels(segmentation_map: Any) -> Any:

@@ -240,9 +240,14 @@ class TinyMimPreLogits(nn.Module):
         return self.activation(self.projection(self.layernorm(hidden_states)))
 
 
+class TinyMimClassifier(nn.Linear):
+    """The layer of class scores, which starts near zero."""
+
+
 __all__ = [
     "BlockStates",
     "TinyMimAttention",
+    "TinyMimClassifier",
     "TinyMimEmbeddings",
     "TinyMimLayer",
     "TinyMimMlp",

@@ -7,7 +7,6 @@ the authors pre-train with 6.
 """
 
 import copy
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from typing import Any, Self
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_outputs import (
     BackboneOutput,
@@ -24,72 +22,35 @@ from transformers.modeling_outputs import (
     ImageClassifierOutput,
     SemanticSegmenterOutput,
 )
-from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from ..shared.checks import refuse_unknown_inputs
 from ..shared.losses import compute_classification_loss, compute_segmentation_loss
 from .configuration_tinymim import TinyMimConfig
-from .decode_heads import TinyMimPixelClassifier, build_auxiliary_head, build_decode_head
+from .decode_heads import build_auxiliary_head, build_decode_head
 from .decoder import TinyMimDecoder, choose_tokens, compute_reconstruction_loss
+from .distillation import TinyMimForPreTrainingOutput, ask_teacher, check_teacher, compare_features, compare_relations
+from .initialization import init_layer, init_parameters
 from .layers import (
     BlockStates,
     TinyMimAttention,
+    TinyMimClassifier,
     TinyMimEmbeddings,
     TinyMimLayer,
     TinyMimPreLogits,
     compute_drop_path_rates,
-    merge_heads,
 )
-from .position_embeddings import build_position_embeddings, resize_position_embeddings
+from .position_embeddings import resize_position_embeddings
 from .pyramid import TinyMimFeaturePyramid
-from .relations import compute_relation_loss, gather_tokens
+from .relations import gather_tokens
 from .relative_position import build_relative_position_index, resize_relative_position_bias
-from .targets import (
-    TinyMimTargetProjection,
-    build_relation_targets,
-    compute_feature_loss,
-    compute_student_scores,
-    gather_given,
-    get_features,
-    get_sources,
-    select_tokens,
-)
+from .targets import TinyMimTargetProjection, gather_given, get_sources
 from .teacher import TinyMimTeacher
 
 
-TOKEN_STD = 0.02
-CLASSIFIER_STD = 2e-5
-PIXEL_CLASSIFIER_STD = 0.01
 # Of `from_pretrained`, which also say where the configuration is.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
-
-
-@dataclass
-class TinyMimForPreTrainingOutput(ModelOutput):
-    """Output of [`TinyMimForPreTraining`].
-
-    Args:
-        loss (`torch.FloatTensor` of shape `()`): sum of the terms below.
-        relation_losses (`torch.FloatTensor` of shape `(num_pairs,)`, *optional*): one for each of `relation_pairs`.
-        feature_loss (`torch.FloatTensor` of shape `()`, *optional*): for the targets `"features"` and `"cls"`.
-        reconstruction_loss (`torch.FloatTensor` of shape `()`, *optional*): before its weight.
-        relations (`tuple(torch.FloatTensor)`, *optional*): with `output_relations=True`, for each pair the student's
-            relations, `(batch_size, num_heads, num_tokens, num_tokens)`; scaled scores without `relation_softmax`.
-        teacher_relations (`tuple(torch.FloatTensor)`, *optional*): the same of the teacher.
-        hidden_states (`tuple(torch.FloatTensor)`, *optional*): embeddings and output of each block.
-        attentions (`tuple(torch.FloatTensor)`, *optional*): attention weights of each block.
-    """
-
-    loss: torch.FloatTensor | None = None
-    relation_losses: torch.FloatTensor | None = None
-    feature_loss: torch.FloatTensor | None = None
-    reconstruction_loss: torch.FloatTensor | None = None
-    relations: tuple[torch.FloatTensor, ...] | None = None
-    teacher_relations: tuple[torch.FloatTensor, ...] | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 @dataclass
@@ -202,54 +163,9 @@ class TinyMimPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, TinyMimClassifier):
-            init.trunc_normal_(module.weight, std=CLASSIFIER_STD)
-            init.zeros_(module.bias)
-        elif isinstance(module, TinyMimPixelClassifier):
-            init.normal_(module.weight, std=PIXEL_CLASSIFIER_STD)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            # torch's own initialization, with which the authors train the convolutions of their pyramid.
-            init.kaiming_uniform_(module.weight, a=5**0.5)
-            if module.bias is not None:
-                bound = module.weight[0].numel() ** -0.5
-                init.uniform_(module.bias, -bound, bound)
-        else:
+        if not init_layer(module):
             super()._init_weights(module)
-        self._init_parameters(module)
-
-    def _init_parameters(self, module: nn.Module) -> None:
-        """What belongs to no layer of torch, and layers whose initialization depends on their place."""
-        if isinstance(module, TinyMimEmbeddings):
-            self._init_embeddings(module)
-        elif isinstance(module, TinyMimAttention) and module.relative_position_bias_table is not None:
-            init.zeros_(module.relative_position_bias_table)
-            index = build_relative_position_index(self.config.grid_size, self.config.num_prefix_tokens)
-            init.copy_(module.relative_position_index, index)
-        elif isinstance(module, TinyMimLayer) and module.layer_scale_attention is not None:
-            init.constant_(module.layer_scale_attention, self.config.layer_scale_init_value)
-            init.constant_(module.layer_scale_mlp, self.config.layer_scale_init_value)
-        elif isinstance(module, TinyMimDecoder):
-            init.normal_(module.mask_token, std=TOKEN_STD)
-            self._init_positions(module.position_embeddings)
-
-    def _init_embeddings(self, module: TinyMimEmbeddings) -> None:
-        init.normal_(module.cls_token, std=TOKEN_STD)
-        if module.distillation_token is not None:
-            init.normal_(module.distillation_token, std=TOKEN_STD)
-        self._init_positions(module.position_embeddings)
-        # Xavier of the matrix that the convolution is: pixels of a patch to its token.
-        weight = module.patch_embeddings.weight
-        bound = math.sqrt(6 / (weight.shape[0] + weight[0].numel()))
-        init.uniform_(weight, -bound, bound)
-
-    def _init_positions(self, table: nn.Parameter) -> None:
-        config = self.config
-        init.copy_(table, build_position_embeddings(table.shape[-1], config.grid_size, config.num_prefix_tokens))
+        init_parameters(module, self.config)
 
 
 class TinyMimTrunk(TinyMimPreTrainedModel):
@@ -488,33 +404,8 @@ class TinyMimForPreTraining(TinyMimPreTrainedModel):
                 dtype=dtype,
                 device=device,
             )
-        self.check_teacher(teacher)
+        check_teacher(teacher, config)
         self.teacher = teacher
-
-    def check_teacher(self, teacher: TinyMimTeacher) -> None:
-        config = self.config
-        hint = "Build the student's config with `**teacher.to_config_fields()`."
-        is_relational = config.distillation_target == "relations"
-        if is_relational and config.head_alignment == "relation_heads":
-            if teacher.hidden_size % config.num_relation_heads:
-                raise ValueError(
-                    f"`num_relation_heads` must divide the teacher's width {teacher.hidden_size}; got "
-                    f"{config.num_relation_heads}."
-                )
-        elif is_relational and teacher.num_attention_heads != config.target_num_attention_heads:
-            raise ValueError(
-                f"the teacher must have {config.target_num_attention_heads} attention heads, as "
-                f"`teacher_num_attention_heads` says; got {teacher.num_attention_heads}. {hint}"
-            )
-        if not is_relational and teacher.hidden_size != (config.teacher_hidden_size or config.hidden_size):
-            raise ValueError(
-                f"the teacher must be {config.teacher_hidden_size or config.hidden_size} wide, as "
-                f"`teacher_hidden_size` says; got {teacher.hidden_size}. {hint}"
-            )
-        if config.include_cls and not teacher.has_cls:
-            raise ValueError(
-                "the teacher must have a class token while `include_cls` is true; it has none. Set it to false."
-            )
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
@@ -563,12 +454,14 @@ class TinyMimForPreTraining(TinyMimPreTrainedModel):
         states, final = self.compute_student(tokens, wants_all=_wants_all(config, kwargs))
         kept = None if visible is None else self.build_kept_tokens(visible)
         given = teacher_relations if config.distillation_target == "relations" else teacher_features
-        asked = self.ask_teacher(pixel_values, teacher_pixel_values, kept) if given is None else None
+        asked = None
+        if given is None:
+            asked = ask_teacher(self.teacher, pixel_values, teacher_pixel_values, kept, config)
         given = gather_given(given, kept, config)
         if config.distillation_target == "relations":
-            output = self.compare_relations(states, asked, given, output_relations)
+            output = compare_relations(states, asked, given, config, output_relations)
         else:
-            output = self.compare_features(states, asked, given)
+            output = compare_features(states, self.target_projection, asked, given, config)
         if self.decoder is not None:
             predicted = self.decoder(self.tinymim.layernorm(final), visible)
             output.reconstruction_loss = compute_reconstruction_loss(predicted, pixel_values, visible, config)
@@ -606,72 +499,10 @@ class TinyMimForPreTraining(TinyMimPreTrainedModel):
             return visible
         return torch.cat([torch.zeros_like(visible[:, :1]), visible + 1], dim=1)
 
-    def ask_teacher(
-        self, pixel_values: torch.Tensor, teacher_pixel_values: torch.Tensor | None, kept: torch.Tensor | None
-    ) -> dict[str, torch.Tensor]:
-        if self.teacher is None:
-            raise ValueError(
-                "the model must have a teacher, or be given `teacher_relations` or `teacher_features`; got none of "
-                "them. Call `attach_teacher`."
-            )
-        rows, columns = (size // self.config.patch_size for size in pixel_values.shape[2:])
-        view = pixel_values if teacher_pixel_values is None else teacher_pixel_values
-        states = self.teacher.compute(view, grid=(rows, columns), sources=get_sources(self.config))
-        if not self.config.include_cls and self.teacher.has_cls:
-            states = {name: value[..., 1:, :] for name, value in states.items()}
-        states = {name: value.to(pixel_values.device) for name, value in states.items()}
-        return states if kept is None else {name: gather_tokens(value, kept) for name, value in states.items()}
-
-    def compare_relations(
-        self,
-        states: BlockStates,
-        asked: dict[str, torch.Tensor] | None,
-        given: torch.Tensor | None,
-        output_relations: bool,
-    ) -> TinyMimForPreTrainingOutput:
-        config = self.config
-        scores = compute_student_scores(states, config)
-        targets = build_relation_targets(config, asked, given, num_heads=scores[0].shape[1])
-        options = {"softmax": config.relation_softmax, "loss": config.relation_loss, "beta": config.smooth_l1_beta}
-        losses = torch.stack(
-            [
-                compute_relation_loss(pair_scores, **target, **options)
-                for pair_scores, target in zip(scores, targets, strict=True)
-            ]
-        )
-        output = TinyMimForPreTrainingOutput(loss=losses.sum(), relation_losses=losses.detach())
-        if output_relations:
-            output.relations = tuple(self.finish_scores(pair_scores) for pair_scores in scores)
-            output.teacher_relations = tuple(
-                target["teacher_relations"] if asked is None else self.finish_scores(target["teacher_scores"])
-                for target in targets
-            )
-        return output
-
-    def finish_scores(self, scores: torch.Tensor) -> torch.Tensor:
-        return scores.softmax(-1) if self.config.relation_softmax else scores
-
-    def compare_features(
-        self, states: BlockStates, asked: dict[str, torch.Tensor] | None, given: torch.Tensor | None
-    ) -> TinyMimForPreTrainingOutput:
-        (source,) = get_sources(self.config)
-        student = self.target_projection(select_tokens(get_features(states, source), self.config))
-        teacher = given
-        if asked is not None:
-            teacher = merge_heads(asked[source]) if asked[source].ndim == 4 else asked[source]
-        if self.config.distillation_target == "cls":
-            student, teacher = student[:, :1], teacher[:, :1]
-        loss = compute_feature_loss(student, teacher, self.config)
-        return TinyMimForPreTrainingOutput(loss=loss, feature_loss=loss.detach())
-
 
 def _wants_all(config: TinyMimConfig, kwargs: dict[str, Any]) -> bool:
     """Whether the caller, or else the configuration, asks for what every block gives."""
     return any(kwargs.get(name, getattr(config, name)) for name in ("output_hidden_states", "output_attentions"))
-
-
-class TinyMimClassifier(nn.Linear):
-    """The layer of class scores, which starts near zero."""
 
 
 class TinyMimForImageClassification(TinyMimPreTrainedModel):

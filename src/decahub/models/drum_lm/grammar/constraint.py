@@ -33,6 +33,7 @@ class GrammarState:
     bars_max: torch.Tensor  # after these the end mark must stand
     bar_lines: torch.Tensor  # of the latest bar, as numbers; from `step` on of the bar before, -1 where there is none
     is_repeat: torch.Tensor  # whether the bar is that before it so far
+    is_same_line: torch.Tensor  # whether the latest line is that of the bar before
 
     def select(self, rows: torch.Tensor) -> "GrammarState":
         """State of these rows."""
@@ -187,7 +188,7 @@ class DrumGrammar:
         bounds = [torch.as_tensor(UNLIMITED if bars is None else bars) for bars in (bars_min, bars_max)]
         bars_min, bars_max = (bound.to(device, torch.long).expand(batch_size) for bound in bounds)
         bar_lines = torch.full((batch_size, self.steps_per_bar), -1, device=device)
-        return GrammarState(zeros, zeros, zeros, bars_min, bars_max, bar_lines, zeros.bool())
+        return GrammarState(zeros, zeros, zeros, bars_min, bars_max, bar_lines, zeros.bool(), zeros.bool())
 
     def find_permitted(self, state: GrammarState, at_start: torch.Tensor) -> torch.Tensor:
         """Which kinds may stand where the rows are: a line, the separator, the end mark; `(batch_size, 3)`.
@@ -232,6 +233,7 @@ class DrumGrammar:
             bars_max=state.bars_max,
             bar_lines=state.bar_lines.scatter(1, index, torch.where(is_line, lines, before)[:, None]),
             is_repeat=torch.where(is_separator, state.bars > 0, state.is_repeat & (~is_line | (lines == before))),
+            is_same_line=torch.where(is_line, lines == before, state.is_same_line),
         )
 
     def find_starts(self, ids: torch.Tensor) -> torch.Tensor:
@@ -311,7 +313,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         bars_max (`int` or `Sequence[int]`, *optional*): Most bars; by default `bars_min`.
         starts (`Sequence[int]`, *optional*): For each sample the column of its `input_ids` where the groove begins, if
             other text than padding and begin tokens stands before it.
-        forbid_columns, force, max_hits_per_step, density_bias, forbid_repeat: As in
+        forbid_columns, force, max_hits_per_step, density_bias, forbid_repeat, fill_bars: As in
             [`~decahub.models.drum_lm.grammar.controls.LineControls`].
 
     Raises:
@@ -348,6 +350,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         max_hits_per_step: int | None = None,
         density_bias: float | Sequence[float] | None = None,
         forbid_repeat: bool = False,
+        fill_bars: Sequence[Any] | None = None,
     ):
         # By what it can, not by its class, of which remote code may have made two.
         if not hasattr(grammar, "find_allowed"):
@@ -360,7 +363,9 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         if (self.bars_max < self.bars_min).any():
             raise ValueError(f"`bars_max` must be at least `bars_min` ({bars_min}); got {bars_max}.")
         self.starts = None if starts is None else torch.as_tensor(starts)
-        self.controls = LineControls(grammar, forbid_columns, force, max_hits_per_step, density_bias, forbid_repeat)
+        self.controls = LineControls(
+            grammar, forbid_columns, force, max_hits_per_step, density_bias, forbid_repeat, fill_bars
+        )
         self._prompt: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
@@ -419,6 +424,8 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             self._starts = self._spread("starts", self.starts, rows).to(input_ids.device)
         if self.controls.forced_masks is not None:
             self._check_samples("force", len(self.controls.forced_masks), rows)
+        if self.controls.fills is not None:
+            self._check_samples("fill_bars", len(self.controls.fills), rows)
         self._state = self.grammar.walk(input_ids, *self._bounds, starts=self._starts)
         self._prompt = self._history = input_ids.clone()
 

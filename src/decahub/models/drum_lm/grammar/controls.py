@@ -27,6 +27,9 @@ class LineControls:
             for each.
         forbid_repeat (`bool`, defaults to `False`): Whether a bar must differ from that before it. A bar that `force`
             or another control makes the same stays.
+        fill_bars (`Sequence[int]` or `Sequence[Sequence[int]]`, *optional*): Bars, counted from 0 at the beginning of
+            the groove, that are fills; one list for all or one for each sample. In the second half of a fill, of two
+            lines in a row at least one differs from that of the bar before, so that four or more of eight do.
 
     Raises:
         ValueError: If an argument is outside its range, or controls leave no line at some step.
@@ -40,8 +43,10 @@ class LineControls:
         max_hits_per_step: int | None = None,
         density_bias: float | Sequence[float] | None = None,
         forbid_repeat: bool = False,
+        fill_bars: Sequence[Any] | None = None,
     ):
         self.forbid_repeat = forbid_repeat
+        self.fills = None if fill_bars is None else mark_bars(fill_bars).to(grammar.hits.device)
         self.steps_per_bar = grammar.steps_per_bar
         self.has_fixed = bool(len(forbid_columns)) or max_hits_per_step is not None
         self.line_mask = self._find_lines(grammar.hits, forbid_columns, max_hits_per_step)
@@ -105,7 +110,7 @@ class LineControls:
 
     def to(self, device: torch.device | str) -> "LineControls":
         """Move the tables."""
-        for name in ("line_mask", "forced_masks", "bias"):
+        for name in ("line_mask", "forced_masks", "bias", "fills"):
             value = getattr(self, name)
             setattr(self, name, None if value is None else value.to(device))
         return self
@@ -115,16 +120,36 @@ class LineControls:
         mask = self.line_mask[None] if self.has_fixed else None
         if self.forced_masks is not None:
             step = state.bars * self.steps_per_bar + state.step
-            rows = torch.arange(len(step), device=step.device) // max(len(step) // len(self.forced_masks), 1)
-            rows = rows if len(self.forced_masks) > 1 else torch.zeros_like(rows)
-            mask = self.forced_masks[rows, step.clamp(max=self.forced_masks.shape[1] - 1)]
-        if not self.forbid_repeat:
+            mask = self._look_up(self.forced_masks, step)
+        if not self.forbid_repeat and self.fills is None:
             return mask
+        must_differ = state.is_repeat & (state.step == self.steps_per_bar - 1) & self.forbid_repeat
+        if self.fills is not None:
+            is_later_half = state.step > self.steps_per_bar // 2
+            must_differ = must_differ | (self._look_up(self.fills, state.bars) & is_later_half & state.is_same_line)
         mask = self.line_mask[None] if mask is None else mask
-        last = state.bar_lines[:, -1:].clamp(min=0)
-        would_repeat = state.is_repeat & (state.step == self.steps_per_bar - 1)
-        different = mask.expand(len(last), -1).scatter(1, last, False)
-        return torch.where((would_repeat & different.any(1))[:, None], different, mask)
+        before = state.bar_lines.gather(1, state.step.clamp(max=self.steps_per_bar - 1)[:, None]).clamp(min=0)
+        different = mask.expand(len(before), -1).scatter(1, before, False)
+        return torch.where((must_differ & different.any(1))[:, None], different, mask)
+
+    @staticmethod
+    def _look_up(table: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """What `table`, `(1 or num_samples, num_places, ...)`, has at a place in each row; beyond it the last."""
+        rows = torch.arange(len(place), device=place.device) // max(len(place) // len(table), 1)
+        rows = rows if len(table) > 1 else torch.zeros_like(rows)
+        return table[rows, place.clamp(max=table.shape[1] - 1)]
+
+
+def mark_bars(fill_bars: Sequence[Any]) -> torch.Tensor:
+    """Whether each bar is a fill, `(1 or num_samples, num_bars)`; the last, beyond all of them, is none."""
+    samples = [fill_bars] if all(isinstance(bar, int) for bar in fill_bars) else list(fill_bars)
+    for bar in (bar for bars in samples for bar in bars):
+        if not isinstance(bar, int) or bar < 1:
+            raise ValueError(f"`fill_bars` must be whole numbers, at least 1; got {bar!r}. Bar 0 follows no other.")
+    fills = torch.zeros(len(samples), max((bar for bars in samples for bar in bars), default=0) + 2, dtype=torch.bool)
+    for row, bars in enumerate(samples):
+        fills[row, list(bars)] = True
+    return fills
 
 
 def read_force(force: Any, columns: int) -> torch.Tensor:

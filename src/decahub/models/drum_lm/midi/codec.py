@@ -1,8 +1,8 @@
 """Drum performances to rolls, rolls to text, and back: six characters a line, a line for each sixteenth note."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from transformers.utils import logging
@@ -17,6 +17,7 @@ logger = logging.get_logger(__name__)
 
 HIT, REST = "o", "-"
 MOST = 4096
+MAX_VELOCITY = 127
 MAX_MEAN_OFFSET = 0.2  # of a step; triplets and shuffles lie above
 OPTIONS = {
     "quantize": ("exact", "official"),
@@ -39,10 +40,13 @@ class DrumRoll:
         first_bar (`int`, defaults to 0): Where it begins in what it was read from, in bars counted from 0.
         source_bars (`int`, *optional*): Bars of what it was read from, up to the last note.
         dropped_pitches (`dict[int, int]`): Pitches of it that have no column, and how often each was struck.
+        velocities (`np.ndarray` of shape `(steps, columns)`, *optional*): Strength of each hit, 1 to 127.
+        offsets (`np.ndarray` of shape `(steps, columns)`, *optional*): How much later than its step each hit is
+            played, in sixteenth notes; negative if earlier, and from -0.5 to 0.5. Goes with `velocities`.
 
     Raises:
         ValueError: If `hits` is not two-dimensional or holds anything but 0 and 1, or `steps_per_bar` is not positive
-            or not what makes a bar of `time_signature`.
+            or not what makes a bar of `time_signature`, or `velocities` or `offsets` do not fit.
     """
 
     hits: np.ndarray
@@ -52,6 +56,8 @@ class DrumRoll:
     first_bar: int = 0
     source_bars: int | None = None
     dropped_pitches: dict[int, int] = field(default_factory=dict)
+    velocities: np.ndarray | None = None
+    offsets: np.ndarray | None = None
 
     def __post_init__(self):
         hits = np.asarray(self.hits)
@@ -70,6 +76,35 @@ class DrumRoll:
             self.time_signature = find_time_signature(self.steps_per_bar)
         check_time_signature(self.time_signature)
         check_steps(self.steps_per_bar, self.time_signature)
+        if self.is_expressive:
+            self._check_expression()
+
+    def _check_expression(self) -> None:
+        if self.velocities is None or self.offsets is None:
+            raise ValueError("`velocities` and `offsets` must be given together; got one of them.")
+        for name, low, high in (("velocities", 1, MAX_VELOCITY), ("offsets", -0.5, 0.5)):
+            values = np.where(self.hits, getattr(self, name), 0)  # refuses another shape
+            wrong = values[self.hits & ~((values >= low) & (values <= high))]
+            if len(wrong):
+                raise ValueError(f"`{name}` must be from {low} to {high} at each hit; got {wrong[0].item()!r}.")
+            setattr(self, name, values)
+
+    @property
+    def is_expressive(self) -> bool:
+        """Whether the strength and the timing of its hits are known."""
+        return self.velocities is not None or self.offsets is not None
+
+    def change_steps(self, change: Callable[[np.ndarray], np.ndarray], **fields: Any) -> "DrumRoll":
+        """A roll whose steps went through `change`, which takes and returns an array `(steps, columns)`.
+
+        `fields` are others that change with them.
+        """
+        names = ("hits", "velocities", "offsets") if self.is_expressive else ("hits",)
+        return replace(self, **{name: change(getattr(self, name)) for name in names}, **fields)
+
+    def without_expression(self) -> "DrumRoll":
+        """The same hits, all alike and on their steps."""
+        return replace(self, velocities=None, offsets=None)
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -113,6 +148,8 @@ class DrumCodec:
             the same and stands for one that is not stated. `"last"`, the authors' rule, takes the last meter for the
             whole, and refuses a file that states none or whose meter does not count quarter notes.
         allow_empty (`bool`, defaults to `False`): Whether a performance without a hit gives a silent roll.
+        expressive (`bool`, defaults to `False`): Whether rolls keep how strong and how early or late each hit was
+            played. Of several notes in a cell the strongest counts.
 
     Raises:
         ValueError: If an option is not among those allowed.
@@ -137,6 +174,7 @@ class DrumCodec:
     pitch_map: Mapping[int | str, str | None] | None = None
     time_signature: Literal["error", "last"] | tuple[int, int] = "error"
     allow_empty: bool = False
+    expressive: bool = False
 
     def __post_init__(self):
         self.drum_map.build_table(pitch_map=self.pitch_map)
@@ -200,6 +238,10 @@ class DrumCodec:
         if not self.allow_empty and not hits.any():
             raise ValueError(self._explain_silence(performance, bars[struck], start_bar))
         dropped, counts = np.unique(pitches[columns < 0], return_counts=True)
+        expression = {}
+        if self.expressive:
+            offsets = (8 * performance.ticks[used] - 2 * origin) / (2 * performance.ticks_per_quarter) - steps
+            expression = self._place(hits.shape, steps, columns, performance.velocities[used], offsets)
         return DrumRoll(
             hits,
             steps_per_bar,
@@ -208,7 +250,20 @@ class DrumCodec:
             first_bar=start_bar,
             source_bars=int(bars[-1]) + 1 if len(bars) else 0,
             dropped_pitches=dict(zip(dropped.tolist(), counts.tolist(), strict=True)),
+            **expression,
         )
+
+    @staticmethod
+    def _place(
+        shape: tuple[int, int], steps: np.ndarray, columns: np.ndarray, velocities: np.ndarray, offsets: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The velocities and offsets of notes in their cells."""
+        order = np.argsort(velocities, kind="stable")
+        order = order[columns[order] >= 0]  # the strongest note of a cell is written last
+        cells = steps[order], columns[order]
+        strengths, delays = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        strengths[cells], delays[cells] = velocities[order], offsets[order]
+        return {"velocities": strengths, "offsets": delays}
 
     def find_first_bar(self, performance: DrumPerformance) -> int | None:
         """The first bar of a performance with a hit, counted from 0; `None` without a hit."""
@@ -363,7 +418,15 @@ class DrumCodec:
     def to_midi(self, roll: DrumRoll | np.ndarray, mode: str = "standard") -> bytes:
         """A MIDI file that plays a roll, at its tempo and in its meter; see `write_midi` for the modes."""
         roll = roll if isinstance(roll, DrumRoll) else DrumRoll(roll)
-        return write_midi(roll.hits, self.drum_map, mode=mode, tempo=roll.tempo, time_signature=roll.time_signature)
+        return write_midi(
+            roll.hits,
+            self.drum_map,
+            mode=mode,
+            tempo=roll.tempo,
+            time_signature=roll.time_signature,
+            velocities=roll.velocities,
+            offsets=roll.offsets,
+        )
 
 
 LENIENT_CHARACTERS = str.maketrans({"O": HIT, "x": HIT, "X": HIT})

@@ -1,5 +1,8 @@
 """MIDI files from drum rolls: in the form that players expect, or byte for byte as the authors' code writes them."""
 
+import math
+from itertools import pairwise
+
 import numpy as np
 
 from .drum_map import DrumMap
@@ -12,6 +15,7 @@ TICKS_PER_QUARTER = 480
 TICKS_PER_STEP = 120
 NOTE_DURATION = 60  # a 32nd note: it ends before the next step
 VELOCITY = 100
+MAX_DELAY = 59  # ticks: a tick less than half a step
 DRUM_CHANNEL = 9
 OFFICIAL_TEMPO = 500_000
 SILENT_PITCH = 51  # an empty step of the official form is a note of velocity 0 of this pitch
@@ -26,12 +30,16 @@ def write_midi(
     mode: str = "standard",
     tempo: float = 120.0,
     time_signature: tuple[int, int] = (4, 4),
+    velocities: np.ndarray | None = None,
+    offsets: np.ndarray | None = None,
 ) -> bytes:
     """A MIDI file that plays a roll `(steps, columns)`, whose steps are sixteenth notes.
 
     The mode `"standard"` writes one track on the drum channel, with `note_off` and to the end of the last bar.
+    `velocities` (1 to 127) and `offsets` (in sixteenth notes, from -0.5 to 0.5), both of the shape of `roll`, say how
+    each hit is played; by default all are equally strong and on their steps. No note comes before the beginning.
     `"official"` gives the bytes of the authors' code: hits on channel 1, no `note_off`, always 120 quarter notes a
-    minute in 4/4.
+    minute in 4/4, all hits alike.
     """
     hits = np.asarray(roll)
     if hits.ndim != 2 or hits.shape[1] != drum_map.num_columns:
@@ -41,17 +49,29 @@ def write_midi(
         return _write_official(hits, drum_map)
     if mode != "standard":
         raise ValueError(f"`mode` must be one of {', '.join(MODES)}; got {mode!r}.")
-    return _write_standard(hits, drum_map, tempo, time_signature)
+    strengths = np.full(hits.shape, VELOCITY) if velocities is None else np.asarray(velocities)
+    # Less than half a step, so that the file reads as the same roll and no drum is struck twice at once.
+    delays = np.zeros(hits.shape) if offsets is None else np.rint(TICKS_PER_STEP * np.asarray(offsets))
+    ticks = TICKS_PER_STEP * np.arange(len(hits))[:, None] + delays.clip(-MAX_DELAY, MAX_DELAY).astype(np.int64)
+    return _write_standard(hits, ticks.clip(min=0), strengths, drum_map, tempo, time_signature)
 
 
-def _write_standard(hits: np.ndarray, drum_map: DrumMap, tempo: float, time_signature: tuple[int, int]) -> bytes:
+def _write_standard(
+    hits: np.ndarray,
+    ticks: np.ndarray,
+    velocities: np.ndarray,
+    drum_map: DrumMap,
+    tempo: float,
+    time_signature: tuple[int, int],
+) -> bytes:
     check_time_signature(time_signature)
-    steps, columns = np.nonzero(hits)
     events = [(0, 0, build_tempo_event(convert_tempo(tempo))), (0, 0, build_time_signature_event(time_signature))]
-    for step, column in zip(steps.tolist(), columns.tolist(), strict=True):
-        tick, pitch = step * TICKS_PER_STEP, drum_map.written[column]
-        events.append((tick, 1, bytes((0x90 | DRUM_CHANNEL, pitch, VELOCITY))))
-        events.append((tick + NOTE_DURATION, 0, bytes((0x80 | DRUM_CHANNEL, pitch, 0))))
+    for column, pitch in enumerate(drum_map.written):
+        struck = hits[:, column]
+        spans = pairwise([*ticks[struck, column].tolist(), math.inf])
+        for (start, following), velocity in zip(spans, velocities[struck, column].tolist(), strict=True):
+            events.append((start, 1, bytes((0x90 | DRUM_CHANNEL, pitch, velocity))))
+            events.append((int(min(start + NOTE_DURATION, following)), 0, bytes((0x80 | DRUM_CHANNEL, pitch, 0))))
     bar = TICKS_PER_STEP * STEPS_PER_WHOLE_NOTE * time_signature[0] // time_signature[1]
     end = -(-len(hits) * TICKS_PER_STEP // bar) * bar
     events.sort(key=lambda event: event[:2])

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from ..midi.codec import DrumRoll
+from ..midi.codec import MAX_VELOCITY, DrumRoll
 from ..midi.drum_map import DrumMap
 from ..midi.meter import STEPS_PER_QUARTER
 
@@ -70,6 +70,8 @@ SOUNDS: dict[int, tuple[Sound, float, float]] = {
 def synthesize(roll: DrumRoll, drum_map: DrumMap, sampling_rate: int = 22050) -> np.ndarray:
     """Sound of a drum roll at its own tempo, mono and float32; the same roll always gives the same samples.
 
+    An expressive roll is played with its velocities and its timing.
+
     The pitch that `drum_map` writes for a column says how it sounds. The peak is 0.9. The sound lasts as long as the
     roll, or until its last hit has died.
     """
@@ -85,15 +87,20 @@ def synthesize(roll: DrumRoll, drum_map: DrumMap, sampling_rate: int = 22050) ->
     if not 0 < roll.tempo < np.inf:
         raise ValueError(f"`roll.tempo` must be a positive number of quarter notes a minute; got {roll.tempo}.")
     seconds_per_step = 60 / roll.tempo / STEPS_PER_QUARTER
-    starts = np.rint(np.arange(len(roll.hits) + 1) * seconds_per_step * sampling_rate).astype(np.int64)
+    places = np.broadcast_to(np.arange(len(roll.hits))[:, None], roll.hits.shape)
+    if roll.offsets is not None:
+        places = (places + roll.offsets).clip(min=0)
+    starts = np.rint(places * seconds_per_step * sampling_rate).astype(np.int64)
+    gains = np.ones(roll.hits.shape) if roll.velocities is None else roll.velocities / MAX_VELOCITY
     sounds = [render_sound(pitch, sampling_rate) for pitch in drum_map.written]
-    ends = [starts[-1]]
+    ends = [round(len(roll.hits) * seconds_per_step * sampling_rate)]
     for column, sound in enumerate(sounds):
-        ends.extend(starts[:-1][roll.hits[:, column]][-1:] + len(sound))
+        ends.extend(starts[roll.hits[:, column], column][-1:] + len(sound))
     waveform = np.zeros(max(ends), dtype=np.float64)
     for column, sound in enumerate(sounds):
         for step in np.flatnonzero(roll.hits[:, column]):
-            waveform[starts[step] : starts[step] + len(sound)] += sound
+            start = starts[step, column]
+            waveform[start : start + len(sound)] += gains[step, column] * sound
     peak = np.abs(waveform).max(initial=0)
     return (waveform * (PEAK / peak if peak else 1)).astype(np.float32)
 

@@ -1,0 +1,66 @@
+"""The tables beside images, `<split>/metadata.csv`: what `datasets`' imagefolder does not say of them."""
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+from PIL import Image
+
+
+logger = logging.getLogger(__name__)
+
+TABLE = "metadata.csv"
+FILE_COLUMNS = ("file_name", "image_file_name")
+OTHER_SEPARATORS = (";", "\t", "|")
+
+
+def find_image_tables(folder: Path) -> list[Path]:
+    """The tables of a folder of images: its own, or one for each split.
+
+    Raises:
+        ValueError: If the columns of a table are not separated by commas, or none of them names the files.
+    """
+    tables = [path for path in (folder / TABLE, *sorted(folder.glob(f"*/{TABLE}"))) if path.is_file()]
+    for path in tables:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline().strip()
+        names = next(csv.reader([header]), [])
+        if {*names} & {*FILE_COLUMNS}:
+            continue
+        place = f"`{TABLE}` in {path.parent.name!r}"
+        for separator in OTHER_SEPARATORS:
+            if {*header.replace('"', "").split(separator)} & {*FILE_COLUMNS}:
+                raise ValueError(
+                    f"{place} must separate its columns by commas; got {separator!r} in {header[:100]!r}. Save it "
+                    "again with commas."
+                )
+        raise ValueError(
+            f"{place} must have a column `file_name`; got {', '.join(names) or 'an empty line'}. Write the column "
+            "names, such as `file_name,label`, into its first line."
+        )
+    return tables
+
+
+def warn_of_unlisted_images(tables: Sequence[Path], loaded: datasets.DatasetDict) -> None:
+    """Say how many images were left out since the table in their folder does not list them."""
+    if not tables:
+        return
+    suffixes = Image.registered_extensions()
+    listed = {
+        Path(row["image"]["path"] or "").resolve()
+        for rows in loaded.values()
+        for row in rows.select_columns(["image"]).cast_column("image", datasets.Image(decode=False))
+    }
+    for table in tables:
+        files = [path for path in sorted(table.parent.rglob("*")) if path.suffix.lower() in suffixes]
+        unlisted = [path for path in files if path.resolve() not in listed]
+        if unlisted:
+            logger.warning(
+                f"Left out {len(unlisted)} of {len(files)} images in {table.parent.name!r}, which its `{TABLE}` does "
+                f"not list; the first is {unlisted[0].relative_to(table.parent)}."
+            )
+
+
+__all__ = ["find_image_tables", "warn_of_unlisted_images"]
