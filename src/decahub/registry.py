@@ -210,6 +210,18 @@ METHODS: dict[str, Method] = {
                 2023,
                 "PRICAI 2023",
             ),
+            models=(
+                ModelEntry(
+                    model_type="pmt_iqa",
+                    config="PmtIqaConfig",
+                    auto_classes={
+                        "AutoModel": "PmtIqaModel",
+                        "AutoModelForImageQualityAssessment": "PmtIqaForImageQualityAssessment",
+                    },
+                    image_processors={"torchvision": "PmtIqaImageProcessor", "pil": "PmtIqaImageProcessorPil"},
+                    further_classes={"QualityLevelBinner": "levels", "ProgressiveTaskCallback": "weighting"},
+                ),
+            ),
         ),
         Method(
             name="doorping",
@@ -373,6 +385,17 @@ TASKS: dict[str, TaskEntry] = {
             module="drum_generation",
             pipeline="DrumGenerationPipeline",
             tags=("drum-generation", "music", "midi"),
+        ),
+        TaskEntry(
+            name="image-quality-assessment",
+            family="image-quality",
+            metric="image_quality",
+            auto_class="AutoModelForImageQualityAssessment",
+            processor="image_processor",
+            module="image_quality_assessment",
+            pipeline="ImageQualityAssessmentPipeline",
+            is_new=True,
+            tags=("image-quality-assessment", "blind-image-quality", "iqa"),
         ),
     )
 }

@@ -113,19 +113,8 @@ class ImageProcessing:
         do_reduce_labels: bool,
         **kwargs: Any,
     ) -> BatchFeature:
-        if isinstance(images, (list, tuple)) and len(images) == 0:
-            raise ValueError("`images` must hold at least one image; got an empty list.")
         device = {"device": kwargs["device"]} if kwargs.get("device") is not None else {}
-        takes_floats = not kwargs["do_rescale"] or abs(kwargs["rescale_factor"] / BYTE_FACTOR - 1) > 1e-6
-        scaled = [
-            _scale_image(image, index, takes_floats, input_data_format)
-            for index, image in enumerate(_flatten(self.fetch_images(images), "images", 3))
-        ]
-        prepared = self._prepare_image_like_inputs(
-            scaled, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
-        )
-        for name in ("image_mean", "image_std"):
-            self._check_channels(prepared, name, kwargs[name] if kwargs["do_normalize"] else None)
+        prepared, takes_floats = self._read_images(images, do_convert_rgb, input_data_format, kwargs)
         data = {"pixel_values": self._preprocess_images(prepared, takes_floats, kwargs)}
         if segmentation_maps is not None:
             maps = _flatten(self.fetch_images(segmentation_maps), "segmentation_maps", 2)
@@ -145,6 +134,29 @@ class ImageProcessing:
                     )
             data["labels"] = self._preprocess_maps(maps, do_reduce_labels, kwargs)
         return BatchFeature(data=data, tensor_type=return_tensors)
+
+    def _read_images(
+        self,
+        images: ImageInput,
+        do_convert_rgb: bool,
+        input_data_format: ChannelDimension | None,
+        kwargs: dict[str, Any],
+    ) -> tuple[list, bool]:
+        """Checked images, channels first, and whether floats among them are taken as they are."""
+        if isinstance(images, (list, tuple)) and len(images) == 0:
+            raise ValueError("`images` must hold at least one image; got an empty list.")
+        device = {"device": kwargs["device"]} if kwargs.get("device") is not None else {}
+        takes_floats = not kwargs["do_rescale"] or abs(kwargs["rescale_factor"] / BYTE_FACTOR - 1) > 1e-6
+        scaled = [
+            _scale_image(image, index, takes_floats, input_data_format)
+            for index, image in enumerate(_flatten(self.fetch_images(images), "images", 3))
+        ]
+        prepared = self._prepare_image_like_inputs(
+            scaled, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
+        )
+        for name in ("image_mean", "image_std"):
+            self._check_channels(prepared, name, kwargs[name] if kwargs["do_normalize"] else None)
+        return prepared, takes_floats
 
     def _preprocess_images(self, images: list, takes_floats: bool, kwargs: dict[str, Any]) -> list:
         """Pixel values in the order of `images`: floats in [0, 1] are rescaled already."""
