@@ -59,7 +59,8 @@ class PmtIqaImageQualityOutput(ModelOutput):
         loss_reg (`torch.FloatTensor` of shape `()`, returned with `labels`): Mean absolute error over crops, on the
             scale of the score head.
         loss_cls (`torch.FloatTensor` of shape `()`, returned with labels): Cross entropy of the level over crops.
-        hidden_states (`tuple(torch.FloatTensor)`, with `output_hidden_states=True`): Feature maps of all crops.
+        hidden_states (`tuple(torch.FloatTensor)`, with `output_hidden_states=True`): Feature maps of all crops that
+            are not padding.
     """
 
     loss: torch.FloatTensor | None = None
@@ -144,9 +145,11 @@ class PmtIqaModel(PmtIqaPreTrainedModel):
         self.post_init()
 
     def compute_feature_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Feature maps of the backbone, finest first, in `channels_last` memory, which convolutions prefer."""
-        dtype = self.lda[0].proj.weight.dtype
-        outputs = self.backbone(pixel_values.to(dtype, memory_format=torch.channels_last), return_dict=True)
+        """Feature maps of the backbone, finest first."""
+        pixel_values = pixel_values.to(self.lda[0].proj.weight.dtype)
+        if not torch.is_grad_enabled():  # a quarter faster; gradients keep the authors' order of sums
+            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
+        outputs = self.backbone(pixel_values, return_dict=True)
         return tuple(outputs.feature_maps)
 
     def check_pixel_values(self, pixel_values: torch.Tensor | None, num_dims: tuple[int, ...]) -> None:
@@ -324,10 +327,15 @@ class PmtIqaForImageQualityAssessment(PmtIqaPreTrainedModel):
         batch_size, num_crops = crops.shape[:2]
         is_crop = self._read_crop_mask(crop_mask, crops)
         kwargs["return_dict"] = True
-        outputs = self.pmt_iqa(crops.flatten(0, 1), **kwargs)
+        # Padding is not computed: in training it would change the statistics of the batch norms.
+        is_padded = crop_mask is not None and not torch.compiler.is_compiling()
+        outputs = self.pmt_iqa(crops[is_crop] if is_padded else crops.flatten(0, 1), **kwargs)
         shared = self.shared(outputs.pooler_output)
-        raw_scores = self.score_head(shared).squeeze(-1).view(batch_size, num_crops)
-        level_logits = self.level_head(shared).view(batch_size, num_crops, -1)
+        raw_scores, level_logits = self.score_head(shared).squeeze(-1), self.level_head(shared)
+        if is_padded:
+            raw_scores, level_logits = _put_back(raw_scores, is_crop), _put_back(level_logits, is_crop)
+        raw_scores = raw_scores.view(batch_size, num_crops)
+        level_logits = level_logits.view(batch_size, num_crops, -1)
         crop_scores = torch.where(is_crop, self._to_native(raw_scores), 0)
         loss, loss_reg, loss_cls = self._compute_losses(raw_scores, level_logits, is_crop, labels, level_labels)
         share = is_crop / is_crop.sum(1, keepdim=True)
@@ -410,6 +418,12 @@ class PmtIqaForImageQualityAssessment(PmtIqaPreTrainedModel):
         w_reg, w_cls = self.task_weights
         parts = [weight * part for weight, part in ((w_reg, loss_reg), (w_cls, loss_cls)) if part is not None]
         return sum(parts) if parts else None, loss_reg, loss_cls
+
+
+def _put_back(values: torch.Tensor, is_crop: torch.Tensor) -> torch.Tensor:
+    """Values of crops among zeros for padding, in the order of the mask."""
+    places = is_crop.flatten().nonzero().squeeze(1)
+    return values.new_zeros(is_crop.numel(), *values.shape[1:]).index_copy(0, places, values)
 
 
 __all__ = [
