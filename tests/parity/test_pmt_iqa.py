@@ -97,7 +97,10 @@ def compute_states(model, golden, dtype=torch.float32) -> dict[str, torch.Tensor
     bare = []
     bare_hook = model.pmt_iqa.register_forward_hook(lambda module, inputs, output: bare.append(output))
     outputs = model(
-        prepare(golden).to(dtype), labels=golden["labels"], level_labels=golden["level_labels"], output_hidden_states=True
+        prepare(golden).to(dtype),
+        labels=golden["labels"],
+        level_labels=golden["level_labels"],
+        output_hidden_states=True,
     )
     hook.remove(), bare_hook.remove()
     states = {
@@ -261,7 +264,9 @@ def table_cases(pattern: str):
     return list_cases
 
 
-@pytest.mark.parametrize(("golden", "num_epochs"), golden_params("pmt_iqa", TABLES, table_cases(r"schedule\.E(\d+)\.")))
+@pytest.mark.parametrize(
+    ("golden", "num_epochs"), golden_params("pmt_iqa", TABLES, table_cases(r"schedule\.E(\d+)\."))
+)
 def test_schedule(golden, num_epochs):
     epochs, prefix = range(int(num_epochs)), f"schedule.E{num_epochs}"
     rates = [official_learning_rate(epoch, float(golden.metadata["lr0"])) for epoch in epochs]

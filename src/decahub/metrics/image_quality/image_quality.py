@@ -190,7 +190,9 @@ class ImageQuality(evaluate.Metric):
         singles = {f"{name}s": [value] for name, value in columns.items()}
         self.add_batch(predictions=[prediction], references=[reference], **singles)
 
-    def compute(self, *, predictions=None, references=None, predicted_levels=None, levels=None, sources=None, **kwargs):
+    def compute(
+        self, *, predictions=None, references=None, predicted_levels=None, levels=None, sources=None, **kwargs
+    ):
         """Scores of what was added, or of the arrays that are given."""
         if predictions is not None:
             self.add_batch(

@@ -168,7 +168,11 @@ class PmtIqaImageProcessing(ImageProcessing):
         is_crop = torch.ones_like(outputs.crop_scores, dtype=torch.bool) if crop_mask is None else crop_mask.bool()
         answers = []
         for score, crop_scores, probs, mask in zip(
-            outputs.score, outputs.crop_scores, outputs.level_probs, is_crop.to(outputs.crop_scores.device), strict=True
+            outputs.score,
+            outputs.crop_scores,
+            outputs.level_probs,
+            is_crop.to(outputs.crop_scores.device),
+            strict=True,
         ):
             own = crop_scores[mask].double()
             answers.append(
@@ -201,9 +205,7 @@ def _check_options(options: dict[str, Any]) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"`{name}` must be a whole number of at least 1; got {value!r}.")
     size = options["crop_size"]
-    height, width = (
-        (size.get("height"), size.get("width")) if isinstance(size, dict) else (size.height, size.width)
-    )
+    height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size.height, size.width)
     if not height or height != width:
         raise ValueError(f"`crop_size` must hold an equal `height` and `width`; got {size}.")
 

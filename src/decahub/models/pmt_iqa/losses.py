@@ -43,7 +43,9 @@ def check_labels(labels: torch.Tensor, batch_size: int, low: float, high: float)
     if not len(known):
         raise ValueError(f"`labels` must hold at least one finite score; got {batch_size} that are not.")
     if len(known) < batch_size:
-        logger.warning("%d of %d labels are not finite and are left out of the loss.", batch_size - len(known), batch_size)
+        logger.warning(
+            "%d of %d labels are not finite and are left out of the loss.", batch_size - len(known), batch_size
+        )
     wrong = known[(known < low) | (known > high)]
     if len(wrong):
         logger.warning(
