@@ -1,8 +1,8 @@
 """PMT-IQA computes the authors' numbers from the authors' weights: every golden file, by its kind.
 
-What each key means, and how the files were made, is in the README of the golden folder. Other files of the same kinds
-can be checked through `DECAHUB_GOLDEN_DIR`: weights, shapes, backbone, and which gradients there are, are read from the
-file.
+What each key means, and how the files were made, is in the README of the golden folder. Other files of the same
+kinds can be checked through `DECAHUB_GOLDEN_DIR`: weights, shapes, backbone, and which gradients there are, are read
+from the file.
 """
 
 import re
@@ -160,9 +160,9 @@ def run_pass(golden, mode: str, dtype: torch.dtype) -> Pass:
 def check_with_noise(actual, exact, expected, rtol: float, what: str) -> float:
     """`actual` is as near to what is stored as float32 allows; returns the distance of the latter from float64.
 
-    A unit of a ReLU near zero flips by rounding, and its gradient with it, and the sign of a gradient near zero is that
-    of Adam's first step. So stored gradients near the image, and what follows from the step, differ from float64 by up
-    to 2 % themselves; ours may be a few times as far from them.
+    A unit of a ReLU near zero flips by rounding, and its gradient with it, and the sign of a gradient near zero is
+    that of Adam's first step. So stored gradients near the image, and what follows from the step, differ from float64
+    by up to 2 % themselves; ours may be a few times as far from them.
     """
     actual, exact, expected = (tensor.detach().double() for tensor in (actual, exact, expected))
     largest = expected.abs().max()

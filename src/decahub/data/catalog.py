@@ -122,8 +122,8 @@ _ENTRIES = (
         title="Synthetic distortions of the Kodak images",
         family="image-quality",
         license="other",
-        license_note="Made from the Kodak images, which Kodak released for unrestricted use. Its scores are computed by "
-        "full-reference metrics, not given by people.",
+        license_note="Made from the Kodak images, which Kodak released for unrestricted use. Its scores are "
+        "computed by full-reference metrics, not given by people.",
         homepage="https://r0k.us/graphics/kodak/",
         citation="Kodak Lossless True Color Image Suite, PhotoCD PCD0992.",
         folder="iqa_pristine",

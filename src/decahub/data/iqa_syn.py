@@ -1,7 +1,7 @@
 """`iqa_syn`: distorted versions of pristine images, with scores that full-reference metrics give ("pseudo-MOS").
 
-Twenty distortions of five levels for each reference. Four metrics of `piq` compare each with its reference: FSIMc, VSI,
-HaarPSI and -MDSI. Each is mapped to its percentile among the images of the training references, and the score is
+Twenty distortions of five levels for each reference. Four metrics of `piq` compare each with its reference: FSIMc,
+VSI, HaarPSI and -MDSI. Each is mapped to its percentile among the images of the training references, and the score is
 the mean of the four percentiles, 0 to 100. It is not a score of people.
 
 Images are made when the dataset is built and kept in the cache of `datasets`; the seed of each is in its name.
@@ -149,7 +149,8 @@ def build_from_folder(folder: str | os.PathLike) -> datasets.DatasetDict:
         split: datasets.Dataset.from_generator(
             generate_rows,
             features=features,
-            gen_kwargs={"paths": [str(path) for path in paths], "names": known, "version": VERSION},
+            # Tuples: `datasets` would divide lists among processes.
+            gen_kwargs={"paths": tuple(map(str, paths)), "names": tuple(known), "version": VERSION},
         )
         for split, paths in parts.items()
     }

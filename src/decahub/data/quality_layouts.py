@@ -118,7 +118,7 @@ def read_live(folder: Path, table: Path) -> list[QualityRow]:
 
 
 def read_live_challenge(folder: Path, table: Path) -> list[QualityRow]:
-    """`Data/AllImages_release.mat`, `Data/AllMOS_release.mat` and `Images/`; the 7 images of the training are left out."""
+    """`Data/AllImages_release.mat`, `Data/AllMOS_release.mat`, `Images/`; the first 7, for training, are left out."""
     images = _read_mat(table.parent / "AllImages_release.mat", "AllImages_release")
     scores = _read_mat(table, "AllMOS_release")
     pairs = list(zip(images, scores, strict=True))[NUM_TRAINING_IMAGES:]

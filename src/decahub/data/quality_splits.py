@@ -89,9 +89,7 @@ def apply_splits(rows: datasets.Dataset, record: Mapping[str, Any]) -> datasets.
     references = get_references(rows)
     missing = sorted(set(references) - owners.keys())
     if missing:
-        raise ValueError(
-            f"each reference must be in a split; {len(missing)} are in none, the first is {missing[0]!r}."
-        )
+        raise ValueError(f"each reference must be in a split; {len(missing)} are not, the first is {missing[0]!r}.")
     splits = datasets.DatasetDict(
         {
             split: rows.select([index for index, name in enumerate(references) if owners[name] == split])

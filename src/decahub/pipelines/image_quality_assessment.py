@@ -19,10 +19,10 @@ OPTIONS = ("num_crops", "crop_strategy", "seed", "small_image")
 class ImageQualityAssessmentPipeline(Pipeline):
     """Scores the quality of images without a reference.
 
-    An input is a path, an address, a PIL image or an array; a list, a generator or a column of a dataset holds several;
-    a folder stands for all images in it, in the order of their names. Images are computed one by one, each with its
-    crops as the batch, so the answer for an image does not depend on what else is asked, in what order, or on
-    `batch_size`.
+    An input is a path, an address, a PIL image or an array; a list, a generator or a column of a dataset holds
+    several; a folder stands for all images in it, in the order of their names. Images are computed one by one, each
+    with its crops as the batch, so the answer for an image does not depend on what else is asked, in what order, or
+    on `batch_size`.
 
     Args of a call:
         num_crops (`int`, *optional*): Crops of an image; by default as the image processor has it.

@@ -11,11 +11,11 @@ import scipy.stats
 
 
 _DESCRIPTION = """
-Agreement of predicted scores x with labels y (MOS or DMOS) of images, in float64. Rows whose label is NaN are left out.
+Agreement of predicted scores x with labels y (MOS or DMOS) of images, in float64. Rows with a NaN label are left out.
 
 - "srcc": Spearman's rank correlation, Pearson's on average ranks; "krcc": Kendall's tau-b;
 - "plcc": Pearson's correlation of x and y;
-- "plcc_fit", "rmse_fit", "mae_fit": Pearson's correlation, root mean squared and mean absolute error of f(x) and y, with
+- "plcc_fit", "rmse_fit", "mae_fit": Pearson's correlation, root mean squared and mean absolute error of f(x) and y;
   f(x) = (b1 - b2) / (1 + exp(-(x - b3) / |b4|)) + b2 fitted by least squares; "fit_params" are b1 to b4. Where the fit
   fails, "fit_ok" is False and "plcc_fit" is "plcc";
 - "rmse": root mean squared error of x and y;

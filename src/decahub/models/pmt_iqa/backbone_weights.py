@@ -46,8 +46,8 @@ def load_backbone_weights(backbone: nn.Module, state_dict: Mapping[str, torch.Te
     if missing:
         shown = ", ".join(missing[:MAX_NAMES_SHOWN])
         raise ValueError(
-            f"`state_dict` must hold all weights of the backbone; {len(missing)} of {len(wanted)} are missing, such as "
-            f"{shown}. Is `backbone_config` that of the file?"
+            f"`state_dict` must hold all weights of the backbone; {len(missing)} of {len(wanted)} are missing, such "
+            f"as {shown}. Is `backbone_config` that of the file?"
         )
     tensors = {name: state_dict[renamed[name]] for name in wanted if name in renamed}
     for name, tensor in tensors.items():

@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 """What differs from the published model, `"resnet50"`; everything else is the default of [`PmtIqaConfig`].
 
-`"resnet50_wide"`, `"resnet50_mid"` and `"resnet18"` are in the authors' code but not in their results; `"tiny"` is ours.
+`"resnet50_wide"`, `"resnet50_mid"` and `"resnet18"` are in the authors' code, not in their results; `"tiny"` is ours.
 """
 
 
