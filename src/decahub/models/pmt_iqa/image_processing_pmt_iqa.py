@@ -7,20 +7,20 @@ import torch
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ChannelDimension, ImageInput, PILImageResampling, SizeDict
-from transformers.processing_utils import Unpack
+from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import TensorType, logging
 
-from ..shared.image_processing import ImageProcessing, ImageProcessingKwargs
+from ..shared.image_processing import PlainImageProcessing
 from .crops import STRATEGIES, choose_crops
 
 
 logger = logging.get_logger(__name__)
 RESIZE_MODES = ("keep_aspect", "official")
 SMALL_IMAGES = ("resize", "pad", "error")
-MAX_UPSCALED_PIXELS = 2**25  # of a thin image whose short side is scaled to the size of a crop
+MAX_UPSCALED_PIXELS = 2**24  # of a thin image whose short side is scaled to the size of a crop
 
 
-class PmtIqaImageProcessorKwargs(ImageProcessingKwargs, total=False):
+class PmtIqaImageProcessorKwargs(ImagesKwargs, total=False):
     """Keywords of a call, beside those of all image processors.
 
     Args:
@@ -43,7 +43,7 @@ class PmtIqaImageProcessorKwargs(ImageProcessingKwargs, total=False):
     dense_multiple: int
 
 
-class PmtIqaImageProcessing(ImageProcessing):
+class PmtIqaImageProcessing(PlainImageProcessing):
     """What both backends share: by default nine crops on a grid that reaches all borders."""
 
     valid_kwargs = PmtIqaImageProcessorKwargs
@@ -79,7 +79,7 @@ class PmtIqaImageProcessing(ImageProcessing):
         Raises:
             ValueError: If an image or an option cannot be used.
         """
-        return super(ImageProcessing, self).preprocess(images, **kwargs)
+        return super().preprocess(images, **kwargs)
 
     def _preprocess_image_like_inputs(
         self,

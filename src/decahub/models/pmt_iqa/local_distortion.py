@@ -10,6 +10,10 @@ from torch import nn
 from torch.nn import functional
 
 
+class PmtIqaProjection(nn.Linear):
+    """A linear layer that starts with other weights than those of the heads."""
+
+
 class PmtIqaBranch(nn.Module):
     """Features of one map.
 
@@ -29,7 +33,7 @@ class PmtIqaBranch(nn.Module):
         self.reduce: nn.Module = nn.Identity()
         if reduced_channels is not None:
             self.reduce = nn.Conv2d(in_channels, reduced_channels, kernel_size=1, bias=False)
-        self.proj = nn.Linear((reduced_channels or in_channels) * grid_size**2, out_channels)
+        self.proj = PmtIqaProjection((reduced_channels or in_channels) * grid_size**2, out_channels)
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         """Features of crops.
@@ -63,4 +67,4 @@ class PmtIqaBranch(nn.Module):
         return functional.conv2d(pooled, kernel, self.proj.bias, stride=step, dilation=self.pool_size)
 
 
-__all__ = ["PmtIqaBranch"]
+__all__ = ["PmtIqaBranch", "PmtIqaProjection"]

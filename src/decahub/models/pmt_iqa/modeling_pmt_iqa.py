@@ -21,7 +21,7 @@ from transformers.utils.generic import ModelOutput, can_return_tuple
 from ..shared.checks import can_look_at, refuse_unknown_inputs
 from .configuration_pmt_iqa import PmtIqaConfig
 from .levels import QualityLevelBinner
-from .local_distortion import PmtIqaBranch
+from .local_distortion import PmtIqaBranch, PmtIqaProjection
 from .losses import IGNORED_LEVEL, check_labels, check_levels, compute_level_loss, compute_score_loss
 
 
@@ -105,13 +105,14 @@ class PmtIqaPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module):
         # Heads keep torch's own initialization. The authors mean to change it, but their loop never reaches the heads.
         if isinstance(module, nn.Linear):
-            init.kaiming_uniform_(module.weight, a=5**0.5)
+            if isinstance(module, PmtIqaProjection):
+                init.kaiming_normal_(module.weight)
+            else:
+                init.kaiming_uniform_(module.weight, a=5**0.5)
             bound = module.in_features**-0.5
             init.uniform_(module.bias, -bound, bound)
-        elif isinstance(module, PmtIqaBranch):
-            init.kaiming_normal_(module.proj.weight)
-            if isinstance(module.reduce, nn.Conv2d):
-                init.kaiming_normal_(module.reduce.weight)
+        elif isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight)
 
 
 class PmtIqaModel(PmtIqaPreTrainedModel):

@@ -44,14 +44,14 @@ class ImageProcessingKwargs(ImagesKwargs, total=False):
     do_reduce_labels: bool
 
 
-class ImageProcessing:
-    """What both backends share; images are channel-first arrays or tensors.
+class PlainImageProcessing:
+    """What image processors share in both backends; images are channel-first arrays or tensors.
 
     By default the usual evaluation transform: the shorter side is resized (bicubic), the center cropped, and pixels
     are scaled to [0, 1] and normalized with ImageNet's mean and standard deviation.
     """
 
-    valid_kwargs = ImageProcessingKwargs
+    valid_kwargs: type = ImagesKwargs
     model_input_names = ["pixel_values"]
     do_convert_rgb = True
     do_resize = True
@@ -63,9 +63,8 @@ class ImageProcessing:
     do_normalize = True
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
-    do_reduce_labels = False
 
-    def __init__(self, **kwargs: Unpack[ImageProcessingKwargs]):
+    def __init__(self, **kwargs: Any):
         allowed = [*self.valid_kwargs.__annotations__, *PROCESSOR_KEYS]
         refuse_unknown((name for name in kwargs if name[:1] != "_"), allowed, f"an option of {type(self).__name__}")
         super().__init__(**kwargs)
@@ -75,6 +74,63 @@ class ImageProcessing:
         if isinstance(images, (str, os.PathLike)) and os.path.isfile(images):  # noqa: PTH113 (base64 is no long path)
             return read_image(images)
         return super().fetch_images(images)
+
+    def _read_images(
+        self,
+        images: ImageInput,
+        do_convert_rgb: bool,
+        input_data_format: ChannelDimension | None,
+        kwargs: dict[str, Any],
+    ) -> tuple[list, bool]:
+        """Checked images, channels first, and whether floats among them are taken as they are."""
+        if isinstance(images, (list, tuple)) and len(images) == 0:
+            raise ValueError("`images` must hold at least one image; got an empty list.")
+        device = {"device": kwargs["device"]} if kwargs.get("device") is not None else {}
+        takes_floats = not kwargs["do_rescale"] or abs(kwargs["rescale_factor"] / BYTE_FACTOR - 1) > 1e-6
+        scaled = [
+            _scale_image(image, index, takes_floats, input_data_format)
+            for index, image in enumerate(_flatten(self.fetch_images(images), "images", 3))
+        ]
+        prepared = self._prepare_image_like_inputs(
+            scaled, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
+        )
+        for name in ("image_mean", "image_std"):
+            self._check_channels(prepared, name, kwargs[name] if kwargs["do_normalize"] else None)
+        return prepared, takes_floats
+
+    def _preprocess_images(self, images: list, takes_floats: bool, kwargs: dict[str, Any]) -> list:
+        """Pixel values in the order of `images`: floats in [0, 1] are rescaled already."""
+        is_scaled = [not takes_floats and _is_float(image) for image in images]
+        values: dict[bool, Any] = {}
+        for scaled in set(is_scaled):
+            group = [image for image, flag in zip(images, is_scaled, strict=True) if flag == scaled]
+            options = {**kwargs, "do_rescale": kwargs["do_rescale"] and not scaled}
+            values[scaled] = iter(self._preprocess(group, return_tensors=None, **options)["pixel_values"])
+        return [next(values[scaled]) for scaled in is_scaled]
+
+    @staticmethod
+    def _check_channels(images: list, name: str, values: float | list[float] | None) -> None:
+        num_channels = len(values) if isinstance(values, (list, tuple)) else None
+        for index, image in enumerate(images):
+            if num_channels not in (None, image.shape[0]):
+                raise ValueError(
+                    f"`images` must have {num_channels} channels, as `{name}` has; image {index} has {image.shape[0]}."
+                )
+
+    def center_crop(self, image: Any, size: SizeDict, **kwargs: Any) -> Any:
+        """Middle of an image, rounded as torchvision does; smaller images are padded with zeros."""
+        spare_height, spare_width = image.shape[-2] - size.height, image.shape[-1] - size.width
+        if spare_height < 0 or spare_width < 0:
+            return super().center_crop(image, size, **kwargs)
+        top, left = round(spare_height / 2), round(spare_width / 2)
+        return image[..., top : top + size.height, left : left + size.width]
+
+
+class ImageProcessing(PlainImageProcessing):
+    """Images, and segmentation maps that belong to them."""
+
+    valid_kwargs = ImageProcessingKwargs
+    do_reduce_labels = False
 
     def preprocess(
         self,
@@ -135,39 +191,6 @@ class ImageProcessing:
             data["labels"] = self._preprocess_maps(maps, do_reduce_labels, kwargs)
         return BatchFeature(data=data, tensor_type=return_tensors)
 
-    def _read_images(
-        self,
-        images: ImageInput,
-        do_convert_rgb: bool,
-        input_data_format: ChannelDimension | None,
-        kwargs: dict[str, Any],
-    ) -> tuple[list, bool]:
-        """Checked images, channels first, and whether floats among them are taken as they are."""
-        if isinstance(images, (list, tuple)) and len(images) == 0:
-            raise ValueError("`images` must hold at least one image; got an empty list.")
-        device = {"device": kwargs["device"]} if kwargs.get("device") is not None else {}
-        takes_floats = not kwargs["do_rescale"] or abs(kwargs["rescale_factor"] / BYTE_FACTOR - 1) > 1e-6
-        scaled = [
-            _scale_image(image, index, takes_floats, input_data_format)
-            for index, image in enumerate(_flatten(self.fetch_images(images), "images", 3))
-        ]
-        prepared = self._prepare_image_like_inputs(
-            scaled, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
-        )
-        for name in ("image_mean", "image_std"):
-            self._check_channels(prepared, name, kwargs[name] if kwargs["do_normalize"] else None)
-        return prepared, takes_floats
-
-    def _preprocess_images(self, images: list, takes_floats: bool, kwargs: dict[str, Any]) -> list:
-        """Pixel values in the order of `images`: floats in [0, 1] are rescaled already."""
-        is_scaled = [not takes_floats and _is_float(image) for image in images]
-        values: dict[bool, Any] = {}
-        for scaled in set(is_scaled):
-            group = [image for image, flag in zip(images, is_scaled, strict=True) if flag == scaled]
-            options = {**kwargs, "do_rescale": kwargs["do_rescale"] and not scaled}
-            values[scaled] = iter(self._preprocess(group, return_tensors=None, **options)["pixel_values"])
-        return [next(values[scaled]) for scaled in is_scaled]
-
     def _preprocess_maps(self, maps: list, do_reduce_labels: bool, kwargs: dict[str, Any]) -> list:
         if do_reduce_labels:
             maps = [reduce_labels(segmentation_map) for segmentation_map in maps]
@@ -185,23 +208,6 @@ class ImageProcessing:
             ids[is_covered[0] == 0] = IGNORED_PIXEL
             labels.append(ids)
         return labels
-
-    @staticmethod
-    def _check_channels(images: list, name: str, values: float | list[float] | None) -> None:
-        num_channels = len(values) if isinstance(values, (list, tuple)) else None
-        for index, image in enumerate(images):
-            if num_channels not in (None, image.shape[0]):
-                raise ValueError(
-                    f"`images` must have {num_channels} channels, as `{name}` has; image {index} has {image.shape[0]}."
-                )
-
-    def center_crop(self, image: Any, size: SizeDict, **kwargs: Any) -> Any:
-        """Middle of an image, rounded as torchvision does; smaller images are padded with zeros."""
-        spare_height, spare_width = image.shape[-2] - size.height, image.shape[-1] - size.width
-        if spare_height < 0 or spare_width < 0:
-            return super().center_crop(image, size, **kwargs)
-        top, left = round(spare_height / 2), round(spare_width / 2)
-        return image[..., top : top + size.height, left : left + size.width]
 
     def post_process_semantic_segmentation(
         self,
