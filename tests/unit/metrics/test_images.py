@@ -71,7 +71,8 @@ def test_loads_by_name_and_by_path(name):
 
 def test_lists_all_metrics():
     assert list_metrics() == [
-        "drum_structure", "feature_probe", "group_fairness", "mean_iou", "node_accuracy", "top_k_accuracy",
+        "drum_structure", "feature_probe", "group_fairness", "image_quality", "mean_iou", "node_accuracy",
+        "top_k_accuracy",
     ]  # fmt: skip
 
 

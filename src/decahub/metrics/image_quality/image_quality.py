@@ -6,8 +6,7 @@ import warnings
 import datasets
 import evaluate
 import numpy as np
-import scipy.optimize
-import scipy.stats
+import scipy
 
 
 _DESCRIPTION = """
