@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 TASK, FAMILY = "image-quality-assessment", "image-quality"
 ALL, TRAIN, VALIDATION, TEST = "all", "train", "validation", "test"
 SPLITS_FILE = "reference_splits.json"
+MIN_CALIBRATION_ROWS = 20  # four parameters fit fewer images all too well
 LEAST_SHARE = 0.05  # of the range of a configuration that labels must fill; less is another scale
 
 
@@ -53,9 +54,7 @@ class Arguments(DataArguments, LoopArguments):
 
     dataset: str = argument("iqa_syn", "Name of a dataset (`decahub list --datasets`), or your own folder.")
     test_share: float = argument(0.2, "Share of the references to test on, where the dataset has no split.")
-    validation_share: float = argument(
-        0.0, "Share of the training references to validate on (split validation)."
-    )
+    validation_share: float = argument(0.0, "Share of the training references to validate on (split validation).")
     split_seed: int = argument(0, "Seed of these splits.")
     splits_file: str | None = argument(None, "File of an earlier run that says which reference is in which split.")
     pretrained: str | None = argument(None, "Model folder or Hub id to start from; by default random weights.")
@@ -189,7 +188,8 @@ def check_score_range(config: PmtIqaConfig, rows: Any) -> None:
     if lowest < low or highest > high or highest - lowest < LEAST_SHARE * (high - low):
         raise ValueError(
             f"`config` must have a `score_low` and `score_high` that are the scale of the labels, which go from "
-            f"{lowest:g} to {highest:g}; got {low:g} and {high:g}. Set `--config.score_low` and `--config.score_high`."
+            f"{lowest:g} to {highest:g}; got {low:g} and {high:g}. For example: "
+            f'`--config "{{score_low: {lowest:g}, score_high: {highest:g}}}"`.'
         )
 
 
@@ -245,17 +245,42 @@ def measure(
     return measure_rows(arguments, model, processor, rows, TASK)
 
 
+def predict(
+    arguments: Arguments, model: PmtIqaForImageQualityAssessment, processor: PmtIqaImageProcessor, rows: Any
+) -> Any:
+    """The metric `image_quality`, filled with the predictions of a model for some rows."""
+    task, metric = get_task(TASK), load_metric("image_quality")
+    context = MeasurementContext(batch_size=arguments.per_device_eval_batch_size)
+    with evaluating(model):
+        for columns in task.iterate_predictions(model, processor, rows, context):
+            metric.add_batch(**columns)
+    return metric
+
+
 def fit_calibration(
     arguments: Arguments, model: PmtIqaForImageQualityAssessment, processor: PmtIqaImageProcessor, rows: Any
 ) -> list[float] | None:
-    """Parameters of the curve from scores to labels, fitted on rows that are not the test's; none without a fit."""
-    task, metric = get_task(TASK), load_metric("image_quality")
-    context = MeasurementContext(batch_size=arguments.per_device_eval_batch_size)
+    """Parameters of the curve from scores to labels, fitted on rows that are not the test's.
+
+    There are none where too few images are left to validate on, or no fit is found.
+    """
+    if len(rows) < MIN_CALIBRATION_ROWS:
+        logger.warning(
+            "The scores are not calibrated: it takes %d images to validate on, got %d.",
+            MIN_CALIBRATION_ROWS,
+            len(rows),
+        )
+        return None
     model.config.calibration = None
-    with evaluating(model):
-        for columns in task.iterate_predictions(model, processor, rows, context):
-            metric.add_batch(predictions=columns["predictions"], references=columns["references"])
-    return metric.compute()["fit_params"]
+    return predict(arguments, model, processor, rows).compute()["fit_params"]
+
+
+def measure_intervals(
+    arguments: Any, model: PmtIqaForImageQualityAssessment, processor: PmtIqaImageProcessor, rows: Any
+) -> dict[str, list[float]]:
+    """Bootstrap intervals of the correlations, over `arguments.num_bootstrap` resamples of the images."""
+    scores = predict(arguments, model, processor, rows).compute(num_bootstrap=arguments.num_bootstrap)
+    return {name: value for name, value in scores.items() if name.endswith("_interval")}
 
 
 def build_splits_report(record: Mapping[str, Any]) -> Report:
