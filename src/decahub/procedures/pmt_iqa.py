@@ -245,9 +245,7 @@ def measure(
     return measure_rows(arguments, model, processor, rows, TASK)
 
 
-def predict(
-    arguments: Arguments, model: PmtIqaForImageQualityAssessment, processor: PmtIqaImageProcessor, rows: Any
-) -> Any:
+def predict(arguments: Arguments, model: Any, processor: PmtIqaImageProcessor, rows: Any) -> Any:
     """The metric `image_quality`, filled with the predictions of a model for some rows."""
     task, metric = get_task(TASK), load_metric("image_quality")
     context = MeasurementContext(batch_size=arguments.per_device_eval_batch_size)
@@ -258,7 +256,7 @@ def predict(
 
 
 def fit_calibration(
-    arguments: Arguments, model: PmtIqaForImageQualityAssessment, processor: PmtIqaImageProcessor, rows: Any
+    arguments: Arguments, model: Any, processor: PmtIqaImageProcessor, rows: Any
 ) -> list[float] | None:
     """Parameters of the curve from scores to labels, fitted on rows that are not the test's.
 

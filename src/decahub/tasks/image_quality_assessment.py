@@ -98,9 +98,7 @@ class ImageQualityAssessment(ImageTask):
         return super().list_inputs(arguments)
 
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
-        answer = predictor(
-            self.read_image(item), num_crops=arguments.num_crops, crop_strategy=arguments.crop_strategy
-        )
+        answer = predictor(self.read_image(item), num_crops=arguments.num_crops, crop_strategy=arguments.crop_strategy)
         return [(item, answer["score"], answer["level"], answer["score_std"])]
 
     def finish(
@@ -109,7 +107,9 @@ class ImageQualityAssessment(ImageTask):
         """Images from the best to the worst; with `--output-dir` also as `ranking.csv` and `contact_sheet.png`."""
         sign = 1 if predictor.model.config.lower_is_better else -1
         ranked = sorted(rows, key=lambda row: (sign * row[1], str(row[0])))
-        table = [(rank, item.name, *values) for rank, (item, *values) in enumerate(ranked, start=1)]
+        table: list[Sequence[Any]] = [
+            (rank, item.name, *values) for rank, (item, *values) in enumerate(ranked, start=1)
+        ]
         if files.folder is not None:
             from .contact_sheet import draw_contact_sheet
 

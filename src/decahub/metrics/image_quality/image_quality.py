@@ -128,7 +128,7 @@ def bootstrap(predictions, labels, sources, num_bootstrap, confidence, seed):
     """Percentile intervals of `RESAMPLED` over resamples of the images, drawn within their sources."""
     generator = np.random.default_rng(seed)
     strata = [np.flatnonzero(sources == name) for name in np.unique(sources)]
-    values = {name: [] for name in RESAMPLED}
+    values: dict[str, list[float]] = {name: [] for name in RESAMPLED}
     for _ in range(num_bootstrap):
         chosen = np.concatenate([generator.choice(stratum, len(stratum)) for stratum in strata])
         arrays = predictions[chosen], labels[chosen]

@@ -148,9 +148,9 @@ class PmtIqaImageProcessing(PlainImageProcessing):
     def _cut(image: Any, options: dict[str, Any]) -> tuple[list, list[tuple[int, int, int, int]]]:
         """Crops, and their boxes. Views of the bytes: only crops become floats, never the whole image."""
         size = options["crop_size"].height
-        places = choose_crops(
-            *image.shape[-2:], size, options["num_crops"], options["crop_strategy"], options.get("seed")
-        )
+        height, width = image.shape[-2:]
+        strategy, seed = options["crop_strategy"], options.get("seed")
+        places = choose_crops(height, width, size, options["num_crops"], strategy, seed)
         crops = [image[..., top : top + size, left : left + size] for top, left in places]
         return crops, [(top, left, top + size, left + size) for top, left in places]
 

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -69,9 +70,9 @@ class QualityLevelBinner:
                 )
         return levels.clamp(0, self.num_levels - 1)
 
-    def with_options(self, **changes: object) -> "QualityLevelBinner":
+    def with_options(self, **changes: Any) -> "QualityLevelBinner":
         """The same rule with some fields changed."""
-        return replace(self, **changes)  # type: ignore[arg-type]
+        return replace(self, **changes)
 
 
 def _is_whole(value: float) -> bool:

@@ -418,7 +418,7 @@ class PmtIqaForImageQualityAssessment(PmtIqaPreTrainedModel):
             loss_cls = compute_level_loss(level_logits.flatten(0, 1), levels.flatten())
         w_reg, w_cls = self.task_weights
         parts = [weight * part for weight, part in ((w_reg, loss_reg), (w_cls, loss_cls)) if part is not None]
-        return sum(parts) if parts else None, loss_reg, loss_cls
+        return torch.stack(parts).sum() if parts else None, loss_reg, loss_cls
 
 
 def _put_back(values: torch.Tensor, is_crop: torch.Tensor) -> torch.Tensor:
