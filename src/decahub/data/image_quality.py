@@ -4,6 +4,7 @@
 its file; each is there if the dataset has it.
 """
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from .image_classification import image_to_tensor
 from .quality_layouts import find_layout, group_by_split, read_layout
 
 
+logger = logging.getLogger(__name__)
 SCORE = "score"
 MAX_SEED = 2**31 - 1
 
@@ -160,6 +162,15 @@ def finish_loading(dataset: datasets.Dataset, where: str) -> datasets.Dataset:
     return dataset
 
 
+def drop_unscored(rows: datasets.Dataset) -> datasets.Dataset:
+    """The rows whose score is a finite number; a warning counts the others."""
+    known = np.flatnonzero(np.isfinite(np.asarray(rows[SCORE], dtype=np.float64)))
+    if len(known) == len(rows):
+        return rows
+    logger.warning("%d of %d images have no finite score and are left out.", len(rows) - len(known), len(rows))
+    return rows.select(known)
+
+
 def get_score_range(rows: datasets.Dataset) -> tuple[float, float]:
     """Lowest and highest finite score."""
     scores = np.asarray(rows[SCORE], dtype=np.float64)
@@ -184,5 +195,6 @@ __all__ = [
     "build_train_transform",
     "collate",
     "decode_row",
+    "drop_unscored",
     "get_score_range",
 ]

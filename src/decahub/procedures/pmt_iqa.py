@@ -127,7 +127,7 @@ def load_splits(arguments: Arguments) -> QualitySplits:
         if split not in loaded:
             raise ValueError(f"{name} must be one of {', '.join(loaded)}; got {split!r}.")
     return QualitySplits(
-        train=sample_rows(loaded[TRAIN], arguments.max_train_samples, arguments.seed),
+        train=sample_rows(image_quality.drop_unscored(loaded[TRAIN]), arguments.max_train_samples, arguments.seed),
         evaluation=loaded[arguments.eval_split],
         monitor=loaded[arguments.monitor_split or (VALIDATION if VALIDATION in loaded else arguments.eval_split)],
         record=record,
@@ -135,8 +135,10 @@ def load_splits(arguments: Arguments) -> QualitySplits:
 
 
 def build_processor(arguments: Arguments) -> PmtIqaImageProcessor:
-    """The image processor of the run."""
-    return PmtIqaImageProcessor(**arguments.processor)
+    """The image processor of the run, which cuts crops of the size that the model takes."""
+    size = arguments.config.get("crop_size")
+    given = {} if size is None else {"crop_size": {"height": size, "width": size}}
+    return PmtIqaImageProcessor(**{**given, **arguments.processor})
 
 
 def build_train_dataset(arguments: Arguments, rows: Any, processor: PmtIqaImageProcessor) -> SeededTransform:
@@ -175,6 +177,16 @@ def read_weights(source: str) -> dict[str, torch.Tensor]:
     from huggingface_hub import hf_hub_download
 
     return load_file(hf_hub_download(source, "model.safetensors"))
+
+
+def check_crop_size(config: PmtIqaConfig, processor: PmtIqaImageProcessor) -> None:
+    """Refuse a processor that cuts crops of another size than the model takes."""
+    given = processor.crop_size["height"]
+    if config.strict_crop_size and given != config.crop_size:
+        raise ValueError(
+            f"`processor` must cut crops of the `crop_size` of the model, {config.crop_size}; got {given}. Set one of "
+            "`--config` and `--processor` only."
+        )
 
 
 def check_score_range(config: PmtIqaConfig, rows: Any) -> None:
@@ -305,9 +317,10 @@ def run(arguments: Arguments, splits: QualitySplits | None = None) -> Outcome:
     set_seed(arguments.seed)
     splits = load_splits(arguments) if splits is None else splits
     processor = build_processor(arguments)
-    check_evaluation(arguments, splits, processor, FAMILY)
     model = build_model(arguments)
+    check_crop_size(model.config, processor)
     check_score_range(model.config, splits.train)
+    check_evaluation(arguments, splits, processor, FAMILY)
     train_dataset = build_train_dataset(arguments, splits.train, processor)
 
     def measure_on(rows: Any, model: Any) -> Measurement:

@@ -165,6 +165,36 @@ def test_refuses_labels_on_another_scale(folder, tmp_path, scale):
         pmt_iqa.run(build_arguments(folder, tmp_path, config={**CONFIG, **scale}))
 
 
+def test_refuses_crops_of_another_size(folder, tmp_path):
+    processor = {"crop_size": {"height": 40, "width": 40}}
+
+    with pytest.raises(ValueError, match="must cut crops of the `crop_size` of the model, 32; got 40"):
+        pmt_iqa.run(build_arguments(folder, tmp_path, processor=processor))
+
+
+def test_images_without_a_score_are_left_out(tmp_path, caplog):
+    folder = write_quality_folder(tmp_path / "data")
+    table = folder / "scores.csv"
+    table.write_text(table.read_text().replace("scene0_0.png,100.0", "scene0_0.png,nan"))
+
+    splits = pmt_iqa.load_splits(build_arguments(folder, tmp_path, validation_share=0.0, test_share=0.2, split_seed=1))
+
+    assert "scene0_0.png" not in splits.train["name"][:]
+    assert "1 of 16 images have no finite score" in caplog.text
+
+
+def test_refuses_scores_that_are_all_equal(tmp_path):
+    folder = write_quality_folder(tmp_path / "data", num_levels=4)
+    table = folder / "scores.csv"
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    table.write_text(
+        "\n".join([",".join(lines[0]), *(f"{name},50,{rest[0]},{rest[1]}" for name, _, *rest in lines[1:])])
+    )
+
+    with pytest.raises(ValueError, match="labels, which go from 50 to 50"):
+        pmt_iqa.run(build_arguments(folder, tmp_path))
+
+
 def test_refuses_weights_that_do_not_exist(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'none\.safetensors' does not exist"):
         pmt_iqa.build_model(build_arguments(folder, tmp_path, backbone_weights="none.safetensors"))
