@@ -159,8 +159,10 @@ def test_fit_that_fails_gives_the_plain_correlation():
         ({"predictions": [1, math.nan], "references": [1, 2]}, "must be finite; got nan in row 1"),
         ({"predictions": [1], "references": [1], "levels": [2]}, "must be given together"),
         ({"predictions": [1], "references": [math.nan]}, "at least one finite label"),
+        ({"predictions": [1], "references": [1], "num_bootstrap": -1}, "`num_bootstrap` must be at least 0; got -1"),
+        ({"predictions": [1], "references": [1], "confidence": 1.0}, r"`confidence` must be in \(0, 1\); got 1.0"),
     ],
-    ids=["length", "nan", "levels", "no label"],
+    ids=["length", "nan", "levels", "no label", "bootstrap", "confidence"],
 )
 def test_refuses(columns, message):
     with pytest.raises(ValueError, match=message):

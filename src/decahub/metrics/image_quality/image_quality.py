@@ -214,6 +214,10 @@ class ImageQuality(evaluate.Metric):
         confidence=0.95,
         seed=0,
     ):
+        if num_bootstrap < 0:
+            raise ValueError(f"`num_bootstrap` must be at least 0; got {num_bootstrap}.")
+        if not 0 < confidence < 1:
+            raise ValueError(f"`confidence` must be in (0, 1); got {confidence}.")
         labels = np.asarray(references, dtype=np.float64)
         known = np.isfinite(labels)
         if not known.any():
