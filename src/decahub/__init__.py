@@ -34,6 +34,12 @@ if TYPE_CHECKING:
         EmoForSemanticSegmentation,
         EmoModel,
     )
+    from decahub.models.pmt_iqa.configuration_pmt_iqa import PmtIqaConfig
+    from decahub.models.pmt_iqa.image_processing_pil_pmt_iqa import PmtIqaImageProcessorPil
+    from decahub.models.pmt_iqa.image_processing_pmt_iqa import PmtIqaImageProcessor
+    from decahub.models.pmt_iqa.levels import QualityLevelBinner
+    from decahub.models.pmt_iqa.modeling_pmt_iqa import PmtIqaForImageQualityAssessment, PmtIqaModel
+    from decahub.models.pmt_iqa.weighting import ProgressiveTaskCallback
     from decahub.models.raw_gnn.configuration_raw_gnn import RawGnnConfig
     from decahub.models.raw_gnn.feature_extraction_raw_gnn import RawGnnFeatureExtractor
     from decahub.models.raw_gnn.modeling_raw_gnn import RawGnnForNodeClassification, RawGnnModel
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
     )
     from decahub.models.tinymim.teacher import TinyMimTeacher
     from decahub.pipelines.drum_generation import DrumGenerationPipeline
+    from decahub.pipelines.image_quality_assessment import ImageQualityAssessmentPipeline
     from decahub.pipelines.node_classification import NodeClassificationPipeline
     from decahub.pipelines.object_detection_3d import ObjectDetection3DPipeline
 
@@ -100,8 +107,16 @@ __all__ = [
     "EmoImageProcessor",
     "EmoImageProcessorPil",
     "EmoModel",
+    "ImageQualityAssessmentPipeline",
     "NodeClassificationPipeline",
     "ObjectDetection3DPipeline",
+    "PmtIqaConfig",
+    "PmtIqaForImageQualityAssessment",
+    "PmtIqaImageProcessor",
+    "PmtIqaImageProcessorPil",
+    "PmtIqaModel",
+    "ProgressiveTaskCallback",
+    "QualityLevelBinner",
     "RawGnnConfig",
     "RawGnnFeatureExtractor",
     "RawGnnForNodeClassification",

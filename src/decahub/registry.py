@@ -231,6 +231,18 @@ METHODS: dict[str, Method] = {
                 2023,
                 "PRICAI 2023",
             ),
+            models=(
+                ModelEntry(
+                    model_type="pmt_iqa",
+                    config="PmtIqaConfig",
+                    auto_classes={
+                        "AutoModel": "PmtIqaModel",
+                        "AutoModelForImageQualityAssessment": "PmtIqaForImageQualityAssessment",
+                    },
+                    image_processors={"torchvision": "PmtIqaImageProcessor", "pil": "PmtIqaImageProcessorPil"},
+                    further_classes={"QualityLevelBinner": "levels", "ProgressiveTaskCallback": "weighting"},
+                ),
+            ),
         ),
         Method(
             name="doorping",
@@ -405,6 +417,17 @@ TASKS: dict[str, TaskEntry] = {
             pipeline="ObjectDetection3DPipeline",
             is_new=True,
             tags=("object-detection-3d", "3d-object-detection", "autonomous-driving"),
+        ),
+        TaskEntry(
+            name="image-quality-assessment",
+            family="image-quality",
+            metric="image_quality",
+            auto_class="AutoModelForImageQualityAssessment",
+            processor="image_processor",
+            module="image_quality_assessment",
+            pipeline="ImageQualityAssessmentPipeline",
+            is_new=True,
+            tags=("image-quality-assessment", "blind-image-quality", "iqa"),
         ),
     )
 }

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from decahub.tasks import Task
 
 
-HELP = "classify or segment images, classify nodes of graphs, continue drum grooves, find boxes in driving scenes"
+HELP = (
+    "classify, segment or rank images, classify nodes of graphs, continue drum grooves, find boxes in driving scenes"
+)
 EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
   decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3 --output answers.csv
   decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks
+  decahub predict model_cards/pmt-iqa-tiny-synthetic photos/ --output-dir ranking
   decahub predict model_cards/raw-gnn-texas texas --data-dir ~/data --nodes 0 7 12
   decahub predict runs/my-graph/model my_graph --top-k 2
   decahub predict model_cards/drum-lm-small-groove groove.mid --bars 16 --seed 29
@@ -113,6 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
             problems.append(f"{item}: {' '.join(str(error).split())}")
     if len(problems) == len(inputs):
         raise ValueError("; ".join(problems))
+    rows = task.finish(rows, predictor, arguments, files)
     print(format_table(task.columns, rows))
     if arguments.output is not None:
         files.write(arguments.output, encode_rows(task.columns, rows, arguments.output.suffix))

@@ -154,6 +154,33 @@ _ENTRIES = (
         label_names=NUSCENES_CLASSES,
         file_format="json",
     ),
+    DatasetEntry(
+        name="biq2021_subset",
+        title="BIQ2021 (1,200 of 12,000 images)",
+        family="image-quality",
+        license="other",
+        license_note="Its repository states no license; the paper says that images and scores are free for use and "
+        "benchmarking. The images show people: do not pass them on.",
+        homepage="https://github.com/nisarahmedrana/BIQ2021",
+        citation="N. Ahmed, S. Asif, BIQ2021: a large-scale blind image quality assessment database, Journal of "
+        "Electronic Imaging 31(5), 053010, 2022.",
+        folder="biq2021_subset",
+        splits={"train": "train", "test": "test"},
+        columns={"mos": "score", "subset": "source"},
+    ),
+    DatasetEntry(
+        name="iqa_syn",
+        title="Synthetic distortions of the Kodak images",
+        family="image-quality",
+        license="other",
+        license_note="Made from the Kodak images, which Kodak released for unrestricted use. Its scores are "
+        "computed by full-reference metrics, not given by people.",
+        homepage="https://r0k.us/graphics/kodak/",
+        citation="Kodak Lossless True Color Image Suite, PhotoCD PCD0992.",
+        folder="iqa_pristine",
+        splits={"train": "train", "test": "test"},
+        builder="decahub.data.iqa_syn:build_dataset",
+    ),
 )
 
 DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in (*_ENTRIES, *GRAPH_ENTRIES)}

@@ -1,6 +1,7 @@
 """`load_dataset`: one call for the catalog's datasets and for a user's own, with the same columns for both."""
 
 import importlib
+import inspect
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,7 +44,8 @@ def load_dataset(
     Anything else is a user's own data, here or in `data_dir`, and needs `family`: a folder of `<split>.parquet` files,
     a folder of images in the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`, or `<split>/<file>` with a
     table `<split>/metadata.csv` of `file_name` and `label`), a folder of images and maps of classes
-    (`<split>/images/<name>.jpg`, `<split>/annotations/<name>.png`), a folder of graphs (`<graph>.npz`, the arrays of
+    (`<split>/images/<name>.jpg`, `<split>/annotations/<name>.png`), a folder of images with a table `scores.csv` or in
+    an official layout (`decahub.data.quality_layouts`), a folder of graphs (`<graph>.npz`, the arrays of
     `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), a folder of frames (`<split>/<name>.json`,
     the tables of `decahub.models.cmt.frame_files`), nuScenes in its official layout, or the id of a repository on the
     Hub.
@@ -57,6 +59,7 @@ def load_dataset(
       `validation_mask`, `test_mask` `(num_splits, num_nodes)`, and where there is one `sensitive`.
     - `"object-detection-3d"`: `images`, `intrinsics` and `lidar2cam` of the cameras, `points`, `boxes`, `labels`; see
       `decahub.data.object_detection_3d`.
+    - `"image-quality"`: `image`, `score` (MOS or DMOS), and where there are such `name`, `reference`, `source`.
     - `"drum-generation"`: `midi`, the bytes of a file, and where it is known `name`, `style`, `bpm`, `time_signature`.
 
     Args:
@@ -91,7 +94,8 @@ def load_dataset(
 def _load_entry(entry: DatasetEntry, kind: DataFamily, data_dir: str | os.PathLike | None) -> datasets.DatasetDict:
     if entry.builder is not None:
         module_name, function_name = entry.builder.split(":")
-        return getattr(importlib.import_module(module_name), function_name)()
+        build = getattr(importlib.import_module(module_name), function_name)
+        return build(data_dir) if "data_dir" in inspect.signature(build).parameters else build()
     directory = data_dir or os.environ.get(DATA_DIR_VARIABLE)
     tried = []
     if directory:

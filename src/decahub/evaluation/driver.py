@@ -46,6 +46,8 @@ def evaluate_model(
 
         - drum generation: `bits_per_step` after the prompt, and `bits_per_step_of_lines`, separators and end left out;
         - image classification: `accuracy` and, where there are more than five classes, `top_5_accuracy`;
+        - image quality assessment: `srcc`, `plcc`, `plcc_fit`, `krcc`, `rmse`, `rmse_fit`, `level_accuracy`,
+          `level_accuracy_within_one`, and within the sources of the dataset `srcc_within`, `plcc_within`;
         - image feature extraction: `linear_probe_accuracy` and `knn_accuracy` of probes on `pooler_output`;
         - semantic segmentation: `mean_iou`, `mean_accuracy`, `overall_accuracy` and `iou_<class>`;
         - node classification: `accuracy`, `macro_f1` and, for two classes, `roc_auc`;

@@ -229,6 +229,12 @@ class Task:
         """
         raise NotImplementedError
 
+    def finish(
+        self, rows: Sequence[Sequence[Any]], predictor: Any, arguments: "argparse.Namespace", files: OutputFiles
+    ) -> Sequence[Sequence[Any]]:
+        """Rows of the printed table, from those of all inputs; a task may order them and write files of them all."""
+        return rows
+
 
 @contextmanager
 def evaluating(model: "torch.nn.Module") -> Iterator[None]:

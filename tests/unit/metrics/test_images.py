@@ -71,7 +71,8 @@ def test_loads_by_name_and_by_path(name):
 
 def test_lists_all_metrics():
     assert list_metrics() == [
-        "drum_structure", "feature_probe", "group_fairness", "mean_iou", "node_accuracy", "nuscenes_detection",
+        "drum_structure", "feature_probe", "group_fairness", "image_quality", "mean_iou", "node_accuracy",
+        "nuscenes_detection",
         "top_k_accuracy",
     ]  # fmt: skip
 
@@ -91,7 +92,7 @@ def test_imports_only_what_the_loader_of_evaluate_can_follow(name):
     beside = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module != "typing"]
 
     assert all(len(node.names) == 1 for node in imports)
-    assert {node.names[0].name for node in imports} <= {"datasets", "evaluate", "math", "numpy", "warnings"}
+    assert {node.names[0].name for node in imports} <= {"datasets", "evaluate", "math", "numpy", "scipy", "warnings"}
     assert all(node.level == 1 and (path.parent / f"{node.module}.py").is_file() for node in beside)
 
 

@@ -1,0 +1,205 @@
+"""Training PMT-IQA on a folder of images with scores: splits, schedules, calibration, resuming."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from decahub import PmtIqaForImageQualityAssessment
+from decahub.procedures import pmt_iqa
+from tests.tiny.pmt_iqa import tiny_backbone
+from tests.tiny.quality_folder import write_quality_folder
+
+
+SIZE = 32
+CONFIG = {
+    "backbone_config": tiny_backbone(),
+    "crop_size": SIZE,
+    "pool_size": 1,
+    "lda_channels": [2, 3, 4],
+    "lda_out_channels": 5,
+    "target_in_size": 24,
+    "hidden_size": 9,
+    "num_levels": 4,
+}
+PROCESSOR = {"crop_size": {"height": SIZE, "width": SIZE}, "num_crops": 2}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_quality_folder(tmp_path_factory.mktemp("quality"))
+
+
+def build_arguments(folder, output_dir, **changes) -> pmt_iqa.Arguments:
+    given = {
+        "dataset": str(folder),
+        "config": CONFIG,
+        "processor": PROCESSOR,
+        "validation_share": 0.25,
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 3,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "output_dir": str(output_dir),
+        "use_cpu": True,
+    }
+    return pmt_iqa.Arguments(**{**given, **changes})
+
+
+def read_log(output_dir) -> list[dict]:
+    return [json.loads(line) for line in (output_dir / "train_log.jsonl").read_text().splitlines()]
+
+
+def test_run_splits_by_reference_and_keeps_the_record(folder, tmp_path):
+    arguments = build_arguments(folder, tmp_path)
+
+    outcome = pmt_iqa.run(arguments)
+
+    record = json.loads((tmp_path / "reference_splits.json").read_text())
+    references = {name: part["references"] for name, part in record["splits"].items()}
+    assert {name: len(part) for name, part in references.items()} == {"train": 3, "validation": 1, "test": 1}
+    assert len({name for part in references.values() for name in part}) == 5
+    assert outcome.measurement.num_rows == 4
+    assert outcome.measurement.report.columns[:3] == ["split", "references", "images"]
+    assert "srcc" in outcome.measurement.scores
+
+
+def test_weights_of_the_tasks_follow_the_epoch(folder, tmp_path):
+    pmt_iqa.run(build_arguments(folder, tmp_path))
+
+    terms = [line for line in read_log(tmp_path) if "loss_reg" in line]
+    for line in terms:
+        w_reg = (line["step"] - 1) // 3 / 2  # 12 images, 3 steps an epoch, 3 epochs
+        assert line["loss"] == pytest.approx(w_reg * line["loss_reg"] + (1 - w_reg) * line["loss_cls"], rel=1e-4)
+    assert len(terms) == 9
+
+
+def test_a_run_resumes_bit_by_bit(folder, tmp_path):
+    arguments = build_arguments(folder, tmp_path, save_steps=4, save_total_limit=9)
+    whole = pmt_iqa.run(arguments)
+    for name in ("checkpoint-8", "checkpoint-9"):
+        shutil.rmtree(tmp_path / name)
+
+    again = pmt_iqa.run(arguments)
+
+    for name, tensor in whole.result.model.state_dict().items():
+        assert torch.equal(tensor, again.result.model.state_dict()[name]), name
+
+
+def test_official_optimizer_starts_anew_in_each_epoch(folder, tmp_path):
+    arguments = build_arguments(folder, tmp_path, optimizer="official", num_train_epochs=8, weight_decay=5e-4)
+
+    pmt_iqa.run(arguments)
+
+    rates = [line["learning_rate"] for line in read_log(tmp_path) if "loss_reg" in line]
+    assert rates == pytest.approx([1e-3] * 21 + [1e-4] * 3)
+
+
+def test_splits_of_an_earlier_run_are_used_again(folder, tmp_path):
+    first = pmt_iqa.load_splits(build_arguments(folder, tmp_path, split_seed=5))
+    path = pmt_iqa.save_splits(first.record, tmp_path / "splits.json")
+
+    again = pmt_iqa.load_splits(build_arguments(folder, tmp_path, splits_file=str(path), split_seed=6))
+
+    assert again.evaluation["name"][:] == first.evaluation["name"][:]
+    assert again.monitor["name"][:] == first.monitor["name"][:]
+
+
+def test_calibration_is_fitted_on_the_validation_split(tmp_path):
+    arguments = build_arguments(write_quality_folder(tmp_path / "data", num_scenes=30), tmp_path, num_train_epochs=2)
+
+    outcome = pmt_iqa.run(arguments)
+    calibration = outcome.result.model.config.calibration
+    splits = pmt_iqa.load_splits(arguments)
+    fitted = pmt_iqa.fit_calibration(arguments, outcome.result.model, outcome.processor, splits.monitor)
+
+    assert len(splits.monitor) == 24
+    assert calibration == fitted
+    assert len(calibration) == 4
+
+
+def test_few_images_are_not_enough_to_calibrate(folder, tmp_path, caplog):
+    outcome = pmt_iqa.run(build_arguments(folder, tmp_path, num_train_epochs=1))
+
+    assert outcome.result.model.config.calibration is None
+    assert "it takes 20 images to validate on, got 4" in caplog.text
+
+
+def test_backbone_weights_are_loaded(folder, tmp_path):
+    source = PmtIqaForImageQualityAssessment(pmt_iqa.PmtIqaConfig(**CONFIG)).pmt_iqa.backbone
+    save_file(source.state_dict(), tmp_path / "backbone.safetensors")
+    arguments = build_arguments(folder, tmp_path, backbone_weights=str(tmp_path / "backbone.safetensors"))
+
+    backbone = pmt_iqa.build_model(arguments).pmt_iqa.backbone
+
+    for name, tensor in load_file(tmp_path / "backbone.safetensors").items():
+        assert torch.equal(backbone.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_names": ["good"]}, "`label_names` must be empty"),
+        ({"test_share": 1.0}, r"`test_share` must be in \(0, 1\); got 1.0"),
+        ({"validation_share": -0.1}, r"`validation_share` must be in \[0, 1\); got -0.1"),
+        ({"backbone_rate_factor": 0.0}, "`backbone_rate_factor` must be positive"),
+        ({"optimizer": "official", "backbone_rate_factor": 0.1}, "must be 1 for the official optimizer"),
+        ({"pretrained": "a", "backbone_weights": "b"}, "must not both be given"),
+        ({"config": {"num_level": 3}}, r"`num_level` in `config`.*`num_levels`"),
+        ({"augmentation": {"crops": 3}}, r"`crops` in `augmentation`.*`num_crops`"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_refuses_arguments(folder, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build_arguments(folder, tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    "scale", [{"score_high": 1.0}, {"score_high": 10_000.0}], ids=["labels above", "labels fill nothing"]
+)
+def test_refuses_labels_on_another_scale(folder, tmp_path, scale):
+    with pytest.raises(ValueError, match="labels, which go from 0 to 100"):
+        pmt_iqa.run(build_arguments(folder, tmp_path, config={**CONFIG, **scale}))
+
+
+def test_refuses_crops_of_another_size(folder, tmp_path):
+    processor = {"crop_size": {"height": 40, "width": 40}}
+
+    with pytest.raises(ValueError, match="must cut crops of the `crop_size` of the model, 32; got 40"):
+        pmt_iqa.run(build_arguments(folder, tmp_path, processor=processor))
+
+
+def test_images_without_a_score_are_left_out(tmp_path, caplog):
+    folder = write_quality_folder(tmp_path / "data")
+    table = folder / "scores.csv"
+    table.write_text(table.read_text().replace("scene0_0.png,100.0", "scene0_0.png,nan"))
+
+    splits = pmt_iqa.load_splits(build_arguments(folder, tmp_path, validation_share=0.0, test_share=0.2, split_seed=1))
+
+    assert "scene0_0.png" not in splits.train["name"][:]
+    assert "1 of 16 images have no finite score" in caplog.text
+
+
+def test_refuses_scores_that_are_all_equal(tmp_path):
+    folder = write_quality_folder(tmp_path / "data", num_levels=4)
+    table = folder / "scores.csv"
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    table.write_text(
+        "\n".join([",".join(lines[0]), *(f"{name},50,{rest[0]},{rest[1]}" for name, _, *rest in lines[1:])])
+    )
+
+    with pytest.raises(ValueError, match="labels, which go from 50 to 50"):
+        pmt_iqa.run(build_arguments(folder, tmp_path))
+
+
+def test_refuses_weights_that_do_not_exist(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"'none\.safetensors' does not exist"):
+        pmt_iqa.build_model(build_arguments(folder, tmp_path, backbone_weights="none.safetensors"))
+
+
+def test_refuses_a_split_that_does_not_exist(folder, tmp_path):
+    with pytest.raises(ValueError, match="`eval_split` must be one of train, validation, test; got 'all'"):
+        pmt_iqa.load_splits(build_arguments(folder, tmp_path, eval_split="all"))
