@@ -197,6 +197,19 @@ METHODS: dict[str, Method] = {
                 "Yue Han and Jiangning Zhang and others",
                 2023,
             ),
+            models=(
+                ModelEntry(
+                    model_type="reft",
+                    config="RefTConfig",
+                    auto_classes={
+                        "AutoModel": "RefTModel",
+                        "AutoModelForFewShotInstanceSegmentation": "RefTForFewShotInstanceSegmentation",
+                    },
+                    image_processors={"torchvision": "RefTImageProcessor"},
+                    processor="RefTProcessor",
+                    further_classes={"RefTSupportMemory": "support_memory"},
+                ),
+            ),
         ),
         Method(
             name="pmt_iqa",
@@ -373,6 +386,16 @@ TASKS: dict[str, TaskEntry] = {
             module="drum_generation",
             pipeline="DrumGenerationPipeline",
             tags=("drum-generation", "music", "midi"),
+        ),
+        TaskEntry(
+            name="few-shot-instance-segmentation",
+            family="few-shot-instance-segmentation",
+            metric="few_shot_map",
+            auto_class="AutoModelForFewShotInstanceSegmentation",
+            processor="processor",
+            module="few_shot_instance_segmentation",
+            is_new=True,
+            tags=("few-shot-instance-segmentation", "instance-segmentation", "few-shot-learning"),
         ),
     )
 }
