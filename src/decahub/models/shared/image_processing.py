@@ -232,6 +232,24 @@ class ImageProcessing:
         ]
 
 
+def prepare_images(images: Any, data_format: ChannelDimension | None = None) -> list:
+    """A flat list of images whose pixels are checked: bytes, or floats in [0, 1]; gray arrays get a channel.
+
+    For processors that do not build on [`ImageProcessing`].
+
+    Args:
+        images: one image or a nested list: PIL, numpy or torch.
+        data_format (`ChannelDimension`, *optional*): where the channels of arrays are.
+
+    Raises:
+        ValueError: If there is no image, or a pixel is not finite or out of range.
+    """
+    flat = _flatten(images, "images", 3)
+    if not flat:
+        raise ValueError("`images` must hold at least one image; got an empty list.")
+    return [_scale_image(image, index, False, data_format) for index, image in enumerate(flat)]
+
+
 def reduce_labels(segmentation_map: Any) -> Any:
     """Labels 0 and -100 become 255, the others shift down by 1, 255 stays."""
     where = torch.where if isinstance(segmentation_map, torch.Tensor) else np.where
