@@ -11,7 +11,6 @@ removes their rows from the class head, but not what the rest has learned from t
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,7 +137,9 @@ def read_source(checkpoint: Path) -> tuple[dict[str, torch.Tensor], Mask2FormerC
     config, path = None, checkpoint
     if checkpoint.is_dir():
         if not (checkpoint / "config.json").is_file():
-            raise FileNotFoundError(f"`checkpoint` must be a file, or a folder with `config.json`; got {str(checkpoint)!r}.")
+            raise FileNotFoundError(
+                f"`checkpoint` must be a file, or a folder with `config.json`; got {str(checkpoint)!r}."
+            )
         config = Mask2FormerConfig.from_pretrained(checkpoint)
         files = [checkpoint / name for name in ("model.safetensors", "pytorch_model.bin")]
         path = next((file for file in files if file.is_file()), files[0])
@@ -155,13 +156,15 @@ def _to_tensor(name: str, array: Any) -> torch.Tensor:
     try:
         return torch.from_numpy(array.copy())
     except (AttributeError, TypeError) as error:
-        raise ConversionError(f"`checkpoint` must hold arrays of numbers; {name!r} is {type(array).__name__}.") from error
+        raise ConversionError(
+            f"`checkpoint` must hold arrays of numbers; {name!r} is {type(array).__name__}."
+        ) from error
 
 
 def convert_checkpoint(
     checkpoint: Path,
     output_dir: Path,
-    keep_classes: str | None = None,  # noqa: A002
+    keep_classes: str | None = None,
     verify: bool = False,
     **fields: Any,
 ) -> dict[str, Any]:
@@ -301,7 +304,9 @@ def format_report(report: Mapping[str, Any]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="file of the release, or folder of transformers")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="file of the release, or folder of transformers"
+    )
     parser.add_argument("--output_dir", type=Path, required=True, help="a new folder for the converted model")
     parser.add_argument("--keep_classes", "--keep-classes", choices=list(KEPT_CLASSES), help="classes to keep")
     parser.add_argument("--verify", action="store_true", help="compare the outputs with transformers' Mask2Former")

@@ -128,9 +128,7 @@ OLD_SWIN_NAMES = (
 """Names of Swin in files of transformers before version 5, in this order."""
 
 NAME_MAP = NameMap(KEY_MAP)
-FUSED = tuple(
-    (Template(official), tuple(Template(ours % part) for part in PARTS)) for official, ours in FUSED_KEY_MAP
-)
+FUSED = tuple((Template(official), tuple(Template(ours % part) for part in PARTS)) for official, ours in FUSED_KEY_MAP)
 
 
 def is_release_layout(names: Mapping[str, torch.Tensor]) -> bool:
@@ -152,7 +150,10 @@ def is_release_layout(names: Mapping[str, torch.Tensor]) -> bool:
 def find_dropped(names: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Names that are not converted, each with the reason."""
     return {
-        name: reason for name in names for pattern, reason in DROPPED.items() if re.fullmatch(pattern, name) is not None
+        name: reason
+        for name in names
+        for pattern, reason in DROPPED.items()
+        if re.fullmatch(pattern, name) is not None
     }
 
 

@@ -58,8 +58,8 @@ def read_array_pickle(path: str | os.PathLike) -> Any:
             return _ArrayUnpickler(file, encoding="latin1").load()
     except Exception as error:  # a hostile or damaged file can fail in any way; none of them may pass
         raise ConversionError(
-            f"`checkpoint` must be an undamaged pickle of NumPy arrays; {path.name!r} was refused and nothing in it was "
-            f"executed ({type(error).__name__}: {error}). Download it again."
+            f"`checkpoint` must be an undamaged pickle of NumPy arrays; {path.name!r} was refused and nothing in it "
+            f"was executed ({type(error).__name__}: {error}). Download it again."
         ) from error
 
 

@@ -207,7 +207,7 @@ METHODS: dict[str, Method] = {
                     },
                     image_processors={"torchvision": "RefTImageProcessor"},
                     processor="RefTProcessor",
-                    further_classes={"RefTSupportMemory": "support_memory"},
+                    further_classes={"RefTSupportMemory": "support.memory"},
                 ),
             ),
         ),

@@ -151,7 +151,9 @@ class RefTConfig(CheckedConfig, Mask2FormerConfig):
     def _check_sizes(self) -> None:
         sizes = ("feature_size", "mask_feature_size", "hidden_dim", "encoder_feedforward_dim", "dim_feedforward")
         counts = ("num_attention_heads", "reference_attention_heads", "num_queries", "train_num_points")
-        check_minimum(self, 1, *sizes, *counts, "support_chunk_size", "decoder_layers", "max_support_queries_per_class")
+        check_minimum(
+            self, 1, *sizes, *counts, "support_chunk_size", "decoder_layers", "max_support_queries_per_class"
+        )
         for name in sizes:
             check_maximum(name, [getattr(self, name)], MAX_WIDTH)
         for name in ("encoder_layers", "decoder_layers"):

@@ -39,8 +39,8 @@ class RefTImageProcessorKwargs(Mask2FormerImageProcessorKwargs, total=False):
 
     Args:
         support_size (`int`, *optional*, defaults to 320): side of a support crop; a multiple of 32, at least 64.
-        support_context (`float`, *optional*, defaults to 1.5): side of the crop as a multiple of the longer side of the
-            instance's box.
+        support_context (`float`, *optional*, defaults to 1.5): side of the crop as a multiple of the longer side of
+            the instance's box.
     """
 
     support_size: int
@@ -55,7 +55,12 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
     support_context = 1.5
 
     def __init__(self, **kwargs: Unpack[RefTImageProcessorKwargs]):
-        allowed = [*RefTImageProcessorKwargs.__annotations__, *self._list_inherited_options(), *PROCESSOR_KEYS, "max_size"]
+        allowed = [
+            *RefTImageProcessorKwargs.__annotations__,
+            *self._list_inherited_options(),
+            *PROCESSOR_KEYS,
+            "max_size",
+        ]
         refuse_unknown((name for name in kwargs if name[:1] != "_"), allowed, f"an option of {type(self).__name__}")
         super().__init__(**kwargs)
         check_support_size(self.support_size)
@@ -152,7 +157,8 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
         chosen = [kind for kind, instances in given.items() if instances is not None]
         if len(chosen) != 1:
             raise ValueError(
-                f"Exactly one of `masks`, `boxes`, `rle` and `polygons` must be given; got {', '.join(chosen) or 'none'}."
+                "Exactly one of `masks`, `boxes`, `rle` and `polygons` must be given; got "
+                f"{', '.join(chosen) or 'none'}."
             )
         kind, instances = chosen[0], given[chosen[0]]
         prepared = [_to_bytes(image) for image in prepare_images(self.fetch_images(list(images)), None)]
@@ -170,7 +176,12 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
             crops.append(crop)
             cuts.append(cut)
         pixel_values = self.rescale_and_normalize(
-            torch.stack(crops), self.do_rescale, self.rescale_factor, self.do_normalize, self.image_mean, self.image_std
+            torch.stack(crops),
+            self.do_rescale,
+            self.rescale_factor,
+            self.do_normalize,
+            self.image_mean,
+            self.image_std,
         )
         support_masks = torch.stack(cuts)
         valid = support_masks.flatten(1).any(1)

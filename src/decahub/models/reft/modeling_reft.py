@@ -2,61 +2,38 @@
 
 The support images go through the same weights as the image. First their features, averaged inside the masks, give a
 center for each class, which enhances the feature maps; then the object queries that segment them enhance the object
-queries of the image (arXiv 2301.01156; how the two references work inside is our reading of the paper). Without support
-the numbers are those of Mask2Former, and so they are with support until the references are trained.
+queries of the image (arXiv 2301.01156; how the two references work inside is our reading of the paper). Without
+support the numbers are those of Mask2Former, and so they are with support until the references are trained.
 """
 
-import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 from torch import nn
-from transformers import Mask2FormerForUniversalSegmentation
 from transformers import initialization as init
-from transformers.modeling_utils import PreTrainedModel
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPreTrainedModel,
     Mask2FormerTransformerModule,
 )
 from transformers.utils.generic import can_return_tuple
 
-from ..shared.checks import can_look_at, refuse_unknown_inputs
-from ..shared.modes import evaluation_mode
+from ..shared.checks import refuse_unknown_inputs
 from .classifiers import RefTCosineClassifier, RefTPrototypeClassifier
 from .configuration_reft import NUM_FEATURE_LEVELS, NUM_GROUPS, RefTConfig
-from .distillation import compute_class_distillation_loss, compute_feature_distillation_loss
-from .losses import Prediction, RefTLoss, build_class_weights
+from .incremental import IncrementalLearning, RefTBaseClassCenters
+from .losses.labels import check_class_ids, check_labels
+from .losses.mask_loss import Prediction, RefTLoss, build_class_weights
+from .mask2former_weights import FromMask2Former
 from .outputs import RefTForFewShotInstanceSegmentationOutput, RefTModelOutput
 from .pixel_decoder import RefTPixelLevelModule
 from .references import RefTReference, pool_support, select_object_queries
-from .shots import Shots, read_shots
-from .support_encoding import EncodedShots, build_class_support, build_support, encode_in_chunks, prepare_shots
-from .support_memory import RefTSupport, RefTSupportMemory, compute_config_hash
+from .support.encoding import EncodedShots, build_support, encode_in_chunks, prepare_shots
+from .support.memory import RefTSupport, RefTSupportMemory
+from .support.registration import SupportRegistration
 
 
 STRIDE = 32
-# What a Mask2Former checkpoint does not have.
-NEW_KEYS = re.compile(r"(model\.)?(feature_reference\.\d+|query_reference)\..*|base_class_centers\..*")
-
-
-class RefTBaseClassCenters(nn.Module):
-    """Mean input of the pixel decoder inside the instances of each base class, at each level (`fit` fills it).
-
-    Args:
-        num_base (`int`): base classes.
-        feature_size (`int`): channels.
-    """
-
-    def __init__(self, num_base: int, feature_size: int):
-        super().__init__()
-        for level in range(NUM_FEATURE_LEVELS):
-            self.register_buffer(str(level), torch.zeros(num_base, feature_size))
-
-    def get_levels(self) -> tuple[torch.Tensor, ...]:
-        """The centers, coarse to fine."""
-        return tuple(self.get_buffer(str(level)) for level in range(NUM_FEATURE_LEVELS))
 
 
 class RefTPreTrainedModel(Mask2FormerPreTrainedModel):
@@ -155,8 +132,8 @@ class RefTModel(RefTPreTrainedModel):
                 multiples of 32.
             pixel_mask (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*): 1 for pixels of the
                 image, 0 for padding. It matters only with `config.mask_padding`.
-            support_pixel_values (`torch.FloatTensor` of shape `([batch_size,] num_ways, num_shots, 3, h, w)`,
-                *optional*): crops around support instances; without a batch axis they serve all images.
+            support_pixel_values (`torch.FloatTensor`, *optional*): crops around support instances, of shape
+                `([batch_size,] num_ways, num_shots, 3, h, w)`; without a batch axis they serve all images.
             support_masks (`torch.Tensor` of shape `([batch_size,] num_ways, num_shots, h, w)`): the mask of one
                 instance for each.
             support_valid (`torch.BoolTensor` of shape `([batch_size,] num_ways, num_shots)`, *optional*): False for
@@ -176,9 +153,7 @@ class RefTModel(RefTPreTrainedModel):
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         pixel_values = self._check_pixel_values(pixel_values, "pixel_values")
-        support = self.get_support(
-            support_pixel_values, support_masks, support_valid, support_memory, class_predictor
-        )
+        support = self.get_support(support_pixel_values, support_masks, support_valid, support_memory, class_predictor)
         features, mask_features, maps, projected = self.pixel_level_module(
             pixel_values, pixel_mask if config.mask_padding else None
         )
@@ -319,14 +294,18 @@ class RefTModel(RefTPreTrainedModel):
                 f"`{name}` must be floating point; got {pixel_values.dtype}. Prepare images with `RefTProcessor`."
             )
         if pixel_values.ndim != 4 or pixel_values.shape[1] != 3:
-            raise ValueError(f"`{name}` must have shape (batch_size, 3, height, width); got {tuple(pixel_values.shape)}.")
+            raise ValueError(
+                f"`{name}` must have shape (batch_size, 3, height, width); got {tuple(pixel_values.shape)}."
+            )
         batch_size, _, height, width = pixel_values.shape
         if height % STRIDE or width % STRIDE or not height or not width:
             raise ValueError(
-                f"`{name}` must have sides that are multiples of {STRIDE}; got {height} x {width}. `RefTProcessor` pads "
-                "them."
+                f"`{name}` must have sides that are multiples of {STRIDE}; got {height} x {width}. `RefTProcessor` "
+                "pads them."
             )
-        values_per_group = batch_size * (self.config.feature_size // NUM_GROUPS) * (height // STRIDE) * (width // STRIDE)
+        values_per_group = (
+            batch_size * (self.config.feature_size // NUM_GROUPS) * (height // STRIDE) * (width // STRIDE)
+        )
         if values_per_group == 1:
             raise ValueError(
                 f"`{name}` must be larger than {STRIDE} x {STRIDE} for a single image with `feature_size` "
@@ -345,7 +324,9 @@ def _move(support: RefTSupport, device: torch.device, dtype: torch.dtype) -> Ref
     )
 
 
-class RefTForFewShotInstanceSegmentation(RefTPreTrainedModel):
+class RefTForFewShotInstanceSegmentation(
+    SupportRegistration, IncrementalLearning, FromMask2Former, RefTPreTrainedModel
+):
     """RefT with heads for classes and masks, the losses, and a memory for support.
 
     Args:
@@ -381,7 +362,7 @@ class RefTForFewShotInstanceSegmentation(RefTPreTrainedModel):
         self.base_class_centers = None
         if config.base_label_ids:
             self.base_class_centers = RefTBaseClassCenters(len(config.base_label_ids), config.feature_size)
-        self._teacher: tuple[RefTForFewShotInstanceSegmentation, RefTSupportMemory | None] | None = None
+        self._teacher: tuple[nn.Module, RefTSupportMemory | None] | None = None
         self.post_init()
 
     @can_return_tuple
@@ -407,8 +388,8 @@ class RefTForFewShotInstanceSegmentation(RefTPreTrainedModel):
             pixel_values (`torch.FloatTensor` of shape `(batch_size, 3, height, width)`): as in [`RefTModel`], as are
                 `pixel_mask`, `support_pixel_values`, `support_masks`, `support_valid` and `support_memory`.
             pixel_mask (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*): padding.
-            support_pixel_values (`torch.FloatTensor` of shape `([batch_size,] num_ways, num_shots, 3, h, w)`,
-                *optional*): support crops.
+            support_pixel_values (`torch.FloatTensor`, *optional*): support crops, of shape
+                `([batch_size,] num_ways, num_shots, 3, h, w)`.
             support_masks (`torch.Tensor` of shape `([batch_size,] num_ways, num_shots, h, w)`): their masks.
             support_valid (`torch.BoolTensor` of shape `([batch_size,] num_ways, num_shots)`, *optional*): which count.
             support_class_ids (`torch.LongTensor` of shape `([batch_size,] num_ways)`, *optional*): label id of each
@@ -446,7 +427,8 @@ class RefTForFewShotInstanceSegmentation(RefTPreTrainedModel):
             return_dict=True,
         )
         num_classes = self._count_classes(outputs)
-        self._check_class_ids(support_class_ids, num_classes)
+        if config.classifier != "prototype":
+            check_class_ids(support_class_ids, num_classes)
         states = outputs.transformer_decoder_intermediate_states
         enhances_classes = "class" in config.query_enhancement_targets
         final_states = outputs.object_queries if enhances_classes else states[-1].transpose(0, 1)
@@ -459,7 +441,7 @@ class RefTForFewShotInstanceSegmentation(RefTPreTrainedModel):
             ]
         loss, loss_dict = None, None
         if has_labels:
-            self._check_labels(pixel_values, mask_labels, class_labels, num_classes)
+            check_labels(pixel_values, mask_labels, class_labels, num_classes)
             predictions = [final, *(auxiliary if config.use_auxiliary_loss else [])]
             loss_dict, matches = self.criterion(predictions, mask_labels, class_labels)
             if self._teacher is not None:
@@ -505,320 +487,6 @@ class RefTForFewShotInstanceSegmentation(RefTPreTrainedModel):
         if self.config.classifier == "prototype":
             return self.class_predictor(object_queries, outputs.prototypes, outputs.class_mask)
         return self.class_predictor(object_queries)
-
-    def _check_class_ids(self, support_class_ids: torch.Tensor | None, num_classes: int) -> None:
-        if support_class_ids is None or self.config.classifier == "prototype" or not can_look_at(support_class_ids):
-            return
-        wrong = support_class_ids[(support_class_ids < 0) | (support_class_ids >= num_classes)]
-        if len(wrong):
-            raise ValueError(f"`support_class_ids` must be in [0, {num_classes}); got {int(wrong[0])}.")
-
-    def _check_labels(
-        self,
-        pixel_values: torch.Tensor,
-        mask_labels: Sequence[torch.Tensor] | None,
-        class_labels: Sequence[torch.Tensor] | None,
-        num_classes: int,
-    ) -> None:
-        """Refuses labels that do not fit, before anything is matched."""
-        if mask_labels is None or class_labels is None:
-            missing = "mask_labels" if mask_labels is None else "class_labels"
-            raise ValueError(f"`{missing}` must be given as well: the loss compares masks and classes.")
-        batch_size, _, *size = pixel_values.shape
-        for name, labels in (("mask_labels", mask_labels), ("class_labels", class_labels)):
-            if len(labels) != batch_size:
-                raise ValueError(f"`{name}` must hold one tensor per image ({batch_size}); got {len(labels)}.")
-        for image, (masks, classes) in enumerate(zip(mask_labels, class_labels, strict=True)):
-            if masks.shape != (len(classes), *size):
-                raise ValueError(
-                    f"`mask_labels` must have shape {(len(classes), *size)}, a mask of the padded image's size for each "
-                    f"of the `class_labels`; image {image} has {tuple(masks.shape)}."
-                )
-            if can_look_at(classes) and ((classes < 0) | (classes >= num_classes)).any():
-                wrong = classes[(classes < 0) | (classes >= num_classes)][0]
-                raise ValueError(f"`class_labels` must be in [0, {num_classes}); image {image} has {int(wrong)}.")
-
-    # --- Incremental learning
-
-    def attach_teacher(
-        self, teacher: "RefTForFewShotInstanceSegmentation", support_memory: RefTSupportMemory | None = None
-    ) -> None:
-        """Adds the distillation losses to the loss: this model is not to forget what `teacher` knows.
-
-        The teacher is held outside of the modules: it is neither trained nor saved.
-
-        Args:
-            teacher ([`RefTForFewShotInstanceSegmentation`]): the model before the new classes came, with fitted
-                `base_class_centers` if `config.class_enhanced`.
-            support_memory ([`RefTSupportMemory`], *optional*): support of the base classes for the teacher.
-
-        Raises:
-            ValueError: If base classes are not named, or their centers not fitted.
-        """
-        base_ids = self.config.base_label_ids
-        if not base_ids:
-            raise ValueError("`base_label_ids` of the config must name the classes that are not to be forgotten.")
-        if "prototype" in (self.config.classifier, teacher.config.classifier):
-            raise ValueError("`classifier` must be 'linear' or 'cosine' for distillation; a prototype head has no rows.")
-        if self.config.class_enhanced and (
-            teacher.base_class_centers is None or not any(level.any() for level in teacher.base_class_centers.get_levels())
-        ):
-            raise ValueError(
-                "`teacher` must have fitted base class centers; call `teacher.fit_base_class_centers` with base images, "
-                "or set `class_enhanced=False`."
-            )
-        self._teacher = (teacher.eval().requires_grad_(False), support_memory)
-
-    def _compute_distillation_losses(
-        self,
-        pixel_values: torch.Tensor,
-        pixel_mask: torch.Tensor | None,
-        outputs: RefTModelOutput,
-        final: Prediction,
-        mask_labels: Sequence[torch.Tensor],
-        class_labels: Sequence[torch.Tensor],
-        matches: list[tuple[torch.Tensor, torch.Tensor]],
-    ) -> dict[str, torch.Tensor]:
-        teacher, memory = self._teacher
-        teacher.to(pixel_values.device)
-        with torch.no_grad():
-            known = teacher.model(pixel_values, pixel_mask, support_memory=memory, return_dict=True)
-            enhances = "class" in teacher.config.query_enhancement_targets
-            states = known.transformer_decoder_intermediate_states[-1].transpose(0, 1)
-            teacher_logits = teacher.class_predictor(known.object_queries if enhances else states)
-        base_ids = self.config.base_label_ids
-        columns = torch.tensor([*base_ids, -1], device=pixel_values.device)
-        if teacher.config.num_labels > len(base_ids):
-            teacher_logits = teacher_logits[..., columns]
-        base = torch.tensor(base_ids, device=pixel_values.device)
-        is_novel = [~torch.isin(classes, base) for classes in class_labels]
-        unions = [masks[novel].any(0) for masks, novel in zip(mask_labels, is_novel, strict=True)]
-        is_matched = torch.zeros(final.class_logits.shape[:2], dtype=torch.bool, device=pixel_values.device)
-        for image, (queries, targets) in enumerate(matches):
-            is_matched[image, queries[is_novel[image][targets]]] = True
-        feature_loss = compute_feature_distillation_loss(
-            outputs.projected_hidden_states,
-            known.projected_hidden_states,
-            torch.stack(unions),
-            teacher.base_class_centers.get_levels() if self.config.class_enhanced else None,
-        )
-        class_loss = compute_class_distillation_loss(
-            final.class_logits[..., columns], teacher_logits, is_matched, self.config.kd_threshold
-        )
-        return {
-            "loss_kd_feature": self.config.kd_feature_weight * feature_loss,
-            "loss_kd_class": self.config.kd_class_weight * class_loss,
-        }
-
-    @torch.no_grad()
-    def fit_base_class_centers(self, batches: Iterable[Mapping[str, Any]]) -> None:
-        """Fills `base_class_centers`: the mean over all instances of each base class.
-
-        Args:
-            batches (`Iterable[Mapping[str, Any]]`): each with `pixel_values`, `mask_labels` and `class_labels`.
-
-        Raises:
-            ValueError: If `config.base_label_ids` is not set.
-        """
-        if self.base_class_centers is None:
-            raise ValueError("`base_label_ids` of the config must name the base classes.")
-        levels = self.base_class_centers.get_levels()
-        places = {label_id: place for place, label_id in enumerate(self.config.base_label_ids)}
-        sums = [torch.zeros_like(level, dtype=torch.float64) for level in levels]
-        counts = torch.zeros(len(places), dtype=torch.float64, device=levels[0].device)
-        with evaluation_mode(self):
-            for batch in batches:
-                projected = self.model(batch["pixel_values"].to(self.device)).projected_hidden_states
-                for image, (masks, classes) in enumerate(zip(batch["mask_labels"], batch["class_labels"], strict=True)):
-                    for mask, label_id in zip(masks, classes.tolist(), strict=True):
-                        if label_id not in places:
-                            continue
-                        counts[places[label_id]] += 1
-                        for level, feature_map in enumerate(projected):
-                            total, area = pool_support(feature_map[image, None], mask[None].to(feature_map))
-                            sums[level][places[label_id]] += (total / (area + 1e-6)[:, None])[0]
-        for level, total in zip(levels, sums, strict=True):
-            level.copy_(total / counts.clamp(min=1)[:, None])
-
-    # --- Support memory
-
-    def register_support(
-        self,
-        support: Mapping[str, Shots],
-        memory: RefTSupportMemory | None = None,
-        processor: Any = None,
-        imprint: bool = False,
-    ) -> RefTSupportMemory:
-        """Encodes a few examples of each class, once and without training.
-
-        Args:
-            support (`Mapping[str, Shots]`): class name to its shots: a list of pairs of an image and its instance
-                (mask, box `[x0, y0, x1, y1]`, COCO RLE or polygons), or a pair of normalized crops
-                `(num_shots, 3, height, width)` and their masks `(num_shots, height, width)`.
-            memory ([`RefTSupportMemory`], *optional*): what to extend; it is not changed itself.
-            processor ([`RefTProcessor`] or [`RefTImageProcessor`], *optional*): prepares images; by default with the
-                `support_size` and `support_context` of the configuration.
-            imprint (`bool`): for the cosine classifier, whether an unknown name becomes a new class, whose row is the
-                mean of its first object queries, and novel classes (`config.novel_label_ids`) get theirs anew.
-
-        Returns:
-            A memory with all classes of `memory` and `support`.
-
-        Raises:
-            ValueError: If a class has no usable shot, or its name is not a label of the model.
-        """
-        if memory is None:
-            memory = RefTSupportMemory({}, compute_config_hash(self.config), self.config.max_support_queries_per_class)
-        memory.check(self.config)
-        if not support:
-            raise ValueError("`support` must hold at least one class; got none.")
-        shots = {name: read_shots(name, given, processor, self.config) for name, given in support.items()}
-        ids = {name: self._find_class_id(name, imprint) for name in support}
-        with torch.no_grad(), evaluation_mode(self):
-            predictor = self.class_predictor if self.config.query_selection == "score" else None
-            for name, (pixel_values, masks) in shots.items():
-                encoded = self.model.encode_shots(pixel_values, masks, predictor)
-                class_support = build_class_support(encoded, ids[name], self.config.shot_reduction)
-                if imprint and (ids[name] is None or ids[name] in (self.config.novel_label_ids or [])):
-                    total = memory.add(name, class_support).classes[name] if name in memory else class_support
-                    class_support = self._imprint(name, ids[name], class_support, total.prototype)
-                memory = memory.add(name, class_support)
-        return memory
-
-    def _find_class_id(self, name: str, imprint: bool) -> int | None:
-        """Label id of a class; none where it has no row in the head."""
-        if self.config.classifier == "prototype":
-            if imprint:
-                raise ValueError("`imprint` must be False for a prototype classifier, which has no rows.")
-            return None
-        if imprint and self.config.classifier != "cosine":
-            raise ValueError("`imprint` must be False for a linear classifier; it needs `classifier='cosine'`.")
-        label_id = self.config.label2id.get(name)
-        if label_id is None and not imprint:
-            fix = "Use `imprint=True`" if self.config.classifier == "cosine" else "Use a prototype or cosine classifier"
-            raise ValueError(
-                f"`support` must name labels of the model; {name!r} is none of {list(self.config.label2id)[:10]}. {fix}, "
-                "or fine-tune the model with the class."
-            )
-        return label_id
-
-    def _imprint(self, name: str, label_id: int | None, support: Any, prototype: torch.Tensor) -> Any:
-        """Writes the row of a class into the head, at the end if it has none; the support with its id."""
-        predictor, config = self.class_predictor, self.config
-        row = nn.functional.normalize(prototype, dim=0)
-        if label_id is not None:
-            predictor.weight.data[label_id] = row
-            return support
-        label_id = config.num_labels
-        weight = torch.cat([predictor.weight.data[:-1], row[None], predictor.weight.data[-1:]])
-        predictor.weight = nn.Parameter(weight, requires_grad=predictor.weight.requires_grad)
-        config.id2label = {**config.id2label, label_id: name}
-        config.label2id = {**config.label2id, name: label_id}
-        self.criterion.empty_weight = build_class_weights(label_id + 1, config.no_object_weight).to(weight)
-        return type(support)(**{**vars(support), "class_id": label_id})
-
-    # --- Files
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike,
-        *args: Any,
-        support_memory: RefTSupportMemory | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Saves weights and configuration, and a memory beside them; see [`~transformers.PreTrainedModel`].
-
-        Args:
-            save_directory (`str` or path): the folder.
-            args: as in transformers.
-            support_memory ([`RefTSupportMemory`], *optional*): written as `support_memory.safetensors`.
-            kwargs: as in transformers.
-        """
-        if support_memory is not None:
-            support_memory.check(self.config)
-        super().save_pretrained(save_directory, *args, **kwargs)
-        if support_memory is not None:
-            support_memory.save_pretrained(save_directory)
-
-    @classmethod
-    def from_mask2former(
-        cls,
-        pretrained_model_name_or_path: str | os.PathLike | PreTrainedModel,
-        ignore_mismatched_sizes: bool = False,
-        load_options: Mapping[str, Any] | None = None,
-        **fields: Any,
-    ) -> Self:
-        """RefT from a Mask2Former checkpoint: equal outputs without support, and with support until it is trained.
-
-        A cosine classifier begins with the rows of the linear one, a prototype classifier with that of no object.
-
-        Args:
-            pretrained_model_name_or_path (`str`, path or [`~transformers.Mask2FormerForUniversalSegmentation`]): a
-                repository of the Hub, a folder, or the model.
-            ignore_mismatched_sizes (`bool`): whether the class head may have another size, and then begins anew.
-            load_options (`Mapping[str, Any]`, *optional*): of transformers' `from_pretrained`, such as `revision`.
-            fields: of [`RefTConfig`], such as `classifier="prototype"`.
-
-        Raises:
-            ValueError: If the checkpoint lacks weights or has others.
-        """
-        source = pretrained_model_name_or_path
-        if not isinstance(source, PreTrainedModel):
-            source, info = Mask2FormerForUniversalSegmentation.from_pretrained(
-                source, output_loading_info=True, **(load_options or {})
-            )
-            # `swin.layernorm` exists in transformers' module and in no checkpoint; nothing reads it.
-            missing = [key for key in info["missing_keys"] if not re.search(r"\.swin\.layernorm\.", key)]
-            if missing:
-                raise ValueError(
-                    f"The checkpoint must hold all weights of Mask2Former; {len(missing)} are missing, such as "
-                    f"{sorted(missing)[0]!r}."
-                )
-        model = cls(RefTConfig.from_mask2former(source.config, **fields)).to(source.dtype)
-        model.load_mask2former_weights(source.state_dict(), ignore_mismatched_sizes)
-        return model.eval()
-
-    def load_mask2former_weights(
-        self, state_dict: Mapping[str, torch.Tensor], ignore_mismatched_sizes: bool = False
-    ) -> None:
-        """Loads the weights of a Mask2Former; the references, and a head of another kind, stay as they are.
-
-        Raises:
-            ValueError: If a tensor is missing, unexpected or of another shape.
-        """
-        weights = dict(state_dict)
-        head = {name: weights.pop(f"class_predictor.{name}", None) for name in ("weight", "bias")}
-        if head["weight"] is None:
-            raise ValueError("`state_dict` must be that of a Mask2Former with a class head; `class_predictor` is missing.")
-        if len(head["weight"]) != self.config.num_labels + 1:
-            if not ignore_mismatched_sizes:
-                raise ValueError(
-                    f"`num_labels` must be that of the checkpoint ({len(head['weight']) - 1}); got "
-                    f"{self.config.num_labels}. Set `ignore_mismatched_sizes=True` to begin with a new class head."
-                )
-            weights.pop("criterion.empty_weight", None)
-            head = {}
-        if head and self.config.classifier == "linear":
-            weights |= {f"class_predictor.{name}": tensor for name, tensor in head.items()}
-        elif head and self.config.classifier == "cosine":
-            weights["class_predictor.weight"] = head["weight"]
-        elif head:
-            weights["class_predictor.no_object"] = head["weight"][-1]
-        own = self.state_dict()
-        misshapen = [name for name, tensor in weights.items() if name in own and own[name].shape != tensor.shape]
-        unexpected = sorted(weights.keys() - own.keys())
-        missing = sorted(
-            name
-            for name in own.keys() - weights.keys()
-            if not NEW_KEYS.fullmatch(name) and not name.startswith(("class_predictor.", "criterion."))
-        )
-        for problem, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)):
-            if names:
-                raise ValueError(
-                    f"`state_dict` must hold the weights of Mask2Former with this configuration; {len(names)} "
-                    f"{'is' if len(names) == 1 else 'are'} {problem}, such as {names[0]!r}."
-                )
-        self.load_state_dict(weights, strict=False)
 
 
 __all__ = ["RefTForFewShotInstanceSegmentation", "RefTModel", "RefTPreTrainedModel"]

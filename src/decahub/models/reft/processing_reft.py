@@ -90,7 +90,9 @@ class RefTProcessor(ProcessorMixin):
             except (TypeError, ValueError) as error:
                 raise type(error)(f"Support of {name!r}: {error}") from error
             if not encoded[name]["support_valid"].any():
-                raise ValueError(f"`support` must hold a shot with a mask for each class; all masks of {name!r} are empty.")
+                raise ValueError(
+                    f"`support` must hold a shot with a mask for each class; all masks of {name!r} are empty."
+                )
         keys = ("support_pixel_values", "support_masks", "support_valid")
         padded = {
             key: torch.nn.utils.rnn.pad_sequence([parts[key] for parts in encoded.values()], batch_first=True)

@@ -77,9 +77,7 @@ class RefTReference(nn.Module):
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
 
-def pool_support(
-    feature_map: torch.Tensor, support_masks: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def pool_support(feature_map: torch.Tensor, support_masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     r"""Features inside each support mask.
 
     The mask is shrunk to the map by averages, so that an instance smaller than a pixel of the map does not vanish:

@@ -44,7 +44,9 @@ def read_instance(instance: Any, height: int, width: int, kind: Kind | None = No
     else:
         mask = _to_binary(np.asarray(instance.cpu() if isinstance(instance, torch.Tensor) else instance))
     if mask.shape != (height, width):
-        raise ValueError(f"a mask must have the size of its image, {height} x {width}; got {mask.shape[0]} x {mask.shape[1]}.")
+        raise ValueError(
+            f"a mask must have the size of its image, {height} x {width}; got {mask.shape[0]} x {mask.shape[1]}."
+        )
     return mask
 
 
@@ -67,8 +69,7 @@ def find_kind(instance: Any) -> Kind:
             return "polygons"
         return "box" if len(instance) == 4 else "polygons"
     raise TypeError(
-        "an instance must be a mask, a box [x0, y0, x1, y1], a COCO RLE or polygons; got "
-        f"{type(instance).__name__}."
+        f"an instance must be a mask, a box [x0, y0, x1, y1], a COCO RLE or polygons; got {type(instance).__name__}."
     )
 
 
@@ -95,8 +96,8 @@ def _draw_box(box: Any, height: int, width: int) -> np.ndarray:
     x0, y0, x1, y1 = corners if len(corners) == 4 else (0.0, 0.0, 0.0, 0.0)
     if not (np.isfinite(corners).all() and 0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise ValueError(
-            f"a box must be [x0, y0, x1, y1] in pixels inside the image of {width} x {height}, with x0 < x1 and y0 < y1; "
-            f"got {corners}."
+            f"a box must be [x0, y0, x1, y1] in pixels inside the image of {width} x {height}, with x0 < x1 and y0 < "
+            f"y1; got {corners}."
         )
     mask = np.zeros((height, width), dtype=bool)
     mask[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = True

@@ -34,11 +34,17 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     try:
         height, width = (int(side) for side in rle["size"])
         counts = rle["counts"]
-        runs = np.array(counts if isinstance(counts, Sequence) and not isinstance(counts, (str, bytes)) else _read(counts))
+        runs = np.array(
+            counts if isinstance(counts, Sequence) and not isinstance(counts, (str, bytes)) else _read(counts)
+        )
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ValueError(f"An RLE must be a dictionary with `size` and `counts`; got one that is damaged: {error!r}.") from error
+        raise ValueError(
+            f"An RLE must be a dictionary with `size` and `counts`; got one that is damaged: {error!r}."
+        ) from error
     if min(height, width) < 1 or height * width > MAX_PIXELS:
-        raise ValueError(f"An RLE must have a size of at least 1 x 1 and at most {MAX_PIXELS} pixels; got {height} x {width}.")
+        raise ValueError(
+            f"An RLE must have a size of at least 1 x 1 and at most {MAX_PIXELS} pixels; got {height} x {width}."
+        )
     if runs.dtype.kind not in "iu" or (runs < 0).any() or runs.sum() != height * width:
         raise ValueError(f"An RLE must cover its size, {height} x {width} pixels; its runs do not.")
     values = np.arange(len(runs)) % 2 == 1
@@ -46,7 +52,7 @@ def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
 
 
 def _read(counts: str | bytes) -> list[int]:
-    """Run lengths from COCO's text: 5 bits a letter, low ones first; from the fourth run on, differences to two before."""
+    """Run lengths from COCO's text: 5 bits a letter, low ones first; from the fourth on, differences to two before."""
     letters = counts.encode("ascii") if isinstance(counts, str) else bytes(counts)
     runs: list[int] = []
     value, shift = 0, 0

@@ -1,4 +1,4 @@
-"""Masks at random points, as PointRend and Mask2Former compare them: cheaper than whole masks, sharp at their borders."""
+"""Masks at random points, as PointRend and Mask2Former compare them: cheaper than whole masks, sharp at borders."""
 
 import torch
 from torch.nn import functional as F

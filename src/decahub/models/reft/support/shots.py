@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from .configuration_reft import RefTConfig
+from ..configuration_reft import RefTConfig
 
 
 logger = logging.get_logger(__name__)
@@ -37,12 +37,10 @@ def read_shots(name: str, shots: Shots, processor: Any, config: RefTConfig) -> t
                 f"{name!r} has {tuple(pixel_values.shape)} and {tuple(masks.shape)}."
             )
     else:
-        from .image_processing_reft import RefTImageProcessor
+        from ..image_processing_reft import RefTImageProcessor
 
         if processor is None:
-            processor = RefTImageProcessor(
-                support_size=config.support_size, support_context=config.support_context
-            )
+            processor = RefTImageProcessor(support_size=config.support_size, support_context=config.support_context)
         processor = getattr(processor, "image_processor", processor)
         try:
             encoded = processor.preprocess_support(*zip(*shots, strict=True), return_tensors="pt")

@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 import torch
 from transformers.utils import logging
 
-from ..shared.checks import can_look_at
-from .configuration_reft import RefTConfig
-from .references import compute_class_centers, normalize
-from .support_memory import ClassSupport, RefTSupport
+from ...shared.checks import can_look_at
+from ..configuration_reft import RefTConfig
+from ..references import compute_class_centers, normalize
+from .memory import ClassSupport, RefTSupport
 
 
 logger = logging.get_logger(__name__)
@@ -41,9 +41,7 @@ def encode_in_chunks(
     chunk_size: int,
 ) -> EncodedShots:
     """Encodes a few images at a time, which bounds memory."""
-    chunks = [
-        encode(*chunk) for chunk in zip(pixel_values.split(chunk_size), masks.split(chunk_size), strict=True)
-    ]
+    chunks = [encode(*chunk) for chunk in zip(pixel_values.split(chunk_size), masks.split(chunk_size), strict=True)]
     joined = {}
     for field in fields(EncodedShots):
         values = [getattr(chunk, field.name) for chunk in chunks]
@@ -99,7 +97,9 @@ def build_support(shots: EncodedShots, support_valid: torch.Tensor, config: RefT
     lead, dtype = support_valid.shape, shots.object_queries.dtype
     centers = []
     for sums, areas in zip(shots.sums, shots.areas, strict=True):
-        center, _ = compute_class_centers(sums.unflatten(0, lead), areas.unflatten(0, lead), support_valid, config.shot_reduction)
+        center, _ = compute_class_centers(
+            sums.unflatten(0, lead), areas.unflatten(0, lead), support_valid, config.shot_reduction
+        )
         centers.append(center.to(dtype))
     object_queries = shots.object_queries.unflatten(0, lead)  # (batch, ways, shots, topk, hidden)
     prototypes = _average_prototypes(object_queries[..., 0, :], support_valid)

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers.utils import cached_file
 
-from .configuration_reft import NUM_FEATURE_LEVELS, RefTConfig
+from ..configuration_reft import NUM_FEATURE_LEVELS, RefTConfig
 
 
 MEMORY_FILE = "support_memory.safetensors"
@@ -187,7 +187,9 @@ class RefTSupportMemory:
             ValueError: If the memory is empty.
         """
         if not self.classes:
-            raise ValueError("`support_memory` must hold at least one class; got an empty one. Register support first.")
+            raise ValueError(
+                "`support_memory` must hold at least one class; got an empty one. Register support first."
+            )
         if self._batch is None:
             supports = list(self.classes.values())
             tokens = [support.object_queries for support in supports]
@@ -213,8 +215,8 @@ class RefTSupportMemory:
     def _check_hash(self, other: str, whose: str) -> None:
         if self.config_hash != other:
             raise ValueError(
-                f"`support_memory` must have been made with {whose}'s configuration (hash {other[:12]}...); got one of "
-                f"{self.config_hash[:12]}.... Register the support again."
+                f"`support_memory` must have been made with {whose}'s configuration (hash {other[:12]}...); got one "
+                f"of {self.config_hash[:12]}.... Register the support again."
             )
 
     def add(self, name: str, support: ClassSupport) -> "RefTSupportMemory":
@@ -223,8 +225,8 @@ class RefTSupportMemory:
             known = self.classes[name]
             if known.class_id != support.class_id:
                 raise ValueError(
-                    f"`class_ids` must agree; {name!r} is {known.class_id} in one memory and {support.class_id} in the "
-                    "other."
+                    f"`class_ids` must agree; {name!r} is {known.class_id} in one memory and {support.class_id} in "
+                    "the other."
                 )
             support = known.add_shots(support, self.max_queries)
         return self._with({**self.classes, name: support.keep_best(self.max_queries)})
@@ -282,7 +284,9 @@ class RefTSupportMemory:
         """
         batch = self.get_support()
         supports = list(self.classes.values())
-        scores = torch.nn.utils.rnn.pad_sequence([support.object_query_scores for support in supports], batch_first=True)
+        scores = torch.nn.utils.rnn.pad_sequence(
+            [support.object_query_scores for support in supports], batch_first=True
+        )
         tensors = {f"class_centers.{level}": centers[0] for level, centers in enumerate(batch.class_centers)}
         tensors |= {
             "center_weights": torch.stack([support.center_weights for support in supports]),

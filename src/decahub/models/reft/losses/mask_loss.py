@@ -12,8 +12,8 @@ from torch import distributed, nn
 from torch.nn import functional as F
 from transformers.utils import logging
 
-from ..shared.matching import match_sets
-from .configuration_reft import RefTConfig
+from ...shared.matching import match_sets
+from ..configuration_reft import RefTConfig
 from .point_sampling import choose_uncertain_points, count_points, sample_maps
 
 
@@ -278,7 +278,8 @@ def _match_on_cpu(costs: Sequence[torch.Tensor]) -> Matches:
     device = costs[0].device
     values = torch.cat([cost.flatten() for cost in costs]).cpu()
     on_cpu = [
-        value.view(cost.shape) for value, cost in zip(values.split([cost.numel() for cost in costs]), costs, strict=True)
+        value.view(cost.shape)
+        for value, cost in zip(values.split([cost.numel() for cost in costs]), costs, strict=True)
     ]
     return [(queries.to(device), targets.to(device)) for queries, targets in match_sets(on_cpu)]
 

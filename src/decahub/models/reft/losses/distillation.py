@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from .references import normalize, shrink_masks
+from ..references import normalize, shrink_masks
 
 
 DENOMINATOR_EPS = 1e-6
