@@ -43,17 +43,9 @@ class FromMask2Former:
         """
         source = pretrained_model_name_or_path
         if not isinstance(source, PreTrainedModel):
-            source, info = Mask2FormerForUniversalSegmentation.from_pretrained(
-                source, output_loading_info=True, **(load_options or {})
-            )
-            # `swin.layernorm` exists in transformers' module and in no checkpoint; nothing reads it.
-            missing = [key for key in info["missing_keys"] if not re.search(r"\.swin\.layernorm\.", key)]
-            if missing:
-                raise ValueError(
-                    f"The checkpoint must hold all weights of Mask2Former; {len(missing)} are missing, such as "
-                    f"{sorted(missing)[0]!r}."
-                )
-        model = cls(RefTConfig.from_mask2former(source.config, **fields)).to(source.dtype)
+            source = _load_mask2former(source, load_options or {})
+        config = RefTConfig.from_mask2former(source.config, **fields)
+        model = cls(config).to(source.dtype)  # type: ignore[call-arg]
         model.load_mask2former_weights(source.state_dict(), ignore_mismatched_sizes)
         return model.eval()
 
@@ -100,6 +92,20 @@ class FromMask2Former:
                     f"{'is' if len(names) == 1 else 'are'} {problem}, such as {names[0]!r}."
                 )
         self.load_state_dict(weights, strict=False)
+
+
+def _load_mask2former(path: str | os.PathLike, options: Mapping[str, Any]) -> PreTrainedModel:
+    model: PreTrainedModel
+    info: dict[str, Any]
+    model, info = Mask2FormerForUniversalSegmentation.from_pretrained(path, output_loading_info=True, **options)
+    # `swin.layernorm` exists in transformers' module and in no checkpoint; nothing reads it.
+    missing = [key for key in info["missing_keys"] if ".swin.layernorm." not in key]
+    if missing:
+        raise ValueError(
+            f"The checkpoint must hold all weights of Mask2Former; {len(missing)} are missing, such as "
+            f"{sorted(missing)[0]!r}."
+        )
+    return model
 
 
 __all__ = ["FromMask2Former"]

@@ -475,7 +475,7 @@ class RefTForFewShotInstanceSegmentation(
 
     def _count_classes(self, outputs: RefTModelOutput) -> int:
         if self.config.classifier != "prototype":
-            return self.config.num_labels
+            return int(self.config.num_labels)
         if outputs.prototypes is None:
             raise ValueError(
                 "`support_pixel_values` or `support_memory` must be given to a prototype classifier: its classes are "

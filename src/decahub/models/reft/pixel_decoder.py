@@ -4,6 +4,8 @@ Weights and numbers are those of transformers' module; the layout is another. To
 softmax, products and sums over the few sampling points run over contiguous memory.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -38,7 +40,7 @@ class RefTDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformable
         reference_points: torch.Tensor | None = None,
         spatial_shapes_list: Sizes | None = None,
         output_attentions: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         batch_size, num_tokens, hidden_size = hidden_states.shape
         shape = (batch_size * self.n_heads, self.n_levels, self.n_points)

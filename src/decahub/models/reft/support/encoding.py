@@ -77,7 +77,7 @@ def prepare_shots(
     if support_valid is not None and support_valid.shape != lead:
         raise ValueError(f"`support_valid` must have shape {tuple(lead)}; got {tuple(support_valid.shape)}.")
     masks = support_masks.to(support_pixel_values.dtype)
-    is_filled = support_masks.flatten(-2).any(-1)
+    is_filled = (support_masks != 0).flatten(-2).any(-1)
     valid = is_filled if support_valid is None else is_filled & support_valid.bool()
     if support_valid is not None and can_look_at(is_filled) and (support_valid.bool() & ~is_filled).any():
         logger.warning_once("`support_masks` has masks without a pixel; their shots are left out.")

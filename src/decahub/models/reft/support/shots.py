@@ -47,7 +47,7 @@ def read_shots(name: str, shots: Shots, processor: Any, config: RefTConfig) -> t
         except (TypeError, ValueError) as error:
             raise type(error)(f"Support of {name!r}: {error}") from error
         pixel_values, masks = encoded["support_pixel_values"], encoded["support_masks"]
-    valid = masks.flatten(1).any(1)
+    valid = (masks != 0).flatten(1).any(1)
     if not valid.any():
         raise ValueError(f"`support` must hold at least one shot with a mask for each class; {name!r} has none.")
     if not valid.all():
