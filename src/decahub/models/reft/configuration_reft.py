@@ -172,6 +172,11 @@ class RefTConfig(CheckedConfig, Mask2FormerConfig):
         unknown = [target for target in self.query_enhancement_targets if target not in ("class", "mask")]
         if unknown:
             raise ValueError(f"`query_enhancement_targets` must hold only 'class' and 'mask'; got {unknown[0]!r}.")
+        if self.classifier == "prototype" and self.query_selection == "score":
+            raise ValueError(
+                "`query_selection` must be 'mask' with a prototype classifier, whose scores need the selection; got "
+                "'score'."
+            )
         if not 1 <= self.support_topk <= self.num_queries:
             raise ValueError(
                 f"`support_topk` must be in [1, `num_queries` ({self.num_queries})]; got {self.support_topk}."
