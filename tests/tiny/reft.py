@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from transformers import Mask2FormerConfig
 
 from decahub import RefTConfig, RefTForFewShotInstanceSegmentation
 
@@ -49,6 +50,13 @@ def tiny_config(**fields: Any) -> RefTConfig:
     if "id2label" in fields:
         del defaults["num_labels"]
     return RefTConfig(**{**defaults, **fields})
+
+
+def tiny_mask2former_fields(config: RefTConfig | None = None) -> dict[str, Any]:
+    """The same configuration for transformers' Mask2Former."""
+    content = (config or tiny_config()).to_dict()
+    fields = {name: content[name] for name in Mask2FormerConfig().to_dict() if name in content}
+    return {name: value for name, value in fields.items() if name not in ("model_type", "transformers_version")}
 
 
 def tiny_model(seed: int = 0, trained: bool = True, **fields: Any) -> RefTForFewShotInstanceSegmentation:

@@ -7,19 +7,11 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from decahub.models.reft.losses.mask_loss import RefTLoss, compute_mask_losses, compute_matching_cost
 from decahub.models.reft.losses.point_sampling import choose_uncertain_points, sample_maps
-from tests.tiny.reft import tiny_config, tiny_labels, tiny_model, tiny_pixels
+from tests.tiny.reft import tiny_config, tiny_labels, tiny_mask2former_fields, tiny_model, tiny_pixels
 
 
 ATOL = 1e-6
 SHARED_POINTS_RTOL = 0.03  # means over 40 draws of points, whose standard deviation is about 3 %
-
-
-def build_mask2former(config):
-    content = config.to_dict()
-    fields = {name: content[name] for name in Mask2FormerConfig().to_dict() if name in content}
-    for name in ("model_type", "transformers_version", "architectures"):
-        fields.pop(name, None)
-    return Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**fields)).eval()
 
 
 def test_matching_cost_by_a_loop():
@@ -55,8 +47,9 @@ def test_points_are_x_and_y_of_pixel_centers():
     maps = torch.arange(12.0).view(1, 3, 4).repeat(2, 1, 1)
     points = torch.tensor([[0.5 / 4, 0.5 / 3], [3.5 / 4, 1.5 / 3], [1.5 / 4, 2.5 / 3]])
 
-    assert sample_maps(maps, points).tolist() == [[0, 7, 9]] * 2
-    assert sample_maps(maps, points.expand(2, -1, -1)).tolist() == [[0, 7, 9]] * 2
+    expected = torch.tensor([[0.0, 7, 9]] * 2)
+    torch.testing.assert_close(sample_maps(maps, points), expected, atol=ATOL, rtol=0)
+    torch.testing.assert_close(sample_maps(maps, points.expand(2, -1, -1)), expected, atol=ATOL, rtol=0)
 
 
 def test_uncertain_points_are_those_nearest_to_zero():
@@ -67,7 +60,7 @@ def test_uncertain_points_are_those_nearest_to_zero():
 
 def test_parity_mode_is_transformers_under_its_seed():
     model = tiny_model(parity_mode="transformers", trained=False)
-    reference = build_mask2former(model.config)
+    reference = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**tiny_mask2former_fields(model.config))).eval()
     reference.load_state_dict(model.state_dict(), strict=False)
     labels = tiny_labels()
 
