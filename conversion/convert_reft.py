@@ -211,7 +211,7 @@ def convert_checkpoint(
         "round_trip": round_trip,
     }
     if verify:
-        report["verified"] = verify_outputs(model, converted)
+        report["verified"] = verify_outputs(model.config, converted)
     processor = RefTProcessor(
         RefTImageProcessor(support_size=model.config.support_size, support_context=model.config.support_context)
     )
@@ -257,21 +257,26 @@ def _check_round_trip(
 
 
 @torch.no_grad()
-def verify_outputs(
-    model: RefTForFewShotInstanceSegmentation, state_dict: Mapping[str, torch.Tensor]
-) -> dict[str, float]:
-    """Largest differences to transformers' Mask2Former with the same weights, for a random image.
+def verify_outputs(config: RefTConfig, state_dict: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """Largest differences between RefT with a linear head and transformers' Mask2Former, for a random image.
+
+    Args:
+        config ([`RefTConfig`]): of the converted model.
+        state_dict (`Mapping[str, torch.Tensor]`): of Mask2Former, under our names.
 
     Raises:
         ConversionError: If they are more than rounding.
     """
-    content = model.config.to_dict()
-    fields = {name: content[name] for name in Mask2FormerConfig().to_dict() if name in content}
-    fields.pop("model_type"), fields.pop("transformers_version", None)
-    reference = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(**fields)).eval()
+    content = config.to_dict()
+    names = Mask2FormerConfig().to_dict().keys() - {"model_type", "transformers_version", "architectures"}
+    reference = Mask2FormerForUniversalSegmentation(
+        Mask2FormerConfig(**{name: content[name] for name in names if name in content})
+    )
     reference.load_state_dict(dict(state_dict))
+    model = RefTForFewShotInstanceSegmentation(RefTConfig.from_mask2former(config, classifier="linear"))
+    model.load_mask2former_weights(state_dict)
     pixel_values = torch.randn(1, 3, *VERIFIED_SIZE, generator=torch.Generator().manual_seed(0))
-    ours, theirs = model(pixel_values), reference(pixel_values)
+    ours, theirs = model.eval()(pixel_values), reference.eval()(pixel_values)
     differences = {
         name: (getattr(ours, name) - getattr(theirs, name)).abs().max().item()
         for name in ("class_queries_logits", "masks_queries_logits")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy._core import multiarray
+from numpy._core import multiarray, numeric
 
 from .checkpoint import ConversionError
 
@@ -29,6 +29,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
         for core in ("core", "_core")
         for name in ("_reconstruct", "scalar")
     },
+    **{(f"numpy.{core}.numeric", "_frombuffer"): numeric._frombuffer for core in ("core", "_core")},
 }
 """Everything that such a pickle may name."""
 

@@ -40,7 +40,7 @@ def test_rle_is_that_of_coco(mask):
     rle = encode_rle(mask)
 
     expected = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    assert rle == {"size": list(mask.shape), "counts": expected["counts"]}
+    assert rle == {"size": list(mask.shape), "counts": expected["counts"].decode()}
     assert np.array_equal(decode_rle(rle), mask)
     assert np.array_equal(decode_rle({**rle, "counts": rle["counts"].encode()}), mask)
     runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[2], mask.T.ravel(), [2]]).astype(int))))

@@ -47,6 +47,11 @@ class RefTPreTrainedModel(Mask2FormerPreTrainedModel):
     _no_split_modules = ["Mask2FormerMaskedAttentionDecoderLayer", "RefTPixelDecoderLayer"]
     _input_embed_layer = "pixel_level_module"
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        # Outside of transformers a module without parameters of its own is skipped. Here such modules are what
+        # initializes: decoder layers and references. All functions below leave loaded parameters alone.
+        super()._initialize_weights(module)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, RefTLoss):
@@ -185,7 +190,6 @@ class RefTModel(RefTPreTrainedModel):
             attentions=decoded.attentions,
             object_queries=object_queries,
             class_centers=None if support is None else support.class_centers,
-            class_mask=None if support is None else support.class_mask,
             support_object_queries=None if support is None else support.object_queries,
             prototypes=None if support is None else support.prototypes,
             projected_hidden_states=projected,
@@ -485,7 +489,7 @@ class RefTForFewShotInstanceSegmentation(
 
     def _classify(self, object_queries: torch.Tensor, outputs: RefTModelOutput) -> torch.Tensor:
         if self.config.classifier == "prototype":
-            return self.class_predictor(object_queries, outputs.prototypes, outputs.class_mask)
+            return self.class_predictor(object_queries, outputs.prototypes, outputs.prototypes.any(-1))
         return self.class_predictor(object_queries)
 
 

@@ -23,11 +23,10 @@ class RefTModelOutput(Mask2FormerModelOutput):
             enhanced by the support where there is one.
         class_centers (`tuple(torch.FloatTensor)` of shape `(batch_size or 1, num_ways, feature_size)`): centers of
             the support classes at each level, coarse to fine.
-        class_mask (`torch.BoolTensor` of shape `(batch_size or 1, num_ways)`): False for a class without valid shots.
         support_object_queries (`torch.FloatTensor` of shape `(batch_size or 1, num_ways, num_tokens, hidden_dim)`):
             selected object queries of all shots.
         prototypes (`torch.FloatTensor` of shape `(batch_size or 1, num_ways, hidden_dim)`): means of the normalized
-            first ones.
+            first ones; zeros for a class without valid shots.
         projected_hidden_states (`tuple(torch.FloatTensor)`): inputs of the pixel decoder in its width, coarse to fine,
             which distillation compares.
         referenced_hidden_states (`tuple(torch.FloatTensor)`): maps that the decoder attends to, coarse to fine.
@@ -39,7 +38,6 @@ class RefTModelOutput(Mask2FormerModelOutput):
 
     object_queries: torch.FloatTensor | None = None
     class_centers: tuple[torch.FloatTensor, ...] | None = None
-    class_mask: torch.BoolTensor | None = None
     support_object_queries: torch.FloatTensor | None = None
     prototypes: torch.FloatTensor | None = None
     projected_hidden_states: tuple[torch.FloatTensor, ...] | None = None

@@ -30,11 +30,6 @@ class RefTProcessor(ProcessorMixin):
     def __init__(self, image_processor: Any = None, **kwargs: Any):
         super().__init__(image_processor, **kwargs)
 
-    @property
-    def model_input_names(self) -> list[str]:
-        support = ["support_pixel_values", "support_masks", "support_valid", "support_class_ids"]
-        return [*self.image_processor.model_input_names, *support]
-
     def __call__(
         self,
         images: Any = None,

@@ -57,6 +57,9 @@ def find_instances(
     kept = best.values >= threshold
     queries, label_ids, class_scores = queries[kept], label_ids[kept], best.values[kept]
 
+    if len(queries) == 0:
+        empty = torch.zeros((0, *target_size), dtype=torch.bool, device=mask_logits.device)
+        return Instances(empty, label_ids, class_scores)
     unique, places = queries.unique(return_inverse=True)
     masks, qualities = [], []
     for logits in mask_logits[unique].to(dtype).split(MASK_CHUNK):
@@ -68,9 +71,6 @@ def find_instances(
         quality = (resized[0].sigmoid() * mask).sum((1, 2)) / (mask.sum((1, 2)) + AREA_EPS)
         masks.append(mask)
         qualities.append(quality)
-    if not masks:
-        empty = torch.zeros((0, *target_size), dtype=torch.bool, device=mask_logits.device)
-        return Instances(empty, label_ids, class_scores)
     mask, scores = torch.cat(masks)[places], class_scores * torch.cat(qualities)[places]
     order = scores.argsort(descending=True, stable=True)
     order = order[(scores[order] >= threshold) & mask.flatten(1).any(1)[order]]

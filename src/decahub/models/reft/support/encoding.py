@@ -108,7 +108,7 @@ def build_support(shots: EncodedShots, support_valid: torch.Tensor, config: RefT
     maximum = config.max_support_queries_per_class
     if maximum is not None and maximum < token_mask.shape[2]:
         scores = shots.scores.unflatten(0, lead).flatten(2).masked_fill(~token_mask, float("-inf"))
-        best = scores.sort(-1, descending=True, stable=True).indices[..., :maximum].sort(-1).values
+        best = scores.sort(dim=-1, descending=True, stable=True).indices[..., :maximum].sort(dim=-1).values
         object_queries = object_queries.gather(2, best[..., None].expand(-1, -1, -1, object_queries.shape[-1]))
         token_mask = token_mask.gather(2, best)
     return RefTSupport(tuple(centers), support_valid.any(-1), object_queries, token_mask, prototypes)
