@@ -43,6 +43,11 @@ if TYPE_CHECKING:
     from decahub.models.raw_gnn.configuration_raw_gnn import RawGnnConfig
     from decahub.models.raw_gnn.feature_extraction_raw_gnn import RawGnnFeatureExtractor
     from decahub.models.raw_gnn.modeling_raw_gnn import RawGnnForNodeClassification, RawGnnModel
+    from decahub.models.reft.configuration_reft import RefTConfig
+    from decahub.models.reft.image_processing_reft import RefTImageProcessor
+    from decahub.models.reft.modeling_reft import RefTForFewShotInstanceSegmentation, RefTModel
+    from decahub.models.reft.processing_reft import RefTProcessor
+    from decahub.models.reft.support.memory import RefTSupportMemory
     from decahub.models.reliant.configuration_reliant import ReliantConfig
     from decahub.models.reliant.feature_extraction_reliant import ReliantFeatureExtractor
     from decahub.models.reliant.modeling_reliant import ReliantForNodeClassification, ReliantModel
@@ -121,6 +126,12 @@ __all__ = [
     "RawGnnFeatureExtractor",
     "RawGnnForNodeClassification",
     "RawGnnModel",
+    "RefTConfig",
+    "RefTForFewShotInstanceSegmentation",
+    "RefTImageProcessor",
+    "RefTModel",
+    "RefTProcessor",
+    "RefTSupportMemory",
     "ReliantConfig",
     "ReliantFeatureExtractor",
     "ReliantForNodeClassification",

@@ -218,6 +218,19 @@ METHODS: dict[str, Method] = {
                 "Yue Han and Jiangning Zhang and others",
                 2023,
             ),
+            models=(
+                ModelEntry(
+                    model_type="reft",
+                    config="RefTConfig",
+                    auto_classes={
+                        "AutoModel": "RefTModel",
+                        "AutoModelForFewShotInstanceSegmentation": "RefTForFewShotInstanceSegmentation",
+                    },
+                    image_processors={"torchvision": "RefTImageProcessor"},
+                    processor="RefTProcessor",
+                    further_classes={"RefTSupportMemory": "support.memory"},
+                ),
+            ),
         ),
         Method(
             name="pmt_iqa",
@@ -428,6 +441,16 @@ TASKS: dict[str, TaskEntry] = {
             pipeline="ImageQualityAssessmentPipeline",
             is_new=True,
             tags=("image-quality-assessment", "blind-image-quality", "iqa"),
+        ),
+        TaskEntry(
+            name="few-shot-instance-segmentation",
+            family="few-shot-instance-segmentation",
+            metric="few_shot_map",
+            auto_class="AutoModelForFewShotInstanceSegmentation",
+            processor="processor",
+            module="few_shot_instance_segmentation",
+            is_new=True,
+            tags=("few-shot-instance-segmentation", "instance-segmentation", "few-shot-learning"),
         ),
     )
 }

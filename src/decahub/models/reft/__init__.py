@@ -1,0 +1,1 @@
+"""Reference Twice: few-shot instance segmentation on top of Mask2Former."""

@@ -1,0 +1,1 @@
+"""Losses: masks and classes of matched object queries, and distillation."""

@@ -1,0 +1,1 @@
+"""Masks as COCO encodes them, crops of support instances, and predictions as instances."""

@@ -1,0 +1,122 @@
+"""Adding classes by a few examples: `register_support`, and memories beside the weights."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...shared.modes import evaluation_mode
+from ..losses.mask_loss import build_class_weights
+from .encoding import build_class_support
+from .memory import ClassSupport, RefTSupportMemory, compute_config_hash
+from .shots import Shots, read_shots
+
+
+class SupportRegistration:
+    """Registers support in a memory; a mixin of models with `model`, `class_predictor` and `criterion`."""
+
+    def register_support(
+        self,
+        support: Mapping[str, Shots],
+        memory: RefTSupportMemory | None = None,
+        processor: Any = None,
+        imprint: bool = False,
+    ) -> RefTSupportMemory:
+        """Encodes a few examples of each class, once and without training.
+
+        Args:
+            support (`Mapping[str, Shots]`): class name to its shots: a list of pairs of an image and its instance
+                (mask, box `[x0, y0, x1, y1]`, COCO RLE or polygons), or a pair of normalized crops
+                `(num_shots, 3, height, width)` and their masks `(num_shots, height, width)`.
+            memory ([`RefTSupportMemory`], *optional*): what to extend; it is not changed itself.
+            processor ([`RefTProcessor`] or [`RefTImageProcessor`], *optional*): prepares images; by default with the
+                `support_size` and `support_context` of the configuration.
+            imprint (`bool`): for the cosine classifier, whether an unknown name becomes a new class, whose row is the
+                mean of its first object queries, and novel classes (`config.novel_label_ids`) get theirs anew.
+
+        Returns:
+            A memory with all classes of `memory` and `support`.
+
+        Raises:
+            ValueError: If a class has no usable shot, or its name is not a label of the model.
+        """
+        if memory is None:
+            memory = RefTSupportMemory({}, compute_config_hash(self.config), self.config.max_support_queries_per_class)
+        memory.check(self.config)
+        if not support:
+            raise ValueError("`support` must hold at least one class; got none.")
+        shots = {name: read_shots(name, given, processor, self.config) for name, given in support.items()}
+        ids = {name: self._find_class_id(name, imprint) for name in support}
+        with torch.no_grad(), evaluation_mode(self):
+            predictor = self.class_predictor if self.config.query_selection == "score" else None
+            for name, (pixel_values, masks) in shots.items():
+                encoded = self.model.encode_shots(pixel_values, masks, predictor)
+                class_support = build_class_support(encoded, ids[name], self.config.shot_reduction)
+                if imprint and (ids[name] is None or ids[name] in (self.config.novel_label_ids or [])):
+                    total = memory.add(name, class_support).classes[name] if name in memory else class_support
+                    class_support = self._imprint(name, ids[name], class_support, total.prototype)
+                memory = memory.add(name, class_support)
+        return memory
+
+    def _find_class_id(self, name: str, imprint: bool) -> int | None:
+        """Label id of a class; none where it has no row in the head."""
+        if self.config.classifier == "prototype":
+            if imprint:
+                raise ValueError("`imprint` must be False for a prototype classifier, which has no rows.")
+            return None
+        if imprint and self.config.classifier != "cosine":
+            raise ValueError("`imprint` must be False for a linear classifier; it needs `classifier='cosine'`.")
+        label_id = self.config.label2id.get(name)
+        if label_id is None and not imprint:
+            fix = (
+                "Use `imprint=True`" if self.config.classifier == "cosine" else "Use a prototype or cosine classifier"
+            )
+            raise ValueError(
+                f"`support` must name labels of the model; {name!r} is none of {list(self.config.label2id)[:10]}. "
+                f"{fix}, or fine-tune the model with the class."
+            )
+        return label_id
+
+    def _imprint(
+        self, name: str, label_id: int | None, support: ClassSupport, prototype: torch.Tensor
+    ) -> ClassSupport:
+        """Writes the row of a class into the head, at the end if it has none; the support with its id."""
+        predictor, config = self.class_predictor, self.config
+        row = nn.functional.normalize(prototype, dim=0)
+        if label_id is not None:
+            predictor.weight.data[label_id] = row
+            return support
+        label_id = config.num_labels
+        weight = torch.cat([predictor.weight.data[:-1], row[None], predictor.weight.data[-1:]])
+        predictor.weight = nn.Parameter(weight, requires_grad=predictor.weight.requires_grad)
+        config.id2label = {**config.id2label, label_id: name}
+        config.label2id = {**config.label2id, name: label_id}
+        self.criterion.empty_weight = build_class_weights(label_id + 1, config.no_object_weight).to(weight)
+        return replace(support, class_id=label_id)
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *args: Any,
+        support_memory: RefTSupportMemory | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Saves weights and configuration, and a memory beside them; see [`~transformers.PreTrainedModel`].
+
+        Args:
+            save_directory (`str` or path): the folder.
+            args: as in transformers.
+            support_memory ([`RefTSupportMemory`], *optional*): written as `support_memory.safetensors`.
+            kwargs: as in transformers.
+        """
+        if support_memory is not None:
+            support_memory.check(self.config)
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if support_memory is not None:
+            support_memory.save_pretrained(save_directory)
+
+
+__all__ = ["SupportRegistration"]

@@ -1,0 +1,108 @@
+"""Distillation: the teacher stays outside, keeps what it knows, and its loss is that of the formulas."""
+
+import pytest
+import torch
+
+from decahub.models.reft.losses.distillation import compute_class_distillation_loss
+from tests.tiny.reft import tiny_labels, tiny_model, tiny_pixels
+
+
+BASE, NOVEL = [0, 1, 3], [2, 4]
+
+
+def build_pair(**fields):
+    """A teacher with fitted centers, and a student that is its copy."""
+    teacher = tiny_model(base_label_ids=BASE, novel_label_ids=NOVEL, **fields)
+    batch = {"pixel_values": tiny_pixels(), **tiny_labels()}
+    batch["class_labels"] = [torch.tensor([0, 1, 3]), torch.tensor([3, 1])]
+    teacher.fit_base_class_centers([batch])
+    student = tiny_model(base_label_ids=BASE, novel_label_ids=NOVEL, **fields)
+    student.load_state_dict(teacher.state_dict())
+    return teacher, student
+
+
+def list_novel_labels():
+    return {**tiny_labels(), "class_labels": [torch.tensor([2, 4, 2]), torch.tensor([4, 2])]}
+
+
+def test_base_centers_are_means_over_instances():
+    teacher, _ = build_pair()
+    projected = teacher.model(tiny_pixels()).projected_hidden_states
+    masks = tiny_labels()["mask_labels"]
+
+    for level, centers in enumerate(teacher.base_class_centers.get_levels()):
+        feature_map = projected[level]
+        pooled = []
+        for image, index in ((0, 2), (1, 0)):  # the instances of class 3, the third base class
+            mask = torch.nn.functional.adaptive_avg_pool2d(masks[image][index][None], feature_map.shape[-2:])[0]
+            pooled.append((mask * feature_map[image]).sum((1, 2)) / mask.sum())
+        torch.testing.assert_close(centers[2], sum(pooled) / 2, atol=1e-5, rtol=1e-4)
+
+
+def test_a_copy_of_the_teacher_has_no_feature_loss():
+    teacher, student = build_pair()
+    student.attach_teacher(teacher)
+
+    terms = student(tiny_pixels(), **list_novel_labels()).loss_dict
+
+    assert terms["loss_kd_feature"] == 0
+    assert abs(terms["loss_kd_class"].item()) < 1e-6
+
+
+def test_a_changed_student_is_pulled_back():
+    teacher, student = build_pair(kd_threshold=0.0)
+    student.attach_teacher(teacher)
+    torch.nn.init.normal_(student.model.pixel_level_module.decoder.input_projections[0][0].weight)
+    torch.nn.init.normal_(student.class_predictor.weight)
+
+    outputs = student(tiny_pixels(), **list_novel_labels())
+    outputs.loss.backward()
+
+    assert outputs.loss_dict["loss_kd_feature"] > 0
+    assert outputs.loss_dict["loss_kd_class"] > 0
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_the_teacher_is_neither_saved_nor_trained(tmp_path):
+    teacher, student = build_pair()
+    names = set(student.state_dict())
+
+    student.attach_teacher(teacher)
+
+    assert set(student.state_dict()) == names
+    assert sum(1 for _ in student.modules()) == sum(1 for _ in tiny_model(base_label_ids=BASE).modules())
+    student.save_pretrained(tmp_path)
+
+
+def test_base_centers_are_saved(tmp_path):
+    teacher, _ = build_pair()
+    teacher.save_pretrained(tmp_path)
+
+    loaded = type(teacher).from_pretrained(tmp_path)
+
+    for first, second in zip(
+        loaded.base_class_centers.get_levels(), teacher.base_class_centers.get_levels(), strict=True
+    ):
+        assert torch.equal(first, second)
+        assert first.any()
+
+
+def test_no_confident_query_gives_no_class_loss():
+    logits = torch.zeros(1, 3, 6)
+
+    loss = compute_class_distillation_loss(logits, torch.zeros(1, 3, 4), torch.zeros(1, 3, dtype=torch.bool), 0.3)
+
+    assert loss == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "`base_label_ids` of the config must name"),
+        ({"base_label_ids": BASE}, "`teacher` must have fitted base class centers"),
+        ({"base_label_ids": BASE, "classifier": "prototype"}, "must be 'linear' or 'cosine' for distillation"),
+    ],
+)
+def test_refuses(fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(**fields).attach_teacher(tiny_model(**fields))
