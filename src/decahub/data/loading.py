@@ -1,6 +1,7 @@
 """`load_dataset`: one call for the catalog's datasets and for a user's own, with the same columns for both."""
 
 import importlib
+import inspect
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -43,7 +44,8 @@ def load_dataset(
     a folder of images in the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`, or `<split>/<file>` with a
     table `<split>/metadata.csv` of `file_name` and `label`), a folder of images and maps of classes
     (`<split>/images/<name>.jpg`, `<split>/annotations/<name>.png`), a folder of graphs (`<graph>.npz`, the arrays of
-    `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), or the id of a repository on the Hub.
+    `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), a COCO file and a folder of images for each
+    split (`<split>.json`, `<split>/<file>`; see `decahub.data.coco_files`), or the id of a repository on the Hub.
 
     Columns by family:
 
@@ -52,6 +54,8 @@ def load_dataset(
     - `"node-classification"`: one split `graph` with one row for each graph, in numpy format: `node_features`
       `(num_nodes, num_features)`, `edge_index` `(num_edges, 2)`, `labels` (-100: none), `train_mask`,
       `validation_mask`, `test_mask` `(num_splits, num_nodes)`, and where there is one `sensitive`.
+    - `"few-shot-instance-segmentation"`: `image`, `image_id`, `annotations`: a list with `id`, `label` (a `ClassLabel`),
+      `segmentation` (JSON of a COCO RLE), `iscrowd` and `area` for each instance.
     - `"drum-generation"`: `midi`, the bytes of a file, and where it is known `name`, `style`, `bpm`, `time_signature`.
 
     Args:
@@ -86,14 +90,15 @@ def load_dataset(
 def _load_entry(entry: DatasetEntry, kind: DataFamily, data_dir: str | os.PathLike | None) -> datasets.DatasetDict:
     if entry.builder is not None:
         module_name, function_name = entry.builder.split(":")
-        return getattr(importlib.import_module(module_name), function_name)()
+        build = getattr(importlib.import_module(module_name), function_name)
+        return build(**({"data_dir": data_dir} if "data_dir" in inspect.signature(build).parameters else {}))
     directory = data_dir or os.environ.get(DATA_DIR_VARIABLE)
     tried = []
     if directory:
         folder = Path(directory) / entry.folder
         files = {split: folder / f"{stem}.{entry.file_format}" for split, stem in entry.splits.items()}
         if all(path.is_file() for path in files.values()):
-            if kind.read_files is not None and entry.file_format != "parquet":
+            if kind.read_files is not None and (kind.reads_parquet or entry.file_format != "parquet"):
                 return kind.read_files({split: [path] for split, path in files.items()}, entry)
             return _rename(_read_parquet(files), entry.columns)
         tried = [str(path) for path in files.values() if not path.is_file()]
