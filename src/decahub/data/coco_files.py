@@ -155,15 +155,14 @@ def _read_annotation(
 def _find_image_folder(root: Path, split: str, images: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """The folder that has the most of the images; refused if it lacks one."""
     folders = [root / pattern.format(split=split) for pattern in IMAGE_FOLDERS]
-    missing = {
-        folder: [image for image in images if not (folder / image["file_name"]).is_file()] for folder in folders
-    }
+    names = [image["file_name"] for image in images]
+    missing = {folder: [name for name in names if not (folder / name).is_file()] for folder in folders}
     best = min(folders, key=lambda folder: len(missing[folder]))
     if missing[best]:
         tried = ", ".join(str(folder) for folder in folders)
         raise FileNotFoundError(
             f"the images of {path} must be in one of {tried}; {len(missing[best])} are missing, the first is "
-            f"{missing[best][0]['file_name']!r}."
+            f"{missing[best][0]!r}."
         )
     return best
 

@@ -170,11 +170,7 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         name: [pad(example[name]) if name in spatial else example[name] for example in examples]
         for name in examples[0]
     }
-    return {
-        **batch,
-        "pixel_values": torch.stack(batch["pixel_values"]),
-        "pixel_mask": torch.stack(batch["pixel_mask"]),
-    }
+    return batch | {name: torch.stack(batch[name]) for name in ("pixel_values", "pixel_mask")}
 
 
 def select_rows(rows: Any, *, drop_labels: Collection[int] = (), keep_ids: Collection[int] | None = None) -> Any:

@@ -44,8 +44,8 @@ def load_dataset(
     a folder of images in the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`, or `<split>/<file>` with a
     table `<split>/metadata.csv` of `file_name` and `label`), a folder of images and maps of classes
     (`<split>/images/<name>.jpg`, `<split>/annotations/<name>.png`), a folder of graphs (`<graph>.npz`, the arrays of
-    `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), a COCO file and a folder of images for each
-    split (`<split>.json`, `<split>/<file>`; see `decahub.data.coco_files`), or the id of a repository on the Hub.
+    `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), a COCO file and a folder of images for
+    each split (`<split>.json`, `<split>/<file>`; see `decahub.data.coco_files`), or the id of a repository on the Hub.
 
     Columns by family:
 
@@ -54,8 +54,8 @@ def load_dataset(
     - `"node-classification"`: one split `graph` with one row for each graph, in numpy format: `node_features`
       `(num_nodes, num_features)`, `edge_index` `(num_edges, 2)`, `labels` (-100: none), `train_mask`,
       `validation_mask`, `test_mask` `(num_splits, num_nodes)`, and where there is one `sensitive`.
-    - `"few-shot-instance-segmentation"`: `image`, `image_id`, `annotations`: a list with `id`, `label` (a `ClassLabel`),
-      `segmentation` (JSON of a COCO RLE), `iscrowd` and `area` for each instance.
+    - `"few-shot-instance-segmentation"`: `image`, `image_id`, `annotations`: a list with `id`, `label` (a
+      `ClassLabel`), `segmentation` (JSON of a COCO RLE), `iscrowd` and `area` for each instance.
     - `"drum-generation"`: `midi`, the bytes of a file, and where it is known `name`, `style`, `bpm`, `time_signature`.
 
     Args:

@@ -80,7 +80,7 @@ OUTLINES: dict[str, tuple[np.ndarray, np.ndarray | None]] = {
     "star": (_star(), None),
     "plus": (_plus(), None),
     "ring": (_DISC, 0.55 * _DISC),
-    "crescent": (_DISC, _DISC + (0.5, 0.0)),
+    "crescent": (_DISC, _DISC + np.array((0.5, 0.0))),
     "l_shape": (
         np.array(
             [(-_SIDE, -_SIDE), (_SIDE, -_SIDE), (_SIDE, 0.45 - _SIDE), (0.45 - _SIDE, 0.45 - _SIDE),
