@@ -93,7 +93,10 @@ def read_coco_json(path: Path, split: str) -> datasets.Dataset:
 def read_coco_parquet(path: Path, split: str) -> datasets.Dataset:
     """One split of a parquet file with `image`, `image_id`, `height`, `width` and `annotations` (JSON of COCO)."""
     names, label_ids = read_categories(_read_json(path.with_name(CATEGORIES_FILE)), str(path))
-    table = datasets.Dataset.from_parquet(str(path)).cast_column("image", datasets.Image(decode=False))
+    from .loading import without_progress
+
+    with without_progress():
+        table = datasets.Dataset.from_parquet(str(path)).cast_column("image", datasets.Image(decode=False))
     rows = [
         (row["image"], row["image_id"], json.loads(row["annotations"]), (row["height"], row["width"])) for row in table
     ]

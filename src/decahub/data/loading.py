@@ -152,7 +152,7 @@ def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict
         files = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
         if files:
             return _read_parquet(files)
-        with _without_progress():
+        with without_progress():
             return _name_numbers(datasets.load_dataset("imagefolder", data_dir=str(folder)))
     try:
         return datasets.load_dataset(str(name))
@@ -163,12 +163,12 @@ def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict
 
 
 def _read_parquet(files: dict[str, Path]) -> datasets.DatasetDict:
-    with _without_progress():
+    with without_progress():
         return datasets.load_dataset("parquet", data_files={split: str(path) for split, path in files.items()})
 
 
 @contextmanager
-def _without_progress() -> Iterator[None]:
+def without_progress() -> Iterator[None]:
     """Hides the bars of `datasets`, which call the reading of local files a download."""
     if datasets.are_progress_bars_disabled():
         yield
@@ -260,4 +260,4 @@ def _check_labels(dataset: datasets.Dataset, column: str, num_classes: int, wher
         )
 
 
-__all__ = ["DATA_DIR_VARIABLE", "find_own_folder", "load_dataset"]
+__all__ = ["DATA_DIR_VARIABLE", "find_own_folder", "load_dataset", "without_progress"]

@@ -299,16 +299,20 @@ def load_photos(data_dir: str | os.PathLike | None) -> list[Image.Image]:
 
 
 def _load_or_build(split: str, path: Path, photos: Sequence[Image.Image]) -> datasets.Dataset:
+    from .loading import without_progress
+
     if not path.is_file():
         rows = build_split(split, photos)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
-        rows.to_parquet(str(partial))
+        with without_progress():
+            rows.to_parquet(str(partial))
         os.replace(partial, path)
     features = build_features(CLASSES)
     if split == "shots":
         features[SHOT_SEED_COLUMN] = datasets.Value("int64")
-    return datasets.Dataset.from_parquet(str(path), features=features)
+    with without_progress():
+        return datasets.Dataset.from_parquet(str(path), features=features)
 
 
 def build_split(split: str, photos: Sequence[Image.Image], limit: int | None = None) -> datasets.Dataset:
