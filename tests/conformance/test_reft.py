@@ -28,6 +28,10 @@ class RefTModelTest(ModelConformance, unittest.TestCase):
             "It wants an nn.Embedding; images enter through a backbone.",
             "tests/unit/reft/test_modeling.py::test_input_embeddings_are_the_pixel_level_module",
         ),
+        "test_model_outputs_equivalence": OurSkip(
+            "It compares two losses without seeding the points that they draw.",
+            "tests/unit/reft/test_modeling.py::test_return_dict_false_is_a_tuple_with_the_loss_first",
+        ),
         **dict.fromkeys(
             ("test_hidden_states_output", "test_retain_grad_hidden_states_attentions"),
             OurSkip(

@@ -26,7 +26,7 @@ from decahub.data.few_shot_splits import FewShotSplit, read_few_shot_split, samp
 from decahub.data.image_files import check_images
 from decahub.models.reft.optimization import (
     build_parameter_groups,
-    freeze,
+    freeze_for_setting,
     reset_class_rows,
     training_step,
 )
@@ -41,7 +41,8 @@ from .pretrained import check_source, load_pretrained
 
 TASK = "few-shot-instance-segmentation"
 BASE, FSIS, GENERALIZED, INCREMENTAL = "base", "fsis", "gfsis", "ifsis"
-FROZEN = {BASE: "nothing", FSIS: "backbone", GENERALIZED: "backbone", INCREMENTAL: "incremental"}
+# The stage whose frozen parts an option means.
+FROZEN_AS = {"nothing": BASE, "backbone": FSIS, "incremental": INCREMENTAL}
 SHOTS_SPLIT = "shots"  # of datasets that hold the rows for shots apart
 COCO_CHECKPOINT = "facebook/mask2former-swin-tiny-coco-instance"
 STEPS_PER_SHOT, MIN_STEPS = 50, 200
@@ -256,7 +257,7 @@ def begin_novel_classes(arguments: Arguments, model: Any, splits: FewShotSplits,
 
 def build_update(arguments: Arguments, model: Any) -> Update:
     """AdamW over what is not frozen, and its schedule."""
-    freeze(model, FROZEN[arguments.stage] if arguments.freeze == "auto" else arguments.freeze)
+    freeze_for_setting(model, FROZEN_AS.get(arguments.freeze, arguments.stage))
     groups = build_parameter_groups(
         model,
         arguments.learning_rate,

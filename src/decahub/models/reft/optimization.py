@@ -1,4 +1,7 @@
-"""What training RefT needs of an optimizer: parameter groups, frozen parts, the rows of new classes, and the step."""
+"""What RefT's training stages need of an optimizer: parameter groups, the parts a stage trains, new rows, the step.
+
+Parameter groups are those of Mask2Former; the frozen parts of the second stage are our reading of the paper.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,33 +10,19 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..shared.parameter_names import is_free_of_decay, iterate_trained
-from .classifiers import RefTPrototypeClassifier
+from ..shared.parameter_names import WRAPPERS, iterate_trained
 
 
-Freeze = Literal["nothing", "backbone", "incremental"]
-BACKBONE = "pixel_level_module.encoder."
-PROJECTIONS = "pixel_level_module.decoder.input_projections."
-# What learns new classes where all else is frozen: both references, the classifier, the inputs of the pixel decoder.
-INCREMENTAL = re.compile(rf"(^|\.)({re.escape(PROJECTIONS)}|feature_reference\.|query_reference\.|class_predictor\.)")
-# Learned queries, level embeddings and tables of relative positions are no weights of a layer.
-EMBEDDINGS = re.compile(r"(queries_features|queries_embedder)\.weight$|level_embed|relative_position_bias_table$")
-LAYER = re.compile(r"_\d+$")
+Setting = Literal["base", "fsis", "gfsis", "ifsis"]
 
-
-def freeze(model: nn.Module, part: Freeze) -> None:
-    """Freezes a part of a model; parameters that are frozen already stay so.
-
-    Args:
-        model ([`RefTForFewShotInstanceSegmentation`]): the model.
-        part (`str`): "nothing"; "backbone"; or "incremental", which is all but the input projections of the pixel
-            decoder, the references and the classifier.
-    """
-    if part not in ("nothing", "backbone", "incremental"):
-        raise ValueError(f"`part` must be one of nothing, backbone, incremental; got {part!r}.")
-    for name, parameter in model.named_parameters():
-        if (part == "backbone" and BACKBONE in name) or (part == "incremental" and not INCREMENTAL.search(name)):
-            parameter.requires_grad_(False)
+BACKBONE = "model.pixel_level_module.encoder."
+PROJECTIONS = "model.pixel_level_module.decoder.input_projections."
+LAYER = re.compile(r"_\d+$")  # of a term of the loss
+FREE_MODULES = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d, nn.Embedding)
+FREE_NAMES = ("level_embed", "relative_position_bias_table", "logit_scale")
+TRAINED_IN_IFSIS = re.compile(
+    r"model\.pixel_level_module\.decoder\.input_projections\..*|model\.(feature|query)_reference\..*|class_predictor\..*"
+)
 
 
 def build_parameter_groups(
@@ -42,29 +31,55 @@ def build_parameter_groups(
     weight_decay: float = 0.05,
     backbone_factor: float = 0.1,
     projection_factor: float = 1.0,
-) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW: a smaller rate for the backbone; no decay for norms, biases and embeddings.
+) -> list[dict]:
+    """Parameter groups for AdamW.
 
     Args:
         model ([`RefTForFewShotInstanceSegmentation`]): its parameters that require gradients are taken.
-        learning_rate (`float`): of all that is not the backbone.
-        weight_decay (`float`): of weights.
-        backbone_factor (`float`): rate of the backbone in units of `learning_rate`.
-        projection_factor (`float`): rate of the input projections of the pixel decoder.
+        learning_rate (`float`): of everything but the backbone.
+        weight_decay (`float`): of everything but norms, embeddings and tables of relative positions.
+        backbone_factor (`float`): learning rate of the backbone as a share of the others.
+        projection_factor (`float`): that of the input projections of the pixel decoder.
 
     Returns:
-        Dictionaries with `params`, `lr` and `weight_decay`, those with `learning_rate` first.
+        Dictionaries with `params`, `lr` and `weight_decay`; groups without parameters are left out.
     """
+    free = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, FREE_MODULES)
+        for parameter in module.parameters(recurse=False)
+    }
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in iterate_trained(model):
-        factor = backbone_factor if BACKBONE in name else projection_factor if PROJECTIONS in name else 1.0
-        is_free = is_free_of_decay(name, parameter) or EMBEDDINGS.search(name) is not None
-        groups.setdefault((factor, 0.0 if is_free else weight_decay), []).append(parameter)
-    ordered = sorted(groups.items(), key=lambda item: (item[0][0] != 1.0, item[0]))
-    return [
-        {"params": parameters, "lr": learning_rate * factor, "weight_decay": decay}
-        for (factor, decay), parameters in ordered
-    ]
+        factors = {BACKBONE: backbone_factor, PROJECTIONS: projection_factor}
+        rate = learning_rate * next((factor for part, factor in factors.items() if name.startswith(part)), 1)
+        decay = 0.0 if id(parameter) in free or name.endswith(FREE_NAMES) else weight_decay
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
+
+
+def freeze_for_setting(model: nn.Module, setting: Setting) -> None:
+    """Freezes what a training stage leaves alone.
+
+    Args:
+        model ([`RefTForFewShotInstanceSegmentation`]): changed in place.
+        setting (`str`): `"base"` for the first stage, which trains everything; `"fsis"` and `"gfsis"` freeze the
+            backbone; `"ifsis"` trains the input projections of the pixel decoder, the references and the class head.
+
+    Raises:
+        ValueError: If the setting does not exist.
+    """
+    if setting not in ("base", "fsis", "gfsis", "ifsis"):
+        raise ValueError(f"`setting` must be one of base, fsis, gfsis, ifsis; got {setting!r}.")
+    for name, parameter in model.named_parameters():
+        name = WRAPPERS.sub("", name)
+        if setting == "ifsis":
+            is_frozen = TRAINED_IN_IFSIS.fullmatch(name) is None
+        else:
+            is_frozen = setting != "base" and name.startswith(BACKBONE)
+        if is_frozen:
+            parameter.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -77,11 +92,13 @@ def reset_class_rows(model: nn.Module, label_ids: Iterable[int]) -> None:
     Args:
         model ([`RefTForFewShotInstanceSegmentation`]): with a linear head.
         label_ids (`Iterable[int]`): classes.
+
+    Raises:
+        ValueError: If the head is not linear.
     """
     predictor: Any = model.class_predictor
     if not isinstance(predictor, nn.Linear):
-        kind = "prototype" if isinstance(predictor, RefTPrototypeClassifier) else "cosine"
-        raise ValueError(f"`model` must have a linear classifier; got a {kind} classifier.")
+        raise ValueError(f"`model` must have a linear classifier; got {type(predictor).__name__}.")
     new = set(label_ids)
     others = [label for label in range(predictor.out_features - 1) if label not in new]
     for label in sorted(new):
@@ -94,9 +111,9 @@ def training_step(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, torch
     outputs = model(**batch)
     terms: dict[str, torch.Tensor] = {}
     for name, value in outputs.loss_dict.items():
-        name = LAYER.sub("", name)
-        terms[name] = terms.get(name, 0) + value.detach()
+        term = LAYER.sub("", name)
+        terms[term] = terms.get(term, 0) + value.detach()
     return {"loss": outputs.loss, **terms}
 
 
-__all__ = ["build_parameter_groups", "freeze", "reset_class_rows", "training_step"]
+__all__ = ["build_parameter_groups", "freeze_for_setting", "reset_class_rows", "training_step"]

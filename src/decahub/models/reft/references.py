@@ -61,10 +61,12 @@ class RefTReference(nn.Module):
         normed, support = self.norm_query(hidden_states), self.norm_support(support)
         queries = self._split_heads(self.q_proj(normed))
         keys, values = self._split_heads(self.k_proj(support)), self._split_heads(self.v_proj(support))
-        scores = (queries @ keys.transpose(-1, -2)).to(_at_least_float32(queries.dtype)) * self.scaling
+        # Tokens last: a softmax over few support vectors then runs over contiguous memory.
+        scores = (keys @ queries.transpose(-1, -2)).to(_at_least_float32(queries.dtype)) * self.scaling
         if support_mask is not None:
-            scores = scores.masked_fill(~support_mask[:, None, None], float("-inf"))
-        weights = F.pad(scores, (1, 0)).softmax(-1)[..., 1:].to(values.dtype)  # the zero in front is the null slot
+            scores = scores.masked_fill(~support_mask[:, None, :, None], float("-inf"))
+        weights = F.pad(scores, (0, 0, 1, 0)).softmax(-2)[:, :, 1:]  # the zero in front is the null slot
+        weights = weights.to(values.dtype).transpose(-1, -2)
         update = (weights @ (values.sigmoid() if self.reweights else values)).transpose(1, 2).flatten(2)
         if self.reweights:
             update = normed * update
