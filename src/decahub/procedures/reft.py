@@ -11,7 +11,7 @@ import dataclasses
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -46,6 +46,7 @@ FROZEN_AS = {"nothing": BASE, "backbone": FSIS, "incremental": INCREMENTAL}
 SHOTS_SPLIT = "shots"  # of datasets that hold the rows for shots apart
 COCO_CHECKPOINT = "facebook/mask2former-swin-tiny-coco-instance"
 STEPS_PER_SHOT, MIN_STEPS = 50, 200
+FROM_DATA = ("base_label_ids", "novel_label_ids", "id2label", "label2id", "num_labels")  # fields of the configuration
 NUM_CENTER_ROWS = 512  # images that the centers of base classes are fitted on
 OVERLAY, NUM_SHOWN, SHOWN_SIZE = "segmented.png", 6, 256
 
@@ -96,9 +97,8 @@ class Arguments(DataArguments, LoopArguments):
                 f"`init` must not have seen the novel classes; {self.init!r} was trained on all classes of COCO. Set "
                 "`allow_leak` if you do not compare with few-shot results."
             )
-        given = ["backbone_config", "base_label_ids", "novel_label_ids", "id2label", "label2id"]
         check_options("config", self.config, RefTConfig)
-        derived = [name for name in given[1:] if name in self.config]
+        derived = [name for name in FROM_DATA if name in self.config]
         if derived:
             raise ValueError(f"`config` must not hold {derived[0]!r}, which the data give.")
         check_options("processor", self.processor, RefTImageProcessor)
@@ -167,11 +167,13 @@ def load_few_shot_split(arguments: Arguments, splits: FewShotSplits) -> FewShotS
 
 
 def build_processor(arguments: Arguments) -> RefTProcessor:
-    """The processor of the run; support crops have the size that the configuration names."""
-    support = {
-        name: arguments.config[name] for name in ("support_size", "support_context") if name in arguments.config
-    }
-    return RefTProcessor(RefTImageProcessor(**{**support, **arguments.processor}))
+    """The processor of the run: that of the model it goes on from, or a new one; support crops as configured."""
+    shared = {"support_size", "support_context"} & arguments.config.keys()
+    options = {**{name: arguments.config[name] for name in shared}, **arguments.processor}
+    if arguments.pretrained is None:
+        return RefTProcessor(RefTImageProcessor(**options))
+    check_source("pretrained", arguments.pretrained)
+    return RefTProcessor(RefTImageProcessor.from_pretrained(arguments.pretrained, **options))
 
 
 def check_data(arguments: Arguments, splits: FewShotSplits, processor: RefTProcessor) -> None:
@@ -233,8 +235,8 @@ def build_model(arguments: Arguments, splits: FewShotSplits, processor: RefTProc
         return RefTForFewShotInstanceSegmentation.from_mask2former(source, ignore_mismatched_sizes=True, **fields)
     if arguments.pretrained is None:
         return RefTForFewShotInstanceSegmentation(RefTConfig(**fields))
-    if arguments.stage != BASE:
-        fields["novel_label_ids"] = splits.novel_ids
+    if arguments.stage != BASE:  # a few shots are no statistics for batch norms
+        fields = {"freeze_batch_norm": True, **fields, "novel_label_ids": splits.novel_ids}
     model = load_pretrained(RefTForFewShotInstanceSegmentation, arguments.pretrained, **fields)
     if arguments.stage != BASE:
         begin_novel_classes(arguments, model, splits, processor)
@@ -312,6 +314,11 @@ def measure(
     return measure_rows(arguments, model, processor, rows, TASK, label_names=splits.label_names)
 
 
+def measure_result(arguments: Arguments, model: Any, processor: RefTProcessor, splits: FewShotSplits) -> Measurement:
+    """Scores of a trained model on the split of the card, with the memory that it has."""
+    return measure_rows(arguments, model, processor, splits.evaluation, TASK, label_names=splits.label_names)
+
+
 def fit_centers(arguments: Arguments, model: Any, data: TrainData) -> None:
     """Fits the centers of the base classes, which distillation needs when base data is gone."""
     if arguments.stage != BASE or model.config.classifier == "prototype":
@@ -348,6 +355,27 @@ def train_model(arguments: Arguments, splits: FewShotSplits, processor: RefTProc
     return result
 
 
+def measure_without_training(
+    arguments: Arguments, splits: FewShotSplits, processor: RefTProcessor, *, is_shuffled: bool = False
+) -> Measurement:
+    """Scores of the model `pretrained` with the shots of the run as support, and no training on them.
+
+    Args:
+        arguments ([`Arguments`]): Of a run after base training.
+        splits ([`FewShotSplits`]): Of the run.
+        processor ([`RefTProcessor`]): Of the run.
+        is_shuffled (`bool`): Whether each class gets the shots of the next one, as a control.
+    """
+    fields = {**name_classes(splits.label_names), "novel_label_ids": splits.novel_ids}
+    model = load_pretrained(RefTForFewShotInstanceSegmentation, arguments.pretrained, **fields)
+    images = few_shot_instance_segmentation.collect_shots(splits.shots, find_shots(arguments, splits))
+    names = list(images)
+    sources = [*names[1:], names[0]] if is_shuffled else names
+    support = {name: images[source] for name, source in zip(names, sources, strict=True)}
+    model.support_memory = model.register_support(support, processor=processor)
+    return measure_rows(arguments, model, processor, splits.evaluation, TASK, label_names=splits.label_names)
+
+
 def draw_examples(arguments: Arguments, model: Any, processor: RefTProcessor, rows: Any) -> list[Path]:
     """A row of images, in `output_dir`, with what the model finds in them."""
     segment = pipeline(TASK, model=model, processor=processor)  # type: ignore[call-overload]
@@ -380,11 +408,8 @@ def run(arguments: Arguments, splits: FewShotSplits | None = None) -> Outcome:
     result = train_model(arguments, splits, processor, build_model(arguments, splits, processor))
     images = draw_examples(arguments, result.model, processor, splits.evaluation) if result.is_main_process else []
 
-    def measure_result() -> Measurement:
-        names = splits.label_names
-        return measure_rows(arguments, result.model, processor, splits.evaluation, TASK, label_names=names)
-
-    return conclude(arguments, result, processor, measure_result, TASK, images=images)
+    measure_now = partial(measure_result, arguments, result.model, processor, splits)
+    return conclude(arguments, result, processor, measure_now, TASK, images=images)
 
 
 __all__ = ["Arguments", "FewShotSplits", "load_data", "run"]

@@ -47,6 +47,7 @@ def test_every_ready_method_has_tasks_that_its_models_answer():
         ("RawGnnForNodeClassification", "node-classification"),
         ("ReliantForNodeClassification", "fair-node-classification"),
         ("DrumLmForCausalLM", "drum-generation"),
+        ("RefTForFewShotInstanceSegmentation", "few-shot-instance-segmentation"),
     ],
 )
 def test_a_class_has_the_main_task_of_its_method(architecture, name):

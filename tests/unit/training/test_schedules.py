@@ -9,6 +9,7 @@ from decahub.training import SCHEDULES, LoopArguments, build_scheduler
 from decahub.training.schedules import (
     compute_constant_factor,
     compute_cosine_factor,
+    compute_multistep_factor,
     compute_polynomial_factor,
 )
 
@@ -126,3 +127,12 @@ def test_refuses_unknown_schedule():
 def test_refuses_option_of_another_schedule():
     with pytest.raises(ValueError, match=r"`lr_scheduler_options` of 'cosine' must be of .*min_factor.*got 'power'"):
         LoopArguments(lr_scheduler_type="cosine", lr_scheduler_options={"power": 0.9})
+
+
+def test_multistep_falls_at_its_milestones():
+    factors = [
+        compute_multistep_factor(step, num_training_steps=10, num_warmup_steps=1, milestones=(0.5, 0.8), gamma=0.2)
+        for step in (0, 1, 4, 5, 7, 8, 10)
+    ]
+
+    assert factors == pytest.approx([0, 1, 1, 0.2, 0.2, 0.04, 0.04])
