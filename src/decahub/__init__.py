@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from decahub.models.tinymim.teacher import TinyMimTeacher
     from decahub.pipelines.drum_generation import DrumGenerationPipeline
+    from decahub.pipelines.few_shot_instance_segmentation import FewShotInstanceSegmentationPipeline
     from decahub.pipelines.node_classification import NodeClassificationPipeline
 
 __version__ = "0.1.0"
@@ -87,6 +88,7 @@ __all__ = [
     "EmoImageProcessor",
     "EmoImageProcessorPil",
     "EmoModel",
+    "FewShotInstanceSegmentationPipeline",
     "NodeClassificationPipeline",
     "RawGnnConfig",
     "RawGnnFeatureExtractor",
