@@ -39,7 +39,7 @@ def find_coco_files(folder: Path) -> dict[str, list[Path]]:
     """
     if (folder / CATEGORIES_FILE).is_file():
         return {path.stem: [path] for path in sorted(folder.glob("*.parquet"))}
-    found = {}
+    found: dict[str, list[Path]] = {}
     for pattern in JSON_PATTERNS:
         for path in sorted(folder.glob(pattern)):
             split = name_split(path)

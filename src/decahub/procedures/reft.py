@@ -42,7 +42,7 @@ from .pretrained import check_source, load_pretrained
 TASK = "few-shot-instance-segmentation"
 BASE, FSIS, GENERALIZED, INCREMENTAL = "base", "fsis", "gfsis", "ifsis"
 # The stage whose frozen parts an option means.
-FROZEN_AS = {"nothing": BASE, "backbone": FSIS, "incremental": INCREMENTAL}
+FROZEN_AS: dict[str, Any] = {"nothing": BASE, "backbone": FSIS, "incremental": INCREMENTAL}
 SHOTS_SPLIT = "shots"  # of datasets that hold the rows for shots apart
 COCO_CHECKPOINT = "facebook/mask2former-swin-tiny-coco-instance"
 STEPS_PER_SHOT, MIN_STEPS = 50, 200
@@ -204,7 +204,7 @@ def build_train_data(arguments: Arguments, splits: FewShotSplits, processor: Ref
     else:
         keep_ids = {shot for shots in find_shots(arguments, splits).values() for shot in shots}
         rows = few_shot_instance_segmentation.select_rows(splits.shots, keep_ids=keep_ids)
-    decoded = InMemoryDataset(rows, few_shot_instance_segmentation.decode_row, "Decoding images")
+    decoded: Any = InMemoryDataset(rows, few_shot_instance_segmentation.decode_row, "Decoding images")
     transform = few_shot_instance_segmentation.build_train_transform(
         processor, **arguments.augmentation, keep_labels=keep_labels, keep_ids=keep_ids
     )
@@ -367,7 +367,7 @@ def measure_without_training(
         is_shuffled (`bool`): Whether each class gets the shots of the next one, as a control.
     """
     fields = {**name_classes(splits.label_names), "novel_label_ids": splits.novel_ids}
-    model = load_pretrained(RefTForFewShotInstanceSegmentation, arguments.pretrained, **fields)
+    model = load_pretrained(RefTForFewShotInstanceSegmentation, str(arguments.pretrained), **fields)
     images = few_shot_instance_segmentation.collect_shots(splits.shots, find_shots(arguments, splits))
     names = list(images)
     sources = [*names[1:], names[0]] if is_shuffled else names

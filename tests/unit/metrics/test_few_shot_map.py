@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from decahub import load_metric
+from decahub.data import DATASETS, load_dataset
 
 
 ATOL = 1e-6
@@ -68,9 +69,13 @@ def evaluate_coco(predictions, references, kind, class_ids, use_categories=True)
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {
-            "images": [{"id": image_id, "height": HEIGHT, "width": WIDTH} for image_id in range(len(references))],
+            "images": [
+                {"id": image_id, **dict(zip(("height", "width"), objects[0]["segmentation"]["size"], strict=True))}
+                for image_id, objects in enumerate(references)
+                if objects
+            ],
             "annotations": annotations,
-            "categories": [{"id": class_id} for class_id in range(4)],
+            "categories": [{"id": class_id} for class_id in range(80)],
         }
         coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(json.loads(json.dumps(detections))), kind)
@@ -104,6 +109,35 @@ def test_equals_pycocotools(images, name, kind, class_ids):
     assert result[name] == pytest.approx(expected[0], abs=ATOL)
     if kind == "segm":
         assert result[f"{name}50"] == pytest.approx(expected[1], abs=ATOL)
+
+
+def test_equals_pycocotools_on_perturbed_photographs(data_dir):
+    """Real objects, some of them crowds: moved by a pixel or two, with random scores, some of another class."""
+    generator = np.random.default_rng(0)
+    rows = load_dataset("coco_mini_seg", data_dir)["test"].select(range(60))
+    names = rows.features["annotations"].feature["label"].names
+    predictions, references = [], []
+    for row in rows:
+        objects = [{**one, "segmentation": json.loads(one["segmentation"])} for one in row["annotations"]]
+        references.append(objects)
+        found = []
+        for one in objects:
+            moved = np.roll(coco_mask.decode(one["segmentation"]), generator.integers(-2, 3, size=2), axis=(0, 1))
+            label = one["label"] if generator.random() < 0.85 else int(generator.integers(80))
+            found.append({"segmentation": encode(moved), "label_id": label, "score": float(generator.random())})
+        predictions.append(found)
+    novel = [names.index(name) for name in DATASETS["coco_mini_seg"].novel_labels]
+    base = [label for label in range(80) if label not in novel]
+
+    result = load_metric("few_shot_map").compute(
+        predictions=predictions, references=references, base_label_ids=base, novel_label_ids=novel
+    )
+
+    for name, class_ids in (("AP", list(range(80))), ("nAP", novel), ("bAP", base)):
+        for prefix, kind in (("", "segm"), ("box_", "bbox")):
+            expected = evaluate_coco(predictions, references, kind, class_ids)
+            assert 0.2 < expected[0] < 0.95
+            assert result[f"{prefix}{name}"] == pytest.approx(expected[0], abs=ATOL)
 
 
 def test_class_agnostic_ap_is_that_of_one_class(images):

@@ -74,9 +74,10 @@ def read_objects(images, name, label_key):
                 "category_id": int(item[label_key]),
             }
             if name == "predictions":
-                entry["score"] = float(item["score"])
-                if not np.isfinite(entry["score"]):
-                    raise ValueError(f"`score` in `predictions` must be finite; got {entry['score']}.")
+                score = float(item["score"])
+                if not np.isfinite(score):
+                    raise ValueError(f"`score` in `predictions` must be finite; got {score}.")
+                entry["score"] = score
             else:
                 entry["iscrowd"] = int(bool(item.get("iscrowd", False)))
             objects.append(entry)
@@ -89,7 +90,7 @@ def build_coco(images, sizes):
     from pycocotools import mask as coco_mask
     from pycocotools.coco import COCO
 
-    annotations = []
+    annotations: list[dict] = []
     for image_id, objects in enumerate(images):
         for item in objects:
             rle = item["segmentation"]

@@ -138,7 +138,7 @@ class SupportRegistration:
 
         A memory of another architecture, which changed fields make of it, is left out with a warning.
         """
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         if pretrained_model_name_or_path is not None:
             source = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
