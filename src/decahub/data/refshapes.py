@@ -1,7 +1,7 @@
 """refshapes: textured shapes on blurred photographs, for few-shot instance segmentation on a CPU.
 
 A class is an outline and a texture; colors say nothing. Eight classes are base, four are novel, and every texture is
-that of a base class, so that a novel class is told by its outline. All is drawn from seeds. The first call renders
+that of a base class, so only the outline is new in a novel class. All is drawn from seeds. The first call renders
 the images and keeps them in the cache of `datasets`.
 """
 
