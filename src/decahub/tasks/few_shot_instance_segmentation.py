@@ -14,6 +14,23 @@ from .task import evaluating
 
 MAX_DETECTIONS = 100  # of an image, as COCO counts
 MASK_ENDING = "_mask"
+REMOTE_USAGE = """\
+from PIL import Image
+from transformers import AutoProcessor
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+model_class = get_class_from_dynamic_module("CLASS", "MODEL")
+model = model_class.from_pretrained("MODEL", trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained("MODEL", trust_remote_code=True)
+support = {"LABEL": [(Image.open("example.png"), Image.open("example_mask.png"))]}  # a mask shows one instance
+memory = model.register_support(support, processor=processor)
+inputs = processor(Image.open("image.png"), return_tensors="pt")
+outputs = model(**inputs, support_memory=memory)
+print(
+    processor.post_process_instance_segmentation(
+        outputs, pixel_mask=inputs["pixel_mask"], label_names=NAMES, return_coco_annotation=True
+    )
+)"""
 SCORES = ("AP", "AP50", "nAP", "nAP50", "bAP", "bAP50", "class_agnostic_AP50", "box_AP", "box_nAP", "box_bAP")
 
 
@@ -80,11 +97,22 @@ class FewShotInstanceSegmentation(ImageTask):
         return f"Measured with support of {dataset['num_ways']} classes, up to {dataset['num_shots']} shots of each."
 
     def usage(self, facts: Any, remote: bool, trust: str) -> str:
+        # Only a prototype head takes classes of any name.
+        is_free = facts.config.get("classifier") == "prototype"
+        label = "forklift" if is_free else facts.config["id2label"][min(facts.config["id2label"], key=int)]
+        if remote:
+            names = "memory.class_names" if is_free else "model.config.id2label"
+            return (
+                REMOTE_USAGE.replace("MODEL", facts.model_id)
+                .replace("CLASS", facts.class_reference)
+                .replace("LABEL", label)
+                .replace("NAMES", names)
+            )
         return (
             "from transformers import pipeline\n\n"
             f'segment = pipeline("{self.name}", model="{facts.model_id}"{trust})\n'
-            'support = {"forklift": [("example.jpg", "example_mask.png")]}  # one instance for each mask\n'
-            'for instance in segment("image.jpg", support=support):\n'
+            f'support = {{"{label}": [("example.png", "example_mask.png")]}}  # a mask shows one instance\n'
+            'for instance in segment("image.png", support=support):\n'
             '    print(instance["label"], instance["score"], instance["box"])'
         )
 
