@@ -26,7 +26,7 @@ from drawing import (
 from fine_tuning import fine_tune
 from markupsafe import Markup
 from PIL import Image, ImageDraw
-from samples import COLUMNS, count_found, write_pages, write_people, write_scene
+from samples import COLUMNS, count_found, write_pages, write_people, write_scene, write_shapes
 from sklearn.datasets import load_sample_image
 from transformers import AutoFeatureExtractor, pipeline
 
@@ -307,6 +307,40 @@ print(groove["bars"], "bars, valid:", groove["valid"])"""
     )
 
 
+def show_reft(output_dir: Path) -> Panel:
+    model, names = "reft-refshapes", ("star", "ring", "arrow")
+    folder = show_path(write_shapes(output_dir / "shapes", names))
+    code = f"""\
+import decahub
+from transformers import pipeline
+
+segment = pipeline("few-shot-instance-segmentation", model="model_cards/{model}")
+support = {{name: [(f"{folder}/{{name}}.png", f"{folder}/{{name}}_mask.png")] for name in {names}}}
+found = segment("{folder}/scene.png", support=support)
+print([(instance["label"], round(instance["score"], 2)) for instance in found])"""
+    ran, printed = run_code(code)
+    scene = Image.open(output_dir / "shapes" / "scene.png")
+    shots = [(draw_image(Image.open(output_dir / "shapes" / f"{name}.png"), f"A {name}"), name) for name in names]
+    found = ran["found"]
+    return Panel(
+        title="Segment what a few examples show",
+        text="A tiny instance segmenter gets one masked example of each class and finds their instances in another "
+        "image. Examples and scene are generated; the model was trained on such shapes in front of photographs.",
+        folder=CARDS / model,
+        scores=[read_score(model)],
+        input=draw_tiles([*shots, (draw_image(scene, "Shapes that lie on each other"), "scene")]),
+        input_caption="One example of each of three classes, and the image to segment.",
+        output=draw_image(
+            ran["segment"].draw_overlay(scene, found).resize((384, 384), Image.Resampling.LANCZOS),
+            "The scene with the mask, the box and the class of each instance that was found",
+        ),
+        output_caption=f"{len(found)} instances with a score of at least 0.5.",
+        code=code,
+        printed=printed,
+        result=printed.strip(),
+    )
+
+
 def show_cmt(output_dir: Path) -> Panel:
     model = CARDS / "cmt-small-driving-scenes"
     table, sheet = output_dir / "scene.json", output_dir / "scene_boxes.png"
@@ -401,6 +435,7 @@ PANELS: dict[str, Callable[[Path], Panel]] = {
     "tinymim": show_tinymim,
     "raw_gnn": show_raw_gnn,
     "reliant": show_reliant,
+    "reft": show_reft,
     "drum_lm": show_drum_lm,
     "cmt": show_cmt,
 }

@@ -1,11 +1,13 @@
 """Inputs that are generated, so that no dataset is needed: a graph of pages, a graph of people, a driving scene."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from decahub.data import DATASETS, build_similarity_edges
+from decahub.data import DATASETS, build_similarity_edges, refshapes
 from decahub.data.driving_scenes import build_frame
 from decahub.models.cmt.frame_files import write_frame
 
@@ -92,6 +94,26 @@ def write_pages(path: Path, classify: Any, seed: int = 0) -> np.ndarray:
         edges |= {(page, int(other)) for other in generator.choice(others, 2, replace=False)}
     np.savez(path, node_features=features, edge_index=np.array(sorted(edges)).T)
     return given
+
+
+def write_shapes(folder: Path, names: Sequence[str], seed: int = 0) -> Path:
+    """Writes `scene.png` with one shape of each class, and `<name>.png` with `<name>_mask.png`; returns the folder."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    labels = [refshapes.CLASSES.index(name) for name in names]
+
+    def draw(wanted: list[int]) -> tuple[np.ndarray, list[np.ndarray]]:
+        drawn: list[int] = []
+        while len(drawn) < len(wanted):  # a shape that finds no place is left out
+            pixels, drawn, masks = refshapes.draw_scene(wanted, [], generator)
+        return pixels, masks
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, label in zip(names, labels, strict=True):
+        pixels, masks = draw([label])
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+        Image.fromarray(masks[0]).save(folder / f"{name}_mask.png")
+    Image.fromarray(draw(labels)[0]).save(folder / "scene.png")
+    return folder
 
 
 def write_people(path: Path, extractor: Any, seed: int = 0) -> None:

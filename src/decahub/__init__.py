@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     )
     from decahub.models.tinymim.teacher import TinyMimTeacher
     from decahub.pipelines.drum_generation import DrumGenerationPipeline
+    from decahub.pipelines.few_shot_instance_segmentation import FewShotInstanceSegmentationPipeline
     from decahub.pipelines.image_quality_assessment import ImageQualityAssessmentPipeline
     from decahub.pipelines.node_classification import NodeClassificationPipeline
     from decahub.pipelines.object_detection_3d import ObjectDetection3DPipeline
@@ -113,6 +114,7 @@ __all__ = [
     "EmoImageProcessorPil",
     "EmoModel",
     "ImageQualityAssessmentPipeline",
+    "FewShotInstanceSegmentationPipeline",
     "NodeClassificationPipeline",
     "ObjectDetection3DPipeline",
     "PmtIqaConfig",

@@ -449,6 +449,7 @@ TASKS: dict[str, TaskEntry] = {
             auto_class="AutoModelForFewShotInstanceSegmentation",
             processor="processor",
             module="few_shot_instance_segmentation",
+            pipeline="FewShotInstanceSegmentationPipeline",
             is_new=True,
             tags=("few-shot-instance-segmentation", "instance-segmentation", "few-shot-learning"),
         ),

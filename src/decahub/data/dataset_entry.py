@@ -24,11 +24,13 @@ class DatasetEntry:
         hub_id: Repository on the Hub to use where the folder is absent; `None` where no equivalent is known.
         hub_columns: Like `columns`, for the Hub repository.
         hub_note: How the Hub repository differs from the files that decahub's scores were measured on.
-        builder: `module:function` that builds the dataset from an installed package; then no file is read.
+        builder: `module:function` that builds the dataset, such as from an installed package; then no file is
+            looked for. A parameter `data_dir` is the directory of the datasets.
         file_format: Ending of the files: "parquet", or "npz" where the family reads it.
         split_names: Graphs: names of the ways in which the nodes are split, one for each row of the masks.
         sensitive: Graphs: the attribute that `sensitive` holds; empty where there is none.
         sensitive_names: Graphs: what the values 0, 1, ... of `sensitive` mean.
+        novel_labels: Few-shot data: classes that training on base classes leaves out; the others are base.
         degree_features: Graphs: whether the files have no features, so that a node is described by its degree.
     """
 
@@ -53,6 +55,7 @@ class DatasetEntry:
     sensitive: str = ""
     sensitive_names: tuple[str, ...] = ()
     degree_features: bool = False
+    novel_labels: tuple[str, ...] = ()
 
 
 __all__ = ["DatasetEntry"]

@@ -29,6 +29,7 @@ class DataFamily:
         find_files (`Callable`, *optional*): `find_files(folder)` gives the files of each split in a folder of a user,
             if they are of this family's own format; empty if not.
         read_files (`Callable`, *optional*): `read_files(files, entry=None)` gives a `DatasetDict` of such files.
+        reads_parquet (`bool`): Whether `read_files` also reads parquet; otherwise its columns are taken as they are.
         finish_loading (`Callable`, *optional*): `finish_loading(dataset, where)` checks a loaded split and returns it.
         ignore_label (`Callable`, *optional*): `ignore_label(splits, label)` takes a void label out.
         select_split (`Callable`, *optional*): `select_split(splits, name)` gives the rows to measure, where a split is
@@ -42,6 +43,7 @@ class DataFamily:
     decode_row: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
     find_files: Callable[[Path], dict[str, list[Path]]] | None = None
     read_files: Callable[..., datasets.DatasetDict] | None = None
+    reads_parquet: bool = False
     finish_loading: Callable[[datasets.Dataset, str], datasets.Dataset] | None = None
     ignore_label: Callable[[datasets.DatasetDict, int], datasets.DatasetDict] | None = None
     select_split: Callable[[Any, str], Any] | None = None

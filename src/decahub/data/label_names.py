@@ -7,9 +7,12 @@ from .catalog import DATASETS
 
 
 def read_label_names(rows: Any) -> list[str] | None:
-    """The names that a column of class ids carries; annotations of segmentation carry none."""
+    """The names that a column of class ids, or of instances with one, carries; maps of classes carry none."""
     features = getattr(rows, "features", {})
     feature = features.get("label", features.get("labels"))
+    if "annotations" in features:
+        instance = getattr(features["annotations"], "feature", None)
+        feature = instance.get("label") if isinstance(instance, dict) else None
     return getattr(getattr(feature, "feature", feature), "names", None)
 
 

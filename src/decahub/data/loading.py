@@ -45,7 +45,8 @@ def load_dataset(
     a folder of images in the layout of `datasets`' `imagefolder` (`<split>/<class>/<file>`, or `<split>/<file>` with a
     table `<split>/metadata.csv` of `file_name` and `label`), a folder of images and maps of classes
     (`<split>/images/<name>.jpg`, `<split>/annotations/<name>.png`), a folder of images with a table `scores.csv` or in
-    an official layout (`decahub.data.quality_layouts`), a folder of graphs (`<graph>.npz`, the arrays of
+    an official layout (`decahub.data.quality_layouts`), a COCO file and a folder of images for each split
+    (`<split>.json`, `<split>/<file>`; see `decahub.data.coco_files`), a folder of graphs (`<graph>.npz`, the arrays of
     `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), a folder of frames (`<split>/<name>.json`,
     the tables of `decahub.models.cmt.frame_files`), nuScenes in its official layout, or the id of a repository on the
     Hub.
@@ -60,6 +61,8 @@ def load_dataset(
     - `"object-detection-3d"`: `images`, `intrinsics` and `lidar2cam` of the cameras, `points`, `boxes`, `labels`; see
       `decahub.data.object_detection_3d`.
     - `"image-quality"`: `image`, `score` (MOS or DMOS), and where there are such `name`, `reference`, `source`.
+    - `"few-shot-instance-segmentation"`: `image`, `image_id`, `annotations`: a list with `id`, `label` (a
+      `ClassLabel`), `segmentation` (JSON of a COCO RLE), `iscrowd` and `area` for each instance.
     - `"drum-generation"`: `midi`, the bytes of a file, and where it is known `name`, `style`, `bpm`, `time_signature`.
 
     Args:
@@ -102,7 +105,7 @@ def _load_entry(entry: DatasetEntry, kind: DataFamily, data_dir: str | os.PathLi
         folder = Path(directory) / entry.folder
         files = {split: folder / f"{stem}.{entry.file_format}" for split, stem in entry.splits.items()}
         if all(path.is_file() for path in files.values()):
-            if kind.read_files is not None and entry.file_format != "parquet":
+            if kind.read_files is not None and (kind.reads_parquet or entry.file_format != "parquet"):
                 return kind.read_files({split: [path] for split, path in files.items()}, entry)
             return _rename(_read_parquet(files), entry.columns)
         tried = [str(path) for path in files.values() if not path.is_file()]
@@ -157,7 +160,7 @@ def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict
         if files:
             return _read_parquet(files)
         tables = find_image_tables(folder)
-        with _without_progress():
+        with without_progress():
             loaded = _name_numbers(datasets.load_dataset("imagefolder", data_dir=str(folder)))
         warn_of_unlisted_images(tables, loaded)
         return loaded
@@ -170,12 +173,12 @@ def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict
 
 
 def _read_parquet(files: dict[str, Path]) -> datasets.DatasetDict:
-    with _without_progress():
+    with without_progress():
         return datasets.load_dataset("parquet", data_files={split: str(path) for split, path in files.items()})
 
 
 @contextmanager
-def _without_progress() -> Iterator[None]:
+def without_progress() -> Iterator[None]:
     """Hides the bars of `datasets`, which call the reading of local files a download."""
     if datasets.are_progress_bars_disabled():
         yield
@@ -267,4 +270,4 @@ def _check_labels(dataset: datasets.Dataset, column: str, num_classes: int, wher
         )
 
 
-__all__ = ["DATA_DIR_VARIABLE", "find_own_folder", "load_dataset"]
+__all__ = ["DATA_DIR_VARIABLE", "find_own_folder", "load_dataset", "without_progress"]

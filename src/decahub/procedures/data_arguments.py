@@ -166,7 +166,7 @@ def check_splits(arguments: Any, splits: Splits, processor: Any, family: str) ->
 def choose_label_names(arguments: DataArguments | GraphDataArguments, rows: Any) -> list[str]:
     """Names of the classes: those of the data, or those given where the data has none."""
     given = arguments.label_names
-    if not {"label", "labels", "annotation"} & set(rows.column_names):
+    if not {"label", "labels", "annotation", "annotations"} & set(rows.column_names):
         if given:
             raise ValueError(f"`label_names` must be empty for {arguments.dataset!r}, which has no classes.")
         return []

@@ -2,8 +2,9 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -133,6 +134,24 @@ class OneCycle(LambdaLR):
         return super().get_lr()
 
 
+def compute_multistep_factor(
+    step: int,
+    *,
+    num_training_steps: int,
+    num_warmup_steps: int = 0,
+    warmup_start_factor: float = 0.0,
+    milestones: Sequence[float] = (0.889, 0.963),
+    gamma: float = 0.1,
+) -> float:
+    """Linear warm-up, then `gamma` to the number of `milestones` that are behind, in shares of `num_training_steps`.
+
+    The milestones by default are Mask2Former's for COCO.
+    """
+    if step < num_warmup_steps:
+        return _compute_warmup(step, num_warmup_steps, warmup_start_factor)
+    return gamma ** sum(step >= milestone * num_training_steps for milestone in milestones)
+
+
 SCHEDULES: dict[str, Callable[..., float]] = {
     "constant": compute_constant_factor,
     "linear": partial(compute_polynomial_factor, power=1.0),
@@ -140,12 +159,13 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "cosine_from_start": partial(compute_cosine_factor, phase_from_start=True),
     "polynomial": compute_polynomial_factor,
     "one_cycle": compute_one_cycle_factor,
+    "multistep": compute_multistep_factor,
 }
 GIVEN_BY_THE_LOOP = ("step", "num_training_steps", "num_warmup_steps")
 
 
 def build_scheduler(
-    name: str, optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int = 0, **options: float
+    name: str, optimizer: Optimizer, *, num_training_steps: int, num_warmup_steps: int = 0, **options: Any
 ) -> LambdaLR:
     """Scheduler that multiplies each parameter group's own rate by the schedule's factor; see also [`OneCycle`].
 

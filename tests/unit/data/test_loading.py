@@ -14,7 +14,7 @@ from decahub.data.loading import DATA_DIR_VARIABLE
 
 OPTIONAL_FIELDS = (
     "columns", "label_names", "void_label", "hub_id", "hub_columns", "hub_note", "builder", "split_names", "sensitive",
-    "sensitive_names", "degree_features",
+    "sensitive_names", "degree_features", "novel_labels",
 )  # fmt: skip
 FEATURES = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog", "eel"])}
 
@@ -188,7 +188,9 @@ def test_reads_own_image_folder(tmp_path):
 
 
 def test_own_data_needs_a_family(tmp_path):
-    with pytest.raises(ValueError, match="`family` must be one of drum-generation, image-classification, image-"):
+    with pytest.raises(
+        ValueError, match="`family` must be one of drum-generation, few-shot-instance-segmentation, image-"
+    ):
         load_dataset(write_splits(tmp_path / "mine"))
 
 

@@ -16,6 +16,7 @@ from decahub import DrumLmProcessor
 from decahub.cli.main import main
 from decahub.models.drum_lm.midi.codec import DrumRoll
 from decahub.models.drum_lm.tokenization import build_line_tokenizer
+from tests.tiny.instances import write_coco_folder
 
 
 ROOT = Path(__file__).parents[3]
@@ -26,6 +27,7 @@ QUICK = ["--max_steps", "1", "--per_device_train_batch_size", "2", "--per_device
 SIZES = {
     "emo/segment": ["--augmentation", "{crop_size: [64, 64], shortest_edge: 64}"],
     "drum_lm/small": ["--augmentation", "{bars: 4}"],
+    "reft/refshapes": ["--warmup_steps", "0"],
 }
 
 
@@ -54,8 +56,14 @@ def write_midi(path, bars, time_signature=(4, 4), notes=None):
 
 
 def write_file(path, generator):
+    if path.is_file():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".mid":
+    if path.stem.endswith("_mask"):
+        mask = np.zeros((48, 64), dtype=np.uint8)
+        mask[10:30, 20:50] = 255
+        Image.fromarray(mask).save(path)
+    elif path.suffix == ".mid":
         write_midi(path, bars=4)
     elif path.parent.name == "annotations":
         ids = Image.fromarray(generator.choice(np.array([0, 1, 2, 255], dtype=np.uint8), (48, 64)))
@@ -72,6 +80,7 @@ def write_named_in_text(folder):
         write_midi(folder / "single" / split / "1.mid", bars=1)
         write_midi(folder / "kit" / split / "1.mid", bars=4, notes={36: 60, 38: 62})
     write_midi(folder / "waltz.mid", bars=3, time_signature=(6, 8))
+    write_coco_folder(folder / "shapes")
     (folder / "people").mkdir()
     number = np.arange(24)
     nodes = {"label": number // 2 % 2, "sensitive": number % 2, "age": number / 24, "debt": number[::-1] / 24}
@@ -139,6 +148,14 @@ def test_maps_are_measured_and_written(workplace):
         assert sum(float(row["area"]) for row in csv.DictReader(file)) == pytest.approx(1)
 
 
+def test_instances_are_found(workplace):
+    assert len(list((workplace / "kites").glob("*_instances.png"))) == 4
+    assert (workplace / "kites.csv").read_text().startswith("image,class,score,box")
+    for path in (workplace / "found").glob("*_instances.json"):
+        assert {instance["label"] for instance in read_json(path)} <= {"cup", "fork"}
+    assert (workplace / "memory" / "support_memory.safetensors").is_file()
+
+
 def test_grooves_are_continued(workplace):
     continued = sorted(path.name for path in (workplace / "continued").glob("*.mid"))
     assert continued == ["1_continued.mid", "4_continued_seed1.mid", "waltz_continued.mid"]
@@ -198,6 +215,8 @@ REFUSED = {
         r"train/7\.png",
     ),
     "no map": (SEGMENT, "streets", "train/annotations/1.png", None, r"the first is .*annotations/1\.png"),
+    "no instances": (["reft/refshapes"], "shapes", "train.json", b"{}", r"train\.json must be a COCO file"),
+    "no scene": (["reft/refshapes"], "shapes", "test/3.png", None, r"the first is '3\.png'"),
     "no groove": (["drum_lm/small"], "grooves", "test/4.mid", b"no", "must hold a groove"),
     "no split": (["drum_lm/small"], "loops", "test/1.mid", None, "`eval_split` must be one of train, validation"),
     "no edges": (["raw_gnn/texas", "--split", "0"], "papers", "edges.csv", None, r"edges\.csv` must be the table"),

@@ -289,3 +289,39 @@ def read_metadata(path):
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         return json.loads(file.read(length))["__metadata__"]
+
+
+def test_a_model_is_saved_with_its_memory(tmp_path):
+    model = tiny_model(classifier="prototype")
+    support = tiny_support()
+    crops = (support["support_pixel_values"][0], support["support_masks"][0])
+    model.support_memory = model.register_support({"cat": crops})
+    model.save_pretrained(tmp_path)
+
+    loaded, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
+
+    assert not info["missing_keys"]
+    assert loaded.support_memory.class_names == ["cat"]
+    assert torch.equal(loaded.support_memory.prototypes, model.support_memory.prototypes)
+
+
+def test_a_model_without_memory_has_none(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+
+    assert type(tiny_model()).from_pretrained(tmp_path).support_memory is None
+
+
+def test_a_memory_that_does_not_fit_is_left_out(tmp_path, monkeypatch):
+    from decahub.models.reft.support import registration
+
+    warnings = []
+    monkeypatch.setattr(registration.logger, "warning", warnings.append)
+    model = tiny_model(classifier="prototype")
+    support = tiny_support()
+    crops = (support["support_pixel_values"][0], support["support_masks"][0])
+    model.save_pretrained(tmp_path, support_memory=model.register_support({"cat": crops}))
+
+    loaded = type(model).from_pretrained(tmp_path, support_topk=3)
+
+    assert loaded.support_memory is None
+    assert "was made with another configuration" in warnings[0]

@@ -9,6 +9,7 @@ from decahub.training import SCHEDULES, LoopArguments, build_scheduler
 from decahub.training.schedules import (
     compute_constant_factor,
     compute_cosine_factor,
+    compute_multistep_factor,
     compute_polynomial_factor,
 )
 
@@ -172,3 +173,12 @@ def test_one_cycle_continues_from_its_state():
 
     first, second = optimizer.param_groups[0], other.param_groups[0]
     assert (first["lr"], first["betas"]) == (second["lr"], second["betas"])
+
+
+def test_multistep_falls_at_its_milestones():
+    factors = [
+        compute_multistep_factor(step, num_training_steps=10, num_warmup_steps=1, milestones=(0.5, 0.8), gamma=0.2)
+        for step in (0, 1, 4, 5, 7, 8, 10)
+    ]
+
+    assert factors == pytest.approx([0, 1, 1, 0.2, 0.2, 0.04, 0.04])

@@ -7,16 +7,28 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import cached_file, logging
 
 from ...shared.modes import evaluation_mode
 from ..losses.mask_loss import build_class_weights
 from .encoding import build_class_support
-from .memory import ClassSupport, RefTSupportMemory, compute_config_hash
+from .memory import MEMORY_FILE, ClassSupport, RefTSupportMemory, compute_config_hash
 from .shots import Shots, read_shots
 
 
+logger = logging.get_logger(__name__)
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
+
 class SupportRegistration:
-    """Registers support in a memory; a mixin of models with `model`, `class_predictor` and `criterion`."""
+    """Registers support in a memory; a mixin of models with `model`, `class_predictor` and `criterion`.
+
+    `support_memory` is the memory that belongs to the weights: `from_pretrained` sets it if there is one beside them,
+    `save_pretrained` writes it, and pipelines and evaluations use it. `forward` does so only where it is given.
+    """
+
+    support_memory: RefTSupportMemory | None = None
 
     def register_support(
         self,
@@ -109,14 +121,43 @@ class SupportRegistration:
         Args:
             save_directory (`str` or path): the folder.
             args: as in transformers.
-            support_memory ([`RefTSupportMemory`], *optional*): written as `support_memory.safetensors`.
+            support_memory ([`RefTSupportMemory`], *optional*): written as `support_memory.safetensors`; by default
+                that of the model.
             kwargs: as in transformers.
         """
+        support_memory = self.support_memory if support_memory is None else support_memory
         if support_memory is not None:
             support_memory.check(self.config)
         super().save_pretrained(save_directory, *args, **kwargs)
         if support_memory is not None:
             support_memory.save_pretrained(save_directory)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Loads weights, and the memory beside them; see [`~transformers.PreTrainedModel`].
+
+        A memory of another architecture, which changed fields make of it, is left out with a warning.
+        """
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if pretrained_model_name_or_path is not None:
+            source = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+            options = {**source, "_raise_exceptions_for_missing_entries": False}
+            options |= {"_raise_exceptions_for_connection_errors": False}
+            if cached_file(pretrained_model_name_or_path, MEMORY_FILE, **options) is not None:
+                memory = RefTSupportMemory.from_pretrained(pretrained_model_name_or_path, **source)
+                if memory.config_hash == compute_config_hash(model.config):
+                    model.support_memory = memory
+                else:
+                    logger.warning(
+                        f"The support memory of {pretrained_model_name_or_path} was made with another configuration "
+                        "and is left out. Register the support again."
+                    )
+        return loaded
+
+    def load_support_memory(self, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Any:
+        """A [`RefTSupportMemory`] of a folder or Hub repository, checked against the configuration."""
+        return RefTSupportMemory.from_pretrained(pretrained_model_name_or_path, self.config, **kwargs)
 
 
 __all__ = ["SupportRegistration"]
