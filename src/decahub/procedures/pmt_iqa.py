@@ -32,7 +32,7 @@ from decahub.tasks import Measurement, MeasurementContext, Report, get_task
 from decahub.tasks.task import evaluating
 from decahub.training import LoopArguments, Update, argument, train
 
-from .data_arguments import DataArguments, Splits, check_evaluation
+from .data_arguments import DataArguments, Splits, check_splits
 from .outcome import Outcome, conclude, measure_rows
 from .pretrained import load_pretrained
 
@@ -320,7 +320,7 @@ def run(arguments: Arguments, splits: QualitySplits | None = None) -> Outcome:
     model = build_model(arguments)
     check_crop_size(model.config, processor)
     check_score_range(model.config, splits.train)
-    check_evaluation(arguments, splits, processor, FAMILY)
+    check_splits(arguments, splits, processor, FAMILY)
     train_dataset = build_train_dataset(arguments, splits.train, processor)
 
     def measure_on(rows: Any, model: Any) -> Measurement:
