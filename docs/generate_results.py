@@ -231,7 +231,7 @@ def _get_method_link(method: Method) -> str:
 def _format_headline(models: Mapping[str, FolderFacts], method: Method) -> str:
     names = [name for name, facts in models.items() if facts.method.name == method.name]
     if not names:
-        return ""
+        return "no weights yet" if method.is_ready else ""
     name = next((name for name in names if name in HEADLINE_MODELS), names[0])
     evaluation = models[name].evaluation
     score = evaluation["figures"][0]
