@@ -289,6 +289,15 @@ def test_segmentation_loss_is_that_of_logits_resized_to_the_labels():
     torch.testing.assert_close(outputs.loss, expected[0] + 0.25 * expected[1])
 
 
+def test_pixel_classifiers_start_small():
+    torch.manual_seed(0)
+
+    model = EmoForSemanticSegmentation(tiny_config(decode_hidden_size=96, num_labels=40))
+
+    assert model.decode_head.classifier.weight.std() == pytest.approx(0.01, rel=0.1)
+    assert not model.decode_head.classifier.bias.any()
+
+
 def test_drop_path_rates_grow_linearly_over_the_blocks():
     model = build(drop_path_rate=0.3)
 

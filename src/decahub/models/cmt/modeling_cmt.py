@@ -21,6 +21,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ..shared.checks import refuse_unknown_inputs
+from ..shared.initialization import ParentInitialization
 from .boxes.denoising import DenoisingQueries, build_denoising_queries
 from .boxes.labels import check_labels
 from .boxes.loss import CmtLoss
@@ -116,7 +117,7 @@ class CmtObjectDetection3DOutput(ModelOutput):
     cross_attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-class CmtPreTrainedModel(PreTrainedModel):
+class CmtPreTrainedModel(ParentInitialization, PreTrainedModel):
     """Initialization, loading and what transformers needs to know about CMT."""
 
     config: CmtConfig
@@ -137,11 +138,6 @@ class CmtPreTrainedModel(PreTrainedModel):
         if isinstance(attn_implementation, str) and backbone is not None and not backbone._supports_sdpa:
             attn_implementation = {"": attn_implementation, "image_backbone_config": "eager"}
         super().set_attn_implementation(attn_implementation, allow_all_kernels)
-
-    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
-        # Here parents initialize their layers. transformers would skip parents without weights of their own, lest code
-        # of others overwrites what was loaded; `init` does not.
-        super()._initialize_weights(module, is_custom_code=False)
 
     @torch.no_grad()
     def _init_weights(self, module):

@@ -29,6 +29,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ..shared.checks import refuse_unknown_inputs
+from ..shared.initialization import ParentInitialization
 from ..shared.losses import compute_classification_loss, compute_segmentation_loss
 from .block import EmoConvolutionLayer, EmoInvertedResidualBlock, EmoWindowAttention, build_norm
 from .configuration_emo import EmoConfig
@@ -128,7 +129,7 @@ def compute_drop_path_rates(config: EmoConfig) -> list[list[float]]:
     return [[next(rates) for _ in range(depth)] for depth in config.depths]
 
 
-class EmoPreTrainedModel(PreTrainedModel):
+class EmoPreTrainedModel(ParentInitialization, PreTrainedModel):
     """Weights, loading and saving of EMO models."""
 
     config: EmoConfig

@@ -19,6 +19,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 from transformers.utils.generic import can_return_tuple
 
 from ..shared.checks import refuse_unknown_inputs
+from ..shared.initialization import ParentInitialization
 from .classifiers import RefTCosineClassifier, RefTPrototypeClassifier
 from .configuration_reft import NUM_FEATURE_LEVELS, NUM_GROUPS, RefTConfig
 from .incremental import IncrementalLearning, RefTBaseClassCenters
@@ -36,7 +37,7 @@ from .support.registration import SupportRegistration
 STRIDE = 32
 
 
-class RefTPreTrainedModel(Mask2FormerPreTrainedModel):
+class RefTPreTrainedModel(ParentInitialization, Mask2FormerPreTrainedModel):
     """Weights, loading and saving of RefT models."""
 
     config: RefTConfig
@@ -46,11 +47,6 @@ class RefTPreTrainedModel(Mask2FormerPreTrainedModel):
     accepts_loss_kwargs = False  # the loss is a mean over one batch; `Trainer` divides it by the accumulated batches
     _no_split_modules = ["Mask2FormerMaskedAttentionDecoderLayer", "RefTPixelDecoderLayer"]
     _input_embed_layer = "pixel_level_module"
-
-    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
-        # Outside of transformers a module without parameters of its own is skipped. Here such modules are what
-        # initializes: decoder layers and references. All functions below leave loaded parameters alone.
-        super()._initialize_weights(module)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
