@@ -294,7 +294,7 @@ def test_pixel_classifiers_start_small():
 
     model = EmoForSemanticSegmentation(tiny_config(decode_hidden_size=96, num_labels=40))
 
-    assert model.decode_head.classifier.weight.std() == pytest.approx(0.01, rel=0.1)
+    assert model.decode_head.classifier.weight.std().item() == pytest.approx(0.01, rel=0.1)
     assert not model.decode_head.classifier.bias.any()
 
 

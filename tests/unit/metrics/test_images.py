@@ -1,8 +1,8 @@
 """Metrics against slow references written from their definitions, through the interface of `evaluate`."""
 
 import ast
-import sys
 import math
+import sys
 from pathlib import Path
 
 import evaluate

@@ -11,7 +11,7 @@ class ParentInitialization:
     """
 
     def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
-        super()._initialize_weights(module, is_custom_code=False)  # type: ignore[misc]
+        super()._initialize_weights(module, is_custom_code=False)
 
 
 __all__ = ["ParentInitialization"]
