@@ -167,7 +167,9 @@ def _read_text(node: ast.expr, constants: dict[str, ast.expr]) -> str:
     if isinstance(node, ast.JoinedStr):
         return "".join(_read_text(part, constants) for part in node.values)
     if isinstance(node, ast.FormattedValue):
-        return _read_text(constants[node.value.id], constants)
+        return _read_text(node.value, constants)
+    if isinstance(node, ast.Name):
+        return _read_text(constants[node.id], constants)
     return ast.literal_eval(node)
 
 
