@@ -27,6 +27,7 @@ from decahub.data.frame_augmentation import AugmentedFrames, build_train_transfo
 from decahub.data.ground_truth_sampling import ObjectSampler, build_database, read_target_counts
 from decahub.data.object_detection_3d import build_eval_transform, collate, decode_row
 from decahub.data.sampling import balance_classes
+from decahub.models.cmt.head.focus import focus_attention
 from decahub.models.cmt.optimization import build_parameter_groups
 from decahub.options import check_options
 from decahub.tasks import Measurement
@@ -51,6 +52,7 @@ class Arguments(DataArguments, LoopArguments):
     pretrained: str | None = argument(None, "Model folder or Hub id to start from; by default random weights.")
     image_backbone: str | None = argument(None, "Model folder or Hub id with weights of the image backbone alone.")
     variant: str = argument("r50", "Published variant of CMT to start from random weights.")
+    focus_attention: bool = argument(False, "Start with attention to what is near; for training from random weights.")
     config: dict = argument({}, "Fields of CmtConfig to change.")
     image_processor: dict = argument({}, "Attributes of CmtImageProcessor to change, such as size.")
     feature_extractor: dict = argument({}, "Attributes of CmtPointCloudFeatureExtractor to change.")
@@ -71,6 +73,8 @@ class Arguments(DataArguments, LoopArguments):
         check_options("augmentation", self.augmentation, build_train_transform, given=GIVEN_TO_TRANSFORM)
         if self.pretrained is not None and self.image_backbone is not None:
             raise ValueError("`image_backbone` must not come with `pretrained`, which has a backbone of its own.")
+        if self.pretrained is not None and self.focus_attention:
+            raise ValueError("`focus_attention` must not come with `pretrained`, whose attention is learned.")
         for name in ("gt_sampling_fade_epoch", "gt_sampling_max_objects"):
             value = getattr(self, name)
             if value is not None and not self.gt_sampling:
@@ -85,6 +89,8 @@ def build_model(arguments: Arguments, label_names: Sequence[str]) -> CmtForObjec
     if arguments.pretrained is not None:
         return load_pretrained(CmtForObjectDetection3D, arguments.pretrained, **fields)
     model = CmtForObjectDetection3D(CmtConfig.from_variant(arguments.variant, **fields))
+    if arguments.focus_attention:
+        focus_attention(model)
     if arguments.image_backbone is not None:
         check_source("image_backbone", arguments.image_backbone)
         model.model.load_image_backbone(arguments.image_backbone)
