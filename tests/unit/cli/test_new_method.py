@@ -47,7 +47,7 @@ def run(checkout, *words):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["my_net", "cmt"])
+@pytest.mark.parametrize("name", ["my_net", "doorping"])
 def test_table_gets_a_new_method_and_completes_a_planned_one(name):
     after = {"__name__": "decahub.registry"}
     text = (ROOT / "src/decahub/registry.py").read_text(encoding="utf-8")
