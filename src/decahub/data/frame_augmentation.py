@@ -131,7 +131,7 @@ class TrainTransform:
         modality_mask = self._draw_modality_mask()
         frame = filter_range(transform_scene(frame, self._draw_scene_transform()), self.point_cloud_range)
         frame["points"] = np.random.permutation(frame["points"])
-        example = process_frame(frame, self.processor, **self._draw_image_options(frame))
+        example = process_frame(frame, self.processor, **self._draw_image_options(frame), training=True)
         if "pixel_values" in example:
             example["pixel_values"] = apply_grid_mask(example["pixel_values"], probability=self.grid_mask_prob)
         if modality_mask is not None:

@@ -173,6 +173,15 @@ def test_without_augmentation_examples_are_those_of_evaluation():
     assert set(example) == set(expected) - {"frame"}
 
 
+def test_training_has_a_limit_of_voxels_of_its_own():
+    row, processor = build_row(), build_processor()
+    processor.feature_extractor.max_training_voxels = 7
+    transform = build_train_transform(processor, point_cloud_range=[-50, -50, -5, 50, 50, 5], **NONE)
+
+    assert SeededTransform([row], transform)[0]["num_voxels"].item() == 7
+    assert build_eval_transform(processor)(row)["num_voxels"].item() > 7
+
+
 @pytest.mark.parametrize("flip", [0.0, 1.0], ids=["plain", "mirrored"])
 def test_boxes_stay_on_their_pixels_after_all_transforms(flip):
     """Pixel of a box's center in the final image shows the pixel of the original one: traced by a painted image."""
