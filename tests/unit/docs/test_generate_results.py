@@ -249,7 +249,7 @@ def test_every_method_has_a_row(project):
 
     readme, _ = render(project)
 
-    assert find_row(readme, "[doorping]")[2] == "planned"
+    assert find_row(readme, "[doorping]")[3] == "planned"
     assert len(re.findall(r"^\| \[\w+\]\(", readme, re.MULTILINE)) == 10
 
 
