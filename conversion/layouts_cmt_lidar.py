@@ -48,27 +48,6 @@ BEV_NECK_KEY_MAP = (
 )
 
 
-def has_spconv1_layout(state_dict: Mapping[str, torch.Tensor], num_point_features: int) -> bool:
-    """Whether weights have the layout of spconv 1, (depth, height, width, in_channels, out_channels).
-
-    Args:
-        state_dict (`Mapping[str, torch.Tensor]`): Tensors of the sparse encoder by the authors' names.
-        num_point_features (`int`): Input channels of the first convolution.
-
-    Raises:
-        ValueError: If the first convolution has neither layout.
-    """
-    shape = tuple(state_dict["conv_input.0.weight"].shape)
-    if len(shape) == SPARSE_WEIGHT_DIMENSIONS and shape[1:] == (3, 3, 3, num_point_features):
-        return False
-    if len(shape) == SPARSE_WEIGHT_DIMENSIONS and shape[:4] == (3, 3, 3, num_point_features):
-        return True
-    raise ValueError(
-        f"`conv_input.0.weight` must have shape (channels, 3, 3, 3, {num_point_features}) or (3, 3, 3, "
-        f"{num_point_features}, channels); got {shape}."
-    )
-
-
 def to_spconv2_layout(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Sparse weights in the layout of spconv 2, (out_channels, depth, height, width, in_channels), from spconv 1's."""
     return {

@@ -1,4 +1,6 @@
-"""The script of CMT runs from end to end on a few generated scenes, resumes, and what it writes loads."""
+"""The scripts of CMT run from end to end on a few generated scenes, resume, and what they write loads."""
+
+import json
 
 import pytest
 import torch
@@ -94,3 +96,19 @@ def test_decahub_train_does_as_the_script(tmp_path, recipe):
 
     weights, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("command", "script"))
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+def test_reproduce_compares_training_with_masked_sensors_and_without(tmp_path, recipe):
+    words = ("cmt/reproduce", "--recipe", recipe, "--seeds", "0", "1", "--max_steps", "1")
+    folders = ("--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results")
+
+    run(SCRIPTS / "reproduce.py", *words, *folders)
+
+    runs = [json.loads(path.read_text()) for path in sorted((tmp_path / "runs").glob("*/run.json"))]
+    assert len(runs) == 6, "two arms and one without training, two seeds"
+    assert {"none", "no LiDAR", "no cameras", "no CAM_BACK"} <= set(runs[0]["failures"])
+    for name, num_comparisons in (("cmt", 3), ("cmt_masked_training", 2)):
+        record = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+        assert [part["num_pairs"] for part in record["comparisons"]] == [2] * num_comparisons
+        assert record["verdict"] == "undecided", "two pairs decide nothing"
+    assert (tmp_path / "results" / "cmt_sensor_failures.png").stat().st_size > 0

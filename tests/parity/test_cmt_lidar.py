@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from conversion.layouts_cmt import find_sparse_layout, to_spconv2
 from conversion.layouts_cmt_lidar import (
     BEV_BACKBONE_KEY_MAP,
     BEV_NECK_KEY_MAP,
     build_sparse_encoder_key_map,
-    has_spconv1_layout,
-    to_spconv2_layout,
 )
 from conversion.name_map import NameMap
 from decahub.models.cmt.configuration_cmt import CmtLidarConfig
@@ -188,14 +187,12 @@ def test_encoder_names_and_weights_round_trip(golden):
 
 @encoders
 def test_layout_of_spconv_1_is_recognized(golden):
-    official = golden.group(f"state_dict.{ENCODER}")
-    num_features = golden["input.voxel_features"].shape[1]
+    official = {f"{ENCODER}{name}": tensor for name, tensor in golden.group(f"state_dict.{ENCODER}").items()}
     old = {name: x.permute(1, 2, 3, 4, 0) if x.ndim == 5 else x for name, x in official.items()}
 
-    converted = to_spconv2_layout(old)
+    converted = to_spconv2(old, find_sparse_layout(old))
 
-    assert not has_spconv1_layout(official, num_features)
-    assert has_spconv1_layout(old, num_features)
+    assert find_sparse_layout(official) == "spconv2"
     assert all(torch.equal(converted[name], tensor) for name, tensor in official.items())
 
 

@@ -594,6 +594,7 @@ def change(inputs: dict, name: str, value) -> dict:
     ("name", "value", "error", "message"),
     [
         ("pixel_values", lambda x: x.byte(), TypeError, "`pixel_values` must be floating point"),
+        ("lidar2img", lambda x: x.bfloat16(), TypeError, "`lidar2img` must be float32 or float64"),
         ("pixel_values", lambda x: x[:, 0], ValueError, "`pixel_values` must have shape"),
         ("pixel_values", lambda x: x[:, :, :2], ValueError, "`pixel_values` must have shape"),
         ("pixel_values", lambda x: x / 0, ValueError, "`pixel_values` must be finite"),

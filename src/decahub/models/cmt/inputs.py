@@ -6,6 +6,9 @@ from ..shared.checks import can_look_at
 from .configuration_cmt import CmtConfig
 
 
+PROJECTION_DTYPES = (torch.float32, torch.float64)
+
+
 def check_inputs(
     config: CmtConfig,
     pixel_values: torch.Tensor | None,
@@ -18,7 +21,7 @@ def check_inputs(
     """Number of samples, after checks of all inputs of [`CmtModel`].
 
     Raises:
-        TypeError: If images or points are not floating point.
+        TypeError: If images or points are not floating point, or projections are of half precision.
         ValueError: If an input is missing, not meant for this model, or does not fit the others.
     """
     camera = {"pixel_values": pixel_values, "lidar2img": lidar2img}
@@ -71,6 +74,11 @@ def _check_images(config: CmtConfig, pixel_values: torch.Tensor, lidar2img: torc
         raise ValueError(
             f"`lidar2img` must have shape {(*pixel_values.shape[:2], 4, 4)}, a matrix for each image; got "
             f"{tuple(lidar2img.shape)}."
+        )
+    if lidar2img.dtype not in PROJECTION_DTYPES:
+        raise TypeError(
+            f"`lidar2img` must be float32 or float64, as half precision is off by several pixels; got "
+            f"{lidar2img.dtype}. Cast `pixel_values` and `voxels` only."
         )
     for name, values in (("pixel_values", pixel_values), ("lidar2img", lidar2img)):
         if can_look_at(values) and not values.sum(dtype=torch.float64).isfinite():
