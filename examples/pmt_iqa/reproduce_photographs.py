@@ -98,12 +98,13 @@ def main():
             folder = root / f"{'tuned' if name == TUNED else 'scratch'}-seed{seed}"
             runs.append(run_once(folder, partial(train, arguments, seed, folder, **own)))
             print(f"{name:32} seed {seed} SRCC {runs[-1]['srcc']:.3f}", flush=True)
-        facts = {"steps": runs[0]["steps"], "minutes": sum(run["minutes"] for run in runs)}
-        for key, metric in METRICS.items():
-            values = [run[key] for run in runs]
-            rows.append(
-                build_row(name, tuned.dataset, metric, values, arguments.seeds, split=tuned.eval_split, **facts)
-            )
+        minutes = sum(run["minutes"] for run in runs)
+        facts = {"split": tuned.eval_split, "steps": runs[0]["steps"], "minutes": minutes}
+        rows += [
+            build_row(name, tuned.dataset, metric, [run[key] for run in runs], arguments.seeds, **facts)
+            for key, metric in METRICS.items()
+            if all(key in run for run in runs)
+        ]
     verdict = write_comparison(
         arguments.results,
         method="pmt_iqa",

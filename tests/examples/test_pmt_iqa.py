@@ -69,7 +69,8 @@ def test_reproduce_compares_schedules(words, tmp_path):
 
 def test_photographs_are_compared_with_baselines(tmp_path):
     """A tiny network from scratch stands for the fine-tuned one."""
-    folder, results = write_quality_folder(tmp_path / "quality"), tmp_path / "photographs.json"
+    folder = write_quality_folder(tmp_path / "quality", num_scenes=10)
+    results = tmp_path / "photographs.json"
     (tmp_path / "pmt_iqa").mkdir()
     recipe = tmp_path / "pmt_iqa" / "tiny.yaml"
     lines = ("variant: tiny", "config: {score_high: 100}", "max_steps: 1", "eval_split: test", "card_license: mit")
