@@ -1,4 +1,4 @@
-"""Inputs that are made here, so that no dataset is needed: graphs, a driving scene, shapes, versions of a photograph."""
+"""Inputs made here, so that no dataset is needed: graphs, a driving scene, shapes, versions of a photograph."""
 
 import io
 from collections.abc import Sequence

@@ -2,8 +2,8 @@
 
     accelerate launch examples/reft/reproduce.py reft/reproduce [--shots '[5]' --seeds '[0]']
 
-Base models are trained first: a trunk, a RefT, from which Mask2Former (the same without support), RefT, and RefT with a
-cosine and a prototype head go on for the same number of steps. Then each setting of the paper runs for each K and each
+Base models are trained first: a trunk, a RefT, from which Mask2Former (without support), RefT, and RefT with a cosine
+and a prototype head go on for the same number of steps. Then each setting of the paper runs for each K and each
 draw: FSIS, gFSIS, iFSIS, and a prototype head without any training. Every run is kept in `output_dir`; started again,
 the script goes on where it was. The results go to `docs/results` (see `results.py`).
 """
