@@ -2,9 +2,10 @@
 
     accelerate launch examples/reft/reproduce.py reft/reproduce [--shots '[5]' --seeds '[0]']
 
-Base models are trained first: Mask2Former, RefT, and RefT with a cosine and a prototype head. Then each setting of the
-paper runs for each K and each draw: FSIS, gFSIS, iFSIS, and a prototype head without any training. Every run is kept
-in `output_dir`; started again, the script goes on where it was. The results go to `docs/results` (see `results.py`).
+Base models are trained first: a trunk, a RefT, from which Mask2Former (without support), RefT, and RefT with a cosine
+and a prototype head go on for the same number of steps. Then each setting of the paper runs for each K and each
+draw: FSIS, gFSIS, iFSIS, and a prototype head without any training. Every run is kept in `output_dir`; started again,
+the script goes on where it was. The results go to `docs/results` (see `results.py`).
 """
 
 import shutil
@@ -19,8 +20,15 @@ from decahub.procedures import reft
 from decahub.training import argument, load_recipe
 
 
-# For each base model, the one that it goes on from.
-BASES = {"mask2former": None, "reft": None, "reft-cosine": "reft", "reft-prototype": "reft"}
+TRUNK = "trunk"
+# For each base model, its own arguments.
+BASES: dict[str, dict] = {
+    TRUNK: {},
+    "mask2former": {"use_support": False},
+    "reft": {},
+    "reft-cosine": {"config": {"classifier": "cosine"}},
+    "reft-prototype": {"config": {"classifier": "prototype"}},
+}
 # For each arm after base training: its stage, its base model, and its own arguments.
 ARMS = {
     "fsis-mask2former": ("fsis", "mask2former", {"use_support": False, "freeze": "nothing"}),
@@ -41,7 +49,7 @@ class Arguments:
     base_models: dict = argument({}, "Folders of base models that are trained already, by name.")
     shared: dict = argument({}, "Arguments of all runs (`decahub.procedures.reft`).")
     base: dict = argument({}, "Further arguments of base training.")
-    further_base: dict = argument({}, "Those that differ where base training goes on from another base model.")
+    further_base: dict = argument({}, "Those that differ where base training goes on from the trunk.")
     few_shot: dict = argument({}, "Further arguments after base training.")
     output_dir: str = argument("runs/reproduce-reft", "Folder of the runs.")
     results_dir: str = argument("docs/results", "Folder of the results.")
@@ -73,11 +81,10 @@ def train_base(name: str, arguments: Arguments) -> Path:
     if name in arguments.base_models:
         return Path(arguments.base_models[name])
     folder = Path(arguments.output_dir) / f"base-{name}"
-    own = {**arguments.base, "use_support": name != "mask2former"}
-    if BASES[name] is not None:
-        own |= {**arguments.further_base, "pretrained": str(train_base(BASES[name], arguments))}
-        own["config"] = {"classifier": name.removeprefix("reft-")}
-    run = build_arguments(arguments, folder, **own)
+    own = dict(arguments.base)
+    if name != TRUNK:
+        own |= {"config": {}, **arguments.further_base, "pretrained": str(train_base(TRUNK, arguments))}
+    run = build_arguments(arguments, folder, **{**own, **BASES[name]})
     run_once(folder, partial(execute, run, folder / "model"))
     return folder / "model"
 

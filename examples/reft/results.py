@@ -12,7 +12,8 @@ GOAL_BASE50, GOAL_NOVEL50 = 60.0, 25.0  # stated before any run
 SHUFFLED_RATIO, KEPT_SHARE = 2.0, 0.9
 NOTE = (
     "An independent re-implementation: the authors' code was never published, and what the modules compute inside is "
-    "our reading of the paper. Scores on generated shapes cannot be compared with the paper's on COCO."
+    "our reading of the paper. Scores on generated shapes cannot be compared with the paper's on COCO. All models go "
+    "on from one trunk that was trained with support, Mask2Former without its references."
 )
 
 

@@ -65,3 +65,25 @@ def test_reproduce_compares_schedules(words, tmp_path):
     assert [row["n"] for row in record["rows"]] == [2, 2, 2]
     assert [part["num_pairs"] for part in record["comparisons"]] == [2, 2]
     assert record["verdict"] == "undecided", "two pairs decide nothing"
+
+
+def test_photographs_are_compared_with_baselines(tmp_path):
+    """A tiny network from scratch stands for the fine-tuned one."""
+    folder = write_quality_folder(tmp_path / "quality", num_scenes=10)
+    results = tmp_path / "photographs.json"
+    (tmp_path / "pmt_iqa").mkdir()
+    recipe = tmp_path / "pmt_iqa" / "tiny.yaml"
+    lines = ("variant: tiny", "config: {score_high: 100}", "max_steps: 1", "eval_split: test", "card_license: mit")
+    recipe.write_text("\n".join((f"dataset: {folder}", *lines)))
+    words = ("pmt_iqa/reproduce_photographs", "--recipe", recipe, "--scratch", "{}", "--seeds", "0", "1")
+
+    run(SCRIPTS / "reproduce_photographs.py", *words,
+        "--shared", "{processor: {num_crops: 1, small_image: resize}, per_device_train_batch_size: 4}",
+        "--output_dir", tmp_path / "runs", "--results", results,
+    )  # fmt: skip
+
+    record = json.loads(results.read_text())
+    rows = {(row["model"], row["metric"]): row for row in record["rows"]}
+    assert rows["mean of the source", "SRCC"]["n"] == 1
+    assert rows["PMT-IQA, fine-tuned", "SRCC within sources"]["n"] == 2
+    assert record["verdict"] == "undecided", "two pairs decide nothing"
