@@ -344,7 +344,8 @@ print({{name: round(score, 2) for name, score in sorted(scores.items(), key=lamb
 
 def show_reft(output_dir: Path) -> Panel:
     model, names = "reft-refshapes", ("star", "ring", "arrow")
-    folder = show_path(write_shapes(output_dir / "shapes", names))
+    photos = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+    folder = show_path(write_shapes(output_dir / "shapes", names, photos, seed=2))
     code = f"""\
 import decahub
 from transformers import pipeline
@@ -471,6 +472,6 @@ PANELS: dict[str, Callable[[Path], Panel]] = {
     "raw_gnn": show_raw_gnn,
     "reliant": show_reliant,
     "drum_lm": show_drum_lm,
+    "cmt": show_cmt,
+    "reft": show_reft,
 }
-# These join when their weights are in model_cards/.
-WAITING_PANELS: dict[str, Callable[[Path], Panel]] = {"cmt": show_cmt, "reft": show_reft}

@@ -97,15 +97,18 @@ def write_pages(path: Path, classify: Any, seed: int = 0) -> np.ndarray:
     return given
 
 
-def write_shapes(folder: Path, names: Sequence[str], seed: int = 0) -> Path:
-    """Writes `scene.png` with one shape of each class, and `<name>.png` with `<name>_mask.png`; returns the folder."""
+def write_shapes(folder: Path, names: Sequence[str], photos: Sequence[Image.Image], seed: int = 0) -> Path:
+    """Writes `scene.png` with one shape of each class, and `<name>.png` with `<name>_mask.png`; returns the folder.
+
+    The shapes lie in front of parts of photographs.
+    """
     generator = np.random.Generator(np.random.PCG64(seed))
     labels = [refshapes.CLASSES.index(name) for name in names]
 
     def draw(wanted: list[int]) -> tuple[np.ndarray, list[np.ndarray]]:
         drawn: list[int] = []
         while len(drawn) < len(wanted):  # a shape that finds no place is left out
-            pixels, drawn, masks = refshapes.draw_scene(wanted, [], generator)
+            pixels, drawn, masks = refshapes.draw_scene(wanted, photos, generator)
         return pixels, masks
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def test_panel_shows_what_the_code_found(quickstart, tmp_path, monkeypatch):
 
     panel = panels.show_cmt(tmp_path / "out")
 
-    assert panels.WAITING_PANELS["cmt"] is panels.show_cmt
+    assert panels.PANELS["cmt"] is panels.show_cmt
     assert panel.scores[0].value == "62.5%"
     assert panel.printed.endswith("without the LiDAR\n")
     assert panel.output.startswith("<img")
