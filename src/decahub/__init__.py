@@ -34,6 +34,9 @@ if TYPE_CHECKING:
         EmoForSemanticSegmentation,
         EmoModel,
     )
+    from decahub.models.mpd_subtyping.configuration_mpd_subtyping import MpdSubtypingConfig
+    from decahub.models.mpd_subtyping.feature_extraction_mpd_subtyping import MpdSubtypingFeatureExtractor
+    from decahub.models.mpd_subtyping.modeling_mpd_subtyping import MpdSubtypingModel
     from decahub.models.pmt_iqa.configuration_pmt_iqa import PmtIqaConfig
     from decahub.models.pmt_iqa.image_processing_pil_pmt_iqa import PmtIqaImageProcessorPil
     from decahub.models.pmt_iqa.image_processing_pmt_iqa import PmtIqaImageProcessor
@@ -115,6 +118,9 @@ __all__ = [
     "EmoModel",
     "ImageQualityAssessmentPipeline",
     "FewShotInstanceSegmentationPipeline",
+    "MpdSubtypingConfig",
+    "MpdSubtypingFeatureExtractor",
+    "MpdSubtypingModel",
     "NodeClassificationPipeline",
     "ObjectDetection3DPipeline",
     "PmtIqaConfig",
