@@ -461,6 +461,16 @@ TASKS: dict[str, TaskEntry] = {
             is_new=True,
             tags=("few-shot-instance-segmentation", "instance-segmentation", "few-shot-learning"),
         ),
+        TaskEntry(
+            name="patient-subtyping",
+            family="cohorts",
+            metric="subtype_validity",
+            auto_class="AutoModel",
+            processor="feature_extractor",
+            module="patient_subtyping",
+            pipeline="PatientSubtypingPipeline",
+            tags=("patient-subtyping", "clustering", "neuroimaging"),
+        ),
     )
 }
 

@@ -190,7 +190,7 @@ def without(*names):
     return {name: values for name, values in build_tiny_table().items() if name not in names}
 
 
-FEW_CONTROLS = {name: values[: NUM_PATIENTS + 3] for name, values in build_tiny_table().items()}
+FEW_CONTROLS = {name: values[: NUM_PATIENTS + 2] for name, values in build_tiny_table().items()}
 ALL_PATIENTS = {name: values[:NUM_PATIENTS] for name, values in build_tiny_table().items()}
 
 
@@ -211,7 +211,7 @@ ALL_PATIENTS = {name: values[:NUM_PATIENTS] for name, values in build_tiny_table
         (lambda: build_extractor().fit(change("sex", 3, "x")), "`sex` must be F or M.*got 'x'"),
         (
             lambda: build_extractor(site_column=None).fit(FEW_CONTROLS),
-            r"more controls than covariates and sites \(\d\); got 3",
+            r"more controls than covariates and sites \(\d\); got 2",
         ),
         (lambda: build_extractor().fit(without("age")), "must have the column 'age' .*`age_column`.*None"),
         (lambda: build_extractor().fit(without("group")), "must have the column 'group'"),
