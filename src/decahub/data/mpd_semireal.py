@@ -1,7 +1,7 @@
 """`mpd_semireal`: real brains, made-up subtypes.
 
-Controls of `abide_anatomy` are split at random into controls and pseudo-patients, and a pattern is added to frontal and
-posterior features of the pseudo-patients. Noise, correlations and sites are real, and the truth is known. The
+Controls of `abide_anatomy` are split at random into controls and pseudo-patients, and a pattern is added to frontal
+and posterior features of the pseudo-patients. Noise, correlations and sites are real, and the truth is known. The
 design is that of arXiv 2503.12066.
 """
 

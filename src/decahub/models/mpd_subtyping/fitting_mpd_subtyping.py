@@ -389,6 +389,35 @@ def _fit_anew(model: Any, features: np.ndarray, seed: int, num_subtypes: int, tr
     return canonical_labels(find_subtypes(config, cluster_members(config, embeddings), num_subtypes)[1])
 
 
+def measure_reconstruction(
+    model: Any, train_features: torch.Tensor, test_features: torch.Tensor, training: dict[str, Any]
+) -> dict[int, dict[str, float]]:
+    """See `MpdSubtypingModel.measure_reconstruction`."""
+    fresh = type(model)(copy.deepcopy(model.config))
+    fit_members(fresh, train_features, **training)
+    fresh.eval()
+    config = model.config
+    errors = {name: compute_errors(fresh, part).mean(1).double().cpu().numpy() for name, part in
+              (("train", train_features), ("test", test_features))}  # fmt: skip
+    inputs = {name: fresh.project(part).double().cpu().numpy() for name, part in
+              (("train", train_features), ("test", test_features))}  # fmt: skip
+    mean = inputs["train"].mean(0)
+    centered = inputs["test"] - mean
+    _, _, axes = np.linalg.svd(inputs["train"] - mean, full_matrices=False)
+    table = {}
+    for column, size in enumerate(config.latent_dims):
+        members = slice(column, None, len(config.latent_dims))
+        rest = centered - centered @ axes[:size].T @ axes[:size]
+        table[size] = {
+            "train_error": float(errors["train"][members].mean()),
+            "test_error": float(errors["test"][members].mean()),
+            "test_error_pca": float(np.square(rest).mean()),
+            "train_variance": float(np.square(inputs["train"] - mean).mean()),
+            "test_variance": float(np.square(centered).mean()),
+        }
+    return table
+
+
 __all__ = [
     "FitReport",
     "MemberTraining",
@@ -397,6 +426,7 @@ __all__ = [
     "embed_members",
     "fit_clusters",
     "fit_members",
+    "measure_reconstruction",
     "prepare_members",
     "recluster",
 ]

@@ -25,7 +25,14 @@ from ..shared.initialization import ParentInitialization
 from .cluster_state import NOVELTY_QUANTILE, ClusterState, compute_votes
 from .configuration_mpd_subtyping import MpdSubtypingConfig
 from .explanation import explain_assignment, match_profiles
-from .fitting_mpd_subtyping import FitReport, build_clusterer, fit_clusters, fit_members, recluster
+from .fitting_mpd_subtyping import (
+    FitReport,
+    build_clusterer,
+    fit_clusters,
+    fit_members,
+    measure_reconstruction,
+    recluster,
+)
 from .member_bank import AutoencoderBank, LinearBank, MemberBank, MemberLinear
 from .projection import FeatureProjection
 
@@ -267,6 +274,16 @@ class MpdSubtypingModel(MpdSubtypingPreTrainedModel):
             training: As for `fit`, with `"full"`.
         """
         return build_clusterer(self, refit, training)
+
+    def measure_reconstruction(self, train_features: Any, test_features: Any, **training: Any) -> dict:
+        """Errors of members that are trained anew on some patients, on these and on others, beside those of PCA.
+
+        Returns:
+            `dict`: for each embedding size `train_error`, `test_error` (means over runs), `test_error_pca` (as many
+            principal components), `train_variance` and `test_variance`, all means over patients and features.
+        """
+        parts = self._to_features(train_features), self._to_features(test_features)
+        return measure_reconstruction(self, *parts, training)
 
     def _to_features(self, features: Any) -> torch.Tensor:
         features = torch.as_tensor(np.asarray(features) if not isinstance(features, torch.Tensor) else features)
