@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from decahub.pipelines.image_quality_assessment import ImageQualityAssessmentPipeline
     from decahub.pipelines.node_classification import NodeClassificationPipeline
     from decahub.pipelines.object_detection_3d import ObjectDetection3DPipeline
+    from decahub.pipelines.patient_subtyping import PatientSubtypingPipeline
 
 __version__ = "0.1.0"
 
@@ -123,6 +124,7 @@ __all__ = [
     "MpdSubtypingModel",
     "NodeClassificationPipeline",
     "ObjectDetection3DPipeline",
+    "PatientSubtypingPipeline",
     "PmtIqaConfig",
     "PmtIqaForImageQualityAssessment",
     "PmtIqaImageProcessor",
