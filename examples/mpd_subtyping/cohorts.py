@@ -42,11 +42,20 @@ def judge(cohort: Cohort, seed: int, repetitions: dict[str, int]) -> dict[str, A
     model = build_model(features, "linear", seed)
     fit = model.fit(features)
     nuisance = {name: cohort.columns[name][is_patient] for name in NUISANCE}
-    found = get_task("patient-subtyping").build_metric().measure(
-        features=features, labels=fit.subtypes, model=model, refit="linear", checks=CORE, quick=True, nuisance=nuisance,
-        site=cohort.columns["site"][is_patient], repetitions=repetitions, seed=seed,
+    metric = get_task("patient-subtyping").build_metric()
+    found = metric.measure(
+        features=features,
+        labels=fit.subtypes,
+        model=model,
+        refit="linear",
+        checks=CORE,
+        quick=True,
+        nuisance=nuisance,
+        site=cohort.columns["site"][is_patient],
+        repetitions=repetitions,
+        seed=seed,
         num_controls=int((~is_patient).sum()),
-    )  # fmt: skip
+    )
     truth = cohort.subtypes
     return {
         "verdict": found["verdict"],

@@ -21,8 +21,8 @@ class Arguments(CardArguments, mpd_subtyping.Arguments): ...
 def main():
     arguments = load_recipe(Arguments)
 
-    # Your own table: a CSV file as `dataset` in the recipe, or `mpd_subtyping.Cohort(train=..., test=...)` with columns
-    # as arrays by name.
+    # Your own table: a CSV file as `dataset` in the recipe, or `mpd_subtyping.Cohort(train=..., test=...)` with
+    # columns as arrays by name.
     cohort = mpd_subtyping.load_cohort(arguments)
     outcome = mpd_subtyping.run(arguments, cohort)
 
