@@ -5,8 +5,8 @@
 The authors published neither code nor weights. The file holds one autoencoder for each run and size, with names
 `run{r}.d{d}.encoder.0.weight [h, p]`, `.encoder.2.weight [d, h]`, `.decoder.0.weight [h, d]`,
 `.decoder.2.weight [p, h]` and their biases, as `torch.nn.Linear` has them, and may hold `run{r}.d{d}.base_labels [n]`.
-The features of the n patients (deviations from controls, in CSV) give the clusters; base labels are compared with those
-that are found anew.
+The features of the n patients (deviations from controls, in CSV) give the clusters; base labels are compared with
+those that are found anew.
 """
 
 import argparse

@@ -71,7 +71,7 @@ def write_power(path: str | os.PathLike, records: Sequence[Mapping[str, Any]], n
     ]
     notes = [
         "Linear ensemble, selection mean_or_spread, quick repetitions; a cohort has 400 patients and 250 controls.",
-        "easy, medium and hard have two subtypes that are 5, 3.5 and 2.5 standard deviations apart, hard without a target.",
+        "Two subtypes are 5 (easy), 3.5 (medium) or 2.5 (hard, without a target) standard deviations apart.",
     ]
     return write_comparison(
         path, method="mpd_subtyping", claim=CLAIM_POWER, comparisons=comparisons, rows=rows, notes=notes
