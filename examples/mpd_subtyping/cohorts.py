@@ -28,18 +28,18 @@ def prepare(cohort: Cohort, selection: str = "mean_or_spread") -> tuple[np.ndarr
     return batch["features"][batch["is_patient"]].astype(np.float64), batch["is_patient"]
 
 
-def build_model(features: np.ndarray, variant: str, seed: int) -> MpdSubtypingModel:
+def build_model(features: np.ndarray, variant: str, seed: int, **fields: Any) -> MpdSubtypingModel:
     """An ensemble of a variant, without the sizes that are too large for the features."""
     sizes = [size for size in MpdSubtypingConfig.from_variant(variant).latent_dims if size < features.shape[1]]
-    fields = {"num_features": features.shape[1], "latent_dims": sizes, "seed": seed}
+    fields |= {"num_features": features.shape[1], "latent_dims": sizes, "seed": seed}
     return MpdSubtypingModel(MpdSubtypingConfig.from_variant(variant, **fields))
 
 
-def judge(cohort: Cohort, seed: int, repetitions: dict[str, int]) -> dict[str, Any]:
+def judge(cohort: Cohort, seed: int, repetitions: dict[str, int], ensemble: dict[str, Any]) -> dict[str, Any]:
     """Verdict, outcome of each check, and main values for one cohort, with the linear ensemble."""
     started = time.process_time()
     features, is_patient = prepare(cohort)
-    model = build_model(features, "linear", seed)
+    model = build_model(features, "linear", seed, **ensemble)
     fit = model.fit(features)
     nuisance = {name: cohort.columns[name][is_patient] for name in NUISANCE}
     metric = get_task("patient-subtyping").build_metric()
@@ -84,6 +84,8 @@ def compare(cohort: Cohort, seed: int, variant: str, training: dict[str, Any]) -
         labels[f"HDBSCAN, {name}"] = HDBSCAN(min_cluster_size=20, copy=True).fit_predict(table)
     labels["k-means, selected"] = KMeans(number, n_init=10, random_state=seed).fit_predict(selected)
     labels["linear ensemble"] = build_model(selected, "linear", seed).fit(selected).subtypes
+    pairs = build_model(selected, "linear", seed, base_clusterer="kmeans", base_num_clusters=2)
+    labels["linear ensemble, k-means in pairs"] = pairs.fit(selected).subtypes
     labels["autoencoder ensemble"] = build_model(selected, variant, seed).fit(selected, **training).subtypes
     scores = {name: adjusted_rand_score(truth, found) for name, found in labels.items()}
     return {"ari": scores, "num_features": selected.shape[1], "cpu_seconds": time.process_time() - started}

@@ -38,6 +38,7 @@ class Arguments:
     compared_kinds: list[str] = argument([], "Kinds of cohorts on which methods are compared.")
     variant: str = argument("paper", "Variant of the autoencoder ensemble.")
     training: dict = argument({}, "Arguments of the training of its members.")
+    ensemble: dict = argument({}, "Fields of MpdSubtypingConfig for the linear ensemble that gets a verdict.")
     repetitions: dict = argument({}, "Repetitions of the checks, where not the quick ones.")
     with_sites: bool = argument(True, "Whether to leave sites of abide_anatomy out.")
     sites: dict = argument({}, "Arguments of the run on abide_anatomy.")
@@ -73,7 +74,7 @@ def run_cohorts(arguments: Arguments, path: Path) -> list[dict[str, Any]]:
         def compute(task: str = task, kind: str = kind, seed: int = seed) -> dict[str, Any]:
             cohort = cohorts.make(kind, seed)
             if task == "judge":
-                return cohorts.judge(cohort, seed, arguments.repetitions)
+                return cohorts.judge(cohort, seed, arguments.repetitions, arguments.ensemble)
             return cohorts.compare(cohort, seed, arguments.variant, arguments.training)
 
         run_once(path, {"task": task, "kind": kind, "seed": seed}, compute)
@@ -129,7 +130,7 @@ def main():
     target.mkdir(parents=True, exist_ok=True)
     records = run_cohorts(arguments, folder / "runs.jsonl")
     sites = run_sites(arguments, folder) if arguments.with_sites else None
-    power = results.write_power(target / "mpd_subtyping_power.json", records, WITHOUT_SUBTYPES)
+    power = results.write_power(target / "mpd_subtyping_power.json", records, WITHOUT_SUBTYPES, arguments.ensemble)
     recovery = results.write_recovery(target / "mpd_subtyping.json", records, sites, arguments.variant)
     results.draw_power(target / "mpd_subtyping_power.png", records)
     results.draw_recovery(target / "mpd_subtyping_recovery.png", records)

@@ -191,6 +191,22 @@ def count_steps(arguments: Arguments, num_rows: int) -> int:
     return max(1, math.floor(steps) if arguments.dataloader_drop_last else math.ceil(steps))
 
 
+def list_training(arguments: Arguments, num_patients: int) -> dict[str, Any]:
+    """The run's own training as arguments of `MpdSubtypingModel.fit`, for members that resampling trains anew."""
+    num_rows = len(split_validation(num_patients, arguments.validation_share, arguments.seed)[0])
+    epochs = arguments.num_train_epochs
+    if arguments.max_steps is not None:
+        epochs = arguments.max_steps / count_steps(arguments, num_rows)
+    return {
+        "num_epochs": math.ceil(epochs),
+        "batch_size": arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
+        "learning_rate": arguments.learning_rate,
+        "weight_decay": arguments.weight_decay,
+        "validation_share": arguments.validation_share,
+        "patience": int(arguments.early_stopping_patience or 1),
+    }
+
+
 def train_members(arguments: Arguments, model: MpdSubtypingModel, features: torch.Tensor) -> TrainingResult:
     """Train all members in the one loop; each ends with the weights of its own best epoch."""
     if not prepare_members(model, features):
@@ -320,6 +336,7 @@ def check_validity(
         fit_report=vars(fit_report),
         transfer=transfer,
         num_controls=int((~is_patient).sum()),
+        training=list_training(arguments, len(features)),
         **{"seed": arguments.seed, **arguments.validity, **chosen},
     )
 

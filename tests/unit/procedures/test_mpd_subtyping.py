@@ -19,9 +19,14 @@ from tests.tiny.mpd_subtyping import NUM_PATIENTS, build_tiny_table
 
 CONFIG = {"hidden_sizes": [6], "latent_dims": [2, 3], "num_runs": 2, "base_num_clusters": 4}
 EXTRACTOR = {"id_column": "id", "selection": "none"}
-VALIDITY = {"quick": True, "checks": ["jaccard", "significance", "mixture", "prediction_strength", "nuisance"],
-            "repetitions": {"jaccard": 3, "significance": 19, "mixture": 19, "prediction_strength": 3, "splits": 1,
-                            "nuisance": 19}}  # fmt: skip
+VALIDITY = {
+    "quick": True,
+    "refit": "linear",
+    "checks": ["jaccard", "significance", "mixture", "prediction_strength", "nuisance"],
+    "repetitions": {
+        "jaccard": 3, "significance": 19, "mixture": 19, "prediction_strength": 3, "splits": 1, "nuisance": 19,
+    },
+}  # fmt: skip
 OPTIONS = {"config": CONFIG, "feature_extractor": EXTRACTOR, "validity": VALIDITY, "num_train_epochs": 4.0,
            "per_device_train_batch_size": 16, "learning_rate": 0.01, "use_cpu": True}  # fmt: skip
 

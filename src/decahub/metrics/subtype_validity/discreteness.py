@@ -13,6 +13,7 @@ SHAPES = np.array([1, 1.3, 1.7, 2, 2.5, 3, 4, 6, 10, 20])  # beta: 1 is Laplace,
 MODES = np.linspace(0.1, 0.9, 17)  # quantiles that are tried as the mode
 STARTS = ((0.25, 0.75), (0.1, 0.6), (0.4, 0.9))  # quantiles at which the means of two Gaussians start
 NUM_EM_STEPS = 60
+MAX_MOVES, LEAST_SIDE = 10, 5  # of rows that change over; rows that a side must have
 TINY = np.finfo(float).tiny
 LEAST_VARIANCE = 1e-3  # of a component, as a share of the variance of all
 
@@ -56,9 +57,20 @@ def draw_scores(study):
 
 
 def _find_direction(features, labels):
-    means = np.stack([features[labels == label].mean(0) for label in (0, 1)])
-    covariance, _ = ledoit_wolf(features - means[np.minimum(labels, 1)], assume_centered=True)
-    return np.linalg.solve(covariance, means[0] - means[1])
+    """Direction between two clusters; rows on the wrong side of the middle change over, until none does.
+
+    All this happens within one half, so that the scores of the other stay independent of it.
+    """
+    labels = np.minimum(labels, 1)
+    for _ in range(MAX_MOVES):
+        means = np.stack([features[labels == label].mean(0) for label in (0, 1)])
+        covariance, _ = ledoit_wolf(features - means[labels], assume_centered=True)
+        direction = np.linalg.solve(covariance, means[0] - means[1])
+        moved = (features @ direction < means.mean(0) @ direction).astype(np.int64)
+        if np.array_equal(moved, labels) or min(np.bincount(moved, minlength=2)) < LEAST_SIDE:
+            break
+        labels = moved
+    return direction
 
 
 def fit_two_gaussians(samples):

@@ -8,9 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.cluster.hierarchy import cophenet, linkage
-from scipy.spatial.distance import squareform
 
+
+try:
+    from scipy.cluster.hierarchy import cophenet, linkage
+    from scipy.spatial.distance import squareform
+except ImportError as error:
+    raise ImportError('Clustering needs scipy: pip install "decahub[mpd_subtyping]".') from error
 
 AMBIGUOUS = (0.1, 0.9)  # a pair between these shares of members is ambiguous (PAC)
 NUM_BINS = 20

@@ -3,7 +3,12 @@
 from typing import Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
+
+
+try:
+    from scipy.optimize import linear_sum_assignment
+except ImportError as error:
+    raise ImportError('Matching subtypes needs scipy: pip install "decahub[mpd_subtyping]".') from error
 
 
 @torch.no_grad()

@@ -7,7 +7,12 @@ is left. The spread grows instead. `"mean_or_spread"` looks at both.
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
+
+
+try:
+    from scipy import stats
+except ImportError as error:
+    raise ImportError('Selecting features needs scipy: pip install "decahub[mpd_subtyping]".') from error
 
 
 def compare_means(patients: np.ndarray, controls: np.ndarray, *, equal_variances: bool = True) -> tuple:
