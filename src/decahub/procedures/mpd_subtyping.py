@@ -24,7 +24,7 @@ from decahub import MpdSubtypingConfig, MpdSubtypingFeatureExtractor, MpdSubtypi
 from decahub.data.cohorts import check_leakage, read_csv, to_columns
 from decahub.evaluation.subtype_report import draw_profiles, write_report
 from decahub.models.mpd_subtyping.cohort_table import read_columns
-from decahub.models.mpd_subtyping.fitting_mpd_subtyping import FitReport, prepare_members
+from decahub.models.mpd_subtyping.fitting_mpd_subtyping import PATIENTS_PER_CLUSTER, FitReport, prepare_members
 from decahub.models.mpd_subtyping.optimization import MemberRecord, build_parameter_groups, split_validation
 from decahub.options import check_options
 from decahub.tasks import Measurement, get_task
@@ -45,6 +45,7 @@ TABLE = "table"  # stands for the dataset of a table that was given in Python
 GIVEN = ("features", "labels", "model", "clinical", "nuisance", "kinds", "diagnosis", "site", "fit_report", "transfer",
          "num_controls", "training")  # fmt: skip
 PROFILE_PLOT = "subtype_profiles.png"
+LEAST_CONTROLS = 10  # of the sites of some patients, to compare these with them alone
 
 
 @dataclass
@@ -258,8 +259,8 @@ def _skip_training(arguments: Arguments, model: MpdSubtypingModel) -> TrainingRe
 class Transfer:
     """A fit of the whole procedure on some patients, and its answers for others: covariates and selection included.
 
-    Controls of sites that have no training patient take no part in the fit; such sites are compared with the mean
-    site. Members are principal components, which cost nothing to fit again.
+    Controls of sites that have no training patient take no part in the fit, as long as ten others are left; such sites
+    are compared with the mean site. Members are principal components, which cost nothing to fit again.
 
     Args:
         columns (`Mapping`): The table.
@@ -288,15 +289,22 @@ class Transfer:
         patients, controls = self.patients[rows], self.controls
         if self.site is not None:
             known = np.isin(self.site[controls], np.unique(self.site[patients]))
-            if known.sum() >= 2 * len(np.unique(self.site[patients])):
+            if known.sum() >= LEAST_CONTROLS:
                 controls = controls[known]
         table = self._take(np.concatenate([patients, controls]))
         extractor = MpdSubtypingFeatureExtractor(**self.options).fit(table)
         features = extractor(self._take(patients))["features"]
         sizes = [size for size in MpdSubtypingConfig().latent_dims if size < features.shape[1]]
+        most = max(2, len(features) // PATIENTS_PER_CLUSTER)  # clusters that a small site allows
+        config = MpdSubtypingConfig()
         model = MpdSubtypingModel(
             MpdSubtypingConfig.from_variant(
-                "linear", num_features=features.shape[1], latent_dims=sizes, num_subtypes=self.num_subtypes
+                "linear",
+                num_features=features.shape[1],
+                latent_dims=sizes,
+                num_subtypes=self.num_subtypes,
+                base_num_clusters=min(config.base_num_clusters, most),
+                num_fine_clusters=max(self.num_subtypes, min(config.num_fine_clusters, most)),
             )
         )
         model.fit(features)

@@ -261,6 +261,21 @@ def test_cramers_v_and_ranks_are_those_of_scipy():
     assert found[1]["value"] == pytest.approx(between / np.square(ranks - ranks.mean()).sum())
 
 
+def test_many_categories_do_not_hide_a_measure_beside_them():
+    generator = np.random.default_rng(0)
+    labels, site = np.arange(300) % 2, generator.integers(0, 25, 300)
+    age = generator.normal(size=300) + 0.6 * labels
+    orders = external.draw_permutations(300, 199, None, 0)
+
+    rows = external.measure_associations(
+        labels, [external.Variable("site", site, "categorical"), external.Variable("age", age)], orders
+    )
+
+    assert rows[0]["value"] > rows[1]["value"]  # by chance alone: 24 degrees of freedom
+    assert rows[0]["p_max"] > 0.05
+    assert rows[1]["p_max"] < 0.05
+
+
 def test_missing_values_of_a_measure_are_left_out():
     labels = np.arange(40) % 2
     values = labels + np.random.default_rng(0).normal(size=40)

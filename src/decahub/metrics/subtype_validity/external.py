@@ -51,6 +51,14 @@ class Variable:
             return (self.columns.sum(0) > 0).sum() > 1
         return bool(np.square(self.columns).sum() > 0)
 
+    def count_freedom(self, num_clusters):
+        """What a share of variation is divided by to have a mean of 1/rows where there is no association.
+
+        Without it a site of twenty values would always be the largest of several effects.
+        """
+        others = (self.columns.sum(0) > 0).sum() - 1 if self.kind == "categorical" else 1
+        return max(num_clusters - 1, others, 1)
+
     def measure(self, one_hot):
         """Strength of association for each of many labelings.
 
@@ -84,7 +92,9 @@ def draw_permutations(num_rows, repetitions, strata, seed):
 
 
 def measure_associations(labels, variables, permutations):
-    """Effect size of each variable, its permutation p-value, and that of the largest effect over variables.
+    """Effect size of each variable, its permutation p-value, and that of the largest over variables.
+
+    The largest is sought among effects for each degree of freedom.
 
     Args:
         labels (array of shape (rows,)): clusters.
@@ -101,8 +111,9 @@ def measure_associations(labels, variables, permutations):
     observed = np.array([variable.measure(observed_one_hot)[0] for variable in tested])
     simulated = np.stack([variable.measure(shuffled) for variable in tested], axis=1) if tested else np.zeros((1, 0))
     slack = 1e-12  # equal labelings must count as equal
+    freedom = np.array([variable.count_freedom(len(clusters)) for variable in tested])
     exceeds = simulated >= observed - slack
-    largest = simulated.max(1, initial=0)[:, None] >= observed - slack
+    largest = (simulated / freedom).max(1, initial=0)[:, None] >= observed / freedom - slack
     p_values = (1 + exceeds.sum(0)) / (len(permutations) + 1)
     p_max = (1 + largest.sum(0)) / (len(permutations) + 1)
     rows = {

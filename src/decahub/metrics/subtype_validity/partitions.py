@@ -6,7 +6,7 @@ from sklearn.metrics import adjusted_rand_score
 
 
 NUM_STARTS, NUM_STEPS = 10, 25  # of two means
-MAX_VALUES = 2**24  # of tables that are clustered at once
+MAX_VALUES = 2**24  # of tables that are clustered at once by a caller
 
 
 def canonical_labels(labels):
@@ -68,12 +68,6 @@ def find_two_means(tables, seed=0):
         tuple: cluster index of each table, (tables,), and its labels, (tables, rows).
     """
     generator = np.random.default_rng(seed)
-    step = max(1, MAX_VALUES // tables[0].size)
-    parts = [_find_two_means(tables[i : i + step], generator) for i in range(0, len(tables), step)]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
-
-
-def _find_two_means(tables, generator):
     tables = (tables - tables.mean(1, keepdims=True)).astype(np.float32)
     num_tables, num_rows, _ = tables.shape
     total = np.square(tables, dtype=np.float64).sum((1, 2))

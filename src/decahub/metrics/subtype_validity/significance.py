@@ -4,7 +4,14 @@ import numpy as np
 from scipy.cluster.hierarchy import linkage
 from scipy.stats import norm
 
-from .partitions import cluster_ward, compute_cluster_index, compute_within, cut, find_two_means
+from .partitions import (
+    MAX_VALUES,
+    cluster_ward,
+    compute_cluster_index,
+    compute_within,
+    cut,
+    find_two_means,
+)
 
 
 COVARIANCES = ("sample", "hard", "soft")
@@ -63,8 +70,13 @@ def simulate_two_means(eigenvalues, num_rows, repetitions, seed):
     """
     generator = np.random.default_rng(seed)
     spread = np.sqrt(eigenvalues[eigenvalues > 1e-12 * eigenvalues.max()]).astype(np.float32)
-    tables = generator.standard_normal((repetitions, num_rows, len(spread)), dtype=np.float32) * spread
-    return find_two_means(tables, seed)[0]
+    shape = (num_rows, len(spread))
+    step = max(1, MAX_VALUES // (num_rows * len(spread)))  # tables that are in memory at once
+    parts = []
+    for start in range(0, repetitions, step):
+        tables = generator.standard_normal((min(step, repetitions - start), *shape), dtype=np.float32) * spread
+        parts.append(find_two_means(tables, [start, seed])[0])
+    return np.concatenate(parts)
 
 
 def judge_two_clusters(features, labels, *, repetitions, seed, covariance=None):
