@@ -201,7 +201,7 @@ def plot_profiles(model: Any) -> Any:
     axes.set_yticks(range(len(order)), [names[index] for index in order])
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("mean deviation from controls (SD)")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=len(profiles), frameon=False)
     return figure
 
 
@@ -243,8 +243,9 @@ def plot_stability(means: list[float]) -> Any:
     axes.bar(range(1, len(means) + 1), means, color=[COLORS[index % len(COLORS)] for index in range(len(means))])
     for limit, name in ((0.6, "do not trust below"), (0.75, "valid"), (0.85, "highly stable")):
         axes.axhline(limit, color="black", linewidth=0.8, linestyle=":")
-        axes.text(len(means) + 0.45, limit, name, fontsize=8, va="bottom", ha="right")
+        axes.text(len(means) + 1.25, limit, name, fontsize=8, va="bottom", ha="right")
     axes.set_xticks(range(1, len(means) + 1))
+    axes.set_xlim(0.4, len(means) + 1.3)
     axes.set_ylim(0, 1)
     axes.set_xlabel("subtype")
     axes.set_ylabel("mean Jaccard similarity")

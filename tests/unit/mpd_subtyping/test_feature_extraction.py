@@ -153,6 +153,15 @@ def test_a_new_site_is_compared_with_the_mean_site_on_request():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_a_new_site_gives_nan_on_request():
+    extractor = build_extractor(unseen_site="nan").fit(build_tiny_table())
+
+    found = get_features(extractor, change("site", 0, "elsewhere"))
+
+    assert np.isnan(found[0]).all()
+    assert np.isfinite(found[1:]).all()
+
+
 @pytest.mark.parametrize("options", [{}, {"age_degree": 2}, {"harmonize": "none"}])
 def test_saved_extractor_gives_the_same(tmp_path, options):
     table = build_tiny_table()

@@ -151,7 +151,9 @@ def check_tree(study):
     """Significant splits of a Ward tree."""
     nodes = judge_tree(study.features, repetitions=study.repetitions["tree"], seed=study.seed)
     count = sum(node["rejected"] for node in nodes)
-    sentence = f"A Ward tree has {count} significant splits from its root, which speaks for {count + 1} clusters."
+    splits = f"{count} significant split{'' if count == 1 else 's'}"
+    clusters = f"{count + 1} cluster{'s' if count else ''}"
+    sentence = f"A Ward tree has {splits} from its root, which speaks for {clusters}."
     rule = f"family-wise {LEVEL} (Kimes et al. 2017)"
     return study.build("tree", {"nodes": nodes, "num_clusters": count + 1}, rule, count > 0, sentence)
 

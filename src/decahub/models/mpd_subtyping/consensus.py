@@ -19,7 +19,7 @@ except ImportError as error:
 AMBIGUOUS = (0.1, 0.9)  # a pair between these shares of members is ambiguous (PAC)
 NUM_BINS = 20
 TIE = 1e-12  # shares are fractions of small integers; rounding is far below
-KMEANS_STARTS = 10
+KMEANS_STARTS = 3  # few, since what one start misses the other members find
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def cluster_ward(features: np.ndarray, num_clusters: int, seed: int = 0) -> np.n
 
 
 def cluster_kmeans(features: np.ndarray, num_clusters: int, seed: int = 0) -> np.ndarray:
-    """k-means clusters of rows, the best of ten starts."""
+    """k-means clusters of rows, the best of three starts."""
     from sklearn.cluster import KMeans
 
     found = KMeans(num_clusters, n_init=KMEANS_STARTS, random_state=seed).fit_predict(features)

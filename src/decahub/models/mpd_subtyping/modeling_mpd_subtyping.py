@@ -9,7 +9,7 @@ configuration.
 A subtype is a group of similar patients in one table. It is not a diagnosis.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -317,16 +317,4 @@ class MpdSubtypingModel(MpdSubtypingPreTrainedModel):
             raise ValueError("The model has no subtypes yet: call `fit` first, or load a fitted model.")
 
 
-def describe_subtypes(model: MpdSubtypingModel) -> list[Mapping[str, Any]]:
-    """Name, size and the most altered features of each subtype, as the model stores them."""
-    state, config = model.cluster, model.config
-    names = config.feature_names or [f"feature_{index}" for index in range(config.num_features)]
-    rows: list[Mapping[str, Any]] = []
-    for number, (size, profile) in enumerate(zip(state.subtype_sizes, state.subtype_profile, strict=True)):
-        order = profile.abs().argsort(descending=True).tolist()
-        profile_by_name = {names[index]: float(profile[index]) for index in order}
-        rows.append({"subtype": config.id2label[number], "size": int(size), "profile": profile_by_name})
-    return rows
-
-
-__all__ = ["MpdSubtypingModel", "MpdSubtypingOutput", "MpdSubtypingPreTrainedModel", "describe_subtypes"]
+__all__ = ["MpdSubtypingModel", "MpdSubtypingOutput", "MpdSubtypingPreTrainedModel"]
