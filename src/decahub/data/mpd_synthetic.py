@@ -263,8 +263,9 @@ def build_dataset(seed: int = 0, **settings: Any) -> datasets.DatasetDict:
 
     Args:
         seed (`int`): Of every draw.
-        settings: Fields of [`CohortSettings`]; sizes are those of each split.
+        settings: Fields of [`CohortSettings`]; the gap is "easy" by default, and sizes are those of each split.
     """
+    settings = {"gap": "easy", **settings}
     chosen = CohortSettings(**settings)
     double = {**settings, "num_controls": 2 * chosen.num_controls, "num_patients": 2 * chosen.num_patients}
     cohort = make_cohort(seed, **double)

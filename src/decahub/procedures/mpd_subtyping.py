@@ -10,7 +10,8 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ IMPROVEMENTS = "num_improvements"
 TABLE = "table"  # stands for the dataset of a table that was given in Python
 GIVEN = ("features", "labels", "model", "clinical", "nuisance", "kinds", "diagnosis", "site", "fit_report", "transfer",
          "num_controls", "training")  # fmt: skip
+ROOM = "decahub.models.mpd_subtyping"
 PROFILE_PLOT = "subtype_profiles.png"
 LEAST_CONTROLS = 10  # of the sites of some patients, to compare these with them alone
 
@@ -283,9 +285,14 @@ class Transfer:
         extractor, model = self._fit(train_rows)
         own_extractor, own_model = self._fit(test_rows)
         table = self._take(self.patients[test_rows])
-        return _assign(extractor, model, table), _assign(own_extractor, own_model, table)
+        with silence(ROOM):
+            return _assign(extractor, model, table), _assign(own_extractor, own_model, table)
 
     def _fit(self, rows: np.ndarray) -> tuple[MpdSubtypingFeatureExtractor, MpdSubtypingModel]:
+        with silence(ROOM):  # what it warns of was said of the fit on all
+            return self._fit_aloud(rows)
+
+    def _fit_aloud(self, rows: np.ndarray) -> tuple[MpdSubtypingFeatureExtractor, MpdSubtypingModel]:
         patients, controls = self.patients[rows], self.controls
         if self.site is not None:
             known = np.isin(self.site[controls], np.unique(self.site[patients]))
@@ -312,6 +319,18 @@ class Transfer:
 
     def _take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {name: np.asarray(values)[rows] for name, values in self.columns.items()}
+
+
+@contextmanager
+def silence(name: str) -> Iterator[None]:
+    """Run a block without the warnings of a part of decahub."""
+    room = logging.getLogger(name)
+    level = room.level
+    room.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        room.setLevel(level)
 
 
 def _assign(extractor: MpdSubtypingFeatureExtractor, model: MpdSubtypingModel, table: Any) -> np.ndarray:
