@@ -47,6 +47,7 @@ def test_decahub_train_does_as_the_script(words, tmp_path):
 
 
 def test_reproduce_goes_on_where_it_was(tmp_path):
+    pytest.importorskip("diptest", reason="diptest is not installed")
     options = [
         "--num_runs", "1", "--num_compared", "1", "--judged_kinds", "['null']", "--compared_kinds", "[easy]",
         "--with_sites", "false", "--repetitions", REPETITIONS, "--training", "{num_epochs: 1}", "--variant", "small",

@@ -74,6 +74,7 @@ def test_compute_of_evaluate_gives_the_same(metric):
 
 
 def test_every_check_gives_a_complete_record(metric):
+    pytest.importorskip("diptest", reason="diptest is not installed")
     table = build_table("groups", 120)
     model = MpdSubtypingModel(MpdSubtypingConfig(num_features=8, latent_dims=[2, 3], num_runs=1, hidden_sizes=[5]))
     report = model.fit(table, num_epochs=2)
@@ -148,6 +149,17 @@ def test_no_verdict_reads_as_a_diagnosis(verdict):
 
     assert "not a diagnosis" in text
     assert not any(words in text for words in FORBIDDEN)
+
+
+def test_fewer_patients_than_features(metric):
+    """The covariance is estimated by a soft threshold there, and the scores by a shrunken one."""
+    table = np.random.default_rng(0).normal(size=(40, 60))
+    table[:22, :20] += 3
+
+    result = check(metric, table)
+
+    assert result["checks"]["significance"]["values"]["covariance"] == "soft"
+    assert np.isfinite(list(result["scores"].values())).all()
 
 
 def test_one_subtype_is_no_partition(metric):

@@ -167,6 +167,17 @@ def test_projection_reduces_what_encoders_read():
     torch.testing.assert_close(inputs.square().mean(), torch.tensor(1.0), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("refit", ["frozen", "linear"])
+def test_fewer_patients_than_features(refit):
+    features = build_tiny_features(24, num_features=50, gap=9.0)
+    model, report = fit_tiny(features, num_features=50, encoder="linear", num_runs=1)
+
+    labels = model.build_clusterer(refit)(features.double().numpy())
+
+    np.testing.assert_array_equal(labels, report.subtypes)
+    np.testing.assert_array_equal(labels, np.arange(24) >= 14)
+
+
 def test_linear_members_are_principal_components():
     features = build_tiny_features()
     model, _ = fit_tiny(encoder="linear", num_runs=1)
