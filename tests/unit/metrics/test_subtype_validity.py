@@ -235,6 +235,22 @@ def test_mixture_test(gap, is_significant):
     assert (discreteness.judge_mixture(scores, repetitions=99, seed=0)["p"] < 0.05) == is_significant
 
 
+def test_dip_of_the_published_example():
+    """Quality of 63 faculties (Hartigan and Hartigan 1985, table 2): the dip is 0.0595, in R 0.05952381, p 0.087."""
+    pytest.importorskip("diptest", reason="diptest is not installed")
+    counts = {
+        30: 1, 33: 1, 35: 1, 36: 1, 37: 2, 39: 5, 40: 4, 41: 1, 42: 1, 43: 3, 44: 2, 45: 2, 46: 2, 47: 2, 48: 3, 49: 1,
+        50: 2, 51: 1, 52: 2, 53: 5, 54: 2, 57: 2, 59: 1, 60: 3, 61: 4, 62: 4, 63: 1, 66: 1, 70: 1, 72: 2,
+    }  # fmt: skip
+    values = np.repeat(list(counts), list(counts.values()))
+
+    statistic, p_value = discreteness.measure_dip(values)
+
+    assert len(values) == 63
+    assert statistic == pytest.approx(0.05952381, abs=1e-8)
+    assert p_value == pytest.approx(0.087, abs=5e-3)
+
+
 def test_scores_use_nobodys_own_label():
     """Labels of the half that a score is read off in may be anything."""
     table, order = build_table("groups", 80), np.random.default_rng(0).permutation(80)
