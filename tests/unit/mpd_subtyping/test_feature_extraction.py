@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from decahub import MpdSubtypingFeatureExtractor
+from decahub.models.mpd_subtyping.covariates import _shrink_site
 from tests.tiny.mpd_subtyping import NUM_CONTROLS, NUM_FEATURES, NUM_PATIENTS, build_tiny_table
 
 
 def build_extractor(**options):
-    return MpdSubtypingFeatureExtractor(["roi_*"], id_column="id", **{"selection": "none", **options})
+    return MpdSubtypingFeatureExtractor(["roi_*"], **{"id_column": "id", "selection": "none", **options})
 
 
 def get_features(extractor, table):
@@ -130,6 +131,43 @@ def test_a_covariate_with_one_value_has_no_column(column):
     assert np.isfinite(get_features(extractor, table)).all()
 
 
+def build_scaled_sites(seed=0):
+    """Controls at three sites with shifts and scales of their own, 40 features."""
+    generator = np.random.default_rng(seed)
+    site = np.repeat([0, 1, 2], 60)
+    shifts, scales = generator.normal(0, 1, (3, 40)), np.array([0.6, 1.0, 1.7])
+    values = 4 + shifts[site] + scales[site, None] * generator.normal(size=(180, 40))
+    table = {"group": np.where(np.arange(180) % 3 == 0, "SZ", "control"), "site": site.astype(str)}
+    return site, {**table, **{f"roi_{index}": column for index, column in enumerate(values.T)}}
+
+
+def test_combat_takes_out_scales_of_sites_too():
+    site, table = build_scaled_sites()
+    options = {"id_column": None, "age_column": None, "sex_column": None}
+
+    spreads = {
+        name: [
+            get_features(build_extractor(harmonize=name, **options).fit(table), table)[site == s].std()
+            for s in range(3)
+        ]
+        for name in ("regress", "combat")
+    }
+
+    assert max(spreads["regress"]) > 2 * min(spreads["regress"])
+    assert max(spreads["combat"]) < 1.1 * min(spreads["combat"])
+
+
+def test_combat_shrinks_towards_what_a_site_has_in_common():
+    """With few controls of a site its shifts lie nearer to their mean than the plain means do."""
+    deviations = np.random.default_rng(0).normal(0.5, 1, (6, 200))
+
+    shift, variance = _shrink_site(deviations)
+
+    assert shift.std() < 0.8 * deviations.mean(0).std()
+    assert variance.std() < 0.8 * deviations.var(0, ddof=1).std()
+    assert shift.mean() == pytest.approx(deviations.mean(), abs=0.05)
+
+
 def test_missing_values_become_the_mean_of_controls_on_request():
     table = change("roi_2", 3, np.nan)
     extractor = build_extractor(impute="control_mean").fit(table)
@@ -153,8 +191,9 @@ def test_a_new_site_is_compared_with_the_mean_site_on_request():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_new_site_gives_nan_on_request():
-    extractor = build_extractor(unseen_site="nan").fit(build_tiny_table())
+@pytest.mark.parametrize("harmonize", ["regress", "combat"])
+def test_a_new_site_gives_nan_on_request(harmonize):
+    extractor = build_extractor(unseen_site="nan", harmonize=harmonize).fit(build_tiny_table())
 
     found = get_features(extractor, change("site", 0, "elsewhere"))
 
@@ -162,7 +201,7 @@ def test_a_new_site_gives_nan_on_request():
     assert np.isfinite(found[1:]).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"age_degree": 2}, {"harmonize": "none"}])
+@pytest.mark.parametrize("options", [{}, {"age_degree": 2}, {"harmonize": "none"}, {"harmonize": "combat"}])
 def test_saved_extractor_gives_the_same(tmp_path, options):
     table = build_tiny_table()
     extractor = build_extractor(**options).fit(table)

@@ -11,6 +11,7 @@ import numpy as np
 
 
 LEAST_SPREAD = 1e-12  # a feature of controls below this is constant
+MAX_COMBAT_STEPS, COMBAT_TOLERANCE = 200, 1e-8
 SEX_CODES = {"f": 0.0, "female": 0.0, "m": 1.0, "male": 1.0}
 
 
@@ -27,6 +28,8 @@ class CovariateModel:
         site_sizes (`np.ndarray` of shape `(sites,)`): controls of each site.
         coefficients (`np.ndarray` of shape `(columns, features)`): beta.
         residual_deviations (`np.ndarray` of shape `(features,)`): sd.
+        site_shifts, site_scales (`np.ndarray` of shape `(sites, features)`): of ComBat; empty where sites are
+            regressed out.
     """
 
     terms: list[str]
@@ -37,6 +40,8 @@ class CovariateModel:
     site_sizes: np.ndarray
     coefficients: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     residual_deviations: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    site_shifts: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    site_scales: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
     def build_design(self, numeric: np.ndarray, sex: np.ndarray | None, site: Sequence[str] | None) -> np.ndarray:
         """Design matrix `(people, columns)`; rows of an unknown site have NaN in the columns of sites.
@@ -87,9 +92,71 @@ class CovariateModel:
         pooled[:, first:] = np.where(np.isnan(design[:, first:]), weights, design[:, first:])
         return pooled
 
-    def standardize(self, design: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """Deviations from what controls of the same covariates have, in standard deviations of controls."""
-        return (features - design @ self.coefficients) / self.residual_deviations
+    def standardize(self, design: np.ndarray, features: np.ndarray, site: Sequence[str] | None = None) -> np.ndarray:
+        """Deviations from what controls of the same covariates have, in standard deviations of controls.
+
+        With ComBat, from what controls at the mean site have, then shifted and scaled by `site`.
+        """
+        if not len(self.site_shifts):
+            return (features - design @ self.coefficients) / self.residual_deviations
+        deviations = self._compare_with_mean_site(design, features)
+        number = {name: index for index, name in enumerate(self.sites)}
+        rows = np.array([number.get(name, -1) for name in site])
+        shifts = np.vstack([self.site_shifts, np.zeros(features.shape[1])])[rows]  # -1: the mean site
+        scales = np.vstack([self.site_scales, np.ones(features.shape[1])])[rows]
+        deviations = (deviations - shifts) / scales
+        deviations[np.isnan(design).any(1)] = np.nan  # of a site without controls, where that was asked for
+        return deviations
+
+    def _compare_with_mean_site(self, design: np.ndarray, features: np.ndarray) -> np.ndarray:
+        first = design.shape[1] - (len(self.sites) - 1)
+        nowhere = design.copy()
+        nowhere[:, first:] = np.nan
+        return (features - self.pool_sites(nowhere) @ self.coefficients) / self.residual_deviations
+
+    def fit_combat(self, design: np.ndarray, features: np.ndarray, site: Sequence[str]) -> None:
+        """Shift and scale of each site from its controls, shrunken over features (Johnson, Li and Rabinovic 2007).
+
+        The mean g and variance v of deviations at a site have the priors N(m, t) and inverse gamma(a, b), whose
+        parameters come from the moments over features. Their posterior means solve
+        g* = (n t g + v* m) / (n t + v*), v* = (b + sum((z - g*)^2) / 2) / (n / 2 + a - 1).
+        """
+        if len(self.sites) < 2:
+            return
+        with np.errstate(divide="ignore", invalid="ignore"):
+            deviations = np.nan_to_num(self._compare_with_mean_site(design, features))  # missing: as the mean
+        varies = self.residual_deviations >= LEAST_SPREAD
+        names = np.asarray(site)
+        shifts, scales = np.zeros((len(self.sites), features.shape[1])), np.ones((len(self.sites), features.shape[1]))
+        for index, name in enumerate(self.sites):
+            part = deviations[names == name][:, varies]
+            if len(part) < 2 or part.shape[1] < 2:
+                raise ValueError(
+                    f"ComBat must have at least 2 controls at each site and 2 features; {name!r} has {len(part)} "
+                    f"and {part.shape[1]}. Set `harmonize='regress'`."
+                )
+            shift, variance = _shrink_site(part)
+            shifts[index, varies], scales[index, varies] = shift, np.sqrt(variance)
+        self.site_shifts, self.site_scales = shifts, scales
+
+
+def _shrink_site(deviations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior mean and variance of each feature at one site."""
+    number = len(deviations)
+    mean, variance = deviations.mean(0), deviations.var(0, ddof=1)
+    prior_mean, prior_variance = mean.mean(), mean.var(ddof=1)
+    level, spread = variance.mean(), max(variance.var(ddof=1), LEAST_SPREAD)
+    shape, rate = (2 * spread + level**2) / spread, (level * spread + level**3) / spread
+    shift, scale = mean, variance
+    for _ in range(MAX_COMBAT_STEPS):
+        new_shift = (number * prior_variance * mean + scale * prior_mean) / (number * prior_variance + scale)
+        squares = np.square(deviations - new_shift).sum(0)
+        new_scale = (rate + squares / 2) / (number / 2 + shape - 1)
+        change = max(np.abs(new_shift - shift).max(), np.abs(new_scale - scale).max())
+        shift, scale = new_shift, new_scale
+        if change < COMBAT_TOLERANCE:
+            break
+    return shift, scale
 
 
 def encode_sex(values: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ STATE_FILE = "preprocessor_state.safetensors"
 HUB_OPTIONS = ("cache_dir", "token", "revision", "local_files_only")
 UNSEEN_SITE = ("error", "pooled", "nan")
 IMPUTATIONS = (None, "control_mean")
-HARMONIZATIONS = ("regress", "none")
+HARMONIZATIONS = ("regress", "combat", "none")
 REFERENCES = ("controls", "external")
 AGE, SEX, SITE, GROUP, ID = "age_column", "sex_column", "site_column", "group_column", "id_column"
 
@@ -54,7 +54,8 @@ class MpdSubtypingFeatureExtractor(FeatureExtractionMixin):
         site_column (`str`, *optional*): column of sites or scanners.
         further_covariates (`list[str]`): further numeric columns to regress out.
         age_degree (`int`, defaults to 1): 2 adds the square of age.
-        harmonize (`str`, defaults to `"regress"`): `"regress"` takes the covariates out, `"none"` only standardizes.
+        harmonize (`str`, defaults to `"regress"`): `"regress"` takes covariates and sites out; `"combat"` takes out
+            covariates, then shift and scale of each site, shrunken over features; `"none"` only standardizes.
         selection (`str`, defaults to `"ttest_fdr"`): which features are kept: `"ttest_fdr"`, `"welch_fdr"`,
             `"ttest_p"`, `"top_k"`, `"mean_or_spread"` (mean or spread differs), `"none"`.
         false_discovery_rate (`float`, defaults to 0.05): of the selections that control it.
@@ -119,6 +120,8 @@ class MpdSubtypingFeatureExtractor(FeatureExtractionMixin):
                 raise ValueError(f"`{name}` must be at least 1; got {number!r}.")
         if not 0 <= max_missing_share < 1:
             raise ValueError(f"`max_missing_share` must lie in [0, 1); got {max_missing_share!r}.")
+        if harmonize == "combat" and site_column is None:
+            raise ValueError("`site_column` must name the column of sites for `harmonize='combat'`; got None.")
         if reference == "external" and (selection != "none" or harmonize != "none"):
             raise ValueError(
                 "`selection` and `harmonize` must be 'none' for an external reference, which has no controls; got "
@@ -182,7 +185,7 @@ class MpdSubtypingFeatureExtractor(FeatureExtractionMixin):
             self._arrays = arrays
             return self
         model, design = self._fit_covariates(columns, features, is_control)
-        deviations = model.standardize(design, features)
+        deviations = model.standardize(design, features, self._read_sites(columns))
         varies = model.residual_deviations >= LEAST_SPREAD
         if not varies.all():
             dropped = [name for name, ok in zip(names, varies, strict=True) if not ok]
@@ -198,6 +201,8 @@ class MpdSubtypingFeatureExtractor(FeatureExtractionMixin):
             "coefficients": model.coefficients,
             "residual_deviations": np.where(varies, model.residual_deviations, 1.0),
         }
+        if len(model.site_shifts):
+            self._arrays |= {"site_shifts": model.site_shifts, "site_scales": model.site_scales}
         self.fitted = {
             "features": names,
             "terms": model.terms,
@@ -238,6 +243,9 @@ class MpdSubtypingFeatureExtractor(FeatureExtractionMixin):
         )
         design = self._resolve_sites(model, model.build_design(numeric, sex, site), site)
         model.fit(design[is_control], features[is_control])
+        if self.harmonize == "combat":
+            own_sites = [name for name, own in zip(site or (), is_control, strict=True) if own]
+            model.fit_combat(design[is_control], features[is_control], own_sites)
         return model, design
 
     def _select(self, features: np.ndarray, is_control: np.ndarray, varies: np.ndarray) -> tuple[np.ndarray, dict]:
@@ -308,7 +316,7 @@ class MpdSubtypingFeatureExtractor(FeatureExtractionMixin):
                 numeric[:, 1] = np.square((numeric[:, 0] - model.means[0]) / model.deviations[0])
             site = self._read_sites(columns)
             design = model.build_design(numeric, self._read_sex(columns) if model.has_sex else None, site)
-            deviations = model.standardize(self._resolve_sites(model, design, site), features)
+            deviations = model.standardize(self._resolve_sites(model, design, site), features, site)
         deviations = deviations[:, selected]
         if self.impute is not None:
             deviations = np.where(np.isfinite(features[:, selected]), deviations, 0.0)
@@ -327,10 +335,7 @@ class MpdSubtypingFeatureExtractor(FeatureExtractionMixin):
             terms=list(self.fitted["terms"]),
             has_sex=self.fitted["has_sex"],
             sites=list(self.fitted["sites"]),
-            **{
-                name: self._arrays[name]
-                for name in ("means", "deviations", "site_sizes", "coefficients", "residual_deviations")
-            },
+            **{name: self._arrays[name] for name in self._arrays if name != "selected"},
         )
 
     def _resolve_sites(self, model: CovariateModel, design: np.ndarray, site: list[str] | None) -> np.ndarray:
@@ -501,6 +506,8 @@ class MpdSubtypingFeatureExtractor(FeatureExtractionMixin):
                 "coefficients": (num_columns, num_features),
                 "residual_deviations": (num_features,),
             }
+            if self.harmonize == "combat" and num_sites > 1:
+                wanted |= dict.fromkeys(("site_shifts", "site_scales"), (num_sites, num_features))
         shapes = {name: array.shape for name, array in self._arrays.items()}
         if shapes != wanted:
             raise ValueError(
