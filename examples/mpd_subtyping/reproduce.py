@@ -7,7 +7,6 @@ Each run is one line of `runs.jsonl` in `output_dir`; started again, the script 
 """
 
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +127,8 @@ def main():
     folder, target = Path(arguments.output_dir), Path(arguments.results_dir)
     folder.mkdir(parents=True, exist_ok=True)
     target.mkdir(parents=True, exist_ok=True)
-    records = run_cohorts(arguments, folder / "runs.jsonl")
+    with mpd_subtyping.silence("decahub"):  # few features pass in cohorts without subtypes, as they should
+        records = run_cohorts(arguments, folder / "runs.jsonl")
     sites = run_sites(arguments, folder) if arguments.with_sites else None
     power = results.write_power(target / "mpd_subtyping_power.json", records, WITHOUT_SUBTYPES, arguments.ensemble)
     recovery = results.write_recovery(target / "mpd_subtyping.json", records, sites, arguments.variant)
