@@ -121,9 +121,6 @@ def run_sites(arguments: Arguments, folder: Path) -> dict[str, Any]:
 
 def main():
     arguments = load_recipe(Arguments)
-    logging.getLogger("decahub").setLevel(
-        logging.ERROR
-    )  # few features pass in cohorts without subtypes, as they should
     folder, target = Path(arguments.output_dir), Path(arguments.results_dir)
     folder.mkdir(parents=True, exist_ok=True)
     target.mkdir(parents=True, exist_ok=True)
