@@ -34,6 +34,9 @@ if TYPE_CHECKING:
         EmoForSemanticSegmentation,
         EmoModel,
     )
+    from decahub.models.mpd_subtyping.configuration_mpd_subtyping import MpdSubtypingConfig
+    from decahub.models.mpd_subtyping.feature_extraction_mpd_subtyping import MpdSubtypingFeatureExtractor
+    from decahub.models.mpd_subtyping.modeling_mpd_subtyping import MpdSubtypingModel
     from decahub.models.pmt_iqa.configuration_pmt_iqa import PmtIqaConfig
     from decahub.models.pmt_iqa.image_processing_pil_pmt_iqa import PmtIqaImageProcessorPil
     from decahub.models.pmt_iqa.image_processing_pmt_iqa import PmtIqaImageProcessor
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
     from decahub.pipelines.image_quality_assessment import ImageQualityAssessmentPipeline
     from decahub.pipelines.node_classification import NodeClassificationPipeline
     from decahub.pipelines.object_detection_3d import ObjectDetection3DPipeline
+    from decahub.pipelines.patient_subtyping import PatientSubtypingPipeline
 
 __version__ = "0.1.0"
 
@@ -115,8 +119,12 @@ __all__ = [
     "EmoModel",
     "ImageQualityAssessmentPipeline",
     "FewShotInstanceSegmentationPipeline",
+    "MpdSubtypingConfig",
+    "MpdSubtypingFeatureExtractor",
+    "MpdSubtypingModel",
     "NodeClassificationPipeline",
     "ObjectDetection3DPipeline",
+    "PatientSubtypingPipeline",
     "PmtIqaConfig",
     "PmtIqaForImageQualityAssessment",
     "PmtIqaImageProcessor",

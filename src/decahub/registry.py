@@ -347,12 +347,20 @@ METHODS: dict[str, Method] = {
             arxiv=None,
             doi="10.1038/s41380-020-00892-3",
             summary="Finds patient subtypes in tables of brain features, and tests whether they are real.",
-            tasks=("subtype-discovery",),
+            tasks=("patient-subtyping",),
             extra="mpd_subtyping",
             citation=Citation(
                 "Miao Chang and Fay Y. Womer and Xiaohong Gong and others",
                 2021,
                 "Molecular Psychiatry",
+            ),
+            models=(
+                ModelEntry(
+                    model_type="mpd_subtyping",
+                    config="MpdSubtypingConfig",
+                    auto_classes={"AutoModel": "MpdSubtypingModel"},
+                    feature_extractor="MpdSubtypingFeatureExtractor",
+                ),
             ),
         ),
     )
@@ -452,6 +460,16 @@ TASKS: dict[str, TaskEntry] = {
             pipeline="FewShotInstanceSegmentationPipeline",
             is_new=True,
             tags=("few-shot-instance-segmentation", "instance-segmentation", "few-shot-learning"),
+        ),
+        TaskEntry(
+            name="patient-subtyping",
+            family="cohorts",
+            metric="subtype_validity",
+            auto_class="AutoModel",
+            processor="feature_extractor",
+            module="patient_subtyping",
+            pipeline="PatientSubtypingPipeline",
+            tags=("patient-subtyping", "clustering", "neuroimaging"),
         ),
     )
 }

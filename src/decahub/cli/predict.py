@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 HELP = (
-    "classify, segment or rank images, classify nodes of graphs, continue drum grooves, find boxes in driving scenes"
+    "classify, segment or rank images, classify nodes of graphs, continue drum grooves, find boxes in driving scenes, "
+    "give patients of a table a subtype"
 )
 EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
   decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3 --output answers.csv
@@ -28,6 +29,7 @@ EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*
   decahub predict model_cards/raw-gnn-texas texas --data-dir ~/data --nodes 0 7 12
   decahub predict runs/my-graph/model my_graph --top-k 2
   decahub predict model_cards/drum-lm-small-groove groove.mid --bars 16 --seed 29
+  decahub predict runs/my-table/model new_patients.csv --output-dir answers
   decahub predict model_cards/cmt-small-driving-scenes frames/sample.json --threshold 0.4
 
 `decahub predict MODEL --help` shows the options of that model's task."""

@@ -47,7 +47,8 @@ def load_dataset(
     (`<split>/images/<name>.jpg`, `<split>/annotations/<name>.png`), a folder of images with a table `scores.csv` or in
     an official layout (`decahub.data.quality_layouts`), a COCO file and a folder of images for each split
     (`<split>.json`, `<split>/<file>`; see `decahub.data.coco_files`), a folder of graphs (`<graph>.npz`, the arrays of
-    `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), a folder of frames (`<split>/<name>.json`,
+    `decahub.data.graph_files`), a folder of grooves (`<split>/<name>.mid`), a folder of tables of
+    people (`<split>.csv`), a folder of frames (`<split>/<name>.json`,
     the tables of `decahub.models.cmt.frame_files`), nuScenes in its official layout, or the id of a repository on the
     Hub.
 
@@ -63,6 +64,8 @@ def load_dataset(
     - `"image-quality"`: `image`, `score` (MOS or DMOS), and where there are such `name`, `reference`, `source`.
     - `"few-shot-instance-segmentation"`: `image`, `image_id`, `annotations`: a list with `id`, `label` (a
       `ClassLabel`), `segmentation` (JSON of a COCO RLE), `iscrowd` and `area` for each instance.
+    - `"cohorts"`: one row for each person: `group` ("control" or a diagnosis), features, covariates, and where there
+      are such `id` and `subtype`.
     - `"drum-generation"`: `midi`, the bytes of a file, and where it is known `name`, `style`, `bpm`, `time_signature`.
 
     Args:

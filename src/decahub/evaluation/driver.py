@@ -53,7 +53,9 @@ def evaluate_model(
         - node classification: `accuracy`, `macro_f1` and, for two classes, `roc_auc`;
         - fair node classification: `accuracy`, `roc_auc`, `f1`, `statistical_parity_difference`,
           `equal_opportunity_difference`, `majority_class_accuracy`, and for each group `accuracy_group_<id>`,
-          `positive_rate_group_<id>`, `true_positive_rate_group_<id>`.
+          `positive_rate_group_<id>`, `true_positive_rate_group_<id>`;
+        - patient subtyping: `ari` where true subtypes are known, `prediction_strength`, `jaccard`, `significance_p`,
+          `mixture_p`, `in_distribution` (share of patients like those of the fit), `nearest_probability`.
 
         What the data leaves undefined is left out.
 

@@ -51,6 +51,7 @@ def test_every_ready_method_has_tasks_that_its_models_answer():
         ("CmtForObjectDetection3D", "object-detection-3d"),
         ("PmtIqaForImageQualityAssessment", "image-quality-assessment"),
         ("RefTForFewShotInstanceSegmentation", "few-shot-instance-segmentation"),
+        ("MpdSubtypingModel", "patient-subtyping"),
     ],
 )
 def test_a_class_has_the_main_task_of_its_method(architecture, name):

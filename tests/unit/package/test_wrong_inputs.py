@@ -17,6 +17,9 @@ from decahub import (
     EmoConfig,
     EmoForImageClassification,
     EmoImageProcessor,
+    MpdSubtypingConfig,
+    MpdSubtypingFeatureExtractor,
+    MpdSubtypingModel,
     RawGnnConfig,
     RawGnnFeatureExtractor,
     RawGnnForNodeClassification,
@@ -51,6 +54,20 @@ def classify_labels(labels):
 
 def build_reliant(**fields):
     return ReliantForNodeClassification(ReliantConfig(num_features=3, num_labels=2, **fields))
+
+
+def fit_cohort(**columns):
+    generator = np.random.default_rng(0)
+    table = {
+        "id": [str(index) for index in range(30)],
+        "group": ["SZ", "control"] * 15,
+        "age": generator.uniform(20, 60, 30),
+        "sex": ["F", "M", "M"] * 10,
+        "site": ["a"] * 30,
+        "x": generator.normal(size=30),
+    }
+    extractor = MpdSubtypingFeatureExtractor(["x"], id_column="id", selection="none")
+    return extractor.fit({name: np.asarray(values) for name, values in {**table, **columns}.items()})
 
 
 def run_reliant(**inputs):
@@ -108,6 +125,21 @@ WRONG = {
     "stage": (
         lambda: tinymim.Arguments(stage="pretrain"),
         r"`stage` must be one of reconstruct, distill, finetune, segment; got 'pretrain'\. Choose",
+    ),
+    # Cohorts
+    "no controls": (
+        lambda: fit_cohort(group=["SZ", "BD"] * 15),
+        r"must have controls, 'control' in 'group', to compare with; got none",
+    ),
+    "missing value": (lambda: fit_cohort(x=[float("nan")] + [1.0, 2.0] * 14 + [3.0]), r"no missing values .*rows 0"),
+    "person twice": (lambda: fit_cohort(id=["a"] * 30), r"`id` must differ for everybody; 'a' occurs twice"),
+    "sizes of embeddings": (
+        lambda: MpdSubtypingConfig(num_features=10),
+        r"`latent_dims` must be below the 10 columns that encoders read; got 10",
+    ),
+    "few patients": (
+        lambda: MpdSubtypingModel(MpdSubtypingConfig(num_features=12)).fit(torch.randn(9, 12)),
+        r"must hold at least 20 patients for 5 base clusters .*got 9",
     ),
     # Graphs
     "walk": (lambda: RawGnnConfig(walk_length=0), "`walk_length` must be at least 1; got 0"),

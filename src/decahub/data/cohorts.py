@@ -1,0 +1,124 @@
+"""Cohorts: one row for each person, with a column `group`, covariates and features; tables in CSV or parquet.
+
+`group` is "control" or a diagnosis. Which columns are features and covariates is said by the feature extractor.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+
+from .family import DataFamily
+
+
+GROUP, ID = "group", "id"
+ENDINGS = (".csv", ".tsv")
+
+
+class EvalTransform:
+    """One row to the features of a person."""
+
+    def __init__(self, feature_extractor: Any):
+        self.feature_extractor = feature_extractor
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"features": self.feature_extractor([row], return_tensors="pt")["features"][0]}
+
+
+def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """`{"features": (people, features)}`."""
+    return {"features": torch.stack([example["features"] for example in examples])}
+
+
+def read_csv(path: str | Path) -> dict[str, np.ndarray]:
+    """Columns of a table in CSV (or TSV), one row for each person.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If pandas is not installed.
+        ValueError: If it has no rows, or two columns of one name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`table` must be a CSV file; {str(path)!r} does not exist.")
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError('Tables need pandas: pip install "decahub[mpd_subtyping]".') from error
+    separator = "\t" if path.suffix == ".tsv" else ","
+    header = pandas.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+    repeated = header[header.duplicated()].tolist()
+    if repeated:
+        raise ValueError(f"{path.name} must have different names for its columns; {repeated[0]!r} occurs twice.")
+    table = pandas.read_csv(path, sep=separator)
+    if table.empty:
+        raise ValueError(f"{path.name} must have a row for each person; it has none.")
+    return {str(name): table[name].to_numpy() for name in table.columns}
+
+
+def find_files(folder: Path) -> dict[str, list[Path]]:
+    """Tables `<split>.csv` in a user's own folder."""
+    return {path.stem: [path] for path in sorted(folder.iterdir()) if path.suffix in ENDINGS}
+
+
+def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:
+    """Dataset of tables that `find_files` found."""
+    return datasets.DatasetDict(
+        {
+            split: datasets.Dataset.from_dict({name: values.tolist() for name, values in read_csv(path).items()})
+            for split, (path,) in files.items()
+        }
+    )
+
+
+def check_leakage(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray], features: Sequence[str]) -> None:
+    """Refuse people of one table who are in the other, by id or by equal features.
+
+    Raises:
+        ValueError: If someone is in both.
+    """
+    if ID in train and ID in test:
+        shared = sorted({str(name) for name in train[ID]} & {str(name) for name in test[ID]})
+        if shared:
+            raise ValueError(
+                f"the test table must hold nobody of the training table; {shared[0]!r} is in both ({len(shared)} such "
+                "people). A score on them would say nothing about new patients."
+            )
+    rows = [{row.tobytes() for row in stack(table, features)} for table in (train, test)]
+    copies = len(rows[0] & rows[1])
+    if copies:
+        raise ValueError(
+            f"the test table must hold nobody of the training table; {copies} people have the same features in both."
+        )
+
+
+def stack(table: Mapping[str, np.ndarray], features: Sequence[str]) -> np.ndarray:
+    """Some columns of a table as one array, `(people, columns)`."""
+    return np.ascontiguousarray(np.stack([np.asarray(table[name], dtype=np.float64) for name in features], axis=1))
+
+
+def to_columns(rows: datasets.Dataset) -> dict[str, np.ndarray]:
+    """Columns of a loaded split."""
+    return {name: np.asarray(rows[name][:]) for name in rows.column_names}
+
+
+def finish_loading(dataset: datasets.Dataset, where: str) -> datasets.Dataset:
+    """Refuse a table in which someone occurs twice."""
+    if ID in dataset.column_names and len(set(dataset[ID])) < len(dataset):
+        raise ValueError(f"column `{ID}` of {where} must differ for everybody; someone occurs twice.")
+    return dataset
+
+
+FAMILY = DataFamily(
+    columns={GROUP: datasets.Value},
+    build_eval_transform=EvalTransform,
+    collate=collate,
+    find_files=find_files,
+    read_files=read_files,
+    finish_loading=finish_loading,
+)
+
+__all__ = ["FAMILY", "EvalTransform", "check_leakage", "collate", "read_csv", "to_columns"]
