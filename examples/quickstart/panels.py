@@ -6,6 +6,7 @@ A panel runs the code that it shows, from the folder of the project, and draws w
 import contextlib
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,16 @@ from drawing import (
 from fine_tuning import fine_tune
 from markupsafe import Markup
 from PIL import Image, ImageDraw
-from samples import COLUMNS, count_found, write_pages, write_people, write_scene, write_shapes, write_versions
+from samples import (
+    COLUMNS,
+    count_found,
+    write_cohort,
+    write_pages,
+    write_people,
+    write_scene,
+    write_shapes,
+    write_versions,
+)
 from sklearn.datasets import load_sample_image
 from transformers import AutoFeatureExtractor, pipeline
 
@@ -418,6 +428,49 @@ print(len(answer["boxes"]), "boxes,", len(blind), "without the LiDAR")"""
     )
 
 
+def show_mpd_subtyping(output_dir: Path) -> Panel:
+    model = CARDS / "mpd-subtyping-synthetic"
+    path = output_dir / "patients.csv"
+    given = write_cohort(path)
+    code = f"""\
+import decahub
+import pandas
+from transformers import pipeline
+
+patients = pandas.read_csv("{show_path(path)}")  # 250 controls and 400 patients, 120 features
+assign = pipeline("patient-subtyping", model="{show_path(model)}")
+answers = assign(patients)
+print(answers[0])"""
+    names, printed = run_code(code)
+    table = names["patients"]
+    counts = Counter((answer["subtype"] or "none", given[answer["id"]]) for answer in names["answers"])
+    found = sorted({subtype for subtype, _ in counts})
+    made = sorted(set(given.values()))
+    shown = ["id", "group", "age", "sex", "site", "frontal_001", "posterior_001"]
+    rows = [[f"{cell:.2f}" if isinstance(cell, float) else cell for cell in row] for row in table[shown].values[-6:]]
+    agree = sum(max(counts[subtype, kind] for kind in made) for subtype in found)
+    return Panel(
+        title="Sort patients into groups, and doubt them",
+        text="An ensemble of small autoencoders sorts new patients into groups that it found in others. All people "
+        "here are generated, with two groups inside; on a real table, the report of the method says whether there are "
+        "any. A group is not a diagnosis.",
+        folder=model,
+        scores=[read_score(model.name, "ari", "agreement with the true groups (ARI)")],
+        input=draw_table(shown, rows),
+        input_caption="Six of 650 generated people and 7 of their columns.",
+        output=draw_table(
+            ["", *(f"made as group {kind}" for kind in made)],
+            [[subtype, *(counts[subtype, kind] for kind in made)] for subtype in found],
+        )
+        + draw_image(Image.open(model / "subtype_profiles.png"), "Mean deviation of the features by subtype"),
+        output_caption="The subtype of each of 400 patients beside the group it was made with, and the profiles that "
+        "the model learned.",
+        code=code,
+        printed=printed,
+        result=f"{agree} of {len(given)} patients as they were made",
+    )
+
+
 def show_fine_tuning(output_dir: Path, max_steps: int) -> Panel:
     outcome = fine_tune(output_dir, max_steps)
     code = f"""\
@@ -474,4 +527,5 @@ PANELS: dict[str, Callable[[Path], Panel]] = {
     "drum_lm": show_drum_lm,
     "cmt": show_cmt,
     "reft": show_reft,
+    "mpd_subtyping": show_mpd_subtyping,
 }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from decahub.data import DATASETS, build_similarity_edges, refshapes
+from decahub.data import DATASETS, build_similarity_edges, mpd_synthetic, refshapes
 from decahub.data.driving_scenes import build_frame
 from decahub.models.cmt.frame_files import write_frame
 
@@ -139,6 +139,13 @@ def write_versions(folder: Path, photo: Image.Image, seed: int = 0) -> Path:
     for name, version in versions.items():
         version.save(folder / f"{name}.png")
     return folder
+
+
+def write_cohort(path: Path) -> dict[str, int]:
+    """Writes a table of patients and controls; returns the subtype that each patient was made with, by id."""
+    people = mpd_synthetic.build_dataset()["test"]
+    people.remove_columns("subtype").to_csv(path)
+    return {name: kind for name, kind in zip(people["id"], people["subtype"], strict=True) if kind >= 0}
 
 
 def write_people(path: Path, extractor: Any, seed: int = 0) -> None:
