@@ -114,6 +114,11 @@ class TaskEntry:
     tags: tuple[str, ...] = ()
 
 
+_DOORPING_IMAGE_PROCESSORS = {  # of all model types of the method, in files without their stems
+    "DoorpingImageProcessor": "image_processing_doorping",
+    "DoorpingImageProcessorPil": "image_processing_pil_doorping",
+}
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -262,12 +267,44 @@ METHODS: dict[str, Method] = {
             title="Backdoor Attacks Against Dataset Distillation",
             arxiv="2301.01197",
             summary="Audits distilled datasets: does a backdoor survive, and which defense sees it.",
-            tasks=("dataset-distillation", "image-classification"),
+            tasks=("image-classification",),
             extra="doorping",
             citation=Citation(
                 "Yugeng Liu and Zheng Li and Michael Backes and Yun Shen and Yang Zhang",
                 2023,
                 "NDSS 2023",
+            ),
+            models=(
+                ModelEntry(
+                    model_type="doorping",
+                    config="DoorpingConfig",
+                    auto_classes={"AutoModel": "DistilledDataset"},
+                    image_processors={"torchvision": "DoorpingImageProcessor", "pil": "DoorpingImageProcessorPil"},
+                ),
+                ModelEntry(
+                    model_type="distill_convnet",
+                    config="ConvNetConfig",
+                    auto_classes={"AutoModelForImageClassification": "ConvNetForImageClassification"},
+                    image_processors={"torchvision": "DoorpingImageProcessor", "pil": "DoorpingImageProcessorPil"},
+                    file_stem="convnet",
+                    further_classes=_DOORPING_IMAGE_PROCESSORS,
+                ),
+                ModelEntry(
+                    model_type="distill_alexnet",
+                    config="AlexNetConfig",
+                    auto_classes={"AutoModelForImageClassification": "AlexNetForImageClassification"},
+                    image_processors={"torchvision": "DoorpingImageProcessor", "pil": "DoorpingImageProcessorPil"},
+                    file_stem="alexnet",
+                    further_classes=_DOORPING_IMAGE_PROCESSORS,
+                ),
+                ModelEntry(
+                    model_type="distill_transfer_net",
+                    config="TransferNetConfig",
+                    auto_classes={"AutoModelForImageClassification": "TransferNetForImageClassification"},
+                    image_processors={"torchvision": "DoorpingImageProcessor", "pil": "DoorpingImageProcessorPil"},
+                    file_stem="transfer_net",
+                    further_classes=_DOORPING_IMAGE_PROCESSORS,
+                ),
             ),
         ),
         Method(
