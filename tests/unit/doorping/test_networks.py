@@ -166,7 +166,7 @@ def test_exports():
         (lambda: ConvNetConfig(num_hidden_layers=6), r"`num_hidden_layers` must leave at least one pixel.*got 6"),
         (lambda: ConvNetConfig(hidden_size=0), "`hidden_size` must be at least 1; got 0"),
         (lambda: ConvNetConfig(pooling="min"), "pooling"),
-        (lambda: ConvNetConfig(widht=3), r"`widht` must be a field of ConvNetConfig"),
+        (lambda: ConvNetConfig(hidden_sise=3), r"`hidden_sise` must be a field of ConvNetConfig"),
     ],
     ids=["alexnet size", "resnet size", "layer norm", "groups", "depth", "width", "pooling", "unknown"],
 )

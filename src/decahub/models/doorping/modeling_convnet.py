@@ -7,6 +7,7 @@ before the classifier (`classifier_hidden_size=None` removes them).
 import torch
 from torch import nn
 
+from .average_pooling import AveragePool
 from .configuration_convnet import GRAY_PADDING, NUM_GROUPS, ConvNetConfig
 from .networks import DistillNetwork
 
@@ -69,6 +70,16 @@ class ConvNetForImageClassification(DistillNetwork):
             if index % length == length - 1:
                 maps.append(pixel_values)
         return maps
+
+    def compute_embeddings(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        # What the distillers call most. torch pools quickly in the channels-last format only, which one channel does
+        # not have.
+        if pixel_values.shape[1] > 1:
+            return super().compute_embeddings(pixel_values.contiguous(memory_format=torch.channels_last))
+        for layer in self.features:
+            is_average = isinstance(layer, nn.AvgPool2d)
+            pixel_values = AveragePool.apply(pixel_values) if is_average else layer(pixel_values)
+        return pixel_values.flatten(1)
 
 
 __all__ = ["ConvNetForImageClassification"]

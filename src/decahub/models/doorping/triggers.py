@@ -6,7 +6,7 @@ weights: with the activation `a` of neuron `j` on the trigger image alone, it mi
     mean_j (a_j - alpha * a_j(first))^2.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
 
 from ..shared.modes import evaluation_mode
+from .local_activations import LocalDifferences, Window, is_local
 from .networks import DistillNetwork
 
 
@@ -151,23 +152,59 @@ class TriggeredNeurons:
     """
 
     def __init__(self, network: DistillNetwork, layer: int, activation: str = "post"):
-        place, self.linear = select_layer(network, layer)
-        is_sequential = isinstance(network.classifier, nn.Sequential)
-        self.front = network.classifier[:place] if is_sequential else nn.Sequential()
-        follower = network.classifier[place + 1 : place + 2] if is_sequential else nn.Sequential()
-        self.has_relu = activation == "post" and any(isinstance(module, nn.ReLU) for module in follower)
-        self.compute_embeddings = network.compute_embeddings
-        self.rows: torch.Tensor | None = None
-        self.weight, self.bias = self.linear.weight.detach(), self.linear.bias.detach()
+        place, linear = select_layer(network, layer)
+        layers = list(network.classifier) if isinstance(network.classifier, nn.Sequential) else [network.classifier]
+        self.front = layers[:place]
+        self.has_relu = activation == "post" and isinstance([*layers, None][place + 1], nn.ReLU)
+        self.network = network
+        self.weight, self.bias = linear.weight.detach(), linear.bias.detach()
 
     def select(self, rows: torch.Tensor) -> None:
         """From now on compute these neurons only."""
-        self.weight, self.bias = self.linear.weight.detach()[rows], self.linear.bias.detach()[rows]
+        self.weight, self.bias = self.weight[rows], self.bias[rows]
 
-    def __call__(self, trigger: torch.Tensor) -> torch.Tensor:
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Activations on the trigger image, `(num_neurons,)`."""
-        values = functional.linear(self.front(self.compute_embeddings(trigger)), self.weight, self.bias)[0]
-        return values.relu() if self.has_relu else values
+        values = self.network.compute_embeddings(image)
+        for layer in self.front:
+            values = layer(values)
+        return self._activate(functional.linear(values, self.weight, self.bias))
+
+    def _activate(self, values: torch.Tensor) -> torch.Tensor:
+        return (values.relu() if self.has_relu else values)[0]
+
+    @torch.no_grad()
+    def cut(self, image: torch.Tensor, window: Window) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The same function of what is in a window of the image, while all around it stays as it is."""
+        top, bottom, left, right = window
+        if not is_local(getattr(self.network, "features", None)):
+
+            def compute_whole(content: torch.Tensor) -> torch.Tensor:
+                sides = [left, image.shape[-1] - right, top, image.shape[-2] - bottom]
+                return self(functional.pad(content, sides) + around)
+
+            around = image.clone()
+            around[..., top:bottom, left:right] = 0
+            return compute_whole
+        differences = LocalDifferences(self.network.features, image, window)
+        first_content = image[..., top:bottom, left:right].clone()
+        embeddings = differences.first_map
+        places = torch.arange(embeddings.numel(), device=image.device).view_as(embeddings)
+        rows, columns = slice(*differences.window[:2]), slice(*differences.window[2:])
+        places = places[..., rows, columns].flatten()
+        weight, bias = self.weight, self.bias
+        if self.front:
+            weight, bias = self.front[0].weight.detach(), self.front[0].bias.detach()
+        first = functional.linear(embeddings.flatten(1), weight, bias)
+        weight = weight[:, places].contiguous()
+
+        def compute(content: torch.Tensor) -> torch.Tensor:
+            values = first + functional.linear(differences(content - first_content).flatten(1), weight)
+            for layer in self.front[1:]:
+                values = layer(values)
+            return self._activate(functional.linear(values, self.weight, self.bias) if self.front else values)
+
+        return compute
 
 
 def choose_neurons(
@@ -256,45 +293,47 @@ def update_trigger(
         smallest = loss_threshold**0.5 / abs(alpha - 1) if alpha != 1 else 0.0
         chosen = choose_neurons(neurons.weight, topk, every if skip_dead_neurons else None, smallest)
         neurons.select(chosen)
-        places = mask.expand_as(image[0]).reshape(-1).nonzero()[:, 0]
-        patch = image.view(-1)[places]
-        bounds = [limit.expand_as(image[0]).reshape(-1)[places] for limit in limits or ()]
-        num_steps, loss = _drive(neurons, image, places, patch, bounds, alpha, learning_rate, steps, loss_threshold)
+        num_steps, loss = _drive(neurons, image, mask, limits, alpha, learning_rate, steps, loss_threshold)
     return TriggerUpdate(image.detach(), chosen, every[chosen], num_steps, loss)
 
 
 def _drive(
     neurons: TriggeredNeurons,
     image: torch.Tensor,
-    places: torch.Tensor,
-    patch: torch.Tensor,
-    bounds: list[torch.Tensor],
+    mask: torch.Tensor,
+    limits: tuple[torch.Tensor, torch.Tensor] | None,
     alpha: float,
     learning_rate: float,
     steps: int,
     loss_threshold: float,
 ) -> tuple[int, float]:
     """Adam on the patch inside `image`, which is changed in place; returns the number of steps and the last loss."""
+    mask = mask.expand_as(image[0])
+    (_, top, left), (_, bottom, right) = mask.nonzero().amin(0).tolist(), (mask.nonzero().amax(0) + 1).tolist()
+    compute = neurons.cut(image, (top, bottom, left, right))
+    content = image[..., top:bottom, left:right].clone()
+    places = mask[None, :, top:bottom, left:right].reshape(-1).nonzero()[:, 0]
+    bounds = [limit.expand_as(image[0])[:, top:bottom, left:right].reshape(-1)[places] for limit in limits or ()]
+    patch = content.view(-1)[places]
     optimizer = torch.optim.Adam([patch], lr=learning_rate, betas=ADAM_BETAS, eps=ADAM_EPS, foreach=False)
-    target, loss = None, float("nan")
-    for step in range(steps):
-        image.requires_grad_(True)
-        activations = neurons(image)
-        if target is None:
-            target = alpha * activations.detach()
+    target, loss, num_steps = None, float("nan"), 0
+    while num_steps < steps:
+        activations = compute(content.requires_grad_(True))
+        target = alpha * activations.detach() if target is None else target
         error = functional.mse_loss(activations, target)
         loss = float(error.detach())
         if loss < loss_threshold:
-            image.requires_grad_(False)
-            return step, loss
-        (gradient,) = torch.autograd.grad(error, image)
-        image.requires_grad_(False)
-        patch.grad = gradient.view(-1)[places]
+            break
+        (gradient,) = torch.autograd.grad(error, content)
+        content.requires_grad_(False)
+        patch.grad = gradient.reshape(-1)[places]
         optimizer.step()
         if bounds:
             patch.clamp_(*bounds)
-        image.view(-1)[places] = patch
-    return steps, loss
+        content.view(-1)[places] = patch
+        num_steps += 1
+    image[..., top:bottom, left:right] = content.detach()
+    return num_steps, loss
 
 
 __all__ = [
