@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
 
-from .networks import ClassifierLogits
+from .networks import ClassifierLogits, split_batch
 
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
@@ -16,7 +16,7 @@ BATCH_SIZE = 256
 
 
 def train_epoch(
-    logits: Callable[[torch.Tensor], torch.Tensor],
+    logits: ClassifierLogits,
     optimizer: torch.optim.Optimizer,
     images: torch.Tensor,
     labels: torch.Tensor,
@@ -28,14 +28,14 @@ def train_epoch(
     # The order does not matter for a single batch.
     order = torch.randperm(len(images)) if len(images) > batch_size else torch.arange(len(images))
     for part in order.split(batch_size):
-        batch = images[part] if len(images) > batch_size else images
+        batch, classes = images[part], labels[part]
         batch = batch if augment is None else augment(batch)
-        given = logits(batch)
-        loss = functional.cross_entropy(given, labels[part])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for piece in split_batch(logits, len(batch)):
+            given = logits(batch[piece])
+            (functional.cross_entropy(given, classes[piece], reduction="sum") / len(batch)).backward()
+            num_right += int((given.detach().argmax(1) == classes[piece]).sum())
         optimizer.step()
-        num_right += int((given.detach().argmax(1) == labels[part]).sum())
     return num_right / len(images)
 
 

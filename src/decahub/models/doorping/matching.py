@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 from transformers.modeling_utils import PreTrainedModel
 
-from .networks import ClassifierLogits
+from .networks import ClassifierLogits, split_batch
 
 
 EPS = 1e-6
@@ -76,12 +76,16 @@ def compute_class_distance(
         `torch.FloatTensor` of shape `()`.
     """
     logits, parameters = ClassifierLogits(network), select_parameters(network, distance)
-    gradients = []
-    for images, is_synthetic in ((real_images, False), (synthetic_images, True)):
-        images = images if augment is None else augment(images)
-        loss = functional.cross_entropy(logits(images), images.new_full((len(images),), label, dtype=torch.long))
-        gradients.append(torch.autograd.grad(loss, parameters, create_graph=is_synthetic))
-    return compute_distance(gradients[1], gradients[0], distance)
+    if augment is not None:
+        synthetic_images, real_images = augment(synthetic_images), augment(real_images)
+    labels = torch.full((max(len(synthetic_images), len(real_images)),), label, device=real_images.device)
+    real: list[torch.Tensor] = []
+    for part in split_batch(network, len(real_images)):
+        loss = functional.cross_entropy(logits(real_images[part]), labels[part], reduction="sum") / len(real_images)
+        gradients = torch.autograd.grad(loss, parameters)
+        real = [total + gradient for total, gradient in zip(real, gradients, strict=True)] if real else list(gradients)
+    loss = functional.cross_entropy(logits(synthetic_images), labels[: len(synthetic_images)])
+    return compute_distance(torch.autograd.grad(loss, parameters, create_graph=True), real, distance)
 
 
 __all__ = ["DISTANCES", "compute_class_distance", "compute_distance", "select_parameters"]
