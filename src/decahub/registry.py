@@ -267,7 +267,7 @@ METHODS: dict[str, Method] = {
             title="Backdoor Attacks Against Dataset Distillation",
             arxiv="2301.01197",
             summary="Audits distilled datasets: does a backdoor survive, and which defense sees it.",
-            tasks=("image-classification",),
+            tasks=("dataset-distillation", "image-classification"),
             extra="doorping",
             citation=Citation(
                 "Yugeng Liu and Zheng Li and Michael Backes and Yun Shen and Yang Zhang",
@@ -478,6 +478,15 @@ TASKS: dict[str, TaskEntry] = {
             pipeline="ImageQualityAssessmentPipeline",
             is_new=True,
             tags=("image-quality-assessment", "blind-image-quality", "iqa"),
+        ),
+        TaskEntry(
+            name="dataset-distillation",
+            family="image-classification",
+            metric="backdoor_audit",
+            auto_class="AutoModel",
+            processor="image_processor",
+            module="dataset_distillation",
+            tags=("dataset-distillation", "backdoor-audit"),
         ),
         TaskEntry(
             name="few-shot-instance-segmentation",

@@ -305,6 +305,16 @@ class DistilledDataset(PreTrainedModel):
             trigger = quantize(trigger, self.config.image_mean, self.config.image_std)
         return stamp(pixel_values, trigger, self.trigger_mask)
 
+    def probe(self, pixel_values: torch.Tensor, *, quantized: bool = False) -> torch.Tensor:
+        """Images with the trigger of the attack; of a clean set with the white patch, by which it is compared."""
+        if self.config.attack is not None:
+            return self.apply_trigger(pixel_values, quantized=quantized)
+        mask = build_mask(
+            self.config.num_channels, self.config.image_size, self.config.trigger_size, self.config.trigger_margin
+        )
+        white = normalize(mask, self.config.image_mean, self.config.image_std)
+        return stamp(pixel_values, white[None].to(pixel_values), mask.to(pixel_values))
+
     def to_pixels(self) -> torch.Tensor:
         """Images in [0, 1], clipped, `(num_images, num_channels, height, width)`."""
         pixels = denormalize(self.synthetic_images.detach(), self.config.image_mean, self.config.image_std)
