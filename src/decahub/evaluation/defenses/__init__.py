@@ -1,5 +1,7 @@
 """Defenses against backdoors: of a classifier, of its inputs, and of the images that it was trained on."""
 
+from collections.abc import Callable
+
 from .dataset_level import activation_clustering, scan, spectral_signatures, spectre
 from .input_level import autoencoder, quantization, strip
 from .model_level import artificial_brain_stimulation, neural_cleanse
@@ -7,7 +9,7 @@ from .repair import fine_pruning, fine_tuning, neural_attention_distillation
 from .subject import DefenseResult, Subject
 
 
-DEFENSES = {
+DEFENSES: dict[str, Callable[..., DefenseResult]] = {
     "neural_cleanse": neural_cleanse,
     "abs": artificial_brain_stimulation,
     "strip": strip,

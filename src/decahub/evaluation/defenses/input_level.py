@@ -99,7 +99,7 @@ def autoencoder(
         num_images (`int`): Clean images that the autoencoder learns.
     """
     if subject.training_images is None or subject.training_labels is None or subject.retrain is None:
-        return DefenseResult("autoencoder", "input", None, {}, "needs the training images")
+        return DefenseResult("autoencoder", "repair", None, {}, "needs the training images")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pixels = subject.to_pixels(subject.images[:num_images]).clamp(0, 1).flatten(1)
@@ -119,9 +119,9 @@ def autoencoder(
     before, after = subject.measure(), subject.measure(subject.retrain(images))
     scores = {f"{name}_after": value for name, value in after.items()} | {"loss": float(loss.detach())}
     if before["asr_non_target"] < MIN_SUCCESS:
-        return DefenseResult("autoencoder", "input", None, scores, NOTHING_TO_REPAIR)
+        return DefenseResult("autoencoder", "repair", None, scores, NOTHING_TO_REPAIR)
     works = after["asr_non_target"] < BREAKS * before["asr_non_target"]
-    return DefenseResult("autoencoder", "input", works, scores, "" if works else "the trigger still works afterwards")
+    return DefenseResult("autoencoder", "repair", works, scores, "" if works else "the trigger still works afterwards")
 
 
 __all__ = ["autoencoder", "compute_auroc", "quantization", "strip"]

@@ -121,7 +121,8 @@ def artificial_brain_stimulation(
     Each neuron is set to multiples of the layer's largest activation; the one that raises the logit of a class most,
     above all others, is the candidate of the class. A patch of 4 % of the pixels is then sought that drives the
     candidate. The classifier is flagged if a patch takes more than a fifth of the images of other classes there. The
-    study allows 400 pixels, with which clean classifiers are flagged as well. The original stimulates two layers; linear layers before the last are left out here.
+    study allows 400 pixels, with which clean classifiers are flagged as well, and stimulates two layers, of which the
+    last is looked at here.
 
     Args:
         subject ([`Subject`]): The classifier and clean images.
