@@ -37,6 +37,7 @@ class Arguments(doorping.Arguments):
     plan: list = argument([], "Which runs: dataset, distiller, attacks, seeds; `iterations` if others.")
     transfer: dict = argument({}, "For each distiller networks that its sets of the first seed are tested on.")
     transfer_epochs: int = argument(100, "Epochs of their training, for DC.")
+    transfer_images: int = argument(1000, "Test images of other networks.")
     defense_images: int = argument(2000, "Test images of the defenses.")
     results_dir: str = argument("docs/results", "Folder of the results.")
 
@@ -95,7 +96,7 @@ def distill_once(run: Run, arguments: Arguments) -> dict:
     shutil.rmtree(folder / "run")  # checkpoints of many runs
     return {
         **dataclasses.asdict(run),
-        "figures": measure(run, arguments, ["own"])["own"],
+        "figures": measure(run, arguments, ["own"], arguments.max_eval_samples)["own"],
         "steps": result.step,
         "minutes": result.minutes,
         "cpu_seconds": time.process_time() - started,
@@ -107,12 +108,12 @@ def load_set(run: Run, arguments: Arguments) -> DistilledDataset:
     return DistilledDataset.from_pretrained(run.find_folder(arguments.output_dir) / "model")
 
 
-def measure(run: Run, arguments: Arguments, architectures: list[str]) -> dict[str, dict]:
+def measure(run: Run, arguments: Arguments, architectures: list[str], limit: int | None) -> dict[str, dict]:
     """Scores of networks trained on a set, with the same trigger on networks of the clean set of its seed."""
     distilled = load_set(run, arguments)
     clean = dataclasses.replace(run, attack=CLEAN)
     control = None if run.attack == CLEAN else load_set(clean, arguments)
-    images, labels = load_images(distilled, run.dataset, arguments.data_dir, "test", arguments.max_eval_samples)
+    images, labels = load_images(distilled, run.dataset, arguments.data_dir, "test", limit)
     scores = {}
     for architecture in architectures:
         epochs = 300 if architecture == "own" else arguments.transfer_epochs
@@ -126,8 +127,7 @@ def measure(run: Run, arguments: Arguments, architectures: list[str]) -> dict[st
 def defend(run: Run, arguments: Arguments) -> dict:
     """What each defense says of a set."""
     distilled = load_set(run, arguments)
-    limit = min(arguments.defense_images, arguments.max_eval_samples or arguments.defense_images)
-    images, labels = load_images(distilled, run.dataset, arguments.data_dir, "test", limit)
+    images, labels = load_images(distilled, run.dataset, arguments.data_dir, "test", arguments.defense_images)
     subject = build_subject(distilled, lambda given, **options: train_network(given, **options), images, labels)
     results = {}
     for name, defense in DEFENSES.items():
@@ -150,7 +150,8 @@ def main():
         others = arguments.transfer.get(run.distiller, [])
         if others and not (folder / "transfer.json").exists():
             write_json(
-                folder / "transfer.json", {**dataclasses.asdict(run), "networks": measure(run, arguments, others)}
+                folder / "transfer.json",
+                {**dataclasses.asdict(run), "networks": measure(run, arguments, others, arguments.transfer_images)},
             )
         if not (folder / "defenses.json").exists():
             write_json(folder / "defenses.json", defend(run, arguments))
