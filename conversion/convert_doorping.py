@@ -1,7 +1,7 @@
 """Turns a distilled set of the authors' code into a decahub folder, with a parity report.
 
     python conversion/convert_doorping.py --checkpoint res_DC_CIFAR10.pt --dataset cifar10 --output_dir set/
-    python conversion/convert_doorping.py --checkpoint results.pth --network net.pth --dataset cifar10 --output_dir set/
+    python conversion/convert_doorping.py --checkpoint results.pth --network net.pth --dataset svhn --output_dir set/
 
 A set with a backdoor also has a file of its trigger: `--trigger trigger.pth --target_label 0`.
 
@@ -147,9 +147,7 @@ def infer_network(state_dict: Mapping[str, torch.Tensor], num_channels: int, num
         number = state_dict[FLAT].numel()
         if number == _count_alexnet(num_channels, num_labels):
             return {"model_type": "distill_alexnet"}
-        widths = [
-            width for width in range(1, MAX_WIDTH + 1) if _count_convnet(width, num_channels, num_labels) == number
-        ]
+        counts = {_count_convnet(width, num_channels, num_labels): width for width in range(1, MAX_WIDTH + 1)}
         if number not in counts:
             raise ConversionError(f"`network` must hold the weights of a ConvNet or AlexNet; got {number} of them.")
         return {"model_type": "distill_convnet", "hidden_size": counts[number]}
@@ -216,6 +214,8 @@ def build_set(
     Raises:
         ConversionError: If parts contradict each other.
     """
+    if network is not None and not official.is_dd:
+        raise ConversionError("`network` must be left out for DC, whose sets are for new networks.")
     key = f"{dataset}-dd" if official.is_dd and f"{dataset}-dd" in STATISTICS else dataset
     if key not in STATISTICS:
         known = [name for name in STATISTICS if not name.endswith("-dd")]
@@ -250,8 +250,6 @@ def build_set(
         }
     if network is not None:
         fields["backbone_config"] = infer_network(network, num_channels, num_labels)
-    if network is not None and not official.is_dd:
-        raise ConversionError("`network` must be left out for DC, whose sets are for new networks.")
     if trigger is not None:
         patch_size, margin = find_patch(trigger, mean, std)
         fields |= {"attack": "doorping", "trigger_size": patch_size, "trigger_margin": margin}
