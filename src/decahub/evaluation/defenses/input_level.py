@@ -62,8 +62,10 @@ def quantization(subject: Subject) -> DefenseResult:
 
     A trigger outside of this range cannot be in an image file at all, and any check of pixel values sees it.
     """
-    pixels = subject.to_pixels(subject.stamp(subject.images[:1]))
-    outside = float((pixels - pixels.clamp(0, 1)).abs().max())
+    first = subject.images[:1]
+    stamped = subject.stamp(first)
+    pixels = subject.to_pixels(stamped)[stamped != first]
+    outside = float((pixels - pixels.clamp(0, 1)).abs().max()) if pixels.numel() else 0.0
     success = subject.measure()["asr_non_target"]
     scores = {"asr_non_target": success, "pixels_outside_by": outside}
     if subject.quantized is not None:
