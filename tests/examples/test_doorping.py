@@ -56,3 +56,25 @@ def test_decahub_train_does_as_the_script(words, tmp_path):
     assert output.replace("/command/", "/script/").startswith(expected)
     weights, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("command", "script"))
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+def test_reproduce_compares_attacks_and_keeps_runs(words, tmp_path):
+    results = tmp_path / "results"
+    plan = [{"dataset": str(tmp_path / "data"), "distiller": "DD", "attacks": ["clean", "DoorPing"], "seeds": [0]}]
+    options = ["--plan", json.dumps(plan), "--transfer", "{DD: [convnet]}", "--results_dir", results]
+    fields = {key: value for key, value in CONFIG.items() if key != "outer_loops"}
+    words = [*words[4:6], "--config", json.dumps(fields), *words[8:], *options, "--output_dir", tmp_path / "runs"]
+
+    run(SCRIPTS / "reproduce.py", "doorping/reproduce", *words)
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
+    run(SCRIPTS / "reproduce.py", "doorping/reproduce", *words)
+
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")} == first
+    main = json.loads((results / "doorping.json").read_text())
+    assert {row["model"] for row in main["rows"]} == {"DD: clean", "DD: DoorPing"}
+    control = json.loads((results / "doorping_control.json").read_text())
+    assert [part["second"] for part in control["comparisons"]] == [
+        "DD: DoorPing, on clean networks", "DD: DoorPing, as an 8-bit image", "DD: DoorPing, without trigger"
+    ]  # fmt: skip
+    models = {row["model"] for row in json.loads((results / "doorping_defenses.json").read_text())["rows"]}
+    assert "DD: DoorPing: neural_cleanse" in models

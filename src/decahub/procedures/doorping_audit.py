@@ -282,6 +282,7 @@ def train_network(
         torch.manual_seed(seed)
         fields = {
             "num_channels": config.num_channels,
+            "image_size": config.image_size,
             "id2label": config.id2label,
             "label2id": config.label2id,
             "init": "xavier" if config.algorithm == "dd" else "default",
