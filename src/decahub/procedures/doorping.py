@@ -41,6 +41,13 @@ STATISTICS = ("fashion_mnist", "cifar10")  # datasets of the catalog whose const
 DD_LEARNING_RATE, DD_BETAS = 0.01, (0.5, 0.999)
 DECAY_EPOCHS, DECAY_FACTOR = 40, 0.5
 PROCESSED_AT_ONCE = 512
+FIXED = (
+    ("mixed_precision", "no", "Gradients of gradients need the precision of float32."),
+    ("gradient_accumulation_steps", 1, "A step is one update of the images."),
+    ("weight_decay", 0.0, "Images do not decay."),
+    ("ema_decay", None, "The images themselves are the result."),
+)
+"""Arguments of the loop that do not fit a distillation, and why."""
 
 
 @dataclass
@@ -68,6 +75,16 @@ class Arguments(DataArguments, LoopArguments):
             raise ValueError(
                 f"`lr_scheduler_type` must be 'constant'; got {self.lr_scheduler_type!r}. Set `decay_epochs` for DD."
             )
+        for name, wanted, why in FIXED:
+            if getattr(self, name) != wanted:
+                raise ValueError(f"`{name}` must be {wanted!r}; got {getattr(self, name)!r}. {why}")
+        if self.config.get("algorithm", "dc") != "dd":
+            for name, wanted in (("learning_rate", DD_LEARNING_RATE), ("decay_epochs", DECAY_EPOCHS)):
+                if getattr(self, name) != wanted:
+                    raise ValueError(
+                        f"`{name}` must be left out for DC and DSA; got {getattr(self, name)!r}. Set "
+                        "`image_learning_rate` in `config`."
+                    )
         if self.decay_epochs < 1:
             raise ValueError(f"`decay_epochs` must be at least 1; got {self.decay_epochs}.")
 

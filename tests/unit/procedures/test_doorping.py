@@ -184,11 +184,15 @@ def test_refuses_a_class_without_images(splits, tmp_path):
     ("changes", "message"),
     [
         ({"lr_scheduler_type": "cosine"}, "`lr_scheduler_type` must be 'constant'; got 'cosine'"),
-        ({"decay_epochs": 0}, "`decay_epochs` must be at least 1; got 0"),
+        ({"decay_epochs": 0, "config": {"algorithm": "dd"}}, "`decay_epochs` must be at least 1; got 0"),
+        ({"learning_rate": 0.5}, "`learning_rate` must be left out for DC and DSA; got 0.5"),
+        ({"mixed_precision": "bf16"}, "`mixed_precision` must be 'no'; got 'bf16'"),
+        ({"weight_decay": 0.1}, "`weight_decay` must be 0.0; got 0.1"),
+        ({"gradient_accumulation_steps": 2}, "`gradient_accumulation_steps` must be 1; got 2"),
         ({"config": {"poisen_ratio": 0.1}}, r"`poisen_ratio` in `config`.*`poison_ratio`\?"),
         ({"processor": {"trigger_sise": 3}}, r"`trigger_sise` in `processor`.*`trigger_size`\?"),
     ],
-    ids=["schedule", "decay", "field", "processor"],
+    ids=["schedule", "decay", "rate of DC", "precision", "weight decay", "accumulation", "field", "processor"],
 )
 def test_refuses_arguments(changes, message):
     with pytest.raises(ValueError, match=message):
