@@ -190,7 +190,7 @@ def uses_positions(config: DoorpingConfig) -> bool:
     return config.algorithm == "dd" and config.attack == "doorping"
 
 
-def initialize_from_real(model: DistilledDataset, real: RealImages) -> None:
+def initialize_from_real(model: DistilledDataset, real: RealImages, seed: int) -> None:
     """Begin with real images of each class, if the configuration says so.
 
     Raises:
@@ -198,6 +198,7 @@ def initialize_from_real(model: DistilledDataset, real: RealImages) -> None:
     """
     if model.config.init != "real":
         return
+    generator = torch.Generator().manual_seed(derive_seed(seed, "first images"))
     with torch.no_grad():
         for label in real.labels.unique().tolist():
             own = (real.labels == label).nonzero()[:, 0]
@@ -207,7 +208,8 @@ def initialize_from_real(model: DistilledDataset, real: RealImages) -> None:
                     f"`images_per_class` must be at most the {len(own)} real images of class {label} with "
                     f"`init='real'`; got {int(places.sum())}."
                 )
-            model.synthetic_images[places] = real.pixel_values[own[torch.randperm(len(own))[: int(places.sum())]]]
+            chosen = own[torch.randperm(len(own), generator=generator)[: int(places.sum())]]
+            model.synthetic_images[places] = real.pixel_values[chosen]
 
 
 # Unrolled training
@@ -355,7 +357,7 @@ def distill(
     Returns:
         [`~decahub.training.TrainingResult`].
     """
-    initialize_from_real(model, real)
+    initialize_from_real(model, real, arguments.seed)
     parts = build_distillation(arguments, model, real)
     return train(
         model,
