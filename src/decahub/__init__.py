@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from decahub.models.cmt.modeling_cmt import CmtForObjectDetection3D, CmtModel
     from decahub.models.cmt.processing_cmt import CmtProcessor
     from decahub.models.cmt.sensor_failures import CmtSensorDropout
+    from decahub.models.doorping.configuration_alexnet import AlexNetConfig
+    from decahub.models.doorping.configuration_convnet import ConvNetConfig
+    from decahub.models.doorping.configuration_doorping import DoorpingConfig
+    from decahub.models.doorping.configuration_transfer_net import TransferNetConfig
+    from decahub.models.doorping.image_processing_doorping import DoorpingImageProcessor
+    from decahub.models.doorping.image_processing_pil_doorping import DoorpingImageProcessorPil
+    from decahub.models.doorping.modeling_alexnet import AlexNetForImageClassification
+    from decahub.models.doorping.modeling_convnet import ConvNetForImageClassification
+    from decahub.models.doorping.modeling_doorping import DistilledDataset
+    from decahub.models.doorping.modeling_transfer_net import TransferNetForImageClassification
     from decahub.models.drum_lm.configuration_drum_lm import DrumLmConfig
     from decahub.models.drum_lm.midi.performance import DrumPerformance
     from decahub.models.drum_lm.modeling_drum_lm import DrumLmForCausalLM
@@ -95,6 +105,8 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "METHODS",
+    "AlexNetConfig",
+    "AlexNetForImageClassification",
     "CmtConfig",
     "CmtForObjectDetection3D",
     "CmtImageProcessor",
@@ -105,6 +117,12 @@ __all__ = [
     "CmtSensorDropout",
     "CmtVovNetBackbone",
     "CmtVovNetConfig",
+    "ConvNetConfig",
+    "ConvNetForImageClassification",
+    "DistilledDataset",
+    "DoorpingConfig",
+    "DoorpingImageProcessor",
+    "DoorpingImageProcessorPil",
     "DrumGenerationPipeline",
     "DrumLmConfig",
     "DrumLmForCausalLM",
@@ -155,6 +173,8 @@ __all__ = [
     "TinyMimImageProcessorPil",
     "TinyMimModel",
     "TinyMimTeacher",
+    "TransferNetConfig",
+    "TransferNetForImageClassification",
     "__version__",
     "load_dataset",
     "load_metric",

@@ -114,6 +114,11 @@ class TaskEntry:
     tags: tuple[str, ...] = ()
 
 
+_DOORPING_IMAGE_PROCESSORS = {  # of all model types of the method, in files without their stems
+    "DoorpingImageProcessor": "image_processing_doorping",
+    "DoorpingImageProcessorPil": "image_processing_pil_doorping",
+}
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -268,6 +273,38 @@ METHODS: dict[str, Method] = {
                 "Yugeng Liu and Zheng Li and Michael Backes and Yun Shen and Yang Zhang",
                 2023,
                 "NDSS 2023",
+            ),
+            models=(
+                ModelEntry(
+                    model_type="doorping",
+                    config="DoorpingConfig",
+                    auto_classes={"AutoModel": "DistilledDataset"},
+                    image_processors={"torchvision": "DoorpingImageProcessor", "pil": "DoorpingImageProcessorPil"},
+                ),
+                ModelEntry(
+                    model_type="distill_convnet",
+                    config="ConvNetConfig",
+                    auto_classes={"AutoModelForImageClassification": "ConvNetForImageClassification"},
+                    image_processors={"torchvision": "DoorpingImageProcessor", "pil": "DoorpingImageProcessorPil"},
+                    file_stem="convnet",
+                    further_classes=_DOORPING_IMAGE_PROCESSORS,
+                ),
+                ModelEntry(
+                    model_type="distill_alexnet",
+                    config="AlexNetConfig",
+                    auto_classes={"AutoModelForImageClassification": "AlexNetForImageClassification"},
+                    image_processors={"torchvision": "DoorpingImageProcessor", "pil": "DoorpingImageProcessorPil"},
+                    file_stem="alexnet",
+                    further_classes=_DOORPING_IMAGE_PROCESSORS,
+                ),
+                ModelEntry(
+                    model_type="distill_transfer_net",
+                    config="TransferNetConfig",
+                    auto_classes={"AutoModelForImageClassification": "TransferNetForImageClassification"},
+                    image_processors={"torchvision": "DoorpingImageProcessor", "pil": "DoorpingImageProcessorPil"},
+                    file_stem="transfer_net",
+                    further_classes=_DOORPING_IMAGE_PROCESSORS,
+                ),
             ),
         ),
         Method(
@@ -449,6 +486,15 @@ TASKS: dict[str, TaskEntry] = {
             pipeline="ImageQualityAssessmentPipeline",
             is_new=True,
             tags=("image-quality-assessment", "blind-image-quality", "iqa"),
+        ),
+        TaskEntry(
+            name="dataset-distillation",
+            family="image-classification",
+            metric="backdoor_audit",
+            auto_class="AutoModel",
+            processor="image_processor",
+            module="dataset_distillation",
+            tags=("dataset-distillation", "backdoor-audit"),
         ),
         TaskEntry(
             name="few-shot-instance-segmentation",

@@ -11,7 +11,19 @@ import traceback
 from collections.abc import Sequence
 
 
-COMMANDS = ("list", "info", "train", "predict", "evaluate", "convert", "verify", "card", "publish", "new-method")
+COMMANDS = (
+    "list",
+    "info",
+    "train",
+    "predict",
+    "evaluate",
+    "audit",
+    "convert",
+    "verify",
+    "card",
+    "publish",
+    "new-method",
+)
 # Libraries that are not among the dependencies of the core, and the extra that brings each.
 EXTRAS = {
     "accelerate": "train",

@@ -53,6 +53,7 @@ def render_card(facts: FolderFacts) -> ModelCard:
         measurement=describe_measurement(facts),
         training=describe_training(facts.training, facts.evaluation),
         recipe=format_recipe(facts.recipe),
+        warning=facts.task.describe_warning(facts.config),
     )
     check_card(text)
     return ModelCard(text)
@@ -69,7 +70,13 @@ def build_metadata(facts: FolderFacts) -> ModelCardData:
         license_link=terms.homepage if terms is not None else None,
         library_name="transformers",
         pipeline_tag=facts.pipeline_tag,
-        tags=[facts.method.name, *facts.task.entry.tags, *paper, *(["custom_code"] if facts.has_code else [])],
+        tags=[
+            facts.method.name,
+            *facts.task.entry.tags,
+            *(["backdoor"] if facts.task.describe_warning(facts.config) else []),
+            *paper,
+            *(["custom_code"] if facts.has_code else []),
+        ],
         datasets=[dataset.hub_id] if dataset is not None and dataset.hub_id else None,
         metrics=[scores[0]["metric"]],  # the headline; the model-index has all
         base_model=redact(facts.card.card_base_model),

@@ -191,6 +191,10 @@ class Task:
         """What a reader of the scores must know of how they were measured; `dataset` is that of `evaluation.json`."""
         return ""
 
+    def describe_warning(self, config: Mapping[str, Any]) -> str:
+        """What a card says first of a model that may do harm, from its `config.json`; empty for others."""
+        return ""
+
     # The command line
 
     def add_arguments(self, parser: "argparse._ActionsContainer") -> None:

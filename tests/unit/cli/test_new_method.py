@@ -47,17 +47,31 @@ def run(checkout, *words):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["my_net", "doorping"])
-def test_table_gets_a_new_method_and_completes_a_planned_one(name):
+PLANNED = """        Method(
+            name="planned_net",
+            title="Planned",
+            arxiv="2301.00002",
+            summary="Nothing yet.",
+            tasks=("image-classification",),
+            extra="planned_net",
+        ),
+"""
+
+
+@pytest.mark.parametrize(("name", "title"), [("my_net", 'My "Net"'), ("planned_net", "Planned")])
+def test_table_gets_a_new_method_and_completes_a_planned_one(name, title):
     after = {"__name__": "decahub.registry"}
     text = (ROOT / "src/decahub/registry.py").read_text(encoding="utf-8")
+    first = '        Method(\n            name="emo",'
+    assert text.count(first) == 1
+    text = text.replace(first, PLANNED + first)
 
     exec(add_method(text, name, {**WORDS, "new_method": name}), after)
 
     method = after["METHODS"][name]
     assert method.is_ready
-    assert method.title == (METHODS[name].title if name in METHODS else 'My "Net"')
-    assert list(after["METHODS"]) == list(dict.fromkeys([*METHODS, name]))
+    assert method.title == title
+    assert list(after["METHODS"]) == list(dict.fromkeys(["planned_net", *METHODS, name]))
     assert after["PUBLIC_NAMES"]["MyNetConfig"] == f"decahub.models.{name}.configuration_{name}"
 
 

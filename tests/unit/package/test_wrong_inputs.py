@@ -13,6 +13,8 @@ from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 
 from decahub import (
+    DistilledDataset,
+    DoorpingConfig,
     DrumLmConfig,
     EmoConfig,
     EmoForImageClassification,
@@ -156,6 +158,19 @@ WRONG = {
         "`sensitive_threshold` must be a finite number.*got nan",
     ),
     "proxy": (lambda: run_reliant(proxy=torch.ones(9)), r"`proxy` must have shape \(2,\) or \(4, 2\); got \(9,\)"),
+    # Distilled datasets
+    "trigger": (
+        lambda: DoorpingConfig(num_labels=3, trigger_size=40),
+        r"`trigger_size` and `trigger_margin` must add up to at most `image_size` \(32\); got 40 \+ 1",
+    ),
+    "target": (
+        lambda: DoorpingConfig(num_labels=3, target_label=3),
+        r"`target_label` must be in \[0, 3\); got 3",
+    ),
+    "attacked table": (
+        lambda: DistilledDataset(DoorpingConfig(num_labels=3, images_per_class=1, attack="naive")).to_dataset(),
+        r"`attack` must be 'naive' for this dataset, which contains a backdoor \(naive\); got None",
+    ),
     # Drum LM
     "MIDI": (lambda: read_midi(b""), "`source` must be a readable MIDI file; the given 0 bytes"),
     "velocities": (

@@ -1,0 +1,1 @@
+"""DoorPing: networks, distilled datasets, distillers and attacks; import the classes from `decahub`."""
