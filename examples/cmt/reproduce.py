@@ -10,13 +10,14 @@ measured under all failures of sensors; a model without training gives the level
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import set_seed
 
+from decahub import CmtForObjectDetection3D, CmtProcessor
 from decahub.data.driving_scenes import SceneSettings
 from decahub.evaluation import (
     Comparison,
@@ -26,7 +27,8 @@ from decahub.evaluation import (
     run_once,
     write_comparison,
 )
-from decahub.hub import CardArguments
+from decahub.hub import CardArguments, ModelFolder
+from decahub.hub.files import RECIPE, TRAINING_MINUTES
 from decahub.procedures import cmt
 from decahub.procedures.data_arguments import load_splits
 from decahub.training import argument, load_recipe
@@ -35,6 +37,7 @@ from decahub.training import argument, load_recipe
 MASKED, PLAIN, UNTRAINED = "masked training", "plain training", "untrained"
 AUGMENTATION = {MASKED: {}, PLAIN: {"camera_mask_prob": 0.0, "lidar_mask_prob": 0.0}}
 ALL_WORK, NO_CAMERAS, NO_LIDAR = "none", "no cameras", "no LiDAR"
+MAY_DIFFER = ("output_dir", "eval_epochs", "max_eval_samples")  # between runs of one recipe
 METRICS = {"mean_ap": "mean AP (%)", "nds": "NDS (%)"}
 AP = METRICS["mean_ap"]
 ORDER_CLAIM = (
@@ -43,7 +46,7 @@ ORDER_CLAIM = (
 )
 MASKED_CLAIM = "Without masked-modal training, a detector that loses a kind of sensor has less than half of that AP"
 NOTE = (
-    "Scenes are generated, and runs are short. Average precision takes the place of the recall in the goal: with as "
+    "Scenes are generated. Average precision takes the place of the recall in the goal: with as "
     "many queries as here, boxes at random places recall some objects."
 )
 
@@ -57,8 +60,8 @@ class RecipeArguments(CardArguments, cmt.Arguments):
 class Arguments:
     recipe: str = argument("cmt/driving_scenes", "Recipe of all runs.")
     seeds: list[int] = argument([0, 1, 2], "One run of each arm for each seed.")
-    num_train_epochs: float = argument(12, "Epochs of a run.")
-    max_steps: int | None = argument(None, "Optimizer steps of a run; replaces `num_train_epochs` where given.")
+    trained: dict = argument({}, "Folders of models that are trained already, by seed: those with masked sensors.")
+    max_steps: int | None = argument(None, "Optimizer steps of a run, to try the script; by default as in the recipe.")
     max_eval_samples: int | None = argument(None, "Measure on at most this many frames.")
     output_dir: str = argument("runs/reproduce-cmt", "Folder of the runs.")
     results_dir: str = argument("docs/results", "Folder of the results.")
@@ -70,7 +73,6 @@ def build_arguments(arm: str, seed: int, folder: Path, arguments: Arguments) -> 
     return replace(
         own,
         seed=seed,
-        num_train_epochs=arguments.num_train_epochs,
         max_steps=arguments.max_steps,
         max_eval_samples=arguments.max_eval_samples,
         eval_epochs=None,
@@ -93,6 +95,20 @@ def measure(run: cmt.Arguments, model: Any, processor: Any, rows: Any) -> dict[s
     }
 
 
+def measure_trained(run: cmt.Arguments, folder: Path, rows: Any) -> dict:
+    """The record of a run that was made before, by the recipe itself."""
+    made = load_recipe(RecipeArguments, [str(folder / RECIPE)])
+    for name, value in asdict(run).items():
+        if name not in MAY_DIFFER and getattr(made, name) != value:
+            raise ValueError(
+                f"`trained` must name models of the same recipe; {folder} has {name}={getattr(made, name)!r}, not "
+                f"{value!r}."
+            )
+    model, processor = CmtForObjectDetection3D.from_pretrained(folder), CmtProcessor.from_pretrained(folder)
+    last = ModelFolder(folder).train_log[-1]
+    return {"failures": measure(run, model, processor, rows), "minutes": last[TRAINING_MINUTES], "steps": last["step"]}
+
+
 def execute(arm: str, seed: int, folder: Path, arguments: Arguments) -> dict:
     """One run: scores by failure, minutes and steps."""
     run = build_arguments(arm, seed, folder, arguments)
@@ -101,6 +117,8 @@ def execute(arm: str, seed: int, folder: Path, arguments: Arguments) -> dict:
         set_seed(seed)
         model = cmt.build_model(run, splits.label_names)
         return {"failures": measure(run, model, cmt.build_processor(run, model.config), splits.evaluation)}
+    if arm == MASKED and seed in arguments.trained:
+        return measure_trained(run, Path(arguments.trained[seed]), splits.evaluation)
     outcome = cmt.run(run, splits)
     scores = measure(run, outcome.result.model, outcome.processor, splits.evaluation)
     return {"failures": scores, "minutes": outcome.result.minutes, "steps": outcome.result.step}

@@ -112,3 +112,16 @@ def test_reproduce_compares_training_with_masked_sensors_and_without(tmp_path, r
         assert [part["num_pairs"] for part in record["comparisons"]] == [2] * num_comparisons
         assert record["verdict"] == "undecided", "two pairs decide nothing"
     assert (tmp_path / "results" / "cmt_sensor_failures.png").stat().st_size > 0
+
+
+def test_reproduce_takes_a_model_of_the_same_recipe(tmp_path, recipe):
+    run(SCRIPTS / "train.py", recipe, "--max_steps", "1", "--output_dir", tmp_path / "run")
+    words = ("cmt/reproduce", "--recipe", recipe, "--seeds", "0", "--trained", f"{{0: {tmp_path / 'run' / 'model'}}}")
+    folders = ("--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results")
+
+    run(SCRIPTS / "reproduce.py", *words, "--max_steps", "1", *folders)
+
+    assert json.loads((tmp_path / "runs" / "masked-seed0" / "run.json").read_text())["steps"] == 1
+    (tmp_path / "runs" / "masked-seed0" / "run.json").unlink()
+    with pytest.raises(ValueError, match="has max_steps=1, not 2"):
+        run(SCRIPTS / "reproduce.py", *words, "--max_steps", "2", *folders)

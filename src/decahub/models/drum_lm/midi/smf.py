@@ -22,9 +22,9 @@ SYSTEM_EXCLUSIVE = (0xF0, 0xF7)
 META = 0xFF
 META_TRACK_NAME, META_END_OF_TRACK, META_TEMPO, META_TIME_SIGNATURE = 0x03, 0x2F, 0x51, 0x58
 
-# Messages of delta time, status (left out where it is that of the message before) and two data bytes. Possessive: a
-# byte above 127 is never anything else, so nothing is gained by trying again.
-match_run = re.compile(rb"(?:[\x80-\xFF]{0,3}+[\x00-\x7F][\x80-\xBF\xE0-\xEF]?+[\x00-\x7F]{2})++", re.DOTALL).match
+# Messages of delta time, status (left out where it is that of the message before) and two data bytes. Possessive
+# quantifiers would say the same, but those of groups match too much in Python 3.11.2 (gh-106052).
+match_run = re.compile(rb"(?:[\x80-\xFF]{0,3}[\x00-\x7F][\x80-\xBF\xE0-\xEF]?[\x00-\x7F]{2})+", re.DOTALL).match
 
 
 @dataclass
