@@ -189,7 +189,7 @@ def test_reads_own_image_folder(tmp_path):
 
 def test_own_data_needs_a_family(tmp_path):
     with pytest.raises(
-        ValueError, match="`family` must be one of drum-generation, few-shot-instance-segmentation, image-"
+        ValueError, match="`family` must be one of cohorts, drum-generation, few-shot-instance-segmentation, image-"
     ):
         load_dataset(write_splits(tmp_path / "mine"))
 

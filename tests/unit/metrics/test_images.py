@@ -72,8 +72,8 @@ def test_loads_by_name_and_by_path(name):
 
 def test_lists_all_metrics():
     assert list_metrics() == [
-        "drum_structure", "feature_probe", "few_shot_map", "group_fairness", "image_quality", "mean_iou",
-        "node_accuracy", "nuscenes_detection", "top_k_accuracy",
+        "backdoor_audit", "drum_structure", "feature_probe", "few_shot_map", "group_fairness", "image_quality",
+        "mean_iou", "node_accuracy", "nuscenes_detection", "subtype_validity", "top_k_accuracy",
     ]  # fmt: skip
 
 
