@@ -1,12 +1,11 @@
-"""Inputs made here, so that no dataset is needed: graphs, a driving scene, shapes, versions of a photograph."""
+"""Inputs made here, so that no dataset is needed: graphs, a driving scene, shapes, a table of patients."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from decahub.data import DATASETS, build_similarity_edges, mpd_synthetic, refshapes
 from decahub.data.driving_scenes import build_frame
@@ -117,27 +116,6 @@ def write_shapes(folder: Path, names: Sequence[str], photos: Sequence[Image.Imag
         Image.fromarray(pixels).save(folder / f"{name}.png")
         Image.fromarray(masks[0]).save(folder / f"{name}_mask.png")
     Image.fromarray(draw(labels)[0]).save(folder / "scene.png")
-    return folder
-
-
-def write_versions(folder: Path, photo: Image.Image, seed: int = 0) -> Path:
-    """Writes a photograph as it is, and with five distortions; returns the folder."""
-    pixels = np.asarray(photo).astype(np.float64)
-    noise = 30 * np.random.default_rng(seed).standard_normal(pixels.shape)
-    coded = io.BytesIO()
-    photo.save(coded, "JPEG", quality=6)
-    small = photo.resize((photo.width // 6, photo.height // 6), Image.Resampling.BOX)
-    versions = {
-        "original": photo,
-        "blurred": photo.filter(ImageFilter.GaussianBlur(3)),
-        "noisy": Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)),
-        "JPEG": Image.open(coded),
-        "coarse": small.resize(photo.size, Image.Resampling.NEAREST),
-        "dark": Image.fromarray((255 * (pixels / 255) ** 3).astype(np.uint8)),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, version in versions.items():
-        version.save(folder / f"{name}.png")
     return folder
 
 
