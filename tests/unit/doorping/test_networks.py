@@ -199,3 +199,9 @@ def test_refuses_integers():
 def test_refuses_unknown_inputs(names):
     with pytest.raises(ValueError, match="`hidden_state` must be an input of ConvNetForImageClassification"):
         build_network(tiny_network())(torch.zeros(1, 3, 12, 12), **names)
+
+
+@pytest.mark.parametrize("config_class", [AlexNetConfig, ConvNetConfig, TransferNetConfig])
+def test_label_smoothing_is_a_rate(config_class):
+    with pytest.raises(StrictDataclassError, match=r"`label_smoothing` must lie in \[0, 1\); got 1\.5"):
+        config_class(label_smoothing=1.5)

@@ -5,7 +5,7 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import MAX_WIDTH, CheckedConfig, check_maximum, check_minimum
+from ..shared.checks import MAX_WIDTH, CheckedConfig, check_maximum, check_minimum, check_rates
 
 
 IMAGE_SIZE = 32
@@ -20,6 +20,7 @@ class AlexNetConfig(CheckedConfig, PreTrainedConfig):
         image_size (`int`, defaults to 32): Height and width of `pixel_values`; the network has no other size.
         init (`str`, defaults to `"default"`): How weights are drawn: torch's `"default"`, as for DC, or `"xavier"`
             normal without biases, as for DD.
+        label_smoothing (`float`, defaults to 0): Label smoothing of the classification loss, in [0, 1).
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: If a field has the wrong type or value.
@@ -33,6 +34,7 @@ class AlexNetConfig(CheckedConfig, PreTrainedConfig):
     label_smoothing: float | int = 0.0
 
     def validate_architecture(self):
+        check_rates(self, "label_smoothing")
         check_minimum(self, 1, "num_channels")
         check_maximum("num_channels", [self.num_channels], MAX_WIDTH)
         if self.image_size != IMAGE_SIZE:

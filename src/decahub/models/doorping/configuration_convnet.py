@@ -5,7 +5,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import MAX_DEPTH, MAX_WIDTH, CheckedConfig, check_maximum, check_minimum
+from ..shared.checks import MAX_DEPTH, MAX_WIDTH, CheckedConfig, check_maximum, check_minimum, check_rates
 from ..shared.variants import build_variant
 
 
@@ -49,6 +49,7 @@ class ConvNetConfig(CheckedConfig, PreTrainedConfig):
             `None` leaves it out, as in dataset condensation.
         init (`str`, defaults to `"default"`): How weights are drawn: torch's `"default"`, as for DC, or `"xavier"`
             normal without biases, as for DD.
+        label_smoothing (`float`, defaults to 0): Label smoothing of the classification loss, in [0, 1).
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: If a field has the wrong type or fields contradict each other.
@@ -88,6 +89,7 @@ class ConvNetConfig(CheckedConfig, PreTrainedConfig):
         return [*sizes, size]
 
     def validate_architecture(self):
+        check_rates(self, "label_smoothing")
         check_minimum(self, 1, "num_channels", "image_size", "hidden_size", "num_hidden_layers")
         check_minimum(self, 1, "classifier_hidden_size")
         check_maximum("num_hidden_layers", [self.num_hidden_layers], MAX_DEPTH)

@@ -5,7 +5,7 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import PreTrainedConfig
 
-from ..shared.checks import MAX_WIDTH, CheckedConfig, check_maximum, check_minimum
+from ..shared.checks import MAX_WIDTH, CheckedConfig, check_maximum, check_minimum, check_rates
 
 
 IMAGE_SIZE = 32
@@ -22,6 +22,7 @@ class TransferNetConfig(CheckedConfig, PreTrainedConfig):
         num_channels (`int`, defaults to 3): Channels of `pixel_values`.
         image_size (`int`, defaults to 32): Height and width of `pixel_values`; the networks have no other size.
         init (`str`, defaults to `"default"`): How weights are drawn: torch's `"default"`, or `"xavier"` normal.
+        label_smoothing (`float`, defaults to 0): Label smoothing of the classification loss, in [0, 1).
 
     Raises:
         huggingface_hub.errors.StrictDataclassError: If a field has the wrong type or value.
@@ -37,6 +38,7 @@ class TransferNetConfig(CheckedConfig, PreTrainedConfig):
     label_smoothing: float | int = 0.0
 
     def validate_architecture(self):
+        check_rates(self, "label_smoothing")
         check_minimum(self, 1, "num_channels")
         check_maximum("num_channels", [self.num_channels], MAX_WIDTH)
         if self.image_size != IMAGE_SIZE:
