@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForImageClassification
 
 from decahub import DistilledDataset
 from tests.unit.procedures.test_doorping import CONFIG, NAMES, build_rows
@@ -78,3 +79,20 @@ def test_reproduce_compares_attacks_and_keeps_runs(words, tmp_path):
     ]  # fmt: skip
     models = {row["model"] for row in json.loads((results / "doorping_defenses.json").read_text())["rows"]}
     assert "DD: DoorPing: neural_cleanse" in models
+
+
+def test_train_classifier_writes_a_classifier_that_knows_what_it_learned_from(words, tmp_path):
+    run(SCRIPTS / "train.py", "doorping/fashion_mnist_doorping", *words, "--output_dir", tmp_path / "run")
+    words = [*words[:4], "--distilled", tmp_path / "run" / "model", "--output_dir", tmp_path / "classifier"]
+
+    with pytest.raises(ValueError, match="`card_limits` must say"):
+        run(SCRIPTS / "train_classifier.py", *words)
+    run(SCRIPTS / "train_classifier.py", *words, "--card_limits", "It has a backdoor.")
+
+    folder = tmp_path / "classifier" / "model"
+    network = AutoModelForImageClassification.from_pretrained(folder)
+    distilled = DistilledDataset.from_pretrained(tmp_path / "run" / "model")
+    images = torch.randn(5, 3, 12, 12)
+    torch.testing.assert_close(network(images).logits, distilled.train_classifier()(images).logits)
+    assert set(network.config.label2id) == set(NAMES)
+    assert "It has a backdoor." in (folder / "README.md").read_text()
