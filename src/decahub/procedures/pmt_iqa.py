@@ -19,6 +19,8 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset, default_collate
+from tqdm.auto import tqdm
 
 from decahub import PmtIqaConfig, PmtIqaForImageQualityAssessment, PmtIqaImageProcessor, load_dataset, load_metric
 from decahub.data import InMemoryDataset, SeededTransform, image_quality
@@ -69,6 +71,10 @@ class Arguments(DataArguments, LoopArguments):
         "adamw", "AdamW and the schedule of the run, or what the authors do: Adam anew in each epoch, rate in steps."
     )
     backbone_rate_factor: float = argument(1.0, "Learning rate of the backbone relative to that of the heads.")
+    frozen_crops: int = argument(
+        0,
+        "Keep the backbone as it is, and train on its features of this many random crops of each image; 0: train all.",
+    )
     calibrate: bool = argument(True, "Fit a curve from scores to labels on the validation split, if there is one.")
 
     def __post_init__(self):
@@ -82,6 +88,13 @@ class Arguments(DataArguments, LoopArguments):
             raise ValueError(f"`backbone_rate_factor` must be positive; got {self.backbone_rate_factor}.")
         if self.optimizer == "official" and self.backbone_rate_factor != 1:
             raise ValueError("`backbone_rate_factor` must be 1 for the official optimizer, which has one group.")
+        if self.frozen_crops < 0:
+            raise ValueError(f"`frozen_crops` must not be negative; got {self.frozen_crops}.")
+        if self.frozen_crops and self.backbone_rate_factor != 1:
+            raise ValueError(
+                f"`backbone_rate_factor` must be left out with `frozen_crops`; got {self.backbone_rate_factor}. The "
+                "backbone does not learn."
+            )
         if self.pretrained is not None and self.backbone_weights is not None:
             raise ValueError("`pretrained` and `backbone_weights` must not both be given; got both.")
         check_options("config", self.config, PmtIqaConfig)
@@ -146,6 +159,47 @@ def build_train_dataset(arguments: Arguments, rows: Any, processor: PmtIqaImageP
     transform = image_quality.build_train_transform(processor, **arguments.augmentation)
     images: Any = InMemoryDataset(rows, image_quality.decode_row, "Decoding images")
     return SeededTransform(images, transform, arguments.seed)
+
+
+class PooledMaps(Dataset):
+    """What a frozen backbone makes of the crops of the first epochs, computed once.
+
+    Epoch `t` has the crops of epoch `t % num_epochs`, so a resumed run sees those that it would have seen.
+
+    Args:
+        crops ([`SeededTransform`]): Gives the crops of each image and epoch, and their labels.
+        model ([`PmtIqaForImageQualityAssessment`]): Whose backbone stays as it is.
+        num_epochs (`int`): Epochs whose crops are kept.
+        batch_size (`int`): Images that are computed at once.
+    """
+
+    def __init__(
+        self, crops: SeededTransform, model: PmtIqaForImageQualityAssessment, num_epochs: int, batch_size: int
+    ):
+        self.crops, self.fingerprint_source = crops, crops.fingerprint_source
+        base, self.maps, self.labels = model.pmt_iqa, [], torch.zeros(0)
+        with evaluating(model), torch.no_grad():
+            for epoch in tqdm(range(num_epochs), desc="Features of crops", leave=False):
+                crops.set_epoch(epoch)
+                maps, labels = [], []
+                for batch in DataLoader(crops, batch_size, collate_fn=image_quality.collate):
+                    pixels = batch["pixel_values"].to(model.device)
+                    pooled = base.compute_pooled_maps(pixels.flatten(0, 1))
+                    maps.append(pooled.unflatten(0, pixels.shape[:2]).cpu())
+                    labels.append(batch["labels"])
+                self.maps.append(torch.cat(maps))
+                self.labels = torch.cat(labels)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.crops.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        maps = self.maps[self.crops.epoch % len(self.maps)]
+        return {"pooled_maps": maps[index], "labels": self.labels[index]}
 
 
 def build_model(arguments: Arguments) -> PmtIqaForImageQualityAssessment:
@@ -321,7 +375,10 @@ def run(arguments: Arguments, splits: QualitySplits | None = None) -> Outcome:
     check_crop_size(model.config, processor)
     check_score_range(model.config, splits.train)
     check_splits(arguments, splits, processor, FAMILY)
-    train_dataset = build_train_dataset(arguments, splits.train, processor)
+    train_dataset: Any = build_train_dataset(arguments, splits.train, processor)
+    if arguments.frozen_crops:
+        train_dataset = PooledMaps(train_dataset, model, arguments.frozen_crops, arguments.per_device_eval_batch_size)
+    model.pmt_iqa.backbone.requires_grad_(not arguments.frozen_crops)
 
     def measure_on(rows: Any, model: Any) -> Measurement:
         return measure(arguments, model, processor, rows)
@@ -331,9 +388,10 @@ def run(arguments: Arguments, splits: QualitySplits | None = None) -> Outcome:
         build_update(arguments, model, len(train_dataset)),
         train_dataset,
         arguments,
-        collate_fn=image_quality.collate,
+        collate_fn=default_collate if arguments.frozen_crops else image_quality.collate,
         evaluate=lambda model: measure_on(splits.monitor, model).scores,
     )
+    result.model.requires_grad_(True)
     if arguments.calibrate and splits.monitor is not splits.evaluation and result.is_main_process:
         result.model.config.calibration = fit_calibration(arguments, result.model, processor, splits.monitor)
     reports = {}

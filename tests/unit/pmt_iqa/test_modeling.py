@@ -299,3 +299,29 @@ def test_backbone_of_two_maps():
     fields = {"feature_strides": [8, 32], "lda_channels": [5], "target_in_size": 20}
 
     assert build(backbone_config=backbone, **fields)(draw_crops(2)).score.shape == (2,)
+
+
+def test_pooled_maps_stand_for_their_crops():
+    crops = draw_crops(2, 3)
+    labels, mask = torch.tensor([20.0, 70.0]), torch.tensor([[True, True, True], [True, False, False]])
+    model = build()
+    pooled = model.pmt_iqa.compute_pooled_maps(crops.flatten(0, 1)).unflatten(0, (2, 3))
+
+    expected = model(crops, crop_mask=mask, labels=labels)
+    outputs = model(pooled_maps=pooled, crop_mask=mask, labels=labels)
+
+    for name in ("loss", "score", "crop_scores", "level_logits"):
+        torch.testing.assert_close(outputs[name], expected[name], msg=name)
+    assert outputs.hidden_states is None
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 7), (2, 7), (2, 3, 7, 1)])
+def test_pooled_maps_of_another_size_are_refused(shape):
+    with pytest.raises(ValueError, match="`pooled_maps` must have"):
+        build()(pooled_maps=torch.zeros(shape))
+
+
+def test_pixels_and_pooled_maps_exclude_each_other():
+    model = build()
+    with pytest.raises(ValueError, match="`pixel_values`"):
+        model(draw_crops(1, 1), pooled_maps=torch.zeros(1, 1, sum(model.pmt_iqa.pooled_sizes)))

@@ -5,10 +5,13 @@ import shutil
 
 import pytest
 import torch
+from accelerate.utils import set_seed
 from safetensors.torch import load_file, save_file
 
 from decahub import PmtIqaForImageQualityAssessment
+from decahub.data import image_quality
 from decahub.procedures import pmt_iqa
+from decahub.training import train
 from tests.tiny.pmt_iqa import tiny_backbone
 from tests.tiny.quality_folder import write_quality_folder
 
@@ -203,3 +206,56 @@ def test_refuses_weights_that_do_not_exist(folder, tmp_path):
 def test_refuses_a_split_that_does_not_exist(folder, tmp_path):
     with pytest.raises(ValueError, match="`eval_split` must be one of train, validation, test; got 'all'"):
         pmt_iqa.load_splits(build_arguments(folder, tmp_path, eval_split="all"))
+
+
+class StepBesideEvalBackbone(pmt_iqa.ScheduledStep):
+    """A step whose norms keep their statistics."""
+
+    def __call__(self, model, batch):
+        model.pmt_iqa.backbone.eval()
+        return super().__call__(model, batch)
+
+
+def test_a_frozen_backbone_stays_and_heads_learn_as_they_would_beside_it(folder, tmp_path, monkeypatch):
+    arguments = build_arguments(folder, tmp_path / "pooled", frozen_crops=3)
+
+    pooled = pmt_iqa.run(arguments).result.model
+
+    # The same crops through a backbone that learns at a rate of nearly 0.
+    monkeypatch.setattr(pmt_iqa, "ScheduledStep", StepBesideEvalBackbone)
+    slow = build_arguments(folder, tmp_path / "slow", backbone_rate_factor=1e-12)
+    set_seed(slow.seed)
+    model = pmt_iqa.build_model(slow)
+    splits = pmt_iqa.load_splits(slow)
+    rows = pmt_iqa.build_train_dataset(slow, splits.train, pmt_iqa.build_processor(slow))
+    expected = train(
+        model, pmt_iqa.build_update(slow, model, len(rows)), rows, slow, collate_fn=image_quality.collate
+    ).model.state_dict()
+
+    assert all(parameter.requires_grad for parameter in pooled.parameters())
+    for name, tensor in pooled.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_run_on_a_frozen_backbone_resumes_bit_by_bit(folder, tmp_path):
+    arguments = build_arguments(folder, tmp_path, save_steps=4, save_total_limit=9, frozen_crops=2)
+    whole = pmt_iqa.run(arguments)
+    for name in ("checkpoint-8", "checkpoint-9"):
+        shutil.rmtree(tmp_path / name)
+
+    again = pmt_iqa.run(arguments)
+
+    for name, tensor in whole.result.model.state_dict().items():
+        assert torch.equal(tensor, again.result.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frozen_crops": -1}, "`frozen_crops` must not"),
+        ({"frozen_crops": 2, "backbone_rate_factor": 0.1}, "left out"),
+    ],
+)
+def test_frozen_crops_are_checked(folder, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build_arguments(folder, tmp_path, **changes)

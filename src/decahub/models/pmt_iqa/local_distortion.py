@@ -30,20 +30,21 @@ class PmtIqaBranch(nn.Module):
     ):
         super().__init__()
         self.pool_size, self.grid_size = pool_size, grid_size
+        self.pooled_shape = (in_channels, grid_size, grid_size)
         self.reduce: nn.Module = nn.Identity()
         if reduced_channels is not None:
             self.reduce = nn.Conv2d(in_channels, reduced_channels, kernel_size=1, bias=False)
         self.proj = PmtIqaProjection((reduced_channels or in_channels) * grid_size**2, out_channels)
 
-    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
-        """Features of crops.
+    def pool(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Means of the windows of crops.
 
         Args:
             feature_map (`torch.FloatTensor` of shape `(batch_size, in_channels, rows, columns)`): Cells beyond whole
                 windows are left out.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch_size, out_channels)`.
+            `torch.FloatTensor` of shape `(batch_size, in_channels, grid_size, grid_size)`.
         """
         pooled = functional.avg_pool2d(feature_map, self.pool_size)
         if tuple(pooled.shape[-2:]) != (self.grid_size, self.grid_size):
@@ -52,7 +53,15 @@ class PmtIqaBranch(nn.Module):
                 f"{tuple(feature_map.shape[-2:])} cells. Cut crops with `PmtIqaImageProcessor`, and compare "
                 "`feature_strides` of the config with the backbone."
             )
+        return pooled
+
+    def project(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Features, of shape `(batch_size, out_channels)`, from the means that `pool` gave."""
         return self.proj(self.reduce(pooled).flatten(1))
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        """Features of crops: `project(pool(feature_map))`."""
+        return self.project(self.pool(feature_map))
 
     def forward_dense(self, feature_map: torch.Tensor, step: int) -> torch.Tensor:
         """Features of all windows of a crop's size in the map of a whole image, `step` cells apart.

@@ -8,6 +8,7 @@ The numbers are those of the authors' code. Defaults differ in training: the sch
 crops have to be of the configured size (`strict_crop_size=False` takes what the authors' code takes).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,12 +181,19 @@ class PmtIqaModel(PmtIqaPreTrainedModel):
             )
 
     @can_return_tuple
-    def forward(self, pixel_values: torch.FloatTensor | None = None, **kwargs: Any) -> PmtIqaModelOutput:
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        pooled_maps: torch.FloatTensor | None = None,
+        **kwargs: Any,
+    ) -> PmtIqaModelOutput:
         """Features of crops.
 
         Args:
-            pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, crop_size, crop_size)`): Normalized
-                pixels.
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, crop_size, crop_size)`, *optional*):
+                Normalized pixels.
+            pooled_maps (`torch.FloatTensor` of shape `(batch_size, pooled_size)`, *optional*): What
+                `compute_pooled_maps` gave, in place of pixels. The backbone is then not run, and there are no maps.
             kwargs: `output_hidden_states` and `return_dict`.
 
         Returns:
@@ -193,9 +201,13 @@ class PmtIqaModel(PmtIqaPreTrainedModel):
 
         Raises:
             TypeError: If `pixel_values` are integers.
-            ValueError: If their shape does not fit, or they are not finite.
+            ValueError: If shapes do not fit, values are not finite, or not one of both is given.
         """
         refuse_unknown_inputs(self, kwargs, FROM_THE_PROCESSOR)
+        if pooled_maps is not None:
+            if pixel_values is not None:
+                raise ValueError("`pixel_values` and `pooled_maps` must not both be given; got both.")
+            return self._project_pooled(pooled_maps)
         self.check_pixel_values(pixel_values, (4,))
         self.check_crop_size(pixel_values)
         feature_maps = self.compute_feature_maps(pixel_values)
@@ -209,6 +221,37 @@ class PmtIqaModel(PmtIqaPreTrainedModel):
             branch_features=features,
             hidden_states=feature_maps if output_hidden_states else None,
         )
+
+    @property
+    def pooled_sizes(self) -> list[int]:
+        """Numbers that each branch keeps of a crop before its weights: channels x rows x columns."""
+        return [math.prod(branch.pooled_shape) for branch in self.lda]
+
+    def compute_pooled_maps(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """All that branches and heads need to know of crops, for training them on a backbone that stays as it is.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch_size, channels, crop_size, crop_size)`): Normalized
+                pixels.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch_size, pooled_size)`, the windows' means of all feature maps.
+        """
+        self.check_pixel_values(pixel_values, (4,))
+        self.check_crop_size(pixel_values)
+        maps = zip(self.lda, self.compute_feature_maps(pixel_values), strict=True)
+        return torch.cat([branch.pool(feature_map).flatten(1) for branch, feature_map in maps], dim=1)
+
+    def _project_pooled(self, pooled_maps: torch.Tensor) -> PmtIqaModelOutput:
+        wanted = sum(self.pooled_sizes)
+        if pooled_maps.ndim != 2 or pooled_maps.shape[1] != wanted:
+            raise ValueError(
+                f"`pooled_maps` must have {wanted} numbers for each crop; got shape {tuple(pooled_maps.shape)}. Make "
+                "them with `compute_pooled_maps` of the same model."
+            )
+        parts = zip(self.lda, pooled_maps.split(self.pooled_sizes, dim=1), strict=True)
+        features = tuple(branch.project(part.unflatten(1, branch.pooled_shape)) for branch, part in parts)
+        return PmtIqaModelOutput(pooler_output=torch.cat(features, dim=1), branch_features=features)
 
     def compute_dense_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Features of all windows of whole images, with one pass of the backbone.
@@ -300,6 +343,7 @@ class PmtIqaForImageQualityAssessment(PmtIqaPreTrainedModel):
         crop_mask: torch.BoolTensor | None = None,
         labels: torch.FloatTensor | None = None,
         level_labels: torch.LongTensor | None = None,
+        pooled_maps: torch.FloatTensor | None = None,
         **kwargs: Any,
     ) -> PmtIqaImageQualityOutput:
         """Quality of images.
@@ -313,6 +357,9 @@ class PmtIqaForImageQualityAssessment(PmtIqaPreTrainedModel):
                 their own scale. NaN is left out of the loss.
             level_labels (`torch.LongTensor` of shape `(batch_size,)`, *optional*): Quality levels in
                 `[0, num_levels)`, -100 for none; by default those of `labels`.
+            pooled_maps (`torch.FloatTensor` of shape `(batch_size, num_crops, pooled_size)`, *optional*): What
+                `compute_pooled_maps` of [`PmtIqaModel`] gave for the crops, in place of `pixel_values`: training of
+                the heads alone then runs the backbone once and not in each epoch.
             kwargs: As in [`PmtIqaModel`].
 
         Returns:
@@ -323,14 +370,21 @@ class PmtIqaForImageQualityAssessment(PmtIqaPreTrainedModel):
             ValueError: If an input does not fit.
         """
         refuse_unknown_inputs(self, kwargs, FROM_THE_PROCESSOR)
-        self.pmt_iqa.check_pixel_values(pixel_values, (4, 5))
-        crops = pixel_values if pixel_values.ndim == 5 else pixel_values[:, None]
+        crops, name = pooled_maps, "pooled_maps"
+        if pooled_maps is None:
+            self.pmt_iqa.check_pixel_values(pixel_values, (4, 5))
+            crops, name = pixel_values if pixel_values.ndim == 5 else pixel_values[:, None], "pixel_values"
+        elif pixel_values is not None or pooled_maps.ndim != 3:
+            raise ValueError(
+                "`pooled_maps` must have shape (batch_size, num_crops, pooled_size), without `pixel_values`; got "
+                f"{tuple(pooled_maps.shape)}{'' if pixel_values is None else ' and `pixel_values`'}."
+            )
         batch_size, num_crops = crops.shape[:2]
         is_crop = self._read_crop_mask(crop_mask, crops)
         kwargs["return_dict"] = True
         # Padding is not computed: in training it would change the statistics of the batch norms.
         is_padded = crop_mask is not None and not torch.compiler.is_compiling()
-        outputs = self.pmt_iqa(crops[is_crop] if is_padded else crops.flatten(0, 1), **kwargs)
+        outputs = self.pmt_iqa(**{name: crops[is_crop] if is_padded else crops.flatten(0, 1)}, **kwargs)
         shared = self.shared(outputs.pooler_output)
         raw_scores, level_logits = self.score_head(shared).squeeze(-1), self.level_head(shared)
         if is_padded:
