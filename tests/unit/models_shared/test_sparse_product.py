@@ -5,7 +5,7 @@ import torch
 
 from decahub.models.shared import sparse_product
 from decahub.models.shared.graph_inputs import build_csr
-from decahub.models.shared.sparse_product import is_faster_as_bag, multiply_sparse
+from decahub.models.shared.sparse_product import SparseProduct, is_faster_as_bag, multiply_sparse, transpose_csr
 
 
 ATOL = {torch.float32: 5e-7, torch.float64: 1e-15}  # sums of at most five terms below 1
@@ -97,3 +97,38 @@ def test_sums_embeddings_where_that_is_faster(channels):
 )
 def test_takes_the_product_elsewhere(dense):
     assert not is_faster_as_bag(dense)
+
+
+@by_kernel
+@pytest.mark.parametrize("is_given", [False, True], ids=["made", "given"])
+def test_gradients_of_first_and_second_order_are_those_of_differences(is_bag, is_given, monkeypatch):
+    monkeypatch.setattr(sparse_product, "is_faster_as_bag", lambda dense: is_bag)
+    matrix, _ = build_matrices(torch.float64)
+    transposed = transpose_csr(matrix) if is_given else None
+    states = draw(NUM_COLUMNS, 3, dtype=torch.float64).requires_grad_()
+
+    def multiply(states: torch.Tensor) -> torch.Tensor:
+        return SparseProduct.apply(states, matrix, transposed).sin()
+
+    assert torch.autograd.gradcheck(multiply, states)
+    assert torch.autograd.gradgradcheck(multiply, states)
+
+
+@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64], ids=["int32", "int64"])
+def test_transpose(index_dtype):
+    matrix, expected = build_matrices(torch.float64, index_dtype)
+
+    actual = transpose_csr(matrix)
+
+    assert actual.layout == torch.sparse_csr
+    assert {actual.crow_indices().dtype, actual.col_indices().dtype} == {index_dtype}
+    assert torch.equal(actual.to_dense(), expected.t())
+
+
+def test_transpose_of_a_matrix_without_entries():
+    rows, columns = torch.zeros(NUM_ROWS + 1, dtype=torch.int32), torch.zeros(0, dtype=torch.int32)
+
+    actual = transpose_csr(build_csr(rows, columns, torch.zeros(0), (NUM_ROWS, NUM_COLUMNS)))
+
+    assert torch.equal(actual.crow_indices(), torch.zeros(NUM_COLUMNS + 1, dtype=torch.int32))
+    assert actual.shape == (NUM_COLUMNS, NUM_ROWS)

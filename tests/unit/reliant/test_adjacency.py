@@ -98,6 +98,7 @@ def test_gradients_of_both_kernels_are_those_of_differences(is_bag, monkeypatch)
     assert torch.autograd.gradcheck(adjacency.score_edges, (states, hidden_states().flip(0).requires_grad_()))
     assert torch.autograd.gradcheck(adjacency.propagate, (states,))
     assert torch.autograd.gradcheck(adjacency.average_with_self, (states,))
+    assert torch.autograd.gradgradcheck(adjacency.propagate, (states,))
 
 
 @pytest.mark.parametrize("channels", [1, 8, 9, 16, 20])

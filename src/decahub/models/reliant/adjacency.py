@@ -11,7 +11,7 @@ import torch
 from transformers.utils import logging
 
 from ..shared.prepared_graphs import PreparedGraphs
-from ..shared.sparse_product import multiply_sparse
+from ..shared.sparse_product import SparseProduct, multiply_sparse
 
 
 logger = logging.get_logger(__name__)
@@ -169,12 +169,12 @@ class SparseAdjacency(Adjacency):
 
     def propagate(self, hidden_states: torch.Tensor) -> torch.Tensor:
         dense = to_full_precision(hidden_states)
-        product = _MatrixProduct.apply(dense, *self._find_matrices("symmetric", dense.dtype))
+        product = SparseProduct.apply(dense, *self._find_matrices("symmetric", dense.dtype))
         return product.to(hidden_states.dtype)
 
     def average_with_self(self, hidden_states: torch.Tensor) -> torch.Tensor:
         dense = to_full_precision(hidden_states)
-        neighbors = _MatrixProduct.apply(dense, *self._find_matrices("mean", dense.dtype))
+        neighbors = SparseProduct.apply(dense, *self._find_matrices("mean", dense.dtype))
         own = dense / (self.in_degree.to(dense.dtype) + 1)[:, None]
         return (neighbors + own).to(hidden_states.dtype)
 
@@ -242,20 +242,6 @@ class EdgeListAdjacency(Adjacency):
 
     def score_edges(self, target_states: torch.Tensor, source_states: torch.Tensor) -> torch.Tensor:
         return (target_states[self.target] * source_states[self.source]).sum(-1)
-
-
-class _MatrixProduct(torch.autograd.Function):
-    """Product with a constant sparse matrix, whose transpose is at hand for the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, dense: torch.Tensor, matrix: torch.Tensor, transposed: torch.Tensor) -> torch.Tensor:
-        ctx.transposed = transposed
-        return multiply_sparse(matrix, dense)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return multiply_sparse(ctx.transposed, gradient), None, None
 
 
 class _WeightedProduct(torch.autograd.Function):

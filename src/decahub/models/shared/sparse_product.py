@@ -1,7 +1,11 @@
 """Products of a sparse matrix with a dense one: a weighted sum of dense rows for each row of the sparse matrix."""
 
+from typing import Any
+
 import torch
 from torch.nn import functional
+
+from .graph_inputs import build_csr
 
 
 # Where a sum of embeddings is faster than the sparse product, as measured with float32 on x86. Up to 8 and at 16
@@ -46,4 +50,38 @@ def is_faster_as_bag(dense: torch.Tensor) -> bool:
     return is_measured and MIN_BAG_CHANNELS <= channels <= MAX_BAG_CHANNELS and channels != EXCEPTED_BAG_CHANNELS
 
 
-__all__ = ["is_faster_as_bag", "multiply_sparse"]
+class SparseProduct(torch.autograd.Function):
+    """[`multiply_sparse`] with a matrix that is constant, differentiable in the dense factor any number of times.
+
+    `SparseProduct.apply(dense, matrix, transposed)`; `transposed` is the transpose in CSR layout, from which gradients
+    are computed. Without it, it is made in the backward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, dense: torch.Tensor, matrix: torch.Tensor, transposed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The product, `(num_rows, channels)`."""
+        ctx.matrix, ctx.transposed = matrix, transposed
+        return multiply_sparse(matrix, dense)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The gradient of the dense factor."""
+        transposed = transpose_csr(ctx.matrix) if ctx.transposed is None else ctx.transposed
+        return SparseProduct.apply(gradient, transposed, ctx.matrix), None, None
+
+
+def transpose_csr(matrix: torch.Tensor) -> torch.Tensor:
+    """The transpose of a CSR matrix, in CSR layout with the same type of indices."""
+    num_rows, num_columns = matrix.shape
+    starts, columns = matrix.crow_indices(), matrix.col_indices()
+    rows = torch.arange(num_rows, dtype=starts.dtype, device=starts.device).repeat_interleave(starts.diff())
+    # int32 is sorted by radix.
+    order = torch.argsort(columns.int() if num_columns < 2**31 else columns, stable=True)
+    new_starts = starts.new_zeros(num_columns + 1)
+    torch.cumsum(torch.bincount(columns, minlength=num_columns), 0, out=new_starts[1:])
+    return build_csr(new_starts, rows[order], matrix.values()[order], (num_columns, num_rows))
+
+
+__all__ = ["SparseProduct", "is_faster_as_bag", "multiply_sparse", "transpose_csr"]
