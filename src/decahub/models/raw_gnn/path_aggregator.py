@@ -60,8 +60,10 @@ class RawGnnInputProjection(nn.Module):
 
 
 def _multiply_features(node_features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    # torch's own product, whose backward pass is slow, is needed for gradients of features and for tracing.
-    if node_features.requires_grad or torch.compiler.is_compiling():
+    # The backward pass of torch's own product is slow on a CPU, but it is needed for gradients of features and for
+    # tracing.
+    is_plain = node_features.device.type == "cpu" and not node_features.requires_grad
+    if not is_plain or torch.compiler.is_compiling():
         return torch.sparse.mm(node_features, weight)
     return SparseProduct.apply(weight, node_features)
 
