@@ -3,9 +3,13 @@
 Weights are those of the initialization, the same for both: speed does not depend on them. An epoch of the reference on
 2.8 million edges would take most of a minute's budget, so that epochs are compared on a tenth of them; there, rows fit
 into the processor's cache, which favors the reference. `tests/unit/reliant/test_optimization.py` limits ours.
+
+Inference is also measured against the fast path of torch-geometric, where that is installed: `GCNConv` with a
+normalized matrix in CSR layout that it keeps between calls.
 """
 
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from .timing import Case, Sampler, timed
 
 
 NUM_FEATURES, NUM_LABELS = 13, 2
+BAIL = {"num_nodes": 18_876, "num_edges": 661_492}
 CREDIT = {"num_nodes": 30_000, "num_edges": 2_800_000}
 TENTH = {"num_nodes": 3_000, "num_edges": 280_000}
 
@@ -91,6 +96,47 @@ def build_inference(folder: Path, num_nodes: int, num_edges: int) -> tuple[Sampl
     return timed(ours), timed(reference)
 
 
+def build_geometric_pair(num_nodes: int, num_edges: int, hidden_size: int = 64):
+    """A function that returns the logits of our student, and the same of torch-geometric's fast path."""
+    import torch
+    from torch_geometric.nn import GCNConv
+
+    from decahub import ReliantConfig, ReliantForNodeClassification
+    from decahub.models.shared.graph_inputs import to_csr
+
+    torch.manual_seed(0)
+    config = ReliantConfig.from_variant("akd-sgc", num_features=NUM_FEATURES, hidden_size=hidden_size)
+    batch, model = build_batch(num_nodes, num_edges, hidden_size), ReliantForNodeClassification(config).eval()
+    proxy = model.reliant.proxy_mean.expand(num_nodes, -1)
+    features = torch.cat([batch["node_features"], proxy], 1)
+    size, ones = (num_nodes, num_nodes), torch.ones(batch["edge_index"].shape[1])
+    edges = torch.sparse_coo_tensor(batch["edge_index"].flip(0), ones, size, check_invariants=False)
+    matrix = to_csr(edges.coalesce())
+    layers = []
+    for layer in [*model.reliant.layers, model.classifier]:
+        weight = layer.projection.weight
+        layers.append(GCNConv(weight.shape[1], weight.shape[0], cached=True, add_self_loops=False).eval())
+        layers[-1].load_state_dict({"lin.weight": weight, "bias": layer.bias})
+
+    @torch.inference_mode()
+    def evaluate() -> torch.Tensor:
+        return model(batch["node_features"], batch["edge_index"]).logits
+
+    @torch.inference_mode()
+    def evaluate_reference() -> torch.Tensor:
+        hidden_states = features
+        for layer in layers[:-1]:
+            hidden_states = layer(hidden_states, matrix).relu()
+        return layers[-1](hidden_states, matrix)
+
+    return evaluate, evaluate_reference
+
+
+def build_geometric_inference(folder: Path, num_nodes: int, num_edges: int) -> tuple[Sampler, Sampler]:
+    ours, reference = build_geometric_pair(num_nodes, num_edges)
+    return timed(ours), timed(reference)
+
+
 def build_teacher_pair(num_nodes: int, num_edges: int, hidden_size: int = 64):
     """A function that makes a training step of a GCN teacher, and the same of the reference."""
     import torch
@@ -141,3 +187,8 @@ CASES = [
     Case("train epoch akd-sgc, 280k edges", partial(build_epoch, **TENTH)),
     Case("train step gcn teacher, 280k edges", partial(build_teacher_step, **TENTH)),
 ]
+if find_spec("torch_geometric") is not None:
+    CASES += [
+        Case("inference akd-sgc, bail's size, vs torch-geometric", partial(build_geometric_inference, **BAIL)),
+        Case("inference akd-sgc, 2.8M edges, vs torch-geometric", partial(build_geometric_inference, **CREDIT)),
+    ]

@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -45,6 +45,38 @@ _SPARE_GENERATORS: list[np.random.MT19937] = []
 
 
 @contextmanager
+def preserved_random_state() -> Iterator[Callable[..., None]]:
+    """Run a block that seeds the global generators, then put their state back as it was.
+
+    To read and write Python's and torch's state takes longer than to seed them, so a loop over items does so once.
+
+    Yields:
+        `seed(*key)`, which seeds Python's `random`, numpy's legacy global generator and torch's CPU generator by parts
+        (`int` or `str`) that the draws belong to; the same parts give the same draws on every machine.
+    """
+    python_state = random.getstate()
+    torch_state = torch.get_rng_state()
+    numpy_generator = mtrand.get_bit_generator()
+    stand_in = _SPARE_GENERATORS.pop() if _SPARE_GENERATORS else np.random.MT19937()
+    try:
+        mtrand.set_bit_generator(stand_in)
+        yield _seed_state
+    finally:
+        mtrand.set_bit_generator(numpy_generator)
+        _SPARE_GENERATORS.append(stand_in)
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+
+
+def _seed_state(*key: int | str) -> None:
+    seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
+    random.seed(seed)
+    # `torch.manual_seed` would also queue a call for each kind of accelerator: ten times a small transform's time.
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % NUMPY_SEED_LIMIT)
+
+
+@contextmanager
 def seeded_random_state(*key: int | str) -> Iterator[None]:
     """Run a block under random state derived from `key`, then put the global random state back as it was.
 
@@ -53,23 +85,9 @@ def seeded_random_state(*key: int | str) -> Iterator[None]:
     Args:
         key (`int` or `str`): what the draws belong to; the same parts give the same draws on every machine.
     """
-    seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "little")
-    python_state = random.getstate()
-    torch_state = torch.get_rng_state()
-    numpy_generator = mtrand.get_bit_generator()
-    stand_in = _SPARE_GENERATORS.pop() if _SPARE_GENERATORS else np.random.MT19937()
-    try:
-        random.seed(seed)
-        # `torch.manual_seed` would also queue a call for each kind of accelerator: ten times a small transform's time.
-        torch.default_generator.manual_seed(seed)
-        mtrand.set_bit_generator(stand_in)
-        np.random.seed(seed % 2**32)
+    with preserved_random_state() as seed:
+        seed(*key)
         yield
-    finally:
-        mtrand.set_bit_generator(numpy_generator)
-        _SPARE_GENERATORS.append(stand_in)
-        torch.set_rng_state(torch_state)
-        random.setstate(python_state)
 
 
 @functools.cache
@@ -77,4 +95,4 @@ def _has_accelerator() -> bool:
     return torch.accelerator.is_available()
 
 
-__all__ = ["derive_seed", "seed_everything", "seeded_random_state"]
+__all__ = ["derive_seed", "preserved_random_state", "seed_everything", "seeded_random_state"]

@@ -13,6 +13,7 @@ from torchvision.transforms.v2 import functional
 
 from decahub.models.shared.pixels import to_8_bit, to_rgb
 
+from .batches import process_images
 from .family import DataFamily
 
 
@@ -159,6 +160,14 @@ class EvalTransform:
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         pixel_values = self.processor(row["image"], return_tensors="pt")["pixel_values"][0]
         return {"pixel_values": pixel_values, "labels": row["label"]}
+
+    def transform_rows(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Several rows, in one call of the processor."""
+        images = process_images(self.processor, rows)
+        return [
+            {"pixel_values": pixel_values, "labels": row["label"]}
+            for pixel_values, row in zip(images, rows, strict=True)
+        ]
 
 
 def _random_resized_crop(

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from decahub.seeding import seeded_random_state
+from decahub.seeding import preserved_random_state, seeded_random_state
 
 
 logger = logging.getLogger(__name__)
@@ -53,12 +53,24 @@ class SeededTransform(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        size = len(self)
-        if not -size <= index < size:
-            raise IndexError(f"`index` must be in [-{size}, {size}); got {index}.")
-        position = int(index) % size
-        with seeded_random_state(self.seed, self.epoch, position):
-            return self.transform(self.dataset[position])
+        return self._make_items([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """The items of a batch, each the same as alone; torch's data loaders look for this method."""
+        if type(self).__getitem__ is not SeededTransform.__getitem__:
+            return [self[index] for index in indices]  # of a subclass that makes its items in another way
+        return self._make_items(indices)
+
+    def _make_items(self, indices: Sequence[int]) -> list[Any]:
+        size, epoch, items = len(self), self.epoch, []
+        with preserved_random_state() as seed:
+            for index in indices:
+                if not -size <= index < size:
+                    raise IndexError(f"`index` must be in [-{size}, {size}); got {index}.")
+                position = int(index) % size
+                seed(self.seed, epoch, position)
+                items.append(self.transform(self.dataset[position]))
+        return items
 
 
 class InMemoryDataset(Dataset):

@@ -25,7 +25,8 @@ def evaluate_model(
     """Measure a model on one split.
 
     The model is put into eval mode and gets its modes back; the global random state is left alone, so a call in the
-    middle of training does not change what the run learns.
+    middle of training does not change what the run learns. A model that offers `fuse()` is measured by its fused copy,
+    whose outputs are equal up to rounding.
 
     Args:
         model (`PreTrainedModel`): On any device, in any precision.

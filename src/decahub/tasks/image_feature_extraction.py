@@ -6,7 +6,7 @@ from typing import Any
 from .image_task import ImageTask
 from .measurement import Measurement, MeasurementContext
 from .output_files import OutputFiles
-from .task import evaluating
+from .task import evaluating, fuse_for_inference
 
 
 NUM_FIT_ROWS = 6000
@@ -37,8 +37,9 @@ class ImageFeatureExtraction(ImageTask):
         fit_rows = select_fit_rows(context.train_rows, context.facts.get("num_fit_rows") or NUM_FIT_ROWS)
         metric, num_rows = self.build_metric(), 0
         with evaluating(model):
-            fitted = list(self.iterate_predictions(model, processor, fit_rows, context))
-            for columns in self.iterate_predictions(model, processor, self.sample_rows(rows, context.limit), context):
+            network, rows = fuse_for_inference(model), self.sample_rows(rows, context.limit)
+            fitted = list(self.iterate_predictions(network, processor, fit_rows, context))
+            for columns in self.iterate_predictions(network, processor, rows, context):
                 metric.add_batch(**columns)
                 num_rows += len(columns["references"])
         options = {f"train_{name}": torch.cat([columns[name] for columns in fitted]) for name in fitted[0]}

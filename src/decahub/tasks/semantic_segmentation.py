@@ -10,6 +10,7 @@ from typing import Any
 from .image_task import ImageTask
 from .measurement import Measurement, MeasurementContext, Scores
 from .output_files import OutputFiles
+from .task import fuse_for_inference
 
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class SemanticSegmentation(ImageTask):
 
     def build_predictor(self, arguments: Any) -> Any:
         """Model and image processor: the pipeline gives a mask for each class, not a map."""
-        return self.load(arguments.model)
+        model, processor = self.load(arguments.model)
+        return fuse_for_inference(model), processor
 
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
         import torch

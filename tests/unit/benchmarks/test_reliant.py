@@ -1,8 +1,9 @@
 """The yardstick of RELIANT's benchmarks computes the same as what it measures."""
 
+import pytest
 import torch
 
-from benchmarks.reliant import build_student_pair, build_teacher_pair
+from benchmarks.reliant import build_geometric_pair, build_student_pair, build_teacher_pair
 
 
 ATOL = 1e-5  # float32, two orders of summation, through three optimizer steps
@@ -21,3 +22,10 @@ def test_steps_of_the_reference_teacher_equal_ours():
 
     for _ in range(3):
         torch.testing.assert_close(ours(), reference(), atol=ATOL, rtol=0)
+
+
+def test_inference_of_torch_geometric_equals_ours():
+    pytest.importorskip("torch_geometric", reason="torch-geometric is not installed")
+    ours, reference = build_geometric_pair(**SIZES)
+
+    torch.testing.assert_close(ours(), reference(), atol=ATOL, rtol=0)

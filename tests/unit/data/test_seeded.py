@@ -103,6 +103,68 @@ def test_workers_give_the_items_of_the_main_process_in_every_epoch():
         assert by_worker == [dataset[index] for index in range(3)]
 
 
+@pytest.mark.parametrize("indices", [[0, 1, 2, 3], [3, 1], [2, 2, -4]], ids=["all", "some", "twice"])
+def test_batches_hold_the_items_of_single_calls(indices):
+    dataset = SeededTransform([10, 20, 30, 40], draw, seed=4)
+    dataset.set_epoch(2)
+
+    assert dataset.__getitems__(indices) == [dataset[index] for index in indices]
+
+
+def test_batch_leaves_global_state_as_it_was():
+    seed_globally()
+    expected = draw_globally()
+
+    seed_globally()
+    SeededTransform([1, 2], draw).__getitems__([0, 1])
+
+    assert draw_globally() == expected
+
+
+def test_batch_leaves_global_state_as_it_was_after_an_error():
+    seed_globally()
+    expected = draw_globally()
+
+    seed_globally()
+    with pytest.raises(IndexError, match="got 5"):
+        SeededTransform([1, 2], draw).__getitems__([0, 5])
+
+    assert draw_globally() == expected
+
+
+def test_a_transform_may_seed_a_block_of_its_own():
+    def draw_twice(row):
+        first = draw(row)
+        with seeded_random_state("inner", row):
+            draw_globally()
+        return first, draw(row)
+
+    def draw_twice_at_once(row):
+        return draw(row), draw(row)
+
+    expected = SeededTransform([10, 20], draw_twice_at_once)
+
+    assert SeededTransform([10, 20], draw_twice).__getitems__([0, 1]) == [expected[0], expected[1]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_loader_gives_the_same_items_whatever_the_batch_and_the_workers(batch_size, num_workers):
+    dataset = SeededTransform([10, 20, 30, 40, 50], draw, seed=4)
+
+    loader = DataLoader(dataset, batch_size, num_workers=num_workers, collate_fn=list)
+
+    assert [item for batch in loader for item in batch] == [dataset[index] for index in range(5)]
+
+
+def test_batches_of_a_subclass_hold_its_own_items():
+    class Negated(SeededTransform):
+        def __getitem__(self, index):
+            return -super().__getitem__(index)[0]
+
+    assert Negated([10, 20], draw).__getitems__([1, 0]) == [-20, -10]
+
+
 def test_negative_index_counts_from_the_end():
     dataset = SeededTransform([10, 20, 30], draw)
 

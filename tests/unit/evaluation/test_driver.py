@@ -1,5 +1,6 @@
 """The evaluation driver: scores against slow references, no trace left on model and random state, clear errors."""
 
+import copy
 import math
 import shutil
 
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, ViTConfig, ViTForImageClassification
 
 from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation, EmoImageProcessor
 from decahub.data import DATASETS, load_dataset
 from decahub.data.sampling import sample_rows
 from decahub.evaluation import evaluate_folder, evaluate_model, write_evaluation
+from decahub.tasks.image_classification import ImageClassification
+from decahub.tasks.task import fuse_for_inference
 
 
 NAMES = ["ant", "bee", "cow", "dog", "eel", "fox", "gnu"]
@@ -108,6 +111,62 @@ def test_segmentation_scores_equal_a_plain_loop(segmenter, processor, scenes):
     assert scores["overall_accuracy"] == pytest.approx(correct.sum() / confusion.sum())
     assert scores["mean_accuracy"] == pytest.approx(np.mean(correct / confusion.sum(1)))
     assert [scores[f"iou_{name}"] for name in NAMES] == pytest.approx(list(correct / union))
+
+
+@pytest.mark.parametrize("kind", ["classifier", "segmenter"])
+def test_fused_copy_gives_the_outputs_of_the_model(kind, processor, request):
+    model = request.getfixturevalue(kind)
+    before = copy.deepcopy(model.state_dict())
+    inputs = processor(make_images(9), return_tensors="pt")
+
+    fused = fuse_for_inference(model)
+    with torch.no_grad():
+        expected, actual = model(**inputs).logits, fused(**inputs).logits
+
+    assert fused is not model
+    torch.testing.assert_close(actual, expected, atol=1e-6 * float(expected.abs().max()), rtol=0)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_measures_a_fused_copy(classifier, processor, images, monkeypatch):
+    called = []
+    predict = ImageClassification.predict
+
+    def spy(self, model, processor, batch):
+        called.append(model)
+        return predict(self, model, processor, batch)
+
+    monkeypatch.setattr(ImageClassification, "predict", spy)
+
+    evaluate_model(classifier, processor, images, "image-classification", batch_size=5)
+
+    assert [any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules()) for model in called] == [
+        False,
+        False,
+    ]
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in classifier.modules())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda model: model.bfloat16(),
+        lambda model: setattr(model, "_hf_peft_config_loaded", True),
+        lambda model: setattr(model, "is_quantized", True),
+        lambda model: setattr(model, "hf_device_map", {"": "cpu"}),
+    ],
+    ids=["half precision", "adapters", "quantized", "offloaded"],
+)
+def test_models_that_cannot_be_folded_are_measured_as_they_are(classifier, spoil):
+    spoil(classifier)
+
+    assert fuse_for_inference(classifier) is classifier
+
+
+def test_models_without_a_fused_form_are_measured_as_they_are():
+    model = ViTForImageClassification(ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2))
+
+    assert fuse_for_inference(model) is model
 
 
 def test_absent_class_has_no_score(segmenter, processor, scenes):

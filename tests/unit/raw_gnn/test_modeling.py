@@ -71,6 +71,17 @@ def test_sparse_features_give_the_same_numbers_and_gradients():
         torch.testing.assert_close(other.grad, one.grad, atol=ATOL_ORDER, rtol=0)
 
 
+def test_sparse_features_may_need_a_gradient():
+    model, graph = build(), build_tiny_graph()
+    features = graph["node_features"].requires_grad_()
+    sparse = features.detach().to_sparse_csr().requires_grad_()
+
+    for node_features in (features, sparse):
+        model(node_features, graph["edge_index"]).logits.square().sum().backward()
+
+    torch.testing.assert_close(sparse.grad.to_dense(), features.grad, atol=ATOL_ORDER, rtol=0)
+
+
 def test_loss_counts_labeled_nodes_of_the_mask():
     model, graph = build(), build_tiny_graph()
     labels = torch.tensor([0, 1, 2, -100, 1, 0, 2, 2, 1])
@@ -255,6 +266,16 @@ def test_learns():
         optimizer.step()
 
     assert losses[-1] < 0.3 * losses[0]
+
+
+def test_compiles_with_sparse_features():
+    model, graph = build(), build_tiny_graph()
+    paths = tuple(model.raw_gnn.sample_paths(graph["edge_index"], NUM_NODES))
+    features = graph["node_features"].to_sparse_csr()
+
+    actual = torch.compile(model, backend="aot_eager")(features, paths=paths).logits
+
+    torch.testing.assert_close(actual, model(features, paths=paths).logits, atol=ATOL_ORDER, rtol=0)
 
 
 def test_exports_and_compiles_with_paths_given():

@@ -5,12 +5,15 @@ import torch
 
 from decahub.models.reliant import adjacency as adjacencies
 from decahub.models.reliant.adjacency import EdgeListAdjacency, SparseAdjacency, prepare_adjacency
+from decahub.models.shared import sparse_product
 from tests.tiny.reliant import NUM_NODES, tiny_graph
 
 
 ATOL = 1e-12  # float64, two orders of summation
+ATOL_FLOAT32 = 2e-6  # float32, sums of values up to 10
 KINDS = [SparseAdjacency, EdgeListAdjacency]
 by_kind = pytest.mark.parametrize("kind", KINDS, ids=["sparse", "edge-list"])
+by_bag = pytest.mark.parametrize("is_bag", [False, True], ids=["product", "bag"])
 by_loops = pytest.mark.parametrize("add_self_loops", [True, False], ids=["loops", "as-given"])
 
 
@@ -84,7 +87,9 @@ def test_both_kinds_agree_on_values_and_gradients(add_self_loops):
         torch.testing.assert_close(actual, expected, atol=ATOL, rtol=0)
 
 
-def test_gradients_of_sparse_products_are_those_of_differences():
+@by_bag
+def test_gradients_of_both_kernels_are_those_of_differences(is_bag, monkeypatch):
+    monkeypatch.setattr(sparse_product, "is_faster_as_bag", lambda dense: is_bag)
     adjacency = SparseAdjacency(tiny_graph()["edge_index"], NUM_NODES, add_self_loops=False)
     weights = torch.rand(len(adjacency.source), dtype=torch.float64, requires_grad=True)
     states = hidden_states().requires_grad_()
@@ -93,6 +98,42 @@ def test_gradients_of_sparse_products_are_those_of_differences():
     assert torch.autograd.gradcheck(adjacency.score_edges, (states, hidden_states().flip(0).requires_grad_()))
     assert torch.autograd.gradcheck(adjacency.propagate, (states,))
     assert torch.autograd.gradcheck(adjacency.average_with_self, (states,))
+    assert torch.autograd.gradgradcheck(adjacency.propagate, (states,))
+
+
+@pytest.mark.parametrize("channels", [1, 8, 9, 16, 20])
+def test_channels_of_any_number_give_values_and_gradients_of_the_dense_product(channels):
+    matrix, states = dense_matrix(True), hidden_states(channels).float().requires_grad_()
+    root = matrix.sum(1) ** -0.5
+    propagation = (root[:, None] * matrix * root).float()
+
+    actual = SparseAdjacency(tiny_graph()["edge_index"], NUM_NODES, add_self_loops=True).propagate(states)
+    actual.square().sum().backward()
+
+    expected = propagation @ states.detach()
+    torch.testing.assert_close(actual, expected, atol=ATOL_FLOAT32, rtol=0)
+    torch.testing.assert_close(states.grad, 2 * propagation.t() @ expected, atol=ATOL_FLOAT32, rtol=0)
+
+
+def test_half_precision_is_summed_in_float32():
+    adjacency = SparseAdjacency(tiny_graph()["edge_index"], NUM_NODES, add_self_loops=True)
+    states = hidden_states(20).bfloat16()
+
+    actual = adjacency.propagate(states)
+
+    assert torch.equal(actual, adjacency.propagate(states.float()).bfloat16())
+
+
+def test_graph_without_edges():
+    adjacency = SparseAdjacency(torch.zeros(2, 0, dtype=torch.long), NUM_NODES, add_self_loops=False)
+    states = hidden_states(20).float().requires_grad_()
+
+    actual = adjacency.propagate(states)
+    actual.sum().backward()
+
+    assert torch.equal(actual, torch.zeros_like(states))
+    assert torch.equal(states.grad, torch.zeros_like(states))
+    torch.testing.assert_close(adjacency.average_with_self(states), states, atol=0, rtol=0)
 
 
 def test_loops_are_added_once():

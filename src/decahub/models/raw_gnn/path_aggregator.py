@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ..shared.sparse_product import SparseProduct
 from .configuration_raw_gnn import RawGnnConfig
 
 
@@ -45,7 +46,7 @@ class RawGnnInputProjection(nn.Module):
         full = torch.promote_types(dtype, torch.float32)
         with torch.autocast(node_features.device.type, enabled=False):
             dropped = self._drop_sparse(node_features.to(full))
-            return (torch.sparse.mm(dropped, self.weight.to(full).T) + self.bias).to(dtype)
+            return (_multiply_features(dropped, self.weight.to(full).T) + self.bias).to(dtype)
 
     def _drop_sparse(self, node_features: torch.Tensor) -> torch.Tensor:
         if not self.training or self.dropout_prob == 0:
@@ -56,6 +57,15 @@ class RawGnnInputProjection(nn.Module):
             functional.dropout(node_features.values(), self.dropout_prob),
             node_features.shape,
         )
+
+
+def _multiply_features(node_features: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    # The backward pass of torch's own product is slow on a CPU, but it is needed for gradients of features and for
+    # tracing.
+    is_plain = node_features.device.type == "cpu" and not node_features.requires_grad
+    if not is_plain or torch.compiler.is_compiling():
+        return torch.sparse.mm(node_features, weight)
+    return SparseProduct.apply(weight, node_features)
 
 
 class RawGnnRecurrence(nn.Module):

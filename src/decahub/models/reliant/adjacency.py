@@ -11,6 +11,7 @@ import torch
 from transformers.utils import logging
 
 from ..shared.prepared_graphs import PreparedGraphs
+from ..shared.sparse_product import SparseProduct, multiply_sparse
 
 
 logger = logging.get_logger(__name__)
@@ -168,12 +169,12 @@ class SparseAdjacency(Adjacency):
 
     def propagate(self, hidden_states: torch.Tensor) -> torch.Tensor:
         dense = to_full_precision(hidden_states)
-        product = _MatrixProduct.apply(dense, *self._find_matrices("symmetric", dense.dtype))
+        product = SparseProduct.apply(dense, *self._find_matrices("symmetric", dense.dtype))
         return product.to(hidden_states.dtype)
 
     def average_with_self(self, hidden_states: torch.Tensor) -> torch.Tensor:
         dense = to_full_precision(hidden_states)
-        neighbors = _MatrixProduct.apply(dense, *self._find_matrices("mean", dense.dtype))
+        neighbors = SparseProduct.apply(dense, *self._find_matrices("mean", dense.dtype))
         own = dense / (self.in_degree.to(dense.dtype) + 1)[:, None]
         return (neighbors + own).to(hidden_states.dtype)
 
@@ -243,20 +244,6 @@ class EdgeListAdjacency(Adjacency):
         return (target_states[self.target] * source_states[self.source]).sum(-1)
 
 
-class _MatrixProduct(torch.autograd.Function):
-    """Product with a constant sparse matrix, whose transpose is at hand for the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, dense: torch.Tensor, matrix: torch.Tensor, transposed: torch.Tensor) -> torch.Tensor:
-        ctx.transposed = transposed
-        return _multiply(matrix, dense)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return _multiply(ctx.transposed, gradient), None, None
-
-
 class _WeightedProduct(torch.autograd.Function):
     """Product with a sparse matrix whose entries are differentiated as well."""
 
@@ -264,7 +251,7 @@ class _WeightedProduct(torch.autograd.Function):
     def forward(ctx: Any, edge_weight: torch.Tensor, dense: torch.Tensor, adjacency: SparseAdjacency) -> torch.Tensor:
         ctx.save_for_backward(edge_weight, dense)
         ctx.adjacency = adjacency
-        return _multiply(adjacency.build_matrix(edge_weight), dense)
+        return multiply_sparse(adjacency.build_matrix(edge_weight), dense)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -276,7 +263,7 @@ class _WeightedProduct(torch.autograd.Function):
             weight_gradient = _sample_product(adjacency, gradient, dense)
         if ctx.needs_input_grad[1]:
             matrix = adjacency.build_matrix(edge_weight.index_select(0, adjacency.transposed_order), transpose=True)
-            dense_gradient = _multiply(matrix, gradient)
+            dense_gradient = multiply_sparse(matrix, gradient)
         return weight_gradient, dense_gradient, None
 
 
@@ -298,21 +285,15 @@ class _EdgeScores(torch.autograd.Function):
         adjacency, gradient = ctx.adjacency, gradient.contiguous()
         target_gradient = source_gradient = None
         if ctx.needs_input_grad[0]:
-            target_gradient = _multiply(adjacency.build_matrix(gradient), source_states)
+            target_gradient = multiply_sparse(adjacency.build_matrix(gradient), source_states)
         if ctx.needs_input_grad[1]:
             matrix = adjacency.build_matrix(gradient.index_select(0, adjacency.transposed_order), transpose=True)
-            source_gradient = _multiply(matrix, target_states)
+            source_gradient = multiply_sparse(matrix, target_states)
         return target_gradient, source_gradient, None
 
 
 def _invert_root(degree: torch.Tensor) -> torch.Tensor:
     return torch.where(degree > 0, degree.clamp(min=1).rsqrt(), 0)  # 0 for nodes that nobody sends to
-
-
-def _multiply(matrix: torch.Tensor, dense: torch.Tensor) -> torch.Tensor:
-    # Autocast would turn the matrix into a half precision for which there is no sparse product.
-    with torch.autocast(dense.device.type, enabled=False):
-        return matrix @ dense.contiguous()
 
 
 def _sample_product(adjacency: SparseAdjacency, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
