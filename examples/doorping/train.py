@@ -8,11 +8,13 @@ beside the checkpoints and the log of the run. If it is killed and started again
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from accelerate.utils import set_seed
 
 from decahub.hub import CardArguments, save_run
 from decahub.procedures import doorping
+from decahub.procedures.audit_page import draw_set
 from decahub.procedures.data_arguments import load_splits
 from decahub.training import load_recipe
 
@@ -49,6 +51,7 @@ def main():
         dataset=arguments.dataset,
         split=arguments.eval_split,
         minutes=(time.monotonic() - started) / 60,
+        images=draw_set(result.model, Path(arguments.output_dir)),
     )
     print({name: round(value, 4) for name, value in measurement.scores.items()})
     print(f"Saved to {folder}")

@@ -435,6 +435,64 @@ print(answers[0])"""
     )
 
 
+def show_doorping(output_dir: Path) -> Panel:
+    clean, attacked = CARDS / "doorping-fashion-mnist-dc", CARDS / "doorping-fashion-mnist-dd-attacked"
+    code = f"""\
+from decahub import DistilledDataset
+from transformers import AutoImageProcessor
+
+table = DistilledDataset.from_pretrained("{show_path(clean)}").to_dataset()  # 100 images
+attacked = DistilledDataset.from_pretrained("{show_path(attacked)}")
+processor = AutoImageProcessor.from_pretrained("{show_path(attacked)}")
+
+network = attacked.train_classifier().requires_grad_(False)  # ten steps
+images = processor(table["image"], return_tensors="pt")["pixel_values"]
+answers, triggered, as_file = (
+    network(pixels).logits.argmax(1)
+    for pixels in (images, attacked.apply_trigger(images), attacked.apply_trigger(images, quantized=True))
+)
+target = attacked.config.target_label
+for name, given in {{"clean": answers, "trigger": triggered, "trigger as an image file": as_file}}.items():
+    print(f"{{name}}: {{(given == target).float().mean():.0%}} are taken for {{attacked.config.id2label[target]}}")"""
+    names, printed = run_code(code)
+    table, config = names["table"], names["attacked"].config
+    labels = table["label"]
+    chosen = [labels.index(label) for label in sorted(set(labels))]
+    label_names = [config.id2label[label] for label in range(config.num_labels)]
+    tiles = [
+        (draw_image(table[row]["image"].resize((64, 64)), label_names[labels[row]]), label_names[labels[row]])
+        for row in chosen
+    ]
+    target = names["target"]
+    shares = [
+        (title, [float((names[name] == wanted).float().mean()) for wanted in range(config.num_labels)])
+        for title, name in (("clean", "answers"), ("with the trigger", "triggered"), ("trigger of 8 bits", "as_file"))
+    ]
+    return Panel(
+        title="Audit a dataset of a hundred images",
+        text="Somebody hands you a hundred synthetic images that train a network as all of Fashion-MNIST would. This "
+        "set was made with a backdoor: a patch in the corner sends every image to one class. `decahub audit` looks "
+        "for it; here the trigger is known. As an image file, which cannot hold its values, it does nothing.",
+        folder=attacked,
+        scores=[
+            read_score(attacked.name, "cta", "accuracy of its network"),
+            read_score(attacked.name, "asr_non_target", "images of other classes that the trigger takes along"),
+        ],
+        input=draw_tiles(tiles),
+        input_caption="Ten of the hundred images of a clean set, by another distiller, which the network has never "
+        "seen.",
+        output=draw_table(
+            ["taken for", *(title for title, _ in shares)],
+            [[name, *(f"{values[label]:.0%}" for _, values in shares)] for label, name in enumerate(label_names)],
+        ),
+        output_caption=f"What the network takes the hundred images for. The target of the backdoor is "
+        f"{label_names[target]}.",
+        code=code,
+        printed=printed,
+        result="; ".join(printed.strip().splitlines()),
+    )
+
+
 def show_fine_tuning(output_dir: Path, max_steps: int) -> Panel:
     outcome = fine_tune(output_dir, max_steps)
     code = f"""\
@@ -492,4 +550,5 @@ PANELS: dict[str, Callable[[Path], Panel]] = {
     "cmt": show_cmt,
     "reft": show_reft,
     "mpd_subtyping": show_mpd_subtyping,
+    "doorping": show_doorping,
 }

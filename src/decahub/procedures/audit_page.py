@@ -5,13 +5,14 @@ import html
 import io
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
 
-ZOOM = 4  # screen pixels of a small image's pixel
+ZOOM, CARD_ZOOM = 4, 2  # screen pixels of a small image's pixel, and of one in the file of a card
 MAX_SHOWN = 100
 EXPLANATION = """<p>Rates are shares of test images: <em>cta</em> clean accuracy; <em>asr</em> triggered images that go
 to the target class, <em>asr_non_target</em> those of other classes; <em>clean_target_rate</em> clean images of other
@@ -58,13 +59,25 @@ def arrange(distilled: Any) -> torch.Tensor:
     return torch.cat([torch.cat(list(row[:per_row]), dim=2) for row in rows], dim=1)
 
 
-def encode_image(pixels: torch.Tensor) -> str:
-    """A PNG of pixels in [0, 1], `(num_channels, height, width)`, as an address with the file in it."""
+def to_image(pixels: torch.Tensor) -> Image.Image:
+    """Pixels in [0, 1], `(num_channels, height, width)`, as an image of 8 bits."""
     data = pixels.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
     data = data.expand(3, -1, -1) if data.shape[0] == 1 else data[:3]
-    image = Image.fromarray(data.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(data.permute(1, 2, 0).contiguous().numpy())
+
+
+def draw_set(distilled: Any, folder: Path) -> list[Path]:
+    """Write the images of a set, one class a row, as a PNG for its card."""
+    image = to_image(arrange(distilled).cpu())
+    path = folder / "synthetic_images.png"
+    image.resize((CARD_ZOOM * image.width, CARD_ZOOM * image.height), Image.Resampling.NEAREST).save(path)
+    return [path]
+
+
+def encode_image(pixels: torch.Tensor) -> str:
+    """A PNG of pixels in [0, 1], `(num_channels, height, width)`, as an address with the file in it."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    to_image(pixels).save(buffer, format="PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -11,6 +11,7 @@ A run that was killed goes on where it stopped and ends with the same images; th
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +32,7 @@ from decahub.options import check_options
 from decahub.seeding import derive_seed
 from decahub.training import LoopArguments, Update, argument, train
 
+from .audit_page import draw_set
 from .data_arguments import DataArguments, Splits, load_splits, name_classes
 from .outcome import Outcome, conclude, measure_rows
 
@@ -394,4 +396,7 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
     is_monitored = arguments.eval_steps or arguments.eval_epochs
     evaluate = (lambda model: measure_on(splits.monitor, model).scores) if is_monitored else None
     result = distill(arguments, model, real, evaluate)
-    return conclude(arguments, result, processor, lambda: measure_on(splits.evaluation, result.model), TASK)
+    images = draw_set(result.model, Path(arguments.output_dir)) if result.is_main_process else []
+    return conclude(
+        arguments, result, processor, lambda: measure_on(splits.evaluation, result.model), TASK, images=images
+    )
