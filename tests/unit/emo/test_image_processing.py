@@ -1,5 +1,6 @@
 """EMO's image processors: what they do to images and maps, in both backends, and what they refuse."""
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -96,6 +97,17 @@ def test_pil_numpy_and_torch_images_give_the_same(processor_class, image):
 
     torch.testing.assert_close(results[1], results[0], atol=0, rtol=0)
     torch.testing.assert_close(results[2], results[0], atol=0, rtol=0)
+
+
+def test_a_column_of_a_dataset_is_a_list_of_images(processor_class, image):
+    column = datasets.Dataset.from_dict({"image": [image, image.rotate(90)]}).cast_column("image", datasets.Image())[
+        "image"
+    ]
+    processor = processor_class()
+
+    values = processor(column, return_tensors="pt")["pixel_values"]
+
+    assert torch.equal(values, processor([image, image.rotate(90)], return_tensors="pt")["pixel_values"])
 
 
 def test_images_of_unlike_sizes_become_one_batch_in_order(processor_class, image):

@@ -6,7 +6,7 @@ A room's classes are `class <Method>ImageProcessor(ImageProcessing, TorchvisionB
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,8 @@ class ImageReading:
         """Images of paths and addresses; local files upright and scaled by their bit depth, as [`read_image`] does."""
         if isinstance(images, (str, os.PathLike)) and os.path.isfile(images):  # noqa: PTH113 (base64 is no long path)
             return read_image(images)
+        if isinstance(images, Sequence) and not isinstance(images, (str, bytes, list, tuple)):
+            images = list(images)  # a column of a `datasets.Dataset`
         return super().fetch_images(images)
 
     def check_channels(self, images: list, kwargs: dict[str, Any]) -> None:
