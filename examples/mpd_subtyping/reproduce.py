@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from decahub import load_dataset
 from decahub.data.abide_anatomy import HEAD_SIZE, list_features
 from decahub.data.mpd_synthetic import WITHOUT_SUBTYPES
+from decahub.environment import describe_command
 from decahub.procedures import mpd_subtyping
 from decahub.training import argument, load_recipe
 
@@ -41,6 +42,7 @@ class Arguments:
     repetitions: dict = argument({}, "Repetitions of the checks, where not the quick ones.")
     with_sites: bool = argument(True, "Whether to leave sites of abide_anatomy out.")
     sites: dict = argument({}, "Arguments of the run on abide_anatomy.")
+    card: str | None = argument(None, "Model folder whose card gets the table and the plot of power.")
 
 
 def run_once(path: Path, keys: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> None:
@@ -131,6 +133,9 @@ def main():
     recovery = results.write_recovery(target / "mpd_subtyping.json", records, sites, arguments.variant)
     results.draw_power(target / "mpd_subtyping_power.png", records)
     results.draw_recovery(target / "mpd_subtyping_recovery.png", records)
+    if arguments.card is not None:
+        command = describe_command()
+        results.add_to_card(Path(arguments.card), records, WITHOUT_SUBTYPES, command)
     print(f"{results.CLAIM_POWER}: {power}")
     print(f"{results.CLAIM_RECOVERY}: {recovery}")
     if sites is not None:

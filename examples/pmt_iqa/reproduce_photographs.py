@@ -1,9 +1,9 @@
-"""Compares PMT-IQA, fine-tuned on photographs with scores of people, with simpler ways to predict these scores.
+"""Compares PMT-IQA, trained on photographs with scores of people, with simpler ways to predict these scores.
 
     accelerate launch examples/pmt_iqa/reproduce_photographs.py pmt_iqa/reproduce_photographs
 
-The strongest of them is a ridge on the same backbone without fine-tuning. Each run is kept in `output_dir`; started
-again, the script goes on where it was. The result goes to `docs/results/pmt_iqa_photographs.json`.
+The strongest of them is a ridge on the same frozen backbone. Each run is kept in `output_dir`; started again, the
+script goes on where it was. The result goes to `docs/results/pmt_iqa_photographs.json`, after each model anew.
 """
 
 import math
@@ -23,9 +23,9 @@ from decahub.training import argument, load_recipe
 
 
 METRICS = {"srcc": "SRCC", "srcc_within": "SRCC within sources", "plcc": "PLCC"}
-TUNED, SCRATCH = "PMT-IQA, fine-tuned", "PMT-IQA, ResNet-18 from scratch"
+TRAINED, SCRATCH = "PMT-IQA on a frozen backbone", "PMT-IQA, ResNet-18 from scratch"
 RIDGE, RANDOM_RIDGE = "ridge on the frozen backbone", "ridge on a random backbone"
-CLAIM = "PMT-IQA, fine-tuned, predicts scores of people better than a ridge on its frozen backbone"
+CLAIM = "PMT-IQA on a frozen backbone predicts scores of people better than a ridge on the same backbone"
 
 
 @dataclass
@@ -35,7 +35,7 @@ class RecipeArguments(CardArguments, pmt_iqa.Arguments):
 
 @dataclass
 class Arguments:
-    recipe: str = argument("pmt_iqa/biq2021", "Recipe of the fine-tuned model.")
+    recipe: str = argument("pmt_iqa/biq2021", "Recipe of the model that is trained.")
     backbone_weights: str | None = argument(None, "Weights of its backbone; by default those of the recipe.")
     scratch: dict = argument({}, "Arguments of the model from scratch that differ from those of the recipe.")
     shared: dict = argument({}, "Arguments of all runs that differ from those of the recipe.")
@@ -72,14 +72,14 @@ def measure_baseline(predict: Callable, splits: pmt_iqa.QualitySplits) -> dict:
 
 def main():
     arguments = load_recipe(Arguments)
-    tuned = build_arguments(arguments)
-    splits = pmt_iqa.load_splits(tuned)
+    base = build_arguments(arguments)
+    splits = pmt_iqa.load_splits(base)
     root = Path(arguments.output_dir)
     baselines = {
         "mean of the source": predict_source_means,
         "six statistics and an SVM": predict_by_statistics,
-        RIDGE: build_ridge(tuned),
-        RANDOM_RIDGE: build_ridge(replace(tuned, backbone_weights=None)),
+        RIDGE: build_ridge(base),
+        RANDOM_RIDGE: build_ridge(replace(base, backbone_weights=None)),
     }
     if find_spec("brisque") is not None:
         baselines["BRISQUE, trained by its authors"] = predict_by_brisque
@@ -88,31 +88,31 @@ def main():
         folder = root / name.replace(",", "").replace(" ", "-")
         scores = run_once(folder, partial(measure_baseline, predict, splits))
         rows += [
-            build_row(name, tuned.dataset, metric, [scores[key]], split=tuned.eval_split)
+            build_row(name, base.dataset, metric, [scores[key]], split=base.eval_split)
             for key, metric in METRICS.items()
             if key in scores
         ]
-    for name, own in ((TUNED, {}), (SCRATCH, {"backbone_weights": None, **arguments.scratch})):
+    for name, own in ((TRAINED, {}), (SCRATCH, {"backbone_weights": None, **arguments.scratch})):
         runs = []
         for seed in arguments.seeds:
-            folder = root / f"{'tuned' if name == TUNED else 'scratch'}-seed{seed}"
+            folder = root / f"{'trained' if name == TRAINED else 'scratch'}-seed{seed}"
             runs.append(run_once(folder, partial(train, arguments, seed, folder, **own)))
             print(f"{name:32} seed {seed} SRCC {runs[-1]['srcc']:.3f}", flush=True)
         minutes = sum(run["minutes"] for run in runs)
-        facts = {"split": tuned.eval_split, "steps": runs[0]["steps"], "minutes": minutes}
+        facts = {"split": base.eval_split, "steps": runs[0]["steps"], "minutes": minutes}
         rows += [
-            build_row(name, tuned.dataset, metric, [run[key] for run in runs], arguments.seeds, **facts)
+            build_row(name, base.dataset, metric, [run[key] for run in runs], arguments.seeds, **facts)
             for key, metric in METRICS.items()
             if all(key in run for run in runs)
         ]
-    verdict = write_comparison(
-        arguments.results,
-        method="pmt_iqa",
-        claim=CLAIM,
-        comparisons=[Comparison(tuned.dataset, METRICS[key], TUNED, RIDGE) for key in ("srcc", "srcc_within")],
-        rows=rows,
-    )
-    print(f"{CLAIM}: {verdict}")
+        verdict = write_comparison(
+            arguments.results,
+            method="pmt_iqa",
+            claim=CLAIM,
+            comparisons=[Comparison(base.dataset, METRICS[key], TRAINED, RIDGE) for key in ("srcc", "srcc_within")],
+            rows=rows,
+        )
+        print(f"{CLAIM}: {verdict}", flush=True)
 
 
 if __name__ == "__main__":
