@@ -42,6 +42,7 @@ HEADLINE_MODELS = (
     "tinymim-student-cifar10-5k",
 )
 MAX_SCORES = 3  # of a model in docs/results.md; its card has all
+MAX_LISTED_SEEDS = 5
 SIGNIFICANT_DIGITS = 3  # of a score whose error is not known
 # Shares of rows, whose error by the choice of rows follows from their number.
 SHARE_OF_ROWS = re.compile(r"(top_\d+_)?accuracy")
@@ -332,7 +333,7 @@ def _format_comparison_rows(rows: Sequence[Record]) -> str:
         "metric": lambda row: row["metric"],
         "mean ± deviation": lambda row: format_with_spread(row["value"], row["spread"]),
         "runs": lambda row: str(row["n"]),
-        "seeds": lambda row: ", ".join(map(str, dict.fromkeys(row["seeds"]))),
+        "seeds": lambda row: format_seeds(list(dict.fromkeys(row["seeds"]))),
         "splits": lambda row: str(len(set(row["splits"]))) if "splits" in row else "",
         "checkpoint": lambda row: _format_optional(row, "checkpoint"),
         "parameters": lambda row: _format_optional(row, "num_parameters"),
@@ -342,6 +343,14 @@ def _format_comparison_rows(rows: Sequence[Record]) -> str:
         "paper": _format_paper,
     }
     return format_table(columns, rows)
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """Seeds with commas, a longer run of successive ones by its ends."""
+    first, last = seeds[:1], seeds[-1:]
+    if len(seeds) > MAX_LISTED_SEEDS and list(seeds) == list(range(first[0], last[0] + 1)):
+        return f"{first[0]} to {last[0]}"
+    return ", ".join(map(str, seeds))
 
 
 def _format_paper(row: Record) -> str:

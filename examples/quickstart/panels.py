@@ -436,7 +436,7 @@ print(answers[0])"""
 
 
 def show_doorping(output_dir: Path) -> Panel:
-    clean, attacked = CARDS / "doorping-fashion-mnist-dd", CARDS / "doorping-fashion-mnist-dd-attacked"
+    clean, attacked = CARDS / "doorping-fashion-mnist-dc", CARDS / "doorping-fashion-mnist-dd-attacked"
     code = f"""\
 from decahub import DistilledDataset
 from transformers import AutoImageProcessor

@@ -355,3 +355,11 @@ def test_links_lead_somewhere(document):
     local = [link for link in links if "://" not in link]
 
     assert [link for link in local if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize(
+    ("seeds", "text"),
+    [([0, 1, 2], "0, 1, 2"), (list(range(3, 20)), "3 to 19"), ([0, 1, 2, 3, 4, 6], "0, 1, 2, 3, 4, 6"), ([], "")],
+)
+def test_many_successive_seeds_are_named_by_their_ends(seeds, text):
+    assert generator.format_seeds(seeds) == text
