@@ -68,7 +68,7 @@ def test_reproduce_compares_schedules(words, tmp_path):
 
 
 def test_photographs_are_compared_with_baselines(tmp_path):
-    """A tiny network from scratch stands for the fine-tuned one."""
+    """A tiny network from scratch stands for the pre-trained one."""
     folder = write_quality_folder(tmp_path / "quality", num_scenes=10)
     results = tmp_path / "photographs.json"
     (tmp_path / "pmt_iqa").mkdir()
@@ -85,5 +85,5 @@ def test_photographs_are_compared_with_baselines(tmp_path):
     record = json.loads(results.read_text())
     rows = {(row["model"], row["metric"]): row for row in record["rows"]}
     assert rows["mean of the source", "SRCC"]["n"] == 1
-    assert rows["PMT-IQA, fine-tuned", "SRCC within sources"]["n"] == 2
+    assert rows["PMT-IQA on a frozen backbone", "SRCC within sources"]["n"] == 2
     assert record["verdict"] == "undecided", "two pairs decide nothing"

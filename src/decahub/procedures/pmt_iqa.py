@@ -383,13 +383,14 @@ def run(arguments: Arguments, splits: QualitySplits | None = None) -> Outcome:
     def measure_on(rows: Any, model: Any) -> Measurement:
         return measure(arguments, model, processor, rows)
 
+    is_monitored = arguments.eval_epochs or arguments.eval_steps
     result = train(
         model,
         build_update(arguments, model, len(train_dataset)),
         train_dataset,
         arguments,
         collate_fn=default_collate if arguments.frozen_crops else image_quality.collate,
-        evaluate=lambda model: measure_on(splits.monitor, model).scores,
+        evaluate=(lambda model: measure_on(splits.monitor, model).scores) if is_monitored else None,
     )
     result.model.requires_grad_(True)
     if arguments.calibrate and splits.monitor is not splits.evaluation and result.is_main_process:
