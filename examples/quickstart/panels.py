@@ -35,6 +35,7 @@ from samples import (
     write_people,
     write_scene,
     write_shapes,
+    write_versions,
 )
 from sklearn.datasets import load_sample_image
 from transformers import AutoFeatureExtractor, pipeline
@@ -392,6 +393,41 @@ print(len(answer["boxes"]), "boxes,", len(blind), "without the LiDAR")"""
     )
 
 
+def show_pmt_iqa(output_dir: Path) -> Panel:
+    model = "pmt-iqa-lite0-biq2021"
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    folder = write_versions(output_dir / "photographs", photo)
+    code = f"""\
+import decahub
+from pathlib import Path
+from transformers import pipeline
+
+photographs = sorted(Path("{show_path(folder)}").glob("*.png"))
+assess = pipeline("image-quality-assessment", model="model_cards/{model}")
+scores = {{path.stem: answer["score"] for path, answer in zip(photographs, assess(photographs))}}
+print({{name: round(score, 2) for name, score in sorted(scores.items(), key=lambda item: -item[1])}})"""
+    ran, printed = run_code(code)
+    ranked = sorted(ran["scores"].items(), key=lambda item: -item[1])
+    tiles = []
+    for name, score in ranked:
+        version = Image.open(folder / f"{name}.png").resize((192, 128), Image.Resampling.LANCZOS)
+        tiles.append((draw_image(version, f"The photograph, {name}", is_photo=True), f"{name}: {score:.2f}"))
+    return Panel(
+        title="Rank photographs by quality",
+        text="A network gives each photograph a score without knowing what it should look like. It learned from 900 "
+        "photographs that people had scored from 0 to 1.",
+        folder=CARDS / model,
+        scores=[read_score(model, "srcc", "rank correlation with people")],
+        input=draw_image(photo.resize((384, 256), Image.Resampling.LANCZOS), "A palace in China", is_photo=True),
+        input_caption="A photograph that comes with scikit-learn; it is also blurred, darkened, and so on.",
+        output=draw_tiles(tiles),
+        output_caption="All versions with their scores, the best first.",
+        code=code,
+        printed=printed,
+        result=printed.strip(),
+    )
+
+
 def show_mpd_subtyping(output_dir: Path) -> Panel:
     model = CARDS / "mpd-subtyping-synthetic"
     path = output_dir / "patients.csv"
@@ -549,6 +585,7 @@ PANELS: dict[str, Callable[[Path], Panel]] = {
     "drum_lm": show_drum_lm,
     "cmt": show_cmt,
     "reft": show_reft,
+    "pmt_iqa": show_pmt_iqa,
     "mpd_subtyping": show_mpd_subtyping,
     "doorping": show_doorping,
 }

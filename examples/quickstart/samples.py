@@ -1,11 +1,12 @@
 """Inputs made here, so that no dataset is needed: graphs, a driving scene, shapes, a table of patients."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from decahub.data import DATASETS, build_similarity_edges, mpd_synthetic, refshapes
 from decahub.data.driving_scenes import build_frame
@@ -163,3 +164,24 @@ def count_found(boxes: list[dict[str, Any]], scene: dict[str, Any]) -> int:
         of_class = [item["box"] for item in boxes if item["label"] == names[label]]
         found += any(np.hypot(box["x"] - x, box["y"] - y) < NEAR for box in of_class)
     return found
+
+
+def write_versions(folder: Path, photo: Image.Image, seed: int = 0) -> Path:
+    """Writes a photograph as it is, and with five distortions; returns the folder."""
+    pixels = np.asarray(photo).astype(np.float64)
+    noise = 30 * np.random.default_rng(seed).standard_normal(pixels.shape)
+    coded = io.BytesIO()
+    photo.save(coded, "JPEG", quality=6)
+    small = photo.resize((photo.width // 6, photo.height // 6), Image.Resampling.BOX)
+    versions = {
+        "original": photo,
+        "blurred": photo.filter(ImageFilter.GaussianBlur(3)),
+        "noisy": Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)),
+        "JPEG": Image.open(coded),
+        "coarse": small.resize(photo.size, Image.Resampling.NEAREST),
+        "dark": Image.fromarray((255 * (pixels / 255) ** 3).astype(np.uint8)),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, version in versions.items():
+        version.save(folder / f"{name}.png")
+    return folder
