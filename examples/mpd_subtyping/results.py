@@ -135,10 +135,9 @@ def describe_smile_gan(records: Sequence[Mapping[str, Any]]) -> list[str]:
     versions = ", ".join(sorted({run["version"] for run in runs}))
     (first, last), converged = runs[0]["epochs"], sum(run["converged"] for run in runs)
     note = (
-        f"{SMILE_GAN}: package SmileGAN {versions}, one model a cohort, stopped by its authors' rule from epoch {first} "
-        f"on, at the latest at {last}; {converged} of {len(runs)} runs met the rule. The weight of changes is lower than "
-        "their default, with which the generated groups became one. They advise ten models and longer training, which "
-        "may find more."
+        f"{SMILE_GAN}: package SmileGAN {versions}, one model a cohort, stopped by its authors' rule between epochs "
+        f"{first} and {last}; {converged} of {len(runs)} runs met it. The weight of changes is below their default, "
+        "with which the generated groups became one. They advise ten models and longer training, which may find more."
     )
     return [note]
 

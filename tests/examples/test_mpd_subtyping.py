@@ -138,7 +138,7 @@ def test_reproduce_compares_with_smile_gan_if_it_is_there(study, tmp_path, monke
     row = next(row for row in recovery["rows"] if row["model"] == "SmileGAN, raw")
     assert (row["dataset"], row["seeds"]) == ("easy", [0])
     assert row["value"] > 0.8
-    assert any("SmileGAN 9.9" in note and "0 of 1 runs met the rule" in note for note in recovery["notes"])
+    assert any("SmileGAN 9.9" in note and "0 of 1 runs met it" in note for note in recovery["notes"])
     peer = json.loads((tmp_path / "results" / "mpd_subtyping_smile_gan.json").read_text())
     assert [part["num_pairs"] for part in peer["comparisons"]] == [1, 1]
 
