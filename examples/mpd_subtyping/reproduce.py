@@ -36,7 +36,7 @@ class Arguments:
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR.")
     num_runs: int = argument(100, "Cohorts of each kind for power and false positives.")
     num_compared: int = argument(20, "Cohorts of each kind for the comparison of methods.")
-    num_smile_gan: int = argument(3, "Cohorts of each kind for SmileGAN, if its package is installed.")
+    num_smile_gan: int = argument(4, "Cohorts of each kind for SmileGAN, if its package is installed.")
     judged_kinds: list[str] = argument([], "Kinds of cohorts that get a verdict.")
     compared_kinds: list[str] = argument([], "Kinds of cohorts on which methods are compared.")
     variant: str = argument("paper", "Variant of the autoencoder ensemble.")

@@ -136,8 +136,9 @@ def describe_smile_gan(records: Sequence[Mapping[str, Any]]) -> list[str]:
     (first, last), converged = runs[0]["epochs"], sum(run["converged"] for run in runs)
     note = (
         f"{SMILE_GAN}: package SmileGAN {versions}, one model a cohort, stopped by its authors' rule between epochs "
-        f"{first} and {last}; {converged} of {len(runs)} runs met it. The weight of changes is below their default, "
-        "with which the generated groups became one. They advise ten models and longer training, which may find more."
+        f"{first} and {last}; {converged} of {len(runs)} runs met it, and the others count as they ended. The weight "
+        "of changes is below their default, with which the generated groups became one. They advise ten models and "
+        "longer training, which may find more."
     )
     return [note]
 
