@@ -1,9 +1,12 @@
 """The runs of the study: one synthetic cohort each, its verdict, and how well each method finds the subtypes."""
 
 import time
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import results
+import smile_gan
 from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
@@ -89,6 +92,19 @@ def compare(cohort: Cohort, seed: int, variant: str, training: dict[str, Any]) -
     labels["autoencoder ensemble"] = build_model(selected, variant, seed).fit(selected, **training).subtypes
     scores = {name: adjusted_rand_score(truth, found) for name, found in labels.items()}
     return {"ari": scores, "num_features": selected.shape[1], "cpu_seconds": time.process_time() - started}
+
+
+def run_smile_gan(cohort: Cohort, seed: int) -> dict[str, Any]:
+    """Agreement of SmileGAN with the true subtypes, on all features."""
+    started = time.process_time()
+    found, converged = smile_gan.find_subtypes(cohort, seed)
+    return {
+        "ari": {results.SMILE_GAN: adjusted_rand_score(cohort.subtypes, found)},
+        "converged": converged,
+        "epochs": [smile_gan.FIRST_EPOCH, smile_gan.MAX_EPOCHS],
+        "version": version("SmileGAN"),
+        "cpu_seconds": time.process_time() - started,
+    }
 
 
 def make(kind: str, seed: int) -> Cohort:

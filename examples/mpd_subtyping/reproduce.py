@@ -3,12 +3,14 @@
     python examples/mpd_subtyping/reproduce.py mpd_subtyping/reproduce
 
 Each run is one line of `runs.jsonl` in `output_dir`; started again, the script goes on where it was. Results go to
-`docs/results/mpd_subtyping.json` (recovery), `mpd_subtyping_power.json`, and two plots beside them.
+`docs/results/mpd_subtyping.json` (recovery), `mpd_subtyping_power.json`, `mpd_subtyping_smile_gan.json`, and two plots
+beside them. SmileGAN takes part if it is there: `pip install --no-deps SmileGAN`, since it asks for an old torch.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ class Arguments:
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR.")
     num_runs: int = argument(100, "Cohorts of each kind for power and false positives.")
     num_compared: int = argument(20, "Cohorts of each kind for the comparison of methods.")
+    num_smile_gan: int = argument(4, "Cohorts of each kind for SmileGAN, if its package is installed.")
     judged_kinds: list[str] = argument([], "Kinds of cohorts that get a verdict.")
     compared_kinds: list[str] = argument([], "Kinds of cohorts on which methods are compared.")
     variant: str = argument("paper", "Variant of the autoencoder ensemble.")
@@ -70,12 +73,20 @@ def run_cohorts(arguments: Arguments, path: Path) -> list[dict[str, Any]]:
     """Every run on synthetic cohorts, seed by seed, so that a study that is cut short has seen all kinds."""
     runs = [("judge", kind, seed) for seed in range(arguments.num_runs) for kind in arguments.judged_kinds]
     runs += [("compare", kind, seed) for seed in range(arguments.num_compared) for kind in arguments.compared_kinds]
+    if arguments.num_smile_gan and find_spec("SmileGAN") is None:
+        print("The package SmileGAN is not installed: methods are compared without it.")
+    elif arguments.num_smile_gan:
+        runs += [
+            ("smile_gan", kind, seed) for seed in range(arguments.num_smile_gan) for kind in arguments.compared_kinds
+        ]
     for task, kind, seed in tqdm(runs, desc="Cohorts"):
 
         def compute(task: str = task, kind: str = kind, seed: int = seed) -> dict[str, Any]:
             cohort = cohorts.make(kind, seed)
             if task == "judge":
                 return cohorts.judge(cohort, seed, arguments.repetitions, arguments.ensemble)
+            if task == "smile_gan":
+                return cohorts.run_smile_gan(cohort, seed)
             return cohorts.compare(cohort, seed, arguments.variant, arguments.training)
 
         run_once(path, {"task": task, "kind": kind, "seed": seed}, compute)
@@ -131,6 +142,9 @@ def main():
     sites = run_sites(arguments, folder) if arguments.with_sites else None
     power = results.write_power(target / "mpd_subtyping_power.json", records, WITHOUT_SUBTYPES, arguments.ensemble)
     recovery = results.write_recovery(target / "mpd_subtyping.json", records, sites, arguments.variant)
+    if any(record["task"] == "smile_gan" for record in records):
+        peer = results.write_smile_gan(target / "mpd_subtyping_smile_gan.json", records)
+        print(f"{results.CLAIM_SMILE_GAN}: {peer}")
     results.draw_power(target / "mpd_subtyping_power.png", records)
     results.draw_recovery(target / "mpd_subtyping_recovery.png", records)
     if arguments.card is not None:

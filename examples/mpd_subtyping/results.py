@@ -1,7 +1,6 @@
 """Rows, claims and plots of the study."""
 
 import os
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from decahub.tasks import Report
 
 ARI, SHARE = "adjusted Rand index", "share of cohorts"
 VERDICT, NAIVE, TRIO = "discrete subtypes supported", "SigClust and Jaccard alone", "autoencoder ensemble"
+KMEANS, SMILE_GAN = "k-means, raw", "SmileGAN, raw"
+METHODS = ("compare", "smile_gan")
 CHECKS = {
     "jaccard": "Jaccard at least 0.75",
     "prediction_strength": "prediction strength at least 0.8",
@@ -34,6 +35,7 @@ CLAIM_RECOVERY = (
     "The autoencoder ensemble finds subtypes as well as k-means on Gaussian cohorts (within 0.07), better than Ward, "
     "and better than k-means (by 0.25) and the linear ensemble (by 0.05) on curved ones"
 )
+CLAIM_SMILE_GAN = "Plain k-means and the autoencoder ensemble find subtypes better than one model of SmileGAN"
 
 
 def collect(records: Sequence[Mapping[str, Any]], task: str) -> dict[str, list[Mapping[str, Any]]]:
@@ -112,31 +114,72 @@ def add_to_card(folder: Path, records: Sequence[Mapping[str, Any]], null_kinds: 
     ModelFolder(folder).write_checksums()
 
 
+def build_recovery_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Agreement of each method with the truth, by kind of cohort; SmileGAN may have seen fewer."""
+    rows = []
+    for task in METHODS:
+        for kind, runs in collect(records, task).items():
+            seeds, minutes = [run["seed"] for run in runs], sum(run["cpu_seconds"] for run in runs) / 60
+            rows += [
+                build_row(name, kind, ARI, [run["ari"][name] for run in runs], seeds, minutes=minutes)
+                for name in runs[0]["ari"]
+            ]
+    return rows
+
+
+def describe_smile_gan(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader must know of the runs of SmileGAN, if there are any."""
+    runs = [record for record in records if record["task"] == "smile_gan"]
+    if not runs:
+        return []
+    versions = ", ".join(sorted({run["version"] for run in runs}))
+    (first, last), converged = runs[0]["epochs"], sum(run["converged"] for run in runs)
+    note = (
+        f"{SMILE_GAN}: package SmileGAN {versions}, one model a cohort, stopped by its authors' rule between epochs "
+        f"{first} and {last}; {converged} of {len(runs)} runs met it, and the others count as they ended. The weight "
+        "of changes is below their default, with which the generated groups became one. They advise ten models and "
+        "longer training, which may find more."
+    )
+    return [note]
+
+
+def write_smile_gan(path: str | os.PathLike, records: Sequence[Mapping[str, Any]]) -> str:
+    """The file of k-means and the autoencoder ensemble beside SmileGAN, on the cohorts that all saw; its verdict."""
+    rows = [row for row in build_recovery_rows(records) if row["model"] in (TRIO, KMEANS, SMILE_GAN)]
+    comparisons = [
+        Comparison(kind, ARI, name, SMILE_GAN) for kind in collect(records, "smile_gan") for name in (KMEANS, TRIO)
+    ]
+    return write_comparison(
+        path,
+        method="mpd_subtyping",
+        claim=CLAIM_SMILE_GAN,
+        comparisons=comparisons,
+        rows=rows,
+        notes=describe_smile_gan(records),
+    )
+
+
 def write_recovery(
     path: str | os.PathLike, records: Sequence[Mapping[str, Any]], sites: Mapping[str, Any] | None, variant: str
 ) -> str:
     """The file of the comparison of methods, with the real table as a note; returns its verdict."""
-    rows, present = [], []
-    for kind, runs in collect(records, "compare").items():
-        present.append(kind)
-        seeds, minutes = [run["seed"] for run in runs], sum(run["cpu_seconds"] for run in runs) / 60
-        rows += [
-            build_row(name, kind, ARI, [run["ari"][name] for run in runs], seeds, minutes=minutes)
-            for name in runs[0]["ari"]
-        ]
+    rows, present = build_recovery_rows(records), list(collect(records, "compare"))
     comparisons = [
-        Comparison(kind, ARI, TRIO, "k-means, raw", "higher", -0.07) for kind in ("easy", "medium") if kind in present
+        Comparison(kind, ARI, TRIO, KMEANS, "higher", -0.07) for kind in ("easy", "medium") if kind in present
     ]
     comparisons += [
         Comparison(kind, ARI, TRIO, "Ward, raw", "higher") for kind in ("easy", "medium", "hard") if kind in present
     ]
     if "nonlinear" in present:
         comparisons += [
-            Comparison("nonlinear", ARI, TRIO, "k-means, raw", "higher", 0.25),
+            Comparison("nonlinear", ARI, TRIO, KMEANS, "higher", 0.25),
             Comparison("nonlinear", ARI, TRIO, "linear ensemble", "higher", 0.05),
         ]
-    notes = [f"Autoencoders: variant {variant}. Ensembles see the features that mean_or_spread selects.",
-             "k-means, raw, is the plain baseline: where it is better, use it."]  # fmt: skip
+    notes = [
+        f"Autoencoders: variant {variant}. Ensembles see the features that mean_or_spread selects.",
+        f"{KMEANS}, is the plain baseline: where it is better, use it.",
+        *describe_smile_gan(records),
+    ]
     if sites is not None:
         rows.append(build_row("assignment of left-out sites", "abide_anatomy", "mean " + ARI, [sites["mean"]]))
         notes.append(f"abide_anatomy, {sites['num_patients']} people with autism: {sites['verdict']}. "
@@ -174,16 +217,21 @@ def draw_power(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 def draw_recovery(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Agreement with the truth of each method, by kind of cohort."""
-    by_kind = collect(records, "compare")
-    names = list(next(iter(by_kind.values()))[0]["ari"])
+    rows = build_recovery_rows(records)
+    names, kinds = (list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "dataset"))
+    means = {(row["model"], row["dataset"]): row["value"] for row in rows}
     figure, axes = _new_axes(9, 5)
-    for index, (kind, runs) in enumerate(by_kind.items()):
-        means = [statistics.mean(run["ari"][name] for run in runs) for name in names]
+    for index, kind in enumerate(kinds):
         axes.barh(
-            np.arange(len(names)) + 0.8 * (index + 0.5) / len(by_kind) - 0.4, means, 0.8 / len(by_kind), label=kind
+            np.arange(len(names)) + 0.8 * (index + 0.5) / len(kinds) - 0.4,
+            [means.get((name, kind), float("nan")) for name in names],
+            0.8 / len(kinds),
+            label=kind,
         )
-    axes.set_yticks(range(len(names)), names)
+    counts = [min(row["n"] for row in rows if row["model"] == name) for name in names]
+    labels = [f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
+    axes.set_yticks(range(len(names)), labels)
     axes.invert_yaxis()
-    axes.set_xlabel(f"mean {ARI} with the true subtypes")
-    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.08), ncols=len(by_kind))
+    axes.set_xlabel(f"mean {ARI} with the true subtypes (number of cohorts of each kind)")
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.08), ncols=len(kinds))
     figure.savefig(path, dpi=110)
