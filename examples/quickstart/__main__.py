@@ -15,6 +15,7 @@ from pathlib import Path
 # Nothing here needs a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from datasets import disable_progress_bars
 from page import write_page
 from panels import PANELS, PROJECT, show_fine_tuning
 from transformers.utils import logging
@@ -33,6 +34,7 @@ def main():
     output_dir.mkdir(parents=True, exist_ok=True)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    disable_progress_bars()
     started = time.monotonic()
 
     panels = {}
