@@ -325,3 +325,29 @@ def test_pixels_and_pooled_maps_exclude_each_other():
     model = build()
     with pytest.raises(ValueError, match="`pixel_values`"):
         model(draw_crops(1, 1), pooled_maps=torch.zeros(1, 1, sum(model.pmt_iqa.pooled_sizes)))
+
+
+def test_many_crops_are_computed_in_parts_with_the_same_scores(monkeypatch):
+    model, crops = build(), draw_crops(2, 5)
+    expected = model(crops, output_hidden_states=True)  # with gradients, all at once
+    monkeypatch.setattr("decahub.models.pmt_iqa.modeling_pmt_iqa.MAX_PIXELS", 3 * CROP_SIZE**2)
+    sizes = []
+    model.pmt_iqa.register_forward_pre_hook(
+        lambda module, args, kwargs: sizes.append(len(kwargs["pixel_values"])), with_kwargs=True
+    )
+
+    with torch.no_grad():
+        outputs = model(crops, output_hidden_states=True)
+
+    assert sizes == [3, 3, 3, 1]
+    torch.testing.assert_close(outputs.crop_scores, expected.crop_scores, atol=ATOL_ORDER, rtol=0)
+    for maps, whole in zip(outputs.hidden_states, expected.hidden_states, strict=True):
+        torch.testing.assert_close(maps, whole, atol=ATOL_ORDER, rtol=0)
+
+
+def test_crops_in_training_mode_share_their_statistics(monkeypatch):
+    monkeypatch.setattr("decahub.models.pmt_iqa.modeling_pmt_iqa.MAX_PIXELS", CROP_SIZE**2)
+    model, crops = build().train(), draw_crops(2, 3)
+    with torch.no_grad():
+        whole = model(crops).crop_scores
+    torch.testing.assert_close(whole, model(crops).crop_scores, atol=ATOL_ORDER, rtol=0)
