@@ -162,7 +162,7 @@ def write_results(folder: Path, results_dir: Path) -> list[Path]:
     """Write what has been run; returns the files."""
     groups = group_runs(read_files(folder, "run.json"))
     results_dir.mkdir(parents=True, exist_ok=True)
-    paths = [results_dir / f"doorping{name}.json" for name in ("", "_accuracy", "_control", "_transfer", "_defenses")]
+    paths = [results_dir / f"doorping{name}.json" for name in ("", "_accuracy", "_control")]
     write_comparison(
         paths[0],
         method="doorping",
@@ -183,6 +183,8 @@ def write_results(folder: Path, results_dir: Path) -> list[Path]:
         rows=build_rows(groups, ["cta"]),
     )
     write_controls(paths[2], groups)
-    write_transfer(paths[3], read_files(folder, "transfer.json"))
-    write_defenses(paths[4], read_files(folder, "defenses.json"))
+    for name, write in (("transfer", write_transfer), ("defenses", write_defenses)):
+        if files := read_files(folder, f"{name}.json"):
+            paths.append(results_dir / f"doorping_{name}.json")
+            write(paths[-1], files)
     return paths
