@@ -285,8 +285,20 @@ def test_a_table_does_not_depend_on_how_much_is_accumulated_at_once(monkeypatch)
     monkeypatch.setattr(walk_table, "MAX_CANDIDATES", 1000)
     again = walk_table.StepTable.of(graph, weights)
 
-    assert torch.equal(again.last, table.last)
+    assert torch.equal(again.bounds, table.bounds)
     torch.testing.assert_close(again.cumulative, table.cumulative, atol=TABLE_ATOL, rtol=0)
+
+
+@pytest.mark.parametrize("name", [name for name, (graph, _) in GRAPHS.items() if not graph.has_dead_ends])
+def test_a_step_of_a_table_is_the_first_entry_above_the_draw(name):
+    graph, _ = GRAPHS[name]
+    table = walk_table.StepTable.of(graph, walk_steps.StepWeights.of(3.0, 0.25, "node2vec"))
+    edges = torch.arange(graph.neighbors.numel()).repeat(20)
+    uniform = torch.rand(edges.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    expected = torch.searchsorted(table.cumulative, edges + uniform, right=True)
+
+    assert torch.equal(table.step(edges, uniform), expected + table.shifts[edges])
 
 
 def test_a_step_of_a_table_stays_with_its_edge_at_either_end():
