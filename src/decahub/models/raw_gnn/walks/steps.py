@@ -20,7 +20,8 @@ MIN_PARAMETER, MAX_PARAMETER = 1e-12, 1e12  # beyond these, 53 random bits do no
 # Rejection pays where rows are long; what it leaves over is enumerated. These numbers were measured. They change no
 # law, but they decide which draw is used: with other numbers a seed gives other walks.
 MAX_ATTEMPTS = 8
-NEIGHBORS_PER_ATTEMPT = 8
+MAX_ATTEMPTS_OUTWARD = 2  # where nothing outweighs the far neighbors, which are most: few darts miss
+NEIGHBORS_PER_ATTEMPT = 2
 DRAWS_PER_STEP = MAX_ATTEMPTS + 1
 MAX_CANDIDATES = 2**18  # enumerated at once, besides those of one pair of nodes: bounds the memory near hubs
 
@@ -49,6 +50,15 @@ class StepWeights:
     @property
     def is_uniform(self) -> bool:
         return self.back == self.back_looped == self.near == self.far
+
+    @property
+    def height(self) -> float:
+        """Of the board that darts are thrown at; see [`propose`]."""
+        return max(self.near, self.far)
+
+    @property
+    def max_attempts(self) -> int:
+        return MAX_ATTEMPTS_OUTWARD if self.far >= max(self.near, self.back, self.back_looped) else MAX_ATTEMPTS
 
     def of_others(self, is_near: torch.Tensor) -> torch.Tensor:
         """Weight of each candidate that is not the previous node."""
@@ -132,9 +142,9 @@ def step_second_order(
     degrees = take(graph.degrees, current)
     shorter = torch.minimum(degrees, take(graph.degrees, previous))
     # A walker's number of attempts depends on its own nodes only; else its walk would depend on the others.
-    attempts = (shorter // NEIGHBORS_PER_ATTEMPT).clamp_(max=MAX_ATTEMPTS)
+    attempts = (shorter // NEIGHBORS_PER_ATTEMPT).clamp_(max=weights.max_attempts)
     attempts[degrees == 0] = -1
-    for attempt in range(MAX_ATTEMPTS):
+    for attempt in range(weights.max_attempts):
         walkers = list_true(attempts > attempt)
         if walkers.numel() == 0:
             break
@@ -183,12 +193,16 @@ def propose(
     Where the previous node weighs more than that, the rest of its weight lies beside the columns: without this, a
     small `p` would make nearly all darts miss.
     """
-    height = max(weights.near, weights.far)
+    height = weights.height
     beside = (pairs.back - height).clamp_(min=0) / height  # in columns
     dart = uniform * (pairs.degree + beside)
     column = dart.long()
     is_beside = column >= pairs.degree
     candidate = take(graph.neighbors, pairs.row_start + torch.minimum(column, pairs.degree - 1))
+    if max(weights.back, weights.back_looped) <= height:  # then nothing is beside
+        is_near = graph.has_edges(pairs.previous, candidate)
+        weight = torch.where(candidate == pairs.previous, pairs.back, weights.of_others(is_near))
+        return candidate, (dart - column) * height < weight
     # One search serves both questions: beside the columns, whether there is an edge back; else, whether x is near.
     found = graph.has_edges(
         torch.where(is_beside, pairs.current, pairs.previous), torch.where(is_beside, pairs.previous, candidate)
