@@ -6,7 +6,7 @@ and its counts of steps and bars. Only the tokens of this writing (13 for six co
 tables, so that nothing here grows with the vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -17,8 +17,15 @@ from .canonical_ids import build_lines, find_canonical_ids
 from .controls import LineControls
 
 
-NUM_KINDS = 3  # a line, the separator, the end mark
 UNLIMITED = 2**31
+WITHIN_BAR, AT_START, BAR_COMPLETE = range(3)
+# Whether a line, the separator and the end mark may stand within a bar, at the beginning of a groove (prompts without a
+# bar begin with a separator), and after a complete bar by whether these are `bars_min` at least, and `bars_max`.
+SITUATIONS = (
+    (True, False, False),
+    (True, True, False),
+    *((False, not is_last, is_enough) for is_last in (False, True) for is_enough in (False, True)),
+)
 
 
 @dataclass
@@ -31,21 +38,25 @@ class GrammarState:
     bars: torch.Tensor  # complete bars
     bars_min: torch.Tensor  # before these no end mark may stand
     bars_max: torch.Tensor  # after these the end mark must stand
-    bar_lines: torch.Tensor  # of the latest bar, as numbers; from `step` on of the bar before, -1 where there is none
-    is_repeat: torch.Tensor  # whether the bar is that before it so far
-    is_same_line: torch.Tensor  # whether the latest line is that of the bar before
+    situation: torch.Tensor  # what the counts permit to stand next: a row of `SITUATIONS`
+    # `None` unless bars are to be compared.
+    bar_lines: torch.Tensor | None = None  # of the latest bar, as numbers; from `step` on of the bar before, else -1
+    is_repeat: torch.Tensor | None = None  # whether the bar is that before it so far
+    is_same_line: torch.Tensor | None = None  # whether the latest line is that of the bar before
 
     def select(self, rows: torch.Tensor) -> "GrammarState":
         """State of these rows."""
-        return GrammarState(*(getattr(self, item.name)[rows] for item in fields(self)))
+        return self._map(lambda own: own[rows])
 
     def where(self, condition: torch.Tensor, other: "GrammarState") -> "GrammarState":
         """This state in the rows where `condition` holds, `other` in the rest."""
-        merged = []
-        for item in fields(self):
-            own, theirs = getattr(self, item.name), getattr(other, item.name)
-            merged.append(torch.where(condition.view(-1, *[1] * (own.dim() - 1)), own, theirs))
-        return GrammarState(*merged)
+        return self._map(
+            lambda own, theirs: torch.where(condition.view(-1, *[1] * (own.dim() - 1)), own, theirs), other
+        )
+
+    def _map(self, change: Callable[..., torch.Tensor], *others: "GrammarState") -> "GrammarState":
+        values = [[getattr(state, item.name) for state in (self, *others)] for item in fields(self)]
+        return GrammarState(*(None if each[0] is None else change(*each) for each in values))
 
 
 class DrumGrammar:
@@ -79,7 +90,10 @@ class DrumGrammar:
     ```
     """
 
-    _table_names = ("ids", "columns_of_ids", "targets", "kinds", "lines_below", "hits")
+    _table_names = (
+        *("ids", "columns_of_ids", "targets", "kinds", "lines_below", "hits"),
+        *("following", "allowed", "allowed_marks"),
+    )
 
     def __init__(
         self, tokenizer: Any, columns: int = 6, steps_per_bar: int = 16, separator: str = "SEP", end: str = "END"
@@ -131,6 +145,7 @@ class DrumGrammar:
             targets[place, column] = self.done if text == self.end else self._first_line + number
         self.targets = targets
         self.kinds, self.lines_below = self._describe_targets(targets, num_places, num_lines)
+        self.following, self.allowed, self.allowed_marks = self._tabulate_situations()
         self.hits = torch.tensor([[mark == "o" for mark in line[:-1]] for line in self.lines])
         self.ids = torch.tensor(self.token_ids)
         highest = max(self.token_ids + self.closing_ids + self.leading_ids)
@@ -149,6 +164,18 @@ class DrumGrammar:
             below[place] = below[targets[place]].any(0)
         kinds = torch.stack([below[:, :num_lines].any(1), below[:, num_lines], below[:, num_lines + 1]], dim=1)
         return kinds, below[:, :num_lines].contiguous()
+
+    def _tabulate_situations(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """By situation and place: where each token leads, which may be written, which of these begin no line."""
+        kinds = self.kinds[self.targets] & torch.tensor(SITUATIONS)[:, None, None]
+        is_legal = kinds.any(-1)
+        is_legal[:, self.done] = True
+        following = torch.where(is_legal, self.targets, self.outside)
+        # A separator at the beginning is read where it stands, and never begun.
+        kinds[AT_START, 0, :, 1] = False
+        kinds[:, self.done :] = False
+        allowed, allowed_marks = kinds[:, :, :-1].any(-1), kinds[:, :, :-1, 1:].any(-1)
+        return following, allowed, allowed_marks
 
     def to(self, device: torch.device | str) -> "DrumGrammar":
         """Move the tables."""
@@ -181,60 +208,56 @@ class DrumGrammar:
         batch_size: int = 1,
         bars_min: int | Sequence[int] | torch.Tensor = 1,
         bars_max: int | Sequence[int] | torch.Tensor | None = None,
+        compare_bars: bool = False,
     ) -> GrammarState:
-        """State before the first token."""
+        """State before the first token; `compare_bars` keeps the lines of a bar to compare the next one with."""
         device = self.ids.device
         zeros = torch.zeros(batch_size, dtype=torch.long, device=device)
         bounds = [torch.as_tensor(UNLIMITED if bars is None else bars) for bars in (bars_min, bars_max)]
         bars_min, bars_max = (bound.to(device, torch.long).expand(batch_size) for bound in bounds)
-        bar_lines = torch.full((batch_size, self.steps_per_bar), -1, device=device)
-        return GrammarState(zeros, zeros, zeros, bars_min, bars_max, bar_lines, zeros.bool(), zeros.bool())
-
-    def find_permitted(self, state: GrammarState, at_start: torch.Tensor) -> torch.Tensor:
-        """Which kinds may stand where the rows are: a line, the separator, the end mark; `(batch_size, 3)`.
-
-        Rows `at_start` may begin with a separator, as prompts without a bar do.
-        """
-        is_full = state.step == self.steps_per_bar
-        separator = (is_full & (state.bars < state.bars_max)) | (at_start & (state.step == 0) & (state.bars == 0))
-        return torch.stack([~is_full, separator, is_full & (state.bars >= state.bars_min)], dim=1)
+        state = GrammarState(zeros, zeros, zeros, bars_min, bars_max, torch.full_like(zeros, AT_START))
+        if compare_bars:
+            state.bar_lines = torch.full((batch_size, self.steps_per_bar), -1, device=device)
+            state.is_repeat = state.is_same_line = zeros.bool()
+        return state
 
     def find_allowed(self, state: GrammarState, line_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Which of `token_ids` may come next, `(batch_size, num_ids)`; nothing after the end mark.
 
         `line_mask`, `(batch_size or 1, num_lines)`, tells which lines may be written.
         """
-        targets = self.targets[state.place, :-1]
-        permitted = self.find_permitted(state, at_start=state.place != 0)
-        kinds = self.kinds[targets]
-        if line_mask is not None:
-            lines = (self.lines_below[targets] & line_mask[:, None]).any(-1)
-            kinds = torch.cat([lines[..., None], kinds[..., 1:]], dim=-1)
-        return (kinds & permitted[:, None]).any(-1) & (state.place < self.done)[:, None]
+        if line_mask is None:
+            return self.allowed[state.situation, state.place]
+        lines = (self.lines_below[self.targets[state.place, :-1]] & line_mask[:, None]).any(-1)
+        return (lines & (state.situation < BAR_COMPLETE)[:, None]) | self.allowed_marks[state.situation, state.place]
 
     def advance(self, state: GrammarState, tokens: torch.Tensor) -> GrammarState:
         """State after one more token in each row; a row with a wrong one is `outside` from then on."""
         columns = self.columns_of_ids[tokens.clamp(0, len(self.columns_of_ids) - 1)]
-        targets = self.targets[state.place, columns]
-        permitted = self.find_permitted(state, at_start=torch.ones_like(state.is_repeat))
-        is_legal = (self.kinds[targets] & permitted).any(1) | (state.place == self.done)
-        targets = torch.where(is_legal, targets, self.outside)
+        targets = self.following[state.situation, state.place, columns]
         lines = targets - self._first_line
         is_separator = lines == len(self.lines)
         is_line = (lines >= 0) & ~is_separator
-        index = state.step.clamp(max=self.steps_per_bar - 1)[:, None]
-        before = state.bar_lines.gather(1, index)[:, 0]
         step = torch.where(is_separator, 0, state.step + is_line)
-        return GrammarState(
-            place=torch.where(is_line | is_separator, 0, targets),
+        is_full = step == self.steps_per_bar
+        bars = state.bars + (is_line & is_full)
+        bounds = (bars >= state.bars_min) + 2 * (bars >= state.bars_max)
+        following = GrammarState(
+            place=targets.where(lines < 0, 0),
             step=step,
-            bars=state.bars + (is_line & (step == self.steps_per_bar)),
+            bars=bars,
             bars_min=state.bars_min,
             bars_max=state.bars_max,
-            bar_lines=state.bar_lines.scatter(1, index, torch.where(is_line, lines, before)[:, None]),
-            is_repeat=torch.where(is_separator, state.bars > 0, state.is_repeat & (~is_line | (lines == before))),
-            is_same_line=torch.where(is_line, lines == before, state.is_same_line),
+            situation=torch.where(is_full, BAR_COMPLETE + bounds, step + bars == 0),
         )
+        if state.bar_lines is not None:
+            index = state.step.clamp(max=self.steps_per_bar - 1)[:, None]
+            before = state.bar_lines.gather(1, index)[:, 0]
+            is_same = lines == before
+            following.bar_lines = state.bar_lines.scatter(1, index, torch.where(is_line, lines, before)[:, None])
+            following.is_repeat = torch.where(is_separator, state.bars > 0, state.is_repeat & (~is_line | is_same))
+            following.is_same_line = torch.where(is_line, is_same, state.is_same_line)
+        return following
 
     def find_starts(self, ids: torch.Tensor) -> torch.Tensor:
         """Where the groove begins in each row, after padding and begin tokens; `(batch_size,)`."""
@@ -261,6 +284,7 @@ class DrumGrammar:
         bars_min: int | Sequence[int] | torch.Tensor = 1,
         bars_max: int | Sequence[int] | torch.Tensor | None = None,
         starts: torch.Tensor | None = None,
+        compare_bars: bool = False,
     ) -> GrammarState:
         """State after given tokens, such as those of prompts, which may end within a line.
 
@@ -270,7 +294,7 @@ class DrumGrammar:
         ids = torch.as_tensor(ids, dtype=torch.long, device=self.ids.device)
         ids = ids[None] if ids.dim() == 1 else ids
         starts = self.find_starts(ids) if starts is None else starts
-        first = self.start(len(ids), bars_min, bars_max)
+        first = self.start(len(ids), bars_min, bars_max, compare_bars)
         state, left_at = self.read(ids, first, starts)
         wrong = (state.place == self.outside).nonzero()
         if len(wrong):
@@ -374,14 +398,11 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         if scores.device != grammar.ids.device:
             grammar.to(scores.device)
             self.controls.to(scores.device)
-        prompt = self._prompt
-        is_new = prompt is None or not torch.equal(input_ids[:, : prompt.shape[1]], prompt)
+        is_new = not self._follows(input_ids)
         if is_new:
             self._prompt = None  # a prompt that is refused is none to continue
             self._check_vocabulary(scores.shape[1])
             self._begin(input_ids)
-        else:
-            self._follow(input_ids)
         state = self._state
         allowed = grammar.find_allowed(state, self.controls.find_lines(state))
         is_over = state.place >= grammar.done
@@ -401,7 +422,8 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
                 f"`grammar` must be of the tokenizer and the columns of the model; its tokens go up to "
                 f"{self.grammar.token_ids[-1]}, and the model scores {vocab_size}."
             )
-        self._closing_ids = [token for token in self.grammar.closing_ids if token < vocab_size]
+        closing = [token for token in self.grammar.closing_ids if token < vocab_size]
+        self._closing_ids = torch.tensor(closing, device=self.grammar.ids.device)
 
     def _mask(self, scores: torch.FloatTensor, allowed: torch.Tensor, is_over: torch.Tensor) -> Any:
         ids = self.grammar.ids
@@ -411,8 +433,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         masked = torch.full_like(scores, -torch.inf)
         masked[:, ids] = kept.masked_fill(~allowed, -torch.inf)
         # A constant, for a model whose scores are restricted to grooves gives the closing tokens none to speak of.
-        for token in self._closing_ids:
-            masked[:, token] = torch.where(is_over, 0.0, masked[:, token])
+        masked[:, self._closing_ids] = torch.where(is_over[:, None], 0.0, masked[:, self._closing_ids])
         return masked
 
     def _begin(self, input_ids: torch.Tensor) -> None:
@@ -426,7 +447,9 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             self._check_samples("force", len(self.controls.forced_masks), rows)
         if self.controls.fills is not None:
             self._check_samples("fill_bars", len(self.controls.fills), rows)
-        self._state = self.grammar.walk(input_ids, *self._bounds, starts=self._starts)
+        self._state = self.grammar.walk(
+            input_ids, *self._bounds, starts=self._starts, compare_bars=self.controls.compare_bars
+        )
         self._prompt = self._history = input_ids.clone()
 
     def _spread(self, name: str, values: torch.Tensor, rows: int) -> torch.Tensor:
@@ -440,18 +463,25 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         if rows % count:
             raise ValueError(f"`{name}` must have one entry for each sample; got {count} for {rows} rows.")
 
-    def _follow(self, input_ids: torch.Tensor) -> None:
-        """State after a later token: from that one step before where it is known, else read again.
+    def _follows(self, input_ids: torch.Tensor) -> bool:
+        """Whether these rows go on from the latest prompt; then the state is that after them.
 
-        What is read again is a history that was cropped, or a new prompt that begins with the last one.
+        It is found from that one step before where that is known, else read again: a history that was cropped, or a
+        new prompt that begins with the last one.
         """
-        length = input_ids.shape[1]
-        if length == self._history.shape[1] + 1 and torch.equal(input_ids[:, :-1], self._history):
+        prompt = self._prompt
+        if prompt is None:
+            return False
+        history = self._history
+        is_next = input_ids.shape == (len(history), history.shape[1] + 1)
+        if is_next and torch.equal(input_ids[:, :-1], history):
             self._state = self.grammar.advance(self._state, input_ids[:, -1])
-        elif length == self._history.shape[1] + 1 and (order := self._find_order(input_ids[:, :-1])) is not None:
+        elif not torch.equal(input_ids[:, : prompt.shape[1]], prompt):
+            return False
+        elif is_next and (order := self._find_order(input_ids[:, :-1])) is not None:
             self._state = self.grammar.advance(self._state.select(order), input_ids[:, -1])
-        elif not torch.equal(input_ids, self._history):
-            first = self.grammar.start(len(input_ids), *self._bounds)
+        elif not torch.equal(input_ids, history):
+            first = self.grammar.start(len(input_ids), *self._bounds, self.controls.compare_bars)
             state, left_at = self.grammar.read(input_ids, first, self._starts)
             outside = self.grammar.outside
             wrong = ((state.place == outside) & (self._state.place != outside)).nonzero()
@@ -459,6 +489,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
                 raise self.grammar.describe_problem(input_ids, first, self._starts, left_at, wrong[0])
             self._state = state
         self._history = input_ids.clone()
+        return True
 
     def _find_order(self, histories: torch.Tensor) -> torch.Tensor | None:
         """For each row the earlier row that it continues, as a beam search reorders them; `None` if one has none."""

@@ -46,6 +46,7 @@ class LineControls:
         fill_bars: Sequence[Any] | None = None,
     ):
         self.forbid_repeat = forbid_repeat
+        self.compare_bars = forbid_repeat or fill_bars is not None
         self.fills = None if fill_bars is None else mark_bars(fill_bars).to(grammar.hits.device)
         self.steps_per_bar = grammar.steps_per_bar
         self.has_fixed = bool(len(forbid_columns)) or max_hits_per_step is not None
@@ -121,7 +122,7 @@ class LineControls:
         if self.forced_masks is not None:
             step = state.bars * self.steps_per_bar + state.step
             mask = self._look_up(self.forced_masks, step)
-        if not self.forbid_repeat and self.fills is None:
+        if not self.compare_bars:
             return mask
         must_differ = state.is_repeat & (state.step == self.steps_per_bar - 1) & self.forbid_repeat
         if self.fills is not None:
