@@ -27,7 +27,7 @@ def find_script(name: str) -> str:
 
 
 CASES = [
-    Case("import decahub vs transformers", build_import),
-    Case("cli help vs hf --help", build_help),
-    Case("cli list vs hf --help", build_list),
+    Case("import decahub", "transformers: import", build_import),
+    Case("decahub --help", "huggingface_hub: hf --help", build_help),
+    Case("decahub list", "huggingface_hub: hf --help", build_list),
 ]

@@ -1,8 +1,7 @@
 """RAW-GNN written straight from the paper's formulas: what the speed of `decahub.models.raw_gnn` is measured against.
 
-The raw features of every place on every path are gathered and read by `torch.nn.GRU`; walks are drawn by rejection,
-round after round, until the last walker has its step. Parameter names are the authors', so that
-`conversion.convert_raw_gnn.revert_state_dict` loads weights of a `RawGnnForNodeClassification`.
+The raw features of every place on every path are gathered and read by `torch.nn.GRU`. Parameter names are the authors',
+so that `conversion.convert_raw_gnn.revert_state_dict` loads weights of a `RawGnnForNodeClassification`.
 
 Source: "RAW-GNN: RAndom Walk Aggregation based Graph Neural Network", arXiv 2206.13953.
 """
@@ -54,46 +53,3 @@ class ReferenceRawGnn(nn.Module):
         """Log-probabilities `(num_nodes, num_labels)` from paths `(num_paths, walk_length)` of each strategy."""
         hidden = torch.cat([self.layer1(node_features, paths[0]), self.layer2(node_features, paths[1])], dim=1)
         return functional.log_softmax(self.lin1(functional.leaky_relu(hidden, self.leaky_relu_slope)), dim=1)
-
-
-def draw_reference_walks(edge_index: torch.Tensor, starts: torch.Tensor, length: int, p: float, q: float):
-    """Second-order random walks by rejection alone.
-
-    Args:
-        edge_index (`torch.LongTensor` of shape `(2, num_edges)`): distinct edges, sorted, a self-loop at each node.
-        starts (`torch.LongTensor` of shape `(num_walks,)`): first nodes.
-        length (`int`): steps of a walk.
-        p (`float`): return parameter.
-        q (`float`): in-out parameter.
-
-    Returns:
-        `torch.LongTensor` of shape `(num_walks, length + 1)`.
-    """
-    rows, columns = edge_index
-    num_nodes = int(rows.max()) + 1
-    degrees = rows.bincount(minlength=num_nodes)
-    row_starts = degrees.cumsum(0) - degrees
-    edge_keys = rows * num_nodes + columns
-
-    def propose(nodes: torch.Tensor) -> torch.Tensor:
-        return columns[row_starts[nodes] + (torch.rand(nodes.shape) * degrees[nodes]).long()]
-
-    def weigh(previous: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-        wanted = previous * num_nodes + candidates
-        places = torch.searchsorted(edge_keys, wanted).clamp(max=len(edge_keys) - 1)
-        weights = torch.where(edge_keys[places] == wanted, 1.0, 1 / q)
-        return torch.where(candidates == previous, 1 / p, weights)
-
-    walks = [starts, propose(starts)]
-    for _ in range(length - 1):
-        previous, current = walks[-2:]
-        following = current.clone()
-        pending = torch.arange(len(starts))
-        while len(pending):
-            candidates = propose(current[pending])
-            weights = weigh(previous[pending], candidates)
-            accepted = torch.rand(weights.shape) * max(1 / p, 1.0, 1 / q) < weights
-            following[pending[accepted]] = candidates[accepted]
-            pending = pending[~accepted]
-        walks.append(following)
-    return torch.stack(walks, dim=1)

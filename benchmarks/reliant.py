@@ -1,15 +1,9 @@
-"""RELIANT against its reference in plain PyTorch, on made-up graphs with the widths of the credit dataset.
+"""RELIANT beside the same computations with torch-geometric, on made-up graphs with the widths of the credit dataset.
 
-Weights are those of the initialization, the same for both: speed does not depend on them. An epoch of the reference on
-2.8 million edges would take most of a minute's budget, so that epochs are compared on a tenth of them; there, rows fit
-into the processor's cache, which favors the reference. `tests/unit/reliant/test_optimization.py` limits ours.
-
-Inference is also measured against the fast path of torch-geometric, where that is installed: `GCNConv` with a
-normalized matrix in CSR layout that it keeps between calls.
+Weights are those of the initialization, the same for both: speed does not depend on them.
 """
 
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +11,8 @@ from .timing import Case, Sampler, timed
 
 
 NUM_FEATURES, NUM_LABELS = 13, 2
+INFERENCE_PEER = "torch-geometric: gcn_norm, CSR matrix"
+TRAINING_PEER = "torch-geometric: gcn_norm, EdgeIndex.matmul"
 BAIL = {"num_nodes": 18_876, "num_edges": 661_492}
 CREDIT = {"num_nodes": 30_000, "num_edges": 2_800_000}
 TENTH = {"num_nodes": 3_000, "num_edges": 280_000}
@@ -45,11 +41,16 @@ def build_student_pair(num_nodes: int, num_edges: int, hidden_size: int = 64):
     """A function that makes an epoch of ours and returns logits, and the same of the reference."""
     import torch
 
-    from conversion.convert_reliant import revert_discriminators, revert_state_dict
+    from conversion.convert_reliant import revert_discriminators
     from decahub import ReliantConfig, ReliantForNodeClassification
     from decahub.models.reliant.optimization import build_companions, build_updates
 
-    from .reference_reliant import ReferenceDiscriminators, ReferenceStudent, ReferenceTraining
+    from .reference_reliant import (
+        ReferenceDiscriminators,
+        ReferenceStudent,
+        ReferenceTraining,
+        build_propagation,
+    )
 
     torch.manual_seed(0)
     # The reference has no dropout, so that both do the same work.
@@ -60,7 +61,7 @@ def build_student_pair(num_nodes: int, num_edges: int, hidden_size: int = 64):
     companions = build_companions(config, num_nodes)
     updates = build_updates(config, model, companions)
     student = ReferenceStudent(config.input_size, hidden_size, NUM_LABELS)
-    student.load_state_dict(revert_state_dict(model.state_dict(), config))
+    student.copy_weights(model)
     judges = ReferenceDiscriminators(NUM_LABELS, hidden_size)
     judges.load_state_dict(revert_discriminators(companions["discriminators"].state_dict()))
     proxy = companions["proxy"]().detach().clone().requires_grad_()
@@ -79,9 +80,12 @@ def build_student_pair(num_nodes: int, num_edges: int, hidden_size: int = 64):
     def evaluate() -> torch.Tensor:
         return model.eval()(batch["node_features"], batch["edge_index"]).logits
 
+    propagate = build_propagation(batch["edge_index"], num_nodes, training=False)
+    features = torch.cat([batch["node_features"], reference.proxy.mean(0).expand(num_nodes, -1)], 1).detach()
+
     @torch.inference_mode()
     def evaluate_reference() -> torch.Tensor:
-        return reference.call(reference.proxy.mean(0))[0]
+        return student(features, propagate)[0]
 
     return (epoch, reference.epoch), (evaluate, evaluate_reference)
 
@@ -96,69 +100,28 @@ def build_inference(folder: Path, num_nodes: int, num_edges: int) -> tuple[Sampl
     return timed(ours), timed(reference)
 
 
-def build_geometric_pair(num_nodes: int, num_edges: int, hidden_size: int = 64):
-    """A function that returns the logits of our student, and the same of torch-geometric's fast path."""
-    import torch
-    from torch_geometric.nn import GCNConv
-
-    from decahub import ReliantConfig, ReliantForNodeClassification
-    from decahub.models.shared.graph_inputs import to_csr
-
-    torch.manual_seed(0)
-    config = ReliantConfig.from_variant("akd-sgc", num_features=NUM_FEATURES, hidden_size=hidden_size)
-    batch, model = build_batch(num_nodes, num_edges, hidden_size), ReliantForNodeClassification(config).eval()
-    proxy = model.reliant.proxy_mean.expand(num_nodes, -1)
-    features = torch.cat([batch["node_features"], proxy], 1)
-    size, ones = (num_nodes, num_nodes), torch.ones(batch["edge_index"].shape[1])
-    edges = torch.sparse_coo_tensor(batch["edge_index"].flip(0), ones, size, check_invariants=False)
-    matrix = to_csr(edges.coalesce())
-    layers = []
-    for layer in [*model.reliant.layers, model.classifier]:
-        weight = layer.projection.weight
-        layers.append(GCNConv(weight.shape[1], weight.shape[0], cached=True, add_self_loops=False).eval())
-        layers[-1].load_state_dict({"lin.weight": weight, "bias": layer.bias})
-
-    @torch.inference_mode()
-    def evaluate() -> torch.Tensor:
-        return model(batch["node_features"], batch["edge_index"]).logits
-
-    @torch.inference_mode()
-    def evaluate_reference() -> torch.Tensor:
-        hidden_states = features
-        for layer in layers[:-1]:
-            hidden_states = layer(hidden_states, matrix).relu()
-        return layers[-1](hidden_states, matrix)
-
-    return evaluate, evaluate_reference
-
-
-def build_geometric_inference(folder: Path, num_nodes: int, num_edges: int) -> tuple[Sampler, Sampler]:
-    ours, reference = build_geometric_pair(num_nodes, num_edges)
-    return timed(ours), timed(reference)
-
-
 def build_teacher_pair(num_nodes: int, num_edges: int, hidden_size: int = 64):
     """A function that makes a training step of a GCN teacher, and the same of the reference."""
     import torch
 
-    from conversion.convert_reliant import revert_state_dict
     from decahub import ReliantConfig, ReliantForNodeClassification
     from decahub.models.reliant.optimization import teacher_step
 
-    from .reference_reliant import ReferenceStudent
+    from .reference_reliant import ReferenceStudent, build_propagation
 
     torch.manual_seed(0)
-    # A student without proxy columns is a GCN; its names are those that the reference has.
+    # A student without proxy columns is a GCN.
     config = ReliantConfig.from_variant(
         "kd-sgc", num_features=NUM_FEATURES, hidden_size=hidden_size, hidden_dropout_prob=0.0
     )
     batch, model = build_batch(num_nodes, num_edges, hidden_size), ReliantForNodeClassification(config)
     reference = ReferenceStudent(NUM_FEATURES, hidden_size, NUM_LABELS)
-    reference.load_state_dict(revert_state_dict(model.state_dict(), config))
+    reference.copy_weights(model)
+    propagate = build_propagation(batch["edge_index"], num_nodes, training=True)
     train = batch["train_mask"]
 
     def reference_loss() -> torch.Tensor:
-        logits, _ = reference(batch["node_features"], batch["edge_index"])
+        logits, _ = reference(batch["node_features"], propagate)
         return torch.nn.functional.cross_entropy(logits[train], batch["labels"][train])
 
     def build_step(network, compute_loss):
@@ -183,12 +146,11 @@ def build_teacher_step(folder: Path, num_nodes: int, num_edges: int) -> tuple[Sa
 
 
 CASES = [
-    Case("inference akd-sgc, 2.8M edges", partial(build_inference, **CREDIT)),
-    Case("train epoch akd-sgc, 280k edges", partial(build_epoch, **TENTH)),
-    Case("train step gcn teacher, 280k edges", partial(build_teacher_step, **TENTH)),
+    Case(name, peer, partial(build, **sizes), (sizes["num_edges"], "edges"))
+    for name, peer, build, graphs in (
+        ("inference akd-sgc", INFERENCE_PEER, build_inference, (TENTH, BAIL, CREDIT)),
+        ("train step gcn teacher", TRAINING_PEER, build_teacher_step, (TENTH, BAIL, CREDIT)),
+        ("train epoch akd-sgc", TRAINING_PEER, build_epoch, (TENTH, BAIL, CREDIT)),
+    )
+    for sizes in graphs
 ]
-if find_spec("torch_geometric") is not None:
-    CASES += [
-        Case("inference akd-sgc, bail's size, vs torch-geometric", partial(build_geometric_inference, **BAIL)),
-        Case("inference akd-sgc, 2.8M edges, vs torch-geometric", partial(build_geometric_inference, **CREDIT)),
-    ]

@@ -4,6 +4,8 @@ Machines slow down and speed up while they measure. So the two ways take turns, 
 is the ratio of their medians: a slow minute then slows both.
 """
 
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -12,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,16 +30,26 @@ MAXIMUM_REPETITIONS = 50
 
 @dataclass(frozen=True)
 class Case:
-    """Something to measure.
+    """Something to measure beside what a user would pick instead.
 
     Args:
-        name (`str`): the kind of work first, for example "inference emo-1m batch 8".
+        name (`str`): the work, its kind first, for example "inference emo-1m". Cases of one name are measured beside
+            different peers, or at different sizes.
+        peer (`str`): the reference, after the package that it is made of: "timm: edgenext_xx_small".
         build (`Callable[[Path], tuple[Sampler, Sampler]]`): prepares it, given an empty folder that lives as long
             as the measurement, and returns our sampler and the reference's.
+        size (`tuple[int, str]`, *optional*): how much work, as a number and its unit: `(1_000_000, "edges")`.
     """
 
     name: str
+    peer: str
     build: Callable[[Path], tuple[Sampler, Sampler]]
+    size: tuple[int, str] | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name, with the size of the work."""
+        return self.name if self.size is None else f"{self.name}, {self.size[0]:,} {self.size[1]}"
 
 
 @dataclass(frozen=True)
@@ -46,8 +59,14 @@ class Row:
     Args:
         method (`str`): as in `decahub list`, or "package" for what all methods share.
         case (`str`): name of the case.
+        peer (`str`): the reference.
+        size (`int`, *optional*): of the work.
+        unit (`str`, *optional*): of the size.
         ours_seconds (`float`): median of one repetition.
         reference_seconds (`float`): median of one repetition.
+        ours_megabytes (`float`, *optional*): how far one repetition raises the peak of resident memory, in 10**6
+            bytes; only Linux tells.
+        reference_megabytes (`float`, *optional*): the same of the reference.
         ratio (`float`): `reference_seconds / ours_seconds`; above 1, ours is faster.
         ratio_spread (`tuple[float, float]`): first and third quartile of the ratios of single repetitions.
         repetitions (`int`): of each of the two.
@@ -56,8 +75,13 @@ class Row:
 
     method: str
     case: str
+    peer: str
+    size: int | None
+    unit: str | None
     ours_seconds: float
     reference_seconds: float
+    ours_megabytes: float | None
+    reference_megabytes: float | None
     ratio: float
     ratio_spread: tuple[float, float]
     repetitions: int
@@ -98,7 +122,27 @@ def measure(case: Case, method: str, threads: int, seconds: float) -> Row:
         ours()  # warm-up: caches, code that is compiled on first use
         reference()
         ours_samples, reference_samples = interleave(ours, reference, seconds)
-    return summarize(method, case.name, ours_samples, reference_samples, threads)
+        megabytes = measure_memory(ours), measure_memory(reference)
+    return summarize(case, method, ours_samples, reference_samples, megabytes, threads)
+
+
+def measure_memory(sample: Sampler) -> float | None:
+    """How far one repetition raises the peak of this process's resident memory, in 10**6 bytes."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+
+    def read(name: str) -> float:
+        line = next(line for line in status.read_text().splitlines() if line.startswith(name))
+        return int(line.split()[1]) * 1024 / 1e6
+
+    gc.collect()
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)  # else what was freed before hides what is taken now
+    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back
+    before = read("VmRSS:")
+    sample()
+    return max(read("VmHWM:") - before, 0.0)
 
 
 def interleave(ours: Sampler, reference: Sampler, seconds: float) -> tuple[list[float], list[float]]:
@@ -114,17 +158,28 @@ def interleave(ours: Sampler, reference: Sampler, seconds: float) -> tuple[list[
 
 
 def summarize(
-    method: str, case: str, ours_samples: Sequence[float], reference_samples: Sequence[float], threads: int
+    case: Case,
+    method: str,
+    ours_samples: Sequence[float],
+    reference_samples: Sequence[float],
+    megabytes: tuple[float | None, float | None],
+    threads: int,
 ) -> Row:
     """The row of a case from its samples."""
     ratios = [reference / ours for ours, reference in zip(ours_samples, reference_samples, strict=True)]
     first_quartile, _, third_quartile = statistics.quantiles(ratios, n=4, method="inclusive")
     ours_seconds, reference_seconds = statistics.median(ours_samples), statistics.median(reference_samples)
+    size, unit = case.size or (None, None)
     return Row(
         method=method,
-        case=case,
+        case=case.name,
+        peer=case.peer,
+        size=size,
+        unit=unit,
         ours_seconds=ours_seconds,
         reference_seconds=reference_seconds,
+        ours_megabytes=megabytes[0],
+        reference_megabytes=megabytes[1],
         ratio=reference_seconds / ours_seconds,
         ratio_spread=(first_quartile, third_quartile),
         repetitions=len(ratios),
@@ -134,7 +189,8 @@ def summarize(
 
 def write_rows(path: Path, rows: Sequence[Row], command: str) -> None:
     """Writes a JSON list with one object per row; each also says where, with what and by which command."""
-    origin = {"command": command, "hardware": describe_hardware(), "versions": find_versions()}
+    packages = dict.fromkeys(row.peer.partition(":")[0] for row in rows)
+    origin = {"command": command, "hardware": describe_hardware(), "versions": find_versions(packages)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps([{**asdict(row), **origin} for row in rows], indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
@@ -150,8 +206,11 @@ def describe_hardware() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def find_versions() -> dict[str, str]:
-    """Versions of what decides about speed, as far as installed."""
+def find_versions(packages: Iterable[str] = ()) -> dict[str, str]:
+    """Versions of Python, of what is measured, and of these packages as far as installed."""
     installed = {distribution.name.lower() for distribution in metadata.distributions() if distribution.name}
-    names = [name for name in ("decahub", "torch", "transformers", "timm") if name in installed]
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+    names = dict.fromkeys(("decahub", "torch", "transformers", *packages))
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names if name.lower() in installed},
+    }

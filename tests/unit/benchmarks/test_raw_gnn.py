@@ -1,11 +1,12 @@
 """The yardsticks of RAW-GNN's benchmark compute the same as what they measure."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from benchmarks.raw_gnn import STRATEGIES, build_edge_index
-from benchmarks.reference_raw_gnn import ReferenceRawGnn, draw_reference_walks
+from benchmarks.reference_raw_gnn import ReferenceRawGnn
 from conversion.convert_raw_gnn import revert_state_dict
 from decahub import RawGnnConfig, RawGnnForNodeClassification
 from decahub.models.raw_gnn.walks.sampling import WalkGraph, first_step_probabilities, transition_probabilities
@@ -33,16 +34,17 @@ def test_reference_equals_the_model():
 
 @pytest.mark.parametrize("parameters", STRATEGIES.values(), ids=STRATEGIES)
 def test_reference_walks_follow_the_law(parameters):
+    pytest.importorskip("numba", reason="numba is not installed")
+    from benchmarks.reference_walks import draw_walks, seed_walks
+
     num_nodes, start = 7, 1
     graph = WalkGraph.from_edge_index(build_edge_index(num_nodes, 8), num_nodes)
-    rows = torch.arange(num_nodes).repeat_interleave(graph.degrees)
     first = first_step_probabilities(graph, start)
     then = [transition_probabilities(graph, start, node, **parameters) for node in range(num_nodes)]
-    torch.manual_seed(0)
+    seed_walks(0)
 
-    walks = draw_reference_walks(
-        torch.stack([rows, graph.neighbors]), torch.full((NUM_WALKS,), start), length=2, **parameters
-    )
+    arrays = graph.row_pointers.numpy(), graph.neighbors.numpy(), np.full(NUM_WALKS, start)
+    walks = torch.from_numpy(draw_walks(*arrays, 2, *parameters.values()))
 
     shares = (walks[:, 1] * num_nodes + walks[:, 2]).bincount(minlength=num_nodes**2) / NUM_WALKS
     assert (shares - (first[:, None] * torch.stack(then)).flatten()).abs().sum() / 2 < MAX_TOTAL_VARIATION
