@@ -56,14 +56,15 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--threads must be at least 1; got {options.threads}.")
     if not find_cases(options.methods or find_methods(), options.filter):
         parser.error(
-            f"--filter must occur in the name or the peer of a case; got {options.filter!r}. Use --list to see the names."
+            f"--filter must occur in the name or the peer of a case; got {options.filter!r}. Use --list to see them."
         )
     return options
 
 
 def format_row(case: Case, row: Row) -> str:
     low, high = row.ratio_spread
-    memory = "".join(" " * 8 if size is None else f"{size:8.0f}" for size in (row.ours_megabytes, row.reference_megabytes))
+    sizes = row.ours_megabytes, row.reference_megabytes
+    memory = "".join(" " * 8 if size is None else f"{size:8.0f}" for size in sizes)
     return (
         f"{row.method:13} {case.title:50} {row.peer:44} {row.ours_seconds * 1000:8.1f} "
         f"{row.reference_seconds * 1000:8.1f} {row.ratio:6.2f} [{low:.2f}, {high:.2f}] {row.repetitions:3}{memory}"

@@ -1,4 +1,4 @@
-"""CMT's sparse 3D encoder against spconv, or where that is not installed against a plain sparse convolution.
+"""CMT's sparse 3D encoder beside a plain sparse convolution and, where that is installed, beside spconv.
 
 Decoder and heads are compared with explicit attention weights, and cameras that are left out with black images.
 
@@ -7,6 +7,8 @@ nuScenes. spconv has no backward pass on a CPU, so a training step is compared w
 """
 
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from .timing import Case, Sampler, timed
@@ -53,7 +55,7 @@ def build_encoder(sparse_backend: str):
     return CmtSparseEncoder(CmtLidarConfig(**VOXEL_0075, sparse_backend=sparse_backend))
 
 
-def run_reference(encoder, features, coords):
+def run_reference(encoder, features, coords, batch_size: int):
     """The map of an encoder, by plain sparse convolutions in place of its own."""
     from decahub.models.cmt.lidar.rulebook import linear_keys
     from decahub.models.cmt.lidar.sparse_encoder import scatter_to_bev
@@ -64,16 +66,14 @@ def run_reference(encoder, features, coords):
     sparse = ReferenceSparseTensor(features[order], coords[order], encoder.spatial_shape)
     for layer in (encoder.stem, *encoder.stages, encoder.output_layer):
         sparse = layer(sparse)
-    return scatter_to_bev(sparse.features, sparse.coords, sparse.spatial_shape, 1)
+    return scatter_to_bev(sparse.features, sparse.coords, sparse.spatial_shape, batch_size)
 
 
-def build_forward(folder: Path) -> tuple[Sampler, Sampler]:
+def build_forward(folder: Path, with_spconv: bool = False) -> tuple[Sampler, Sampler]:
     import torch
 
-    from decahub.models.cmt.lidar.spconv_backend import is_spconv_available
-
     encoder, (features, coords) = build_encoder("torch").eval(), build_voxels()
-    peer = build_encoder("spconv").eval() if is_spconv_available() else None
+    peer = build_encoder("spconv").eval() if with_spconv else partial(run_reference, encoder)
 
     def run_ours() -> None:
         with torch.inference_mode():
@@ -81,7 +81,7 @@ def build_forward(folder: Path) -> tuple[Sampler, Sampler]:
 
     def run_peer() -> None:
         with torch.inference_mode():
-            run_reference(encoder, features, coords) if peer is None else peer(features, coords, 1)
+            peer(features, coords, 1)
 
     return timed(run_ours), timed(run_peer)
 
@@ -92,11 +92,11 @@ def build_step(folder: Path) -> tuple[Sampler, Sampler]:
     def build(run: Callable) -> Sampler:
         def step() -> None:
             encoder.zero_grad()
-            run(features, coords).square().mean().backward()
+            run(features, coords, 1).square().mean().backward()
 
         return timed(step)
 
-    return build(lambda *voxels: encoder(*voxels, 1)), build(lambda *voxels: run_reference(encoder, *voxels))
+    return build(encoder), build(partial(run_reference, encoder))
 
 
 def build_head(folder: Path) -> tuple[Sampler, Sampler]:
@@ -159,9 +159,15 @@ def build_projections(width: int):
     return (intrinsics @ pose)[None]
 
 
+ENCODER = "sparse encoder, one frame, voxels of 0.075 m"
+PLAIN = "torch: plain sparse convolution"
 CASES = [
-    Case("inference sparse encoder, one frame, voxels of 0.075 m", build_forward),
-    Case("training step sparse encoder, one frame, voxels of 0.075 m", build_step),
-    Case("inference decoder and heads, 22,384 tokens, 2 layers", build_head),
-    Case("inference without cameras, left out against black", build_missing_cameras),
+    Case(f"inference {ENCODER}", PLAIN, build_forward),
+    *(
+        Case(f"inference {ENCODER}", "spconv: on the CPU", partial(build_forward, with_spconv=True))
+        for _ in range(find_spec("spconv") is not None)
+    ),
+    Case(f"training step {ENCODER}", PLAIN, build_step),
+    Case("inference decoder and heads, 2 layers", "torch: explicit attention weights", build_head, (22_384, "tokens")),
+    Case("inference without cameras, left out", "torch: black images", build_missing_cameras),
 ]

@@ -99,9 +99,17 @@ def build_dc_iteration(folder: Path, real_batch_size: int, num_channels: int) ->
     return timed(ours), timed(reference)
 
 
+PLAIN = "torch: the formulas, written plainly"
 CASES = [
-    Case("trigger update width 32 gray", partial(build_trigger_update, width=32, num_channels=1)),
-    Case("trigger update width 128 RGB", partial(build_trigger_update, width=128, num_channels=3)),
-    Case("iteration of DC, 64 real images a class", partial(build_dc_iteration, real_batch_size=64, num_channels=1)),
-    Case("iteration of DC, 256 real images a class", partial(build_dc_iteration, real_batch_size=256, num_channels=1)),
+    Case("trigger update width 32 gray", PLAIN, partial(build_trigger_update, width=32, num_channels=1)),
+    Case("trigger update width 128 RGB", PLAIN, partial(build_trigger_update, width=128, num_channels=3)),
+    *(
+        Case(
+            "iteration of DC",
+            PLAIN,
+            partial(build_dc_iteration, real_batch_size=number, num_channels=1),
+            (number, "real images a class"),
+        )
+        for number in (64, 256)
+    ),
 ]

@@ -112,30 +112,40 @@ def build_load(folder: Path, variant: str) -> tuple[Sampler, Sampler]:
     return timed(partial(load, ours)), timed(partial(load, peer))
 
 
+PLAIN = "torch: the formulas, written plainly"
 CASES = [
     *(
         Case(
             f"inference emo-{variant} batch {batch_size}",
+            PLAIN,
             partial(build_inference, variant=variant, batch_size=batch_size),
         )
         for variant in ("1m", "5m")
         for batch_size in (1, 8)
     ),
-    Case("inference emo-1m batch 8 not fused", partial(build_inference, variant="1m", batch_size=8, fuse=False)),
-    Case("train step emo-1m batch 8", partial(build_train_step, variant="1m", batch_size=8, image_size=IMAGE_SIZE)),
+    Case(
+        "inference emo-1m batch 8 not fused", PLAIN, partial(build_inference, variant="1m", batch_size=8, fuse=False)
+    ),
+    Case(
+        "train step emo-1m batch 8",
+        PLAIN,
+        partial(build_train_step, variant="1m", batch_size=8, image_size=IMAGE_SIZE),
+    ),
     Case(
         "train step emo-1m batch 64, 32 pixels",
+        PLAIN,
         partial(build_train_step, variant="1m", batch_size=64, image_size=32, **SMALL_IMAGES),
     ),
     *(
         Case(
-            f"inference emo-1m batch 1 vs {name}",
+            "inference emo-1m batch 1",
+            name,
             partial(build_peer_inference, build_peer=build_peer, variant="1m", batch_size=1),
         )
         for name, build_peer in [
-            *((f"timm {name}", partial(build_timm_peer, name)) for name in TIMM_PEERS),
-            ("transformers mobilevit-xx-small", partial(build_mobilevit, **MOBILEVIT_XXS)),
+            *((f"timm: {name}", partial(build_timm_peer, name)) for name in TIMM_PEERS),
+            ("transformers: mobilevit-xx-small", partial(build_mobilevit, **MOBILEVIT_XXS)),
         ]
     ),
-    Case("load emo-5m vs transformers mobilevit-small", partial(build_load, variant="5m")),
+    Case("load emo-5m", "transformers: mobilevit-small", partial(build_load, variant="5m")),
 ]

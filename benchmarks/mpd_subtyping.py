@@ -58,6 +58,11 @@ def build_steps(folder: Path, num_features: int) -> tuple[Sampler, Sampler]:
 
 
 CASES = [
-    Case(f"{NUM_STEPS} training steps of 54 members, {number} features", partial(build_steps, num_features=number))
+    Case(
+        f"{NUM_STEPS} training steps of 54 members",
+        "torch: a loop over the members",
+        partial(build_steps, num_features=number),
+        (number, "features"),
+    )
     for number in NUM_FEATURES
 ]

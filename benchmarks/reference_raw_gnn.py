@@ -1,7 +1,7 @@
 """RAW-GNN written straight from the paper's formulas: what the speed of `decahub.models.raw_gnn` is measured against.
 
-The raw features of every place on every path are gathered and read by `torch.nn.GRU`. Parameter names are the authors',
-so that `conversion.convert_raw_gnn.revert_state_dict` loads weights of a `RawGnnForNodeClassification`.
+The raw features of every place on every path are gathered and read by `torch.nn.GRU`. Parameter names are the
+authors', so that `conversion.convert_raw_gnn.revert_state_dict` loads weights of a `RawGnnForNodeClassification`.
 
 Source: "RAW-GNN: RAndom Walk Aggregation based Graph Neural Network", arXiv 2206.13953.
 """

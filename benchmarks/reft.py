@@ -153,14 +153,30 @@ def build_registration(folder: Path) -> tuple[Sampler, Sampler]:
 SECOND = {"size": 64, "encoder_layers": 2, "batch_size": 8, "image_size": 128}
 FIRST = {"size": 128, "encoder_layers": 3, "batch_size": 2, "image_size": 256}
 
+MASK2FORMER = "transformers: Mask2Former"
 CASES = [
-    Case("train step 64 wide, batch 8, 128 pixels", partial(build_train_step, **SECOND, freeze_batch_norm=True)),
+    Case(
+        "train step 64 wide, batch 8, 128 pixels",
+        MASK2FORMER,
+        partial(build_train_step, **SECOND, freeze_batch_norm=True),
+    ),
     Case(
         "train step 64 wide, batch 8, 128 pixels, norms trained",
+        MASK2FORMER,
         partial(build_train_step, **SECOND, freeze_batch_norm=False),
     ),
-    Case("train step 128 wide, batch 2, 256 pixels", partial(build_train_step, **FIRST, freeze_batch_norm=True)),
-    Case("inference batch 1 with 20 classes of 5 shots vs none", partial(build_memory, batch_size=1)),
-    Case("inference batch 16 with 20 classes of 5 shots vs none", partial(build_memory, batch_size=16)),
-    Case("register_support 20 shots of 64 pixels", build_registration),
+    Case(
+        "train step 128 wide, batch 2, 256 pixels",
+        MASK2FORMER,
+        partial(build_train_step, **FIRST, freeze_batch_norm=True),
+    ),
+    *(
+        Case(
+            f"inference batch {batch_size} with 20 classes of 5 shots",
+            "decahub: without a memory",
+            partial(build_memory, batch_size=batch_size),
+        )
+        for batch_size in (1, 16)
+    ),
+    Case("register_support of 64 pixels", f"{MASK2FORMER}, one by one", build_registration, (20, "shots")),
 ]

@@ -1,7 +1,7 @@
-"""TinyMIM against its reference in plain PyTorch, and a teacher that stops early against one that does not.
+"""TinyMIM beside its distillation by hand, vision transformers of the same size, and a teacher that runs to its end.
 
-The models keep the weights of their initialization, the same for TinyMIM and its reference: speed does not depend on
-them. Each distillation case first checks that both compute the same loss.
+The models keep the weights of their initialization: speed does not depend on them. Each distillation case first checks
+that both compute the same loss.
 """
 
 from collections.abc import Callable
@@ -92,25 +92,34 @@ def build_early_exit(folder: Path, batch_size: int) -> tuple[Sampler, Sampler]:
     model = ViTModel(ViTConfig(**sizes, num_hidden_layers=12), add_pooling_layer=False).eval()
     teacher, pixel_values = TinyMimTeacher(model, layer=9), build_pixel_values(batch_size)
     grid = (IMAGE_SIZE // teacher.patch_size,) * 2
-    return timed(partial(teacher.compute, pixel_values, grid)), timed(torch.no_grad()(partial(model, pixel_values)))
+    return timed(partial(teacher.compute, pixel_values, grid)), timed(
+        torch.no_grad()(partial(model, pixel_values, output_hidden_states=True))
+    )
 
 
-def build_inference(folder: Path, variant: str, batch_size: int) -> tuple[Sampler, Sampler]:
+def build_inference(folder: Path, peer: Callable, batch_size: int) -> tuple[Sampler, Sampler]:
     import torch
 
-    from conversion.convert_tinymim import revert_state_dict
     from decahub import TinyMimConfig, TinyMimModel
 
-    from .reference_tinymim import ReferenceTinyMim
-
     torch.manual_seed(0)
-    config = TinyMimConfig.from_variant(variant)
-    model, reference = TinyMimModel(config).eval(), ReferenceTinyMim(config).eval()
-    reference.load_state_dict(revert_state_dict(model.state_dict(), config))
+    model, reference = TinyMimModel(TinyMimConfig.from_variant("tiny")).eval(), peer().eval()
     pixel_values = build_pixel_values(batch_size)
     ours, theirs = (torch.inference_mode()(partial(network, pixel_values)) for network in (model, reference))
-    torch.testing.assert_close(ours().last_hidden_state, theirs()[0], atol=ATOL, rtol=ATOL)
     return timed(ours), timed(theirs)
+
+
+def build_timm_vit():
+    import timm
+
+    return timm.create_model("vit_tiny_patch16_224", num_classes=0)
+
+
+def build_transformers_vit():
+    from transformers import ViTConfig, ViTModel
+
+    sizes = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
+    return ViTModel(ViTConfig(**sizes, num_hidden_layers=12), add_pooling_layer=False)
 
 
 def build_pixel_values(batch_size: int, image_size: int = IMAGE_SIZE):
@@ -119,12 +128,13 @@ def build_pixel_values(batch_size: int, image_size: int = IMAGE_SIZE):
     return torch.randn(batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
+BY_HAND = "torch: by hand, fused attention"
 CASES = [
-    Case("inference teacher early exit, block 9 of 12, batch 4", partial(build_early_exit, batch_size=4)),
-    Case("train step distillation tiny batch 4", partial(build_distillation, **LARGE_IMAGES, batch_size=4)),
+    Case("train step distillation tiny batch 4", BY_HAND, partial(build_distillation, **LARGE_IMAGES, batch_size=4)),
     *(
         Case(
             f"train step distillation batch {batch_size}, 32 pixels, patch {patch_size}",
+            BY_HAND,
             partial(
                 build_distillation,
                 **SMALL_IMAGES,
@@ -135,7 +145,16 @@ CASES = [
         for patch_size, batch_size in ((4, 32), (8, 128))
     ),
     *(
-        Case(f"inference tiny batch {batch_size}", partial(build_inference, variant="tiny", batch_size=batch_size))
+        Case(f"inference tiny batch {batch_size}", peer, partial(build_inference, peer=build, batch_size=batch_size))
         for batch_size in (1, 8)
+        for peer, build in (
+            ("timm: vit_tiny_patch16_224", build_timm_vit),
+            ("transformers: ViTModel", build_transformers_vit),
+        )
+    ),
+    Case(
+        "states of block 9 of a teacher of 12, batch 4",
+        "transformers: ViTModel, all hidden states",
+        partial(build_early_exit, batch_size=4),
     ),
 ]

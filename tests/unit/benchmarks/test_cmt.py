@@ -22,6 +22,6 @@ def test_reference_equals_the_encoder():
     coords = torch.stack([torch.zeros_like(cells), *torch.unravel_index(cells, (17, 20, 28))], dim=1)
     features = torch.randn(200, 3, dtype=torch.float64)
 
-    expected = run_reference(encoder, features, coords)
+    expected = run_reference(encoder, features, coords, 1)
 
     torch.testing.assert_close(encoder(features, coords, 1), expected)

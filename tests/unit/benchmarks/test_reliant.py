@@ -6,7 +6,7 @@ import torch
 
 pytest.importorskip("torch_geometric", reason="torch-geometric is not installed")
 
-from benchmarks.reliant import build_student_pair, build_teacher_pair  # noqa: E402
+from benchmarks.reliant import build_student_pair, build_teacher_pair
 
 
 ATOL = 1e-5  # float32, two orders of summation, through three optimizer steps

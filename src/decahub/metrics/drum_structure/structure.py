@@ -12,33 +12,12 @@ NUM_CLUSTERS = 2
 
 
 def levenshtein(first: str, second: str) -> int:
-    """Number of insertions, deletions and substitutions of characters that turn one text into the other.
-
-    One row of the table of distances is held in the bits of integers, after Myers (Journal of the ACM 46(3), 1999) in
-    the form of Hyyrö (2003): a bit says that the distance grows, or shrinks, from one row of the table to the next.
-    """
-    if first == second:
-        return 0
-    if len(first) < len(second):
-        first, second = second, first
-    if not second:
-        return len(first)
-    places: dict[str, int] = {}
-    for index, character in enumerate(first):
-        places[character] = places.get(character, 0) | 1 << index
-    last = 1 << (len(first) - 1)
-    every = (last << 1) - 1
-    distance, grows, shrinks = len(first), every, 0
-    for character in second:
-        matches = places.get(character, 0) | shrinks
-        diagonal = ((grows + (matches & grows)) ^ grows) | matches
-        right_grows = shrinks | (every & ~(grows | diagonal))
-        right_shrinks = grows & diagonal
-        distance += bool(right_grows & last) - bool(right_shrinks & last)
-        right_grows = (right_grows << 1 | 1) & every
-        shrinks = right_grows & diagonal
-        grows = (right_shrinks << 1 | ~(right_grows | diagonal)) & every
-    return distance
+    """Number of insertions, deletions and substitutions of characters that turn one text into the other."""
+    try:
+        from rapidfuzz.distance import Levenshtein
+    except ImportError as error:
+        raise ImportError('The distance of bars needs rapidfuzz: pip install "decahub[drum_lm]".') from error
+    return Levenshtein.distance(first, second)
 
 
 def split_bars(text: str, bar_lines: int = BAR_LINES, max_bars: int | None = MAX_BARS) -> list[str]:

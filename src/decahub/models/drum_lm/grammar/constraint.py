@@ -19,8 +19,8 @@ from .controls import LineControls
 
 UNLIMITED = 2**31
 WITHIN_BAR, AT_START, BAR_COMPLETE = range(3)
-# Whether a line, the separator and the end mark may stand within a bar, at the beginning of a groove (prompts without a
-# bar begin with a separator), and after a complete bar by whether these are `bars_min` at least, and `bars_max`.
+# Whether a line, the separator and the end mark may stand within a bar, at the beginning of a groove (prompts without
+# a bar begin with a separator), and after a complete bar, by whether it is the last and whether there are enough.
 SITUATIONS = (
     (True, False, False),
     (True, True, False),
@@ -481,7 +481,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         elif is_next and (order := self._find_order(input_ids[:, :-1])) is not None:
             self._state = self.grammar.advance(self._state.select(order), input_ids[:, -1])
         elif not torch.equal(input_ids, history):
-            first = self.grammar.start(len(input_ids), *self._bounds, self.controls.compare_bars)
+            first = self.grammar.start(len(input_ids), *self._bounds, compare_bars=self.controls.compare_bars)
             state, left_at = self.grammar.read(input_ids, first, self._starts)
             outside = self.grammar.outside
             wrong = ((state.place == outside) & (self._state.place != outside)).nonzero()
