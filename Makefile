@@ -72,7 +72,8 @@ types: $(STAMP) ## Check types of the package
 benchmarks: $(STAMP) ## Measure speed against peers (ARGS="emo --json out.json")
 	$(BIN)/python -m benchmarks $(ARGS)
 
-docs: $(STAMP) ## Write docs/results.md and the README's table from the measured JSON
+docs: $(STAMP) ## Write docs/results.md, docs/benchmarks.md and the README's table from the measured JSON
+	$(BIN)/python -m benchmarks.plot
 	$(BIN)/python docs/generate_results.py
 
 site: $(STAMP) ## Build the documentation into out/site

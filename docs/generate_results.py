@@ -1,4 +1,4 @@
-"""Fills the generated parts of the documentation: marked blocks of README.md, and docs/results.md.
+"""Fills the generated parts of the documentation: marked blocks of README.md, docs/results.md, docs/benchmarks.md.
 
     python docs/generate_results.py            # write what has changed
     python docs/generate_results.py --check    # write nothing; exit with 1 if something would change
@@ -31,7 +31,9 @@ from decahub.registry import METHODS, Method
 
 
 PROJECT = Path(__file__).resolve().parent.parent
-README, RESULTS = "README.md", "docs/results.md"
+README, RESULTS, BENCHMARKS = "README.md", "docs/results.md", "docs/benchmarks.md"
+CURVES = "docs/results/benchmarks.png"  # drawn by `python -m benchmarks.plot`
+PACKAGE = "package"  # rows of no method, which each run of the benchmarks measures
 NOT_MEASURED = "Nothing has been measured yet."
 # The model of a method whose first score README.md shows; by default the first by name.
 HEADLINE_MODELS = (
@@ -50,7 +52,10 @@ SHARE_OF_ROWS = re.compile(r"(top_\d+_)?accuracy")
 PERCENT = " (%)"
 
 ORIGIN_KEYS = ("command", "hardware", "versions")
-SPEED_KEYS = ("method", "case", "ours_seconds", "reference_seconds", "ratio", "ratio_spread", "repetitions", "threads")
+SPEED_KEYS = (
+    *("method", "case", "peer", "size", "unit", "ours_seconds", "reference_seconds", "ours_megabytes"),
+    *("reference_megabytes", "ratio", "ratio_spread", "repetitions", "threads"),
+)
 
 ABOUT_RESULTS = """\
 This page is generated from run outputs by `make docs`; do not edit. Scores are rounded to their spread. The spread
@@ -70,8 +75,11 @@ ABOUT_DETAILS = (
 )
 ABOUT_MODELS = "One run each; the cards have all scores and the recipes. Which weights of a run were taken:"
 ABOUT_SPEED = """\
-Time of a reference divided by that of decahub, measured in turns in one process: above 1, decahub is faster. Ratio of
-medians, in brackets the quartiles of single repetitions."""
+This page is generated from `benchmarks/results` by `make docs`; do not edit. A ratio is the time of a peer divided by
+that of decahub, measured in turns in one process: above 1, decahub is faster. It is one of medians; in brackets stand
+the quartiles of single repetitions. Memory is how far one repetition raises the peak of resident memory. A peer is
+named by its package, whose version stands below; `torch` is the work written by hand."""
+ABOUT_BEST_PEERS = "Each kind of work at its largest size, beside the peer that is fastest there."
 
 Record = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Any], str]]
@@ -192,6 +200,17 @@ def format_ratio(row: Record) -> str:
     low, high = row["ratio_spread"]
     error = (high - low) / 2
     return f"{format_score(row['ratio'], error)} ({format_score(low, error)} to {format_score(high, error)})"
+
+
+def format_work(row: Record) -> str:
+    """What was measured, with its size."""
+    return row["case"] if row["size"] is None else f"{row['case']}, {row['size']:,} {row['unit']}"
+
+
+def format_memory(row: Record) -> str:
+    """Ours and the peer's, in MB."""
+    sizes = row["ours_megabytes"], row["reference_megabytes"]
+    return "" if None in sizes or row["method"] == PACKAGE else " / ".join(f"{size:,.0f}" for size in sizes)
 
 
 def _format_optional(record: Record, key: str) -> str:
@@ -379,7 +398,7 @@ def render_results(sources: Sources) -> str:
         "## Published weights",
         *_render_models(sources.models),
         "## Speed",
-        *_render_speed(sources.speed),
+        "[Speed and memory](benchmarks.md) has a page of its own." if sources.speed else NOT_MEASURED,
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -412,21 +431,39 @@ def _render_models(models: Mapping[str, FolderFacts]) -> list[str]:
     ]
 
 
-def _render_speed(rows: Sequence[Record]) -> list[str]:
+def render_benchmarks(rows: Sequence[Record], *, has_curves: bool) -> str:
+    """docs/benchmarks.md."""
+    parts = ["# Speed and memory", ABOUT_SPEED]
     if not rows:
-        return [NOT_MEASURED]
+        return "\n\n".join([*parts, NOT_MEASURED]) + "\n"
+    latest = {(row["method"], format_work(row), row["peer"]): row for row in rows}  # each run measures the package
+    best: dict[tuple[str, str], Record] = {}
+    for row in latest.values():
+        known = best.setdefault((row["method"], row["case"]), row)
+        if ((row["size"] or 0), -row["ratio"]) > ((known["size"] or 0), -known["ratio"]):
+            best[row["method"], row["case"]] = row
     columns: Columns = {
         "method": lambda row: row["method"],
-        "case": lambda row: row["case"],
-        "ratio": format_ratio,
+        "work": format_work,
+        "beside": lambda row: row["peer"],
+        "times as fast": format_ratio,
+        "ours (ms)": lambda row: format_score(1000 * row["ours_seconds"]),
+        "memory, ours / theirs (MB)": format_memory,
         "repetitions": lambda row: str(row["repetitions"]),
         "threads": lambda row: str(row["threads"]),
     }
-    return [
-        ABOUT_SPEED,
-        format_table(columns, rows),
-        *dict.fromkeys(format_origin(row) for row in rows),
+    short = {title: get for title, get in columns.items() if title not in ("repetitions", "threads")}
+    curves = ["## Cost and size", f"![Time against the size of the work]({Path(CURVES).relative_to('docs')})"]
+    parts += [
+        "## Beside the best peer",
+        ABOUT_BEST_PEERS,
+        format_table(short, list(best.values())),
+        *(curves if has_curves else ()),
+        "## All measurements",
+        format_table(columns, list(latest.values())),
+        *dict.fromkeys(format_origin(row) for row in latest.values()),
     ]
+    return "\n\n".join(parts) + "\n"
 
 
 def fill_blocks(text: str, blocks: Mapping[str, str], where: str) -> str:
@@ -449,6 +486,7 @@ def generate(project: Path) -> dict[Path, str]:
     return {
         readme: fill_blocks(readme.read_text(encoding="utf-8"), {"methods": format_methods(sources)}, README),
         project / RESULTS: render_results(sources),
+        project / BENCHMARKS: render_benchmarks(sources.speed, has_curves=(project / CURVES).is_file()),
     }
 
 

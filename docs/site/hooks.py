@@ -58,6 +58,7 @@ def build_navigation(reference: Iterable[str]) -> list:
         {"Tutorials": [f"docs/tutorials/{path.name}" for path in sorted((ROOT / "docs/tutorials").glob("*.md"))]},
         {"Your own dataset": "docs/your_own_data.md"},
         {"Results": "docs/results.md"},
+        {"Speed and memory": "docs/benchmarks.md"},
         {"API reference": [{"models": [{Path(name).stem: name} for name in methods]}, *areas]},
         {"Architecture": "docs/architecture.md"},
         {"Adding a method": "docs/adding_a_method.md"},

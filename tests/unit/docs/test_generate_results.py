@@ -25,8 +25,13 @@ FACTS = {"paper": 71.5, "paper_source": "table 2", "minutes": 96.4, "num_paramet
 SPEED = {
     "method": "emo",
     "case": "inference batch 1",
+    "peer": "timm: a network",
+    "size": None,
+    "unit": None,
     "ours_seconds": 0.02,
     "reference_seconds": 0.03,
+    "ours_megabytes": 12.3,
+    "reference_megabytes": 1234.5,
     "ratio": 1.5,
     "ratio_spread": [1.4213, 1.6172],
     "repetitions": 7,
@@ -98,8 +103,12 @@ def add_model(project: Path, name: str = "emo-tiny") -> Path:
 
 def render(project: Path) -> tuple[str, str]:
     """README.md and docs/results.md."""
-    readme, results = generator.generate(project).values()
+    readme, results, _ = generator.generate(project).values()
     return readme, results
+
+
+def render_benchmarks(project: Path) -> str:
+    return generator.generate(project)[project / generator.BENCHMARKS]
 
 
 def find_row(text: str, start: str) -> list[str]:
@@ -219,9 +228,23 @@ def test_readme_has_the_main_claim_alone(project):
 def test_speed_is_a_ratio_with_its_quartiles(project):
     add_speed(project)
 
-    cells = find_row(render(project)[1], "emo")
+    rows = [line.strip("| ").split(" | ") for line in render_benchmarks(project).splitlines() if line[:5] == "| emo"]
 
-    assert cells == ["emo", "inference batch 1", "1.5 (1.4 to 1.6)", "7", "2"]
+    shared = ["emo", "inference batch 1", "timm: a network", "1.5 (1.4 to 1.6)", "20.0", "12 / 1,234"]
+    assert rows == [shared, [*shared, "7", "2"]]
+
+
+def test_headline_is_the_fastest_peer_at_the_largest_size(project):
+    rows = [
+        {**SPEED, **ORIGIN, "peer": f"peer {index}", "size": size, "unit": "edges", "ours_seconds": 0.03 / ratio}
+        | {"ratio": ratio}
+        for index, (size, ratio) in enumerate([(100, 0.5), (200, 3.0), (200, 2.0), (150, 1.0)])
+    ]
+    write(project / "benchmarks/results/emo.json", rows)
+
+    headline = render_benchmarks(project).partition("## All measurements")[0]
+
+    assert find_row(headline, "emo")[1:3] == ["inference batch 1, 200 edges", "peer 2"]
 
 
 def test_weights_are_rounded_to_the_error_of_a_share(project):
@@ -258,6 +281,7 @@ def test_every_method_has_a_row(project, monkeypatch):
 
 def test_what_was_not_measured_is_named(project):
     assert render(project)[1].count(generator.NOT_MEASURED) == 4
+    assert render_benchmarks(project).count(generator.NOT_MEASURED) == 1
 
 
 def test_bar_in_a_cell_does_not_end_it():
