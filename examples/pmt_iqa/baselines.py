@@ -77,7 +77,10 @@ def build_ridge(arguments: pmt_iqa.Arguments) -> Callable:
 
 
 def predict_by_brisque(train, test) -> np.ndarray:
-    """BRISQUE as its authors trained it, on other photographs; needs the packages `brisque` and `opencv-python`."""
+    """BRISQUE as its authors trained it, on other photographs.
+
+    It needs the packages `brisque` (0.2.0 asks for numpy before 2.4) and `opencv-python`.
+    """
     from brisque import BRISQUE
 
     model = BRISQUE(url=False)
