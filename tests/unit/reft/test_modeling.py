@@ -390,3 +390,15 @@ def test_score_selection_of_the_bare_model_needs_a_head():
 
     with pytest.raises(ValueError, match="`class_predictor` must be given for `query_selection='score'`"):
         run(model, **tiny_support())
+
+
+@pytest.mark.slow
+def test_compiles_to_the_same_outputs():
+    model, inputs = tiny_model(), {"pixel_values": tiny_pixels(), **tiny_support(batch_size=2)}
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager")  # what the compiler sees; no C++ compiler is needed
+
+    with torch.inference_mode():
+        outputs, expected = compiled(**inputs), model(**inputs)
+
+    assert_equal_logits(outputs, expected)
