@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ..shared.attention import eager_attention_forward
 from ..shared.drop_path import drop_path
 from .configuration_tinymim import TinyMimConfig
 from .position_embeddings import resize_position_embeddings
@@ -36,24 +36,6 @@ def split_heads(states: torch.Tensor, num_heads: int) -> torch.Tensor:
 def merge_heads(states: torch.Tensor) -> torch.Tensor:
     """`(batch_size, num_heads, num_tokens, head_dim)` to `(batch_size, num_tokens, num_heads * head_dim)`."""
     return states.transpose(1, 2).flatten(2)
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention with explicit weights; `attention_mask` is added to the scores."""
-    scores = query @ key.transpose(-1, -2) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = functional.dropout(scores.softmax(-1, dtype=torch.float32).to(query.dtype), dropout, module.training)
-    return (weights @ value).transpose(1, 2), weights
 
 
 class TinyMimEmbeddings(nn.Module):
@@ -253,7 +235,6 @@ __all__ = [
     "TinyMimMlp",
     "TinyMimPreLogits",
     "compute_drop_path_rates",
-    "eager_attention_forward",
     "merge_heads",
     "split_heads",
 ]

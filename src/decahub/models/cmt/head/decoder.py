@@ -12,29 +12,9 @@ from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ...shared.attention import eager_attention_forward
 from ..configuration_cmt import CmtConfig
 from .initialization import reset_by_xavier
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention with explicit weights; `attention_mask` is added to the scores.
-
-    At the published size its weights take 1.6 GB for each layer.
-    """
-    scores = query @ key.transpose(-1, -2) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = functional.dropout(scores.softmax(-1, dtype=torch.float32).to(query.dtype), dropout, module.training)
-    return (weights @ value).transpose(1, 2), weights
 
 
 class CmtAttention(nn.Module):
@@ -190,4 +170,4 @@ def _to_added_mask(blocked: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(blocked.shape, dtype=dtype, device=blocked.device).masked_fill(blocked, torch.finfo(dtype).min)
 
 
-__all__ = ["CmtAttention", "CmtDecoder", "CmtDecoderLayer", "eager_attention_forward"]
+__all__ = ["CmtAttention", "CmtDecoder", "CmtDecoderLayer"]

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -18,24 +17,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from ..shared.attention import eager_attention_forward
 from .configuration_new_method import NewMethodConfig
-
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention with explicit weights: `softmax(scaling * query key^T) value`."""
-    dtype = torch.promote_types(query.dtype, torch.float32)  # half precision is too coarse for a softmax
-    weights = (query @ key.transpose(-1, -2) * scaling).softmax(-1, dtype=dtype).to(query.dtype)
-    weights = functional.dropout(weights, dropout, module.training)
-    return (weights @ value).transpose(1, 2), weights
 
 
 class NewMethodEmbeddings(nn.Module):
