@@ -14,7 +14,7 @@ from .packed_convolution import EmoPackedConvolution
 
 # Of an expanded map that is made at once on a CPU: a larger one would be new memory in each call, and its page faults
 # take longer than what they hold.
-MAX_MAP_BYTES = 20 * 2**20
+MAX_MAP_BYTES = 10 * 2**20
 
 
 def fuse_layers(module: nn.Module) -> None:

@@ -22,7 +22,7 @@ PACKED_ACTIVATIONS: dict[type[nn.Module], tuple[str, list, str]] = {
     SiLUActivation: ("swish", [], ""),
     GELUActivation: ("gelu", [], "none"),
 }
-"""Activations that run in the convolution's pass, with their names in oneDNN."""
+"""The activations of EMO's layers, as the private operator takes them."""
 
 PROBE_TOLERANCE = 1e-5
 
@@ -32,7 +32,7 @@ class EmoPackedConvolution(nn.Module):
 
     Args:
         convolution (`torch.nn.Conv2d`): with zero padding; its weights are shared.
-        activation (`torch.nn.Module`): any; those of `PACKED_ACTIVATIONS` cost no pass of their own.
+        activation (`torch.nn.Module`): of a type in `PACKED_ACTIVATIONS`.
     """
 
     def __init__(self, convolution: nn.Conv2d, activation: nn.Module):
@@ -40,8 +40,7 @@ class EmoPackedConvolution(nn.Module):
         self.weight, self.bias = convolution.weight, convolution.bias
         self.geometry = (convolution.stride, convolution.padding, convolution.dilation, convolution.groups)
         self.activation = activation
-        self.packs_activation = type(activation) in PACKED_ACTIVATIONS
-        self.packed_activation = PACKED_ACTIVATIONS.get(type(activation), PACKED_ACTIVATIONS[nn.Identity])
+        self.packed_activation = PACKED_ACTIVATIONS[type(activation)]
         self.packed: tuple[tuple[int, int, int], torch.Tensor, torch.Tensor] | None = None
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -52,10 +51,9 @@ class EmoPackedConvolution(nn.Module):
 
     def convolve_packed(self, hidden_states: torch.Tensor, packed_weight: torch.Tensor) -> torch.Tensor:
         stride, padding, dilation, groups = self.geometry
-        hidden_states = torch.ops.mkldnn._convolution_pointwise.default(
+        return torch.ops.mkldnn._convolution_pointwise.default(
             hidden_states, packed_weight, self.bias, padding, stride, dilation, groups, *self.packed_activation
         )
-        return hidden_states if self.packs_activation else self.activation(hidden_states)
 
     def pack(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight in oneDNN's order, made again after the weight has changed."""
