@@ -366,18 +366,14 @@ class EmoWindowAttention(nn.Module):
         num_windows, num_pixels, _ = values.shape
         query, key = query_key.reshape(num_windows, num_pixels, 2, -1, self.head_dim).permute(2, 0, 3, 1, 4)
         value = values.reshape(num_windows, num_pixels, query.shape[1], -1).transpose(1, 2)
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        attended, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            scaling=self.scaling,
-            dropout=self.dropout if self.training else 0.0,
-        )
+        implementation, dropout = self.config._attn_implementation, self.dropout if self.training else 0.0
+        if implementation == "sdpa":  # what transformers' function comes to, in fewer calls
+            attended = functional.scaled_dot_product_attention(
+                query, key, value, attention_mask, dropout, scale=self.scaling
+            )
+            return attended.transpose(1, 2).reshape(values.shape), None
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        attended, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout)
         return attended.reshape(values.shape), weights
 
 
