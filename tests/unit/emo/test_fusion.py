@@ -260,9 +260,13 @@ def test_operators_that_disagree_are_not_used(monkeypatch):
     assert not packed_convolution.has_operators.__wrapped__()
 
 
-def test_probe_leaves_the_random_state_alone():
-    state = torch.get_rng_state()
-
-    packed_convolution.has_operators.__wrapped__()
+def test_probe_neither_reads_nor_changes_the_state_of_torch():
+    state, expected = torch.get_rng_state(), packed_convolution.has_operators()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            assert packed_convolution.has_operators.__wrapped__() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
 
     assert torch.equal(torch.get_rng_state(), state)

@@ -331,9 +331,6 @@ class EmoWindowAttention(nn.Module):
     """Multi-head attention among the pixels of each window."""
 
     is_causal = False
-    num_key_value_groups = (
-        1  # which transformers looks for; where it is missing, that costs more than the rest around it
-    )
 
     def __init__(self, config: EmoConfig, head_dim: int):
         super().__init__()

@@ -57,7 +57,7 @@ class EmoPackedConvolution(nn.Module):
 
     def pack(self, weight: torch.Tensor) -> torch.Tensor:
         """The weight in oneDNN's order, made again after the weight has changed."""
-        # Only inference tensors have no version; `fuse()` makes none.
+        # An inference tensor has no version; `fuse()` makes no such weights.
         state = (id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         if self.packed is None or self.packed[0] != state:
             stride, padding, dilation, groups = self.geometry
@@ -96,11 +96,12 @@ def runs_packed(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
 def has_operators() -> bool:
     """Whether this build of torch has the private operators and they agree with plain torch on a small map."""
     with torch.inference_mode(False), torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        hidden_states = torch.randn(2, 4, 5, 7, generator=generator).to(memory_format=torch.channels_last)
-        convolution = nn.utils.skip_init(nn.Conv2d, 4, 4, 3, stride=2, padding=1, groups=4)
-        convolution.weight.copy_(torch.randn(4, 1, 3, 3, generator=generator))
-        convolution.bias.copy_(torch.randn(4, generator=generator))
+        place = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are
+        draw = functools.partial(torch.randn, generator=torch.Generator("cpu").manual_seed(0), **place)
+        hidden_states = draw(2, 4, 5, 7).to(memory_format=torch.channels_last)
+        convolution = nn.utils.skip_init(nn.Conv2d, 4, 4, 3, stride=2, padding=1, groups=4, **place)
+        convolution.weight.copy_(draw(4, 1, 3, 3))
+        convolution.bias.copy_(draw(4))
         try:
             for activation in (nn.Identity(), nn.ReLU(), SiLUActivation(), GELUActivation()):
                 expected = activation(convolution(hidden_states))
