@@ -1,6 +1,8 @@
 """An EMO small enough for a test, with no two widths equal that could be mixed up."""
 
-from decahub import EmoConfig
+from torch import nn
+
+from decahub import EmoConfig, EmoForImageClassification
 
 
 def tiny_config(**overrides) -> EmoConfig:
@@ -16,3 +18,18 @@ def tiny_config(**overrides) -> EmoConfig:
         "num_labels": 7,
     }
     return EmoConfig(**{**fields, **overrides})
+
+
+def build_distinct(model_class=EmoForImageClassification, **fields):
+    """A model in evaluation mode whose batch norms are no identity and whose classifier is not near zero."""
+    model = model_class(tiny_config(**fields)).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.3, 0.3)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+    for name, parameter in model.named_parameters():
+        if name.endswith("classifier.weight"):
+            nn.init.normal_(parameter, std=0.5)
+    return model

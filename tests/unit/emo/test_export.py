@@ -94,11 +94,12 @@ def test_exports_fused():
 @pytest.mark.parametrize(
     "build_model",
     [
-        lambda: build(EmoForImageClassification).fuse(),
+        lambda: build(EmoForImageClassification),
+        pytest.param(lambda: build(EmoForImageClassification).fuse(), marks=pytest.mark.slow),
         pytest.param(lambda: build(EmoForImageClassification, mask_padding=True), marks=pytest.mark.slow),
         pytest.param(lambda: build(EmoForSemanticSegmentation, decode_head="segformer"), marks=pytest.mark.slow),
     ],
-    ids=["fused classification", "classification", "segmentation"],
+    ids=["classification", "fused classification", "masked padding", "segmentation"],
 )
 def test_onnx_gives_the_same_logits_at_any_batch_size(build_model, tmp_path):
     pytest.importorskip("onnxscript", reason='ONNX export needs `pip install "decahub[export]"`')
@@ -123,9 +124,11 @@ def test_onnx_gives_the_same_logits_at_any_batch_size(build_model, tmp_path):
             torch.testing.assert_close(logits, model(pixel_values).logits, atol=ATOL_ONNX, rtol=0)
 
 
-def test_traces_into_one_graph():
+@pytest.mark.parametrize("is_fused", [False, True])
+def test_traces_into_one_graph(is_fused):
     """What `torch.compile` sees: no graph break, outputs as in eager. No C++ compiler is needed for this backend."""
     model = build(EmoForImageClassification)
+    model = model.fuse() if is_fused else model
     torch.compiler.reset()
 
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)

@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from decahub import EmoBackbone, EmoForImageClassification, EmoForSemanticSegmentation, EmoModel
 from decahub.models.emo.block import EmoWindows
+from tests.tiny.emo import build_distinct as build
 from tests.tiny.emo import tiny_config
 
 
@@ -23,21 +24,6 @@ STRIDES = {"deeplabv3": 32, "pspnet": 32, "segformer": 4, "sem_fpn": 4}
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
-
-
-def build(model_class=EmoForImageClassification, **fields):
-    """A model in evaluation mode whose batch norms are no identity and whose classifier is not near zero."""
-    model = model_class(tiny_config(**fields)).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.3, 0.3)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.3, 0.3)
-    for name, parameter in model.named_parameters():
-        if name.endswith("classifier.weight"):
-            nn.init.normal_(parameter, std=0.5)
-    return model
 
 
 def halve(size: int, times: int) -> int:

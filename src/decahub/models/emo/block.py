@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers.activations import ACT2FN, SiLUActivation
+from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 
+from ..shared.attention import eager_attention_forward
 from ..shared.drop_path import drop_path
 from .configuration_emo import EmoConfig
 
@@ -65,44 +66,6 @@ def build_norm(norm_type: str, num_channels: int, config: EmoConfig) -> nn.Modul
     if norm_type == "batch_norm":
         return EmoBatchNorm(num_channels, eps=config.batch_norm_eps)
     return EmoLayerNorm(num_channels, eps=config.layer_norm_eps)
-
-
-def fold_norm_after(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Puts a batch norm in evaluation mode into the convolution before it, in place."""
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    bias = norm.bias - norm.running_mean * scale
-    if convolution.bias is not None:
-        bias = bias + convolution.bias * scale
-    convolution.weight = nn.Parameter(convolution.weight * scale[:, None, None, None], requires_grad=False)
-    convolution.bias = nn.Parameter(bias, requires_grad=False)
-
-
-def fold_norm_before(norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> None:
-    """Puts a batch norm in evaluation mode into the 1x1 convolution after it, in place."""
-    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * scale
-    bias = convolution.weight.flatten(1) @ shift
-    if convolution.bias is not None:
-        bias = bias + convolution.bias
-    convolution.weight = nn.Parameter(convolution.weight * scale[None, :, None, None], requires_grad=False)
-    convolution.bias = nn.Parameter(bias, requires_grad=False)
-
-
-def build_in_place(activation: nn.Module) -> nn.Module:
-    """The same activation, overwriting its input if it is SiLU: fresh memory for a large map costs page faults."""
-    return nn.SiLU(inplace=True) if isinstance(activation, SiLUActivation) else activation
-
-
-class EmoPointwiseLinear(nn.Module):
-    """A 1x1 convolution as a linear layer over the channels of each pixel, which has less overhead on small maps."""
-
-    def __init__(self, convolution: nn.Conv2d):
-        super().__init__()
-        self.weight = nn.Parameter(convolution.weight.flatten(1), requires_grad=False)
-        self.bias = convolution.bias
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return functional.linear(hidden_states.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
 
 
 def compute_weight_gradient(
@@ -215,13 +178,6 @@ class EmoConvolutionLayer(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.activation(self.normalization(self.convolution(hidden_states)))
 
-    def fuse_norms(self) -> None:
-        """Folds the norm into the convolution; the activation then works in place on what the convolution made."""
-        if isinstance(self.normalization, nn.BatchNorm2d):
-            fold_norm_after(self.convolution, self.normalization)
-            self.normalization = nn.Identity()
-        self.activation = build_in_place(self.activation)
-
 
 class EmoSqueezeExcitation(nn.Module):
     """Weights channels by a gate computed from their means (arXiv 1709.01507)."""
@@ -289,8 +245,19 @@ class EmoWindows:
         Returns:
             `torch.Tensor` of shape `(batch_size * rows * columns, channels, window_height, window_width)`.
         """
-        batch_size, channels, rows, columns = self.batch_size, hidden_states.shape[1], self.rows, self.columns
-        hidden_states = hidden_states.permute(0, 2, 3, 1)
+        windows = self.split_pixels(hidden_states.permute(0, 2, 3, 1))
+        return windows.unflatten(1, (self.window_height, self.window_width)).permute(0, 3, 1, 2)
+
+    def split_pixels(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """The same with the pixels of a window in a row and channels last.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(batch_size, height, width, channels)`): the map.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size * rows * columns, window_height * window_width, channels)`.
+        """
+        batch_size, channels, rows, columns = self.batch_size, hidden_states.shape[3], self.rows, self.columns
         if self.has_padding:
             padding = (0, 0, 0, self.padded_width - self.width, 0, self.padded_height - self.height)
             hidden_states = functional.pad(hidden_states, padding)
@@ -300,20 +267,19 @@ class EmoWindows:
         else:
             windows = hidden_states.reshape(batch_size, rows, self.window_height, columns, self.window_width, channels)
             windows = windows.permute(0, 1, 3, 2, 4, 5)
-        windows = windows.reshape(batch_size * rows * columns, self.window_height, self.window_width, channels)
-        return windows.permute(0, 3, 1, 2)
+        return windows.reshape(batch_size * rows * columns, self.window_height * self.window_width, channels)
 
     def merge(self, windows: torch.Tensor) -> torch.Tensor:
         """Inverse of `split`; the padding is cut off."""
-        batch_size, channels = self.batch_size, windows.shape[1]
-        windows = windows.permute(0, 2, 3, 1).reshape(
-            batch_size, self.rows, self.columns, self.window_height, self.window_width, channels
-        )
+        return self.merge_pixels(windows.permute(0, 2, 3, 1).flatten(1, 2)).permute(0, 3, 1, 2)
+
+    def merge_pixels(self, windows: torch.Tensor) -> torch.Tensor:
+        """Inverse of `split_pixels`; the padding is cut off."""
+        batch_size, channels = self.batch_size, windows.shape[2]
+        windows = windows.reshape(batch_size, self.rows, self.columns, self.window_height, self.window_width, channels)
         order = (0, 3, 1, 4, 2, 5) if self.mode == "grid" else (0, 1, 3, 2, 4, 5)
         merged = windows.permute(*order).reshape(batch_size, self.padded_height, self.padded_width, channels)
-        if self.has_padding:
-            merged = merged[:, : self.height, : self.width]
-        return merged.permute(0, 3, 1, 2)
+        return merged[:, : self.height, : self.width] if self.has_padding else merged
 
     def build_padding_mask(self, like: torch.Tensor) -> torch.Tensor | None:
         """What to add to attention scores so that padding is not attended to.
@@ -331,24 +297,16 @@ class EmoWindows:
         mask = like.new_zeros(is_real.shape).masked_fill(~is_real, torch.finfo(like.dtype).min)
         return mask[:, None, None, :]
 
-
-def eager_attention_forward(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention in plain operations, which also returns its weights; arguments as for transformers' interface."""
-    scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = functional.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-    weights = functional.dropout(weights.to(value.dtype), p=dropout, training=module.training)
-    return torch.matmul(weights, value).transpose(1, 2), weights
+    def warn_of_padding(self) -> None:
+        """Tells once of windows that are mostly padding, which is not hidden from attention."""
+        if torch.compiler.is_compiling():
+            return
+        if 2 * self.height * self.width < self.padded_height * self.padded_width:
+            logger.warning_once(
+                f"A map of {self.height} x {self.width} pixels fills less than half of windows of size "
+                f"{self.window_height}, and padding takes part in attention. Lower `window_sizes`, set "
+                "`mask_padding=True`, or use `stem_stride=1` for small images."
+            )
 
 
 class EmoWindowAttention(nn.Module):
@@ -375,24 +333,27 @@ class EmoWindowAttention(nn.Module):
             attention_mask (`torch.Tensor` of shape `(num_windows, 1, 1, height * width)`, *optional*): added to
                 scores.
         """
-        num_windows, value_channels, height, width = values.shape
-        tokens = query_key.permute(0, 2, 3, 1).reshape(num_windows, height * width, 2, -1, self.head_dim)
-        query, key = tokens.permute(2, 0, 3, 1, 4)
-        value = values.permute(0, 2, 3, 1).reshape(num_windows, height * width, query.shape[1], -1).transpose(1, 2)
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention_forward
-        )
-        attended, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            attention_mask,
-            scaling=self.scaling,
-            dropout=self.dropout if self.training else 0.0,
-        )
-        attended = attended.reshape(num_windows, height, width, value_channels).permute(0, 3, 1, 2)
-        return attended, weights
+        height_width = values.shape[2:]
+        values, query_key = (maps.permute(0, 2, 3, 1).flatten(1, 2) for maps in (values, query_key))
+        attended, weights = self.average(values, query_key, attention_mask)
+        return attended.unflatten(1, height_width).permute(0, 3, 1, 2), weights
+
+    def average(
+        self, values: torch.Tensor, query_key: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The same with the pixels of a window in a row and channels last: shape `(num_windows, pixels, channels)`."""
+        num_windows, num_pixels, _ = values.shape
+        query, key = query_key.reshape(num_windows, num_pixels, 2, -1, self.head_dim).permute(2, 0, 3, 1, 4)
+        value = values.reshape(num_windows, num_pixels, query.shape[1], -1).transpose(1, 2)
+        implementation, dropout = self.config._attn_implementation, self.dropout if self.training else 0.0
+        if implementation == "sdpa":  # what transformers' function comes to, in fewer calls
+            attended = functional.scaled_dot_product_attention(
+                query, key, value, attention_mask, dropout, scale=self.scaling
+            )
+            return attended.transpose(1, 2).reshape(values.shape), None
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention_forward)
+        attended, weights = attend(self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout)
+        return attended.reshape(values.shape), weights
 
 
 class EmoInvertedResidualBlock(GradientCheckpointingLayer):
@@ -430,7 +391,6 @@ class EmoInvertedResidualBlock(GradientCheckpointingLayer):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
-        self.is_fused = False
         self.has_skip = has_skip and in_channels == out_channels and stride == 1
         self.attention_before_expansion = config.attention_before_expansion
         self.window_size = config.window_sizes[stage]
@@ -477,11 +437,11 @@ class EmoInvertedResidualBlock(GradientCheckpointingLayer):
         elif self.value is not None:
             hidden_states = self.activation(self.value(hidden_states))
         local = self.squeeze_excitation(self.depthwise(hidden_states))
-        hidden_states = self.add(local, hidden_states) if self.has_skip else local
+        hidden_states = local + hidden_states if self.has_skip else local
         hidden_states = self.projection(self.dropout(hidden_states))
         if not self.has_skip:
             return hidden_states
-        return self.add(drop_path(hidden_states, self.drop_path_rate, self.training), residual)
+        return drop_path(hidden_states, self.drop_path_rate, self.training) + residual
 
     def attend(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Window attention and expansion of a normalized map.
@@ -489,37 +449,14 @@ class EmoInvertedResidualBlock(GradientCheckpointingLayer):
         Averaging before the expansion lets the expansion run on the whole map, without padding.
         """
         windows = EmoWindows.of(hidden_states, self.window_size, self.window_mode)
-        self.warn_of_padding(windows)
-        mask = windows.build_padding_mask(hidden_states) if self.mask_padding else None
+        mask = None
+        if self.mask_padding:
+            mask = windows.build_padding_mask(hidden_states)
+        else:
+            windows.warn_of_padding()
         tokens = windows.split(hidden_states)
         if self.attention_before_expansion:
             attended = self.attention(tokens, self.query_key(tokens), mask)[0]
             return self.activation(self.value(windows.merge(attended)))
         values = self.activation(self.value(tokens))
         return windows.merge(self.attention(values, self.query_key(tokens), mask)[0])
-
-    def warn_of_padding(self, windows: EmoWindows) -> None:
-        if torch.compiler.is_compiling() or self.mask_padding:
-            return
-        if 2 * windows.height * windows.width < windows.padded_height * windows.padded_width:
-            logger.warning_once(
-                f"A map of {windows.height} x {windows.width} pixels fills less than half of windows of size "
-                f"{self.window_size}, and padding takes part in attention. Lower `window_sizes`, set "
-                "`mask_padding=True`, or use `stem_stride=1` for small images."
-            )
-
-    def fuse_norms(self) -> None:
-        """Folds the norm into the expansion where it can, and trades fresh memory for work in place."""
-        self.is_fused = True
-        self.activation = None if self.activation is None else build_in_place(self.activation)
-        if self.attention is not None:
-            for name in ("query_key", "value", "projection"):
-                convolution = getattr(self, name)
-                if convolution.groups == 1:
-                    setattr(self, name, EmoPointwiseLinear(convolution))
-        elif isinstance(self.norm, nn.BatchNorm2d) and self.value is not None:
-            fold_norm_before(self.norm, self.value)
-            self.norm = nn.Identity()
-
-    def add(self, branch: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        return branch.add_(skip) if self.is_fused else branch + skip

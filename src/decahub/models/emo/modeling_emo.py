@@ -34,6 +34,7 @@ from ..shared.losses import compute_classification_loss, compute_segmentation_lo
 from .block import EmoConvolutionLayer, EmoInvertedResidualBlock, EmoWindowAttention, build_norm
 from .configuration_emo import EmoConfig
 from .decode_heads import DECODE_HEADS, EmoAuxiliaryHead, EmoPixelClassifier
+from .fusion import fuse_layers
 
 
 PIXEL_CLASSIFIER_STD = 0.01  # of the authors' decode heads
@@ -176,14 +177,14 @@ class EmoPreTrainedModel(ParentInitialization, PreTrainedModel):
         Returns:
             A model of the same class.
         """
-        fused = copy.deepcopy(self).eval().requires_grad_(False)
-        for module in fused.modules():
-            if isinstance(module, (EmoConvolutionLayer, EmoInvertedResidualBlock)):
-                module.fuse_norms()
+        with torch.inference_mode(False):  # whose tensors do not tell of changes
+            fused = copy.deepcopy(self).eval().requires_grad_(False)
+            fuse_layers(fused)
+            fused.to(memory_format=torch.channels_last)
         for module in fused.modules():
             if isinstance(module, EmoPreTrainedModel):
                 module._is_fused = True
-        return fused.to(memory_format=torch.channels_last)
+        return fused
 
     def train(self, mode: bool = True) -> Self:
         if mode and self._is_fused:
@@ -229,7 +230,7 @@ class EmoTrunk(EmoPreTrainedModel):
     def compute_feature_maps(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Maps of the stem and each stage, finest first."""
         self.check_pixel_values(pixel_values)
-        dtype = self.stem.patch_embedding.convolution.weight.dtype
+        dtype = next(self.stem.parameters()).dtype
         hidden_states = self.stem(pixel_values.to(dtype, memory_format=torch.channels_last))
         feature_maps = [hidden_states]
         for stage in self.stages:
