@@ -26,7 +26,7 @@ def find_curves(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def draw_curves(curves: Mapping[tuple[str, str], list[Row]], path: Path) -> None:
-    """Writes one picture of all curves, both axes logarithmic."""
+    """Writes one image of all curves, both axes logarithmic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
