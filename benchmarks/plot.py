@@ -5,7 +5,7 @@ measured at three sizes or more.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +17,35 @@ MIN_SIZES, COLUMNS = 3, 3
 Row = Mapping[str, Any]
 
 
-def find_curves(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
-    """Rows by method and work, ascending by size; of work with enough sizes."""
-    curves: dict[tuple[str, str], list[Row]] = {}
+def find_curves(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows of one work beside one peer, ascending by size; where there are enough sizes."""
+    curves: dict[tuple[str, str, str], list[Row]] = {}
     for row in sorted((row for row in rows if row["size"] is not None), key=lambda row: row["size"]):
-        curves.setdefault((row["method"], row["case"]), []).append(row)
-    return {key: own for key, own in curves.items() if len({row["size"] for row in own}) >= MIN_SIZES}
+        curves.setdefault((row["method"], row["case"], row["peer"]), []).append(row)
+    return [curves[key] for key in sorted(curves) if len(curves[key]) >= MIN_SIZES]
 
 
-def draw_curves(curves: Mapping[tuple[str, str], list[Row]], path: Path) -> None:
+def draw_curves(curves: Sequence[list[Row]], path: Path) -> None:
     """Writes one image of all curves, both axes logarithmic."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     num_lines = -(-len(curves) // COLUMNS)
     figure = Figure(figsize=(4.2 * COLUMNS, 3.2 * num_lines), layout="constrained")
     FigureCanvasAgg(figure)
-    for place, ((method, case), rows) in enumerate(curves.items()):
+    for place, rows in enumerate(curves):
         axes = figure.add_subplot(num_lines, COLUMNS, place + 1)
-        for peer in dict.fromkeys(row["peer"] for row in rows):
-            own = [row for row in rows if row["peer"] == peer]
-            sizes = [row["size"] for row in own]
-            axes.plot(sizes, [1000 * row["ours_seconds"] for row in own], "o-", label="decahub")
-            axes.plot(sizes, [1000 * row["reference_seconds"] for row in own], "s--", label=peer)
-        axes.set(title=f"{method}: {case}", xlabel=rows[0]["unit"], ylabel="ms", xscale="log", yscale="log")
-        axes.title.set_fontsize(9)
+        sizes = [row["size"] for row in rows]
+        axes.plot(sizes, [1000 * row["ours_seconds"] for row in rows], "o-", label="decahub")
+        axes.plot(sizes, [1000 * row["reference_seconds"] for row in rows], "s--", label=rows[0]["peer"])
+        axes.set(xlabel=rows[0]["unit"], ylabel="ms", xscale="log", yscale="log")
+        axes.set_title(f"{rows[0]['method']}: {rows[0]['case']}", fontsize=9)
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
     temporary = path.with_name(f".{path.name}")

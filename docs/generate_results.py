@@ -436,7 +436,8 @@ def render_benchmarks(rows: Sequence[Record], *, has_curves: bool) -> str:
     parts = ["# Speed and memory", ABOUT_SPEED]
     if not rows:
         return "\n\n".join([*parts, NOT_MEASURED]) + "\n"
-    latest = {(row["method"], format_work(row), row["peer"]): row for row in rows}  # each run measures the package
+    rows = sorted(rows, key=lambda row: row["method"] == PACKAGE)  # each run measures the package
+    latest = {(row["method"], format_work(row), row["peer"]): row for row in rows}
     best: dict[tuple[str, str], Record] = {}
     for row in latest.values():
         known = best.setdefault((row["method"], row["case"]), row)
