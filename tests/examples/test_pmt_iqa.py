@@ -54,8 +54,10 @@ def test_decahub_train_does_as_the_script(words, tmp_path):
 
 
 def test_reproduce_compares_schedules(words, tmp_path):
+    """A tiny network with random weights stands for the pre-trained one."""
     results = tmp_path / "pmt_iqa.json"
     options = ["--seeds", "0", "1", "--max_steps", "2", "--num_bootstrap", "20", "--config", "{score_high: 100}"]
+    options += ["--variant", "tiny", "--backbone_weights", "null", "--frozen_crops", "1"]
 
     run(SCRIPTS / "reproduce.py", "pmt_iqa/reproduce", *words[:2], *words[4:], *options,
         "--output_dir", tmp_path / "run", "--results", results,
