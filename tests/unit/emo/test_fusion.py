@@ -254,6 +254,16 @@ def test_missing_operators_are_noticed(monkeypatch, error):
     assert not packed_convolution.has_operators.__wrapped__()
 
 
+def test_a_torch_that_cannot_tell_plain_inference_runs_public_operators(monkeypatch, packed_calls):
+    monkeypatch.setattr(packed_convolution, "CAN_TELL", False)
+    model = build()
+
+    with torch.inference_mode():
+        model.fuse()(draw(2))
+
+    assert not packed_calls
+
+
 def test_operators_that_disagree_are_not_used(monkeypatch):
     monkeypatch.setattr(EmoPackedConvolution, "convolve_packed", lambda self, hidden_states, packed: hidden_states)
 

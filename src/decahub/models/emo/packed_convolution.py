@@ -25,6 +25,10 @@ PACKED_ACTIVATIONS: dict[type[nn.Module], tuple[str, list, str]] = {
 """The activations of EMO's layers, as the private operator takes them."""
 
 PROBE_TOLERANCE = 1e-5
+# Without these questions to torch, which are private, too, nobody knows whether a call is plain inference.
+CAN_TELL = hasattr(forward_ad, "_current_level") and all(
+    hasattr(torch._C, name) for name in ("_are_functorch_transforms_active", "_get_mkldnn_enabled")
+)
 
 
 class EmoPackedConvolution(nn.Module):
@@ -76,8 +80,10 @@ class EmoPackedConvolution(nn.Module):
 
 def runs_packed(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether the private operators can be used: they know neither gradients nor other types than float32 here."""
-    return not torch.compiler.is_compiling() and (
-        type(hidden_states) is torch.Tensor
+    return (
+        CAN_TELL
+        and not torch.compiler.is_compiling()
+        and type(hidden_states) is torch.Tensor
         and hidden_states.dtype == weight.dtype == torch.float32
         and hidden_states.is_cpu
         and weight.is_cpu
@@ -86,7 +92,7 @@ def runs_packed(hidden_states: torch.Tensor, weight: torch.Tensor) -> bool:
         and forward_ad._current_level < 0
         and not torch._C._are_functorch_transforms_active()
         and not torch.is_autocast_enabled("cpu")
-        and torch._C._get_tracing_state() is None
+        and not torch.jit.is_tracing()
         and torch._C._get_mkldnn_enabled()
         and has_operators()
     )
