@@ -3,6 +3,7 @@
 from torch import nn
 
 from decahub import EmoConfig, EmoForImageClassification
+from tests.tiny.batch_norms import make_norms_distinct
 
 
 def tiny_config(**overrides) -> EmoConfig:
@@ -23,12 +24,7 @@ def tiny_config(**overrides) -> EmoConfig:
 def build_distinct(model_class=EmoForImageClassification, **fields):
     """A model in evaluation mode whose batch norms are no identity and whose classifier is not near zero."""
     model = model_class(tiny_config(**fields)).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.3, 0.3)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, -0.3, 0.3)
+    make_norms_distinct(model)
     for name, parameter in model.named_parameters():
         if name.endswith("classifier.weight"):
             nn.init.normal_(parameter, std=0.5)

@@ -4,12 +4,12 @@ import copy
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 from transformers import TimmBackboneConfig
 
 from decahub import AutoModelForImageQualityAssessment, PmtIqaForImageQualityAssessment, PmtIqaModel
 from decahub.models.pmt_iqa.local_distortion import PmtIqaBranch
+from tests.tiny.batch_norms import make_norms_distinct
 from tests.tiny.pmt_iqa import CROP_SIZE, tiny_backbone, tiny_config
 
 
@@ -25,11 +25,7 @@ def _seed():
 def build(**fields) -> PmtIqaForImageQualityAssessment:
     """A model in evaluation mode whose batch norms are no identity."""
     model = PmtIqaForImageQualityAssessment(tiny_config(**fields)).eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.3, 0.3)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
+    make_norms_distinct(model)
     return model
 
 

@@ -52,12 +52,8 @@ class StepWeights:
         return self.back == self.back_looped == self.near == self.far
 
     @property
-    def height(self) -> float:
-        """Of the board that darts are thrown at; see [`propose`]."""
-        return max(self.near, self.far)
-
-    @property
     def max_attempts(self) -> int:
+        """Most darts that a walker throws before its neighbors are enumerated."""
         return MAX_ATTEMPTS_OUTWARD if self.far >= max(self.near, self.back, self.back_looped) else MAX_ATTEMPTS
 
     def of_others(self, is_near: torch.Tensor) -> torch.Tensor:
@@ -193,7 +189,7 @@ def propose(
     Where the previous node weighs more than that, the rest of its weight lies beside the columns: without this, a
     small `p` would make nearly all darts miss.
     """
-    height = weights.height
+    height = max(weights.near, weights.far)
     beside = (pairs.back - height).clamp_(min=0) / height  # in columns
     dart = uniform * (pairs.degree + beside)
     column = dart.long()
