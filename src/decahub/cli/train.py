@@ -69,13 +69,14 @@ def train(recipe: str, words: list[str]) -> int:
 
     from decahub.hub import CardArguments, save_run
     from decahub.procedures import PROCEDURES
-    from decahub.training import find_method, load_recipe
+    from decahub.training import find_method, flushed_denormals, load_recipe
 
     method = find_method(recipe, PROCEDURES)
     procedure = importlib.import_module(f"decahub.procedures.{method}")
     arguments_class = dataclasses.make_dataclass("Arguments", [], bases=(CardArguments, procedure.Arguments))
     arguments: Any = load_recipe(arguments_class, [recipe, *words], program="decahub train")
-    outcome = procedure.run(arguments)
+    with flushed_denormals():
+        outcome = procedure.run(arguments)
     if not outcome.result.is_main_process:
         return 0
     facts = {name: getattr(outcome, name) for name in ("task", "dataset", "split", "minutes", "images", "reports")}

@@ -25,6 +25,7 @@ from decahub.seeding import derive_seed, seed_everything
 
 from .arguments import LoopArguments
 from .checkpoint import CheckpointError
+from .denormals import flushed_denormals
 from .fingerprint import fingerprint_data, fingerprint_recipe
 from .loop import TrainingResult, train
 from .recipe import RecipeError, find_method, load_recipe, recipe_to_yaml
@@ -48,6 +49,7 @@ __all__ = [
     "describe_hardware",
     "describe_versions",
     "find_method",
+    "flushed_denormals",
     "fingerprint_data",
     "fingerprint_recipe",
     "load_recipe",

@@ -33,6 +33,7 @@ from .arguments import LoopArguments
 from .batches import EpochBatches, iterate_batches
 from .best import OLD_BEST_FILE, BestWeights, get_best_name
 from .checkpoint import CheckpointError, CheckpointFolder, Progress, find_problem, read_progress
+from .denormals import flushed_denormals
 from .ema import ExponentialMovingAverage
 from .fingerprint import find_differences, fingerprint_data, fingerprint_recipe
 from .train_log import EVALUATED, TermWindow, TrainLog, compute_means
@@ -87,6 +88,8 @@ def train(
     are seeded for each batch. A folder belongs to one run: other arguments or other data are refused, and so is a
     second run at the same time.
 
+    On a CPU, numbers below the smallest normal one count as zero meanwhile (`torch.set_flush_denormal`).
+
     What has a method `set_epoch` (dataset, `collate_fn`, a step) gets the number of each epoch before it begins.
 
     Args:
@@ -120,7 +123,7 @@ def train(
     if evaluate is None and arguments.metric_for_best_model is not None:
         raise ValueError("`evaluate` must be given for `metric_for_best_model` to be found; got None.")
     loop = _Loop(model, updates, train_dataset, arguments, collate_fn, companions, evaluate)
-    with loop.locked():
+    with loop.locked(), flushed_denormals():
         loop.resume()
         loop.run()
         return loop.finish()

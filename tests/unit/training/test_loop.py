@@ -382,6 +382,21 @@ def test_evaluation_sees_the_average_and_changes_nothing(rows, build_arguments, 
     torch.testing.assert_close(seen[2][0], get_state(results[0].model), rtol=0, atol=0)
 
 
+def test_denormal_numbers_are_flushed_during_the_run_alone(rows, build_arguments):
+    tiny = torch.finfo(torch.float32).tiny
+    seen = []
+
+    def step(model, batch):
+        seen.append((torch.tensor(tiny) * 0.5).item())
+        return compute_loss(model, batch)
+
+    model = build_model()
+    train(model, build_update(model, step), rows, build_arguments(max_steps=1))
+
+    assert seen == [0.0]
+    assert torch.tensor(tiny) * 0.5 > 0
+
+
 def test_evaluation_leaves_frozen_parts_in_their_mode(rows, build_arguments):
     modes = []
 
