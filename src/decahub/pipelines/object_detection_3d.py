@@ -171,6 +171,7 @@ class ObjectDetection3DPipeline(Pipeline):
         return {name: values[:top_k] for name, values in found.items()}
 
     def _draw(self, found: dict[str, torch.Tensor], frame: dict[str, Any], with_annotations: bool) -> bytes:
+        from decahub.models.cmt.boxes.geometry import find_forward_angle
         from decahub.models.cmt.drawing.sheet import draw_frame, encode_png
 
         annotations = frame.get("boxes")
@@ -187,6 +188,7 @@ class ObjectDetection3DPipeline(Pipeline):
             cameras=frame.get("cameras"),
             points=None if frame.get("points") is None else np.asarray(frame["points"]),
             annotations=annotations if with_annotations else None,
+            forward_angle=find_forward_angle(frame.get("lidar2ego")),
         )
         return encode_png(sheet)
 

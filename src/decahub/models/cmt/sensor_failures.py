@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from .boxes.geometry import find_forward_angle
+
 
 CAMERA_FIELDS = ("images", "cameras", "intrinsics", "lidar2cam")
 NUM_SENSOR_BEAMS = 32  # of the LiDAR of nuScenes
 NEAR = 3.0  # m
-FORWARD_ANGLE = math.pi / 2  # of +y, where the LiDAR of nuScenes looks; for frames without `lidar2ego`
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class CmtSensorDropout:
             chosen = ((np.arange(self.num_beams) + 0.5) * self.num_sensor_beams / self.num_beams).astype(int)
             is_kept &= np.isin(rings, chosen)
         if self.field_of_view is not None:
-            angles = np.arctan2(points[:, 1], points[:, 0]) - _find_forward_angle(frame.get("lidar2ego"))
+            angles = np.arctan2(points[:, 1], points[:, 0]) - find_forward_angle(frame.get("lidar2ego"))
             off_center = np.abs((angles + math.pi) % (2 * math.pi) - math.pi)
             is_kept &= off_center <= math.radians(self.field_of_view) / 2
         return is_kept
@@ -173,14 +174,6 @@ def rotate_about(axis: np.ndarray, angle: float) -> np.ndarray:
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
-
-
-def _find_forward_angle(lidar2ego: Any | None) -> float:
-    """Direction of the vehicle's +x in the ground plane of the LiDAR, in radians."""
-    if lidar2ego is None:
-        return FORWARD_ANGLE
-    forward = np.asarray(lidar2ego, dtype=np.float64)[0, :3]  # row of the inverse rotation's first column
-    return math.atan2(forward[1], forward[0])
 
 
 __all__ = ["CmtSensorDropout", "estimate_rings"]
