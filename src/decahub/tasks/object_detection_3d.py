@@ -22,7 +22,7 @@ POSES = ("lidar2ego", "ego2global")
 class ObjectDetection3D(Task):
     """Boxes with class, size, heading and velocity; examples are frames."""
 
-    columns = ("frame", "class", "score", "x", "y", "z", "length", "width", "height", "yaw", "speed", "drawing")
+    columns = ("frame", "class", "score", "x", "y", "z", "length", "width", "height", "yaw", "vx", "vy", "drawing")
     input_kind = "a JSON table of a frame, or a folder with some"
     exact_inputs = ("lidar2img",)
 
@@ -134,7 +134,7 @@ class ObjectDetection3D(Task):
                 answer["label"],
                 answer["score"],
                 *answer["box"].values(),
-                None if answer["velocity"] is None else sum(value**2 for value in answer["velocity"]) ** 0.5,
+                *answer["velocity"],
                 target,
             )
             for answer in found["boxes"]
