@@ -157,7 +157,7 @@ def measure_sensor_failures(
     """
     if not len(dataset) or not failures:
         raise ValueError(f"`dataset` and `failures` must not be empty; got {len(dataset)} frames, {len(failures)}.")
-    task = get_task(TASK)
+    task: Any = get_task(TASK)
     names = task.check_labels(model, read_label_names(dataset))
     transform = task.family.build_eval_transform(processor)
     metrics = {name: task.build_metric() for name in failures}
@@ -171,10 +171,12 @@ def measure_sensor_failures(
                 columns = task.predict(model, processor, move_to_model(batch, model, task.exact_inputs))
                 metrics[name].add_batch(**columns)
     options = task.get_metric_options(names)
-    return {
+    measurements = {
         name: task.build_measurement(metric.compute(**options), names, len(dataset))
         for name, metric in metrics.items()
     }
+    task.warn_of_absent_classes(next(iter(measurements.values())), names)
+    return measurements
 
 
 def build_failed_batch(
