@@ -1,8 +1,8 @@
-"""Sensors that fail: a frame as the vehicle would see it with cameras, beams or angles missing, or out of calibration.
+"""Sensors that fail: a frame with cameras, beams or angles missing, or out of calibration.
 
-These are the failures that robustness benchmarks of fusion models apply ("MultiCorrupt", arXiv 2402.11677), before the
-processor. A frame is a dictionary with `images`, `cameras` (names), `intrinsics`, `lidar2cam` and `points`, and
-further entries that stay. It is never changed in place. A sensor that is missing altogether is `None`, as
+These are failures that robustness benchmarks of fusion models apply ("MultiCorrupt", arXiv 2402.11677). They come
+before the processor. A frame is a dictionary with `images`, `cameras` (names), `intrinsics`, `lidar2cam` and `points`,
+and further entries that stay. It is never changed in place. A sensor that is missing altogether is `None`, as
 [`CmtProcessor`] takes it.
 """
 
@@ -23,13 +23,13 @@ NEAR = 3.0  # m
 
 @dataclass(frozen=True)
 class CmtSensorDropout:
-    r"""Fails sensors of a frame; what is left at its default works.
+    r"""Makes sensors of a frame fail; by default all of them work.
 
     Args:
         missing_cameras (`tuple[str, ...]`): Names of cameras without an image.
         is_lidar_missing (`bool`): Whether there are no points.
         num_beams (`int`, *optional*): LiDAR beams that work, spread evenly over all. The beam of a point is `rings` of
-            the frame, `(num_points,)`, or else told by its elevation, of which beams take equal shares.
+            the frame, `(num_points,)`, or is estimated from its elevation, as if beams were evenly spaced.
         num_sensor_beams (`int`): Beams of the intact LiDAR.
         field_of_view (`float`, *optional*): Horizontal angle of the LiDAR in degrees, half to each side of the
             vehicle's forward direction: +x of the vehicle by the frame's `lidar2ego`, +y of the LiDAR without it.
@@ -148,9 +148,10 @@ class CmtSensorDropout:
 
 
 def estimate_rings(points: np.ndarray, num_beams: int) -> np.ndarray:
-    """Beam of each point by its elevation: the lowest is 0, and all take equal shares of the angles that occur.
+    """Beam of each point by its elevation, from 0 for the lowest, as if beams were evenly spaced.
 
-    Points within 3 m, which are often the vehicle itself at odd angles, do not count for what occurs.
+    The lowest and highest beam are those that occur. Points within 3 m do not count for this: they are often on the
+    vehicle itself, at odd angles.
 
     Args:
         points (`np.ndarray` of shape `(num_points, 3)` or wider): points in the frame of the LiDAR.

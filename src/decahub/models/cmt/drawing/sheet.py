@@ -15,7 +15,7 @@ from .camera_view import draw_boxes
 from .style import ANNOTATION, ANNOTATION_ON_IMAGE, INK, LABEL_GRAY, PAPER, Color, get_color, get_font
 
 
-# As one looks around: to the left, ahead, to the right, and below the same backward.
+# From left to right ahead, then from left to right behind: the six cameras of nuScenes fill two rows.
 LAYOUT = (
     "CAM_FRONT_LEFT", "CAM_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_RIGHT", "CAM_BACK_LEFT", "CAM_BACK",
     "CAM_BACK_RIGHT",
