@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from .driver import evaluate_model
     from .folder import evaluate_folder
     from .record import EVALUATION_FILE, build_evaluation, read_evaluation, write_evaluation, write_json
-    from .sensor_failures import build_failure_report, build_sensor_failures, measure_sensor_failures
+    from .sensor_failures import (
+        build_failure_report,
+        build_sensor_failures,
+        evaluate_sensor_failures,
+        measure_sensor_failures,
+    )
 
 __getattr__, __dir__ = attach(__name__, __file__)
 
@@ -26,6 +31,7 @@ __all__ = [
     "build_sensor_failures",
     "evaluate_folder",
     "evaluate_model",
+    "evaluate_sensor_failures",
     "measure_sensor_failures",
     "read_comparison",
     "read_evaluation",

@@ -55,6 +55,8 @@ def evaluate_model(
         - fair node classification: `accuracy`, `roc_auc`, `f1`, `statistical_parity_difference`,
           `equal_opportunity_difference`, `majority_class_accuracy`, and for each group `accuracy_group_<id>`,
           `positive_rate_group_<id>`, `true_positive_rate_group_<id>`;
+        - 3D object detection: `nds`, `mean_ap`, `translation_error`, `scale_error`, `orientation_error`,
+          `velocity_error`, `attribute_error` and `ap_<class>`;
         - patient subtyping: `ari` where true subtypes are known, `prediction_strength`, `jaccard`, `significance_p`,
           `mixture_p`, `in_distribution` (share of patients like those of the fit), `nearest_probability`.
 

@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,19 @@ from .record import DATASET_KEYS, EVALUATION_FILE, build_evaluation, read_evalua
 
 
 DEFAULT_SPLIT, TRAIN_SPLIT = "test", "train"
+
+
+@dataclass(frozen=True)
+class FolderData:
+    """What a model folder is measured on."""
+
+    task: Task
+    dataset: str  # a name, or the path of a user's own data
+    split: str
+    rows: Any
+    train_rows: Any  # None if the dataset has no training split
+    label_names: Sequence[str] | None  # of a dataset in the catalog
+    facts: Mapping[str, Any]  # `Measurement.facts` of the measurement to repeat
 
 
 def evaluate_folder(
@@ -50,8 +65,41 @@ def evaluate_folder(
         FileNotFoundError: If the folder has no `evaluation.json` and no `dataset` is given, or the data is absent.
         ValueError: If the task cannot be guessed, the split does not exist, or `limit` is less than 1.
     """
-    folder = Path(folder)
     check_limit(limit)
+    data = load_folder_data(folder, data_dir, dataset=dataset, split=split, task=task)
+    model, processor = data.task.load(folder)
+    started = time.monotonic()
+    measurement = evaluate_model(
+        model,
+        processor,
+        data.rows,
+        data.task.name,
+        batch_size=batch_size,
+        limit=limit,
+        label_names=data.label_names,
+        train_dataset=data.train_rows,
+        facts=data.facts,
+        show_progress=show_progress,
+    )
+    return build_evaluation(
+        measurement,
+        task=data.task.name,
+        dataset=data.dataset,
+        split=data.split,
+        minutes=(time.monotonic() - started) / 60,
+    )
+
+
+def load_folder_data(
+    folder: str | os.PathLike,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    dataset: str | os.PathLike | None = None,
+    split: str | None = None,
+    task: str | None = None,
+) -> FolderData:
+    """The split that a model folder is to be measured on; arguments and errors are those of [`evaluate_folder`]."""
+    folder = Path(folder)
     published: dict[str, Any] = {}
     if dataset is None or (folder / EVALUATION_FILE).is_file():
         published = read_evaluation(folder)
@@ -63,28 +111,14 @@ def evaluate_folder(
     entry = DATASETS.get(str(dataset))
     record = get_task(task or published.get("task") or _guess_task(entry))
     splits = load_dataset(dataset, data_dir, family=record.entry.family)
-    rows = _select_split(splits, split or DEFAULT_SPLIT, str(dataset), record)
-
-    model, processor = record.load(folder)
-    started = time.monotonic()
-    measurement = evaluate_model(
-        model,
-        processor,
-        rows,
-        record.name,
-        batch_size=batch_size,
-        limit=limit,
-        label_names=(entry.label_names or None) if entry else None,
-        train_dataset=splits.get(TRAIN_SPLIT),
-        facts={name: value for name, value in published.get("dataset", {}).items() if name not in DATASET_KEYS},
-        show_progress=show_progress,
-    )
-    return build_evaluation(
-        measurement,
-        task=record.name,
+    return FolderData(
+        task=record,
         dataset=str(dataset),
         split=split or DEFAULT_SPLIT,
-        minutes=(time.monotonic() - started) / 60,
+        rows=_select_split(splits, split or DEFAULT_SPLIT, str(dataset), record),
+        train_rows=splits.get(TRAIN_SPLIT),
+        label_names=(entry.label_names or None) if entry else None,
+        facts={name: value for name, value in published.get("dataset", {}).items() if name not in DATASET_KEYS},
     )
 
 

@@ -1,5 +1,8 @@
 """How a 3D detector does when sensors fail: one measurement for each failure, and one table of them.
 
+[`evaluate_sensor_failures`] does it for a model folder, with the usual failures. Your own failures are
+[`~decahub.models.cmt.sensor_failures.CmtSensorDropout`] by a name:
+
 ```python
 failures = build_sensor_failures(["CAM_FRONT", "CAM_BACK"])
 measurements = measure_sensor_failures(model, processor, dataset, failures)
@@ -7,8 +10,10 @@ report = build_failure_report(measurements)
 ```
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,15 +22,64 @@ from transformers import PreTrainedModel
 
 from decahub.data.frames import decode_row
 from decahub.data.label_names import read_label_names
+from decahub.environment import shorten_path
 from decahub.models.cmt.sensor_failures import NUM_SENSOR_BEAMS, CmtSensorDropout
 from decahub.tasks import Measurement, get_task
 from decahub.tasks.measurement import Report
 from decahub.tasks.task import evaluating, move_to_model
 
+from .folder import check_limit, load_folder_data
+from .record import EVALUATION_FILE, read_evaluation
+
 
 TASK = "object-detection-3d"
 INTACT = "none"
 SHOWN = ("nds", "mean_ap")
+
+
+def evaluate_sensor_failures(
+    folder: str | os.PathLike,
+    data_dir: str | os.PathLike | None = None,
+    limit: int | None = None,
+    *,
+    dataset: str | os.PathLike | None = None,
+    split: str | None = None,
+    num_sensor_beams: int = NUM_SENSOR_BEAMS,
+    batch_size: int = 4,
+    show_progress: bool = True,
+) -> Report:
+    """Load a model folder and measure it under each failure of [`build_sensor_failures`].
+
+    Args:
+        folder (`str` or path): Holds the model, its processor and, unless `dataset` is given, `evaluation.json`.
+        data_dir (`str` or path, *optional*): Directory of the datasets; by default `$DECAHUB_DATA_DIR`.
+        limit (`int`, *optional*): Measure a sample of this many frames.
+        dataset (`str` or path, *optional*): Name in the catalog or folder of your own frames; by default the dataset
+            of `evaluation.json`.
+        split (`str`, *optional*): As in [`evaluate_folder`].
+        num_sensor_beams (`int`, *optional*, defaults to 32): Beams of the LiDAR that recorded the frames.
+        batch_size (`int`, *optional*, defaults to 4): Frames per forward pass.
+        show_progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
+
+    Returns:
+        [`~decahub.tasks.measurement.Report`]: a row for each failure, the intact sensors first.
+
+    Raises:
+        FileNotFoundError: If the folder has no `evaluation.json` and no `dataset` is given, or the data is absent.
+        ValueError: If the model is not a 3D detector, the split does not exist, or `limit` is less than 1.
+    """
+    check_limit(limit)
+    measured = read_evaluation(folder).get("task") if Path(folder, EVALUATION_FILE).is_file() else TASK
+    if measured != TASK:
+        raise ValueError(f"`folder` must hold a model for {TASK}; {str(folder)!r} holds one for {measured}.")
+    data = load_folder_data(folder, data_dir, dataset=dataset, split=split, task=TASK)
+    model, processor = data.task.load(folder)
+    rows = data.task.sample_rows(data.rows, limit)
+    failures = build_sensor_failures(rows[0]["cameras"], model.config.modality, num_sensor_beams)
+    measurements = measure_sensor_failures(
+        model, processor, rows, failures, batch_size=batch_size, show_progress=show_progress
+    )
+    return build_failure_report(measurements, f"{shorten_path(data.dataset)}, {data.split} split, n = {len(rows)}")
 
 
 def build_sensor_failures(
@@ -38,7 +92,7 @@ def build_sensor_failures(
     rotation_errors: Sequence[float] = (1.0, 3.0),
     translation_errors: Sequence[float] = (0.2,),
 ) -> dict[str, CmtSensorDropout]:
-    """The failures of a table, by what they are called in it; the first, "none", is none.
+    """The failures of a table by their names; the first, "none", leaves all sensors intact.
 
     Args:
         cameras (`Sequence[str]`): Names of the cameras, of which each is missing once.
@@ -103,7 +157,7 @@ def measure_sensor_failures(
     """
     if not len(dataset) or not failures:
         raise ValueError(f"`dataset` and `failures` must not be empty; got {len(dataset)} frames, {len(failures)}.")
-    task = get_task(TASK)
+    task: Any = get_task(TASK)
     names = task.check_labels(model, read_label_names(dataset))
     transform = task.family.build_eval_transform(processor)
     metrics = {name: task.build_metric() for name in failures}
@@ -117,10 +171,12 @@ def measure_sensor_failures(
                 columns = task.predict(model, processor, move_to_model(batch, model, task.exact_inputs))
                 metrics[name].add_batch(**columns)
     options = task.get_metric_options(names)
-    return {
+    measurements = {
         name: task.build_measurement(metric.compute(**options), names, len(dataset))
         for name, metric in metrics.items()
     }
+    task.warn_of_absent_classes(next(iter(measurements.values())), names)
+    return measurements
 
 
 def build_failed_batch(
@@ -151,14 +207,20 @@ def find_missing(frame: Mapping[str, Any], failure: CmtSensorDropout) -> tuple[s
     return (*missing, "lidar") if failure.is_lidar_missing else missing
 
 
-def build_failure_report(measurements: Mapping[str, Measurement], title: str = "Failures of sensors") -> Report:
-    """One table: the headline scores under each failure, and NDS as a share of that of the first row."""
+def build_failure_report(measurements: Mapping[str, Measurement], title: str = "Sensor failures") -> Report:
+    """One table: the headline scores under each failure, and the share of the first row's NDS that is left."""
     first = next(iter(measurements.values())).scores["nds"]
     rows = [
         (name, *(measurement.scores[score] for score in SHOWN), measurement.scores["nds"] / first if first else 0.0)
         for name, measurement in measurements.items()
     ]
-    return Report(title, ("failure", *SHOWN, f"nds / that of {next(iter(measurements))!r}"), rows)
+    return Report(title, ("failure", *SHOWN, "share of nds"), rows)
 
 
-__all__ = ["build_failure_report", "build_sensor_failures", "find_missing", "measure_sensor_failures"]
+__all__ = [
+    "build_failure_report",
+    "build_sensor_failures",
+    "evaluate_sensor_failures",
+    "find_missing",
+    "measure_sensor_failures",
+]

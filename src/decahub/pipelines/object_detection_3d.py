@@ -108,7 +108,9 @@ class ObjectDetection3DPipeline(Pipeline):
         frame = leave_out(whole, missing)
         has_images, has_points = frame.get("images") is not None, frame.get("points") is not None
         unused = UNUSED_KEYS.get(self.processor.modality, ())
-        if not ((has_images and "images" not in unused) or (has_points and "points" not in unused)):
+        if not has_sensor(frame, unused):
+            if has_sensor(whole, unused):
+                raise ValueError(f"`missing` must leave a sensor that the model takes; got {list(missing)}.")
             sensors = [name for name, has in (("images", has_images), ("points", has_points)) if has]
             raise ValueError(
                 "`inputs` must hold `images` or `points`, whichever the model takes; got "
@@ -171,6 +173,7 @@ class ObjectDetection3DPipeline(Pipeline):
         return {name: values[:top_k] for name, values in found.items()}
 
     def _draw(self, found: dict[str, torch.Tensor], frame: dict[str, Any], with_annotations: bool) -> bytes:
+        from decahub.models.cmt.boxes.geometry import find_forward_angle
         from decahub.models.cmt.drawing.sheet import draw_frame, encode_png
 
         annotations = frame.get("boxes")
@@ -187,8 +190,14 @@ class ObjectDetection3DPipeline(Pipeline):
             cameras=frame.get("cameras"),
             points=None if frame.get("points") is None else np.asarray(frame["points"]),
             annotations=annotations if with_annotations else None,
+            forward_angle=find_forward_angle(frame.get("lidar2ego")),
         )
         return encode_png(sheet)
+
+
+def has_sensor(frame: Mapping[str, Any], unused: Sequence[str]) -> bool:
+    """Whether a frame has images or points that the model takes."""
+    return any(frame.get(name) is not None for name in ("images", "points") if name not in unused)
 
 
 def select_inputs(frame: Mapping[str, Any], unused: Sequence[str]) -> dict[str, Any]:

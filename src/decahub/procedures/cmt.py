@@ -56,7 +56,7 @@ class Arguments(DataArguments, LoopArguments):
     config: dict = argument({}, "Fields of CmtConfig to change.")
     image_processor: dict = argument({}, "Attributes of CmtImageProcessor to change, such as size.")
     feature_extractor: dict = argument({}, "Attributes of CmtPointCloudFeatureExtractor to change.")
-    augmentation: dict = argument({}, "Arguments of `build_train_transform` of `decahub.data.object_detection_3d`.")
+    augmentation: dict = argument({}, "Arguments of `build_train_transform` of `decahub.data.frame_augmentation`.")
     balance_classes: bool = argument(False, "Repeat rows so that classes are about equally frequent (CBGS).")
     gt_sampling: dict = argument({}, "Objects of each class that frames are filled up to with those of others.")
     gt_sampling_fade_epoch: int | None = argument(None, "First epoch, counted from 0, without such objects.")
@@ -74,7 +74,10 @@ class Arguments(DataArguments, LoopArguments):
         if self.pretrained is not None and self.image_backbone is not None:
             raise ValueError("`image_backbone` must not come with `pretrained`, which has a backbone of its own.")
         if self.pretrained is not None and self.focus_attention:
-            raise ValueError("`focus_attention` must not come with `pretrained`, whose attention is learned.")
+            raise ValueError(
+                "`focus_attention` must be false with `pretrained`, whose attention is learned; got true. Add "
+                "`--focus_attention false`."
+            )
         for name in ("gt_sampling_fade_epoch", "gt_sampling_max_objects"):
             value = getattr(self, name)
             if value is not None and not self.gt_sampling:

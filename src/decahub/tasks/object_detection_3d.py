@@ -22,7 +22,7 @@ POSES = ("lidar2ego", "ego2global")
 class ObjectDetection3D(Task):
     """Boxes with class, size, heading and velocity; examples are frames."""
 
-    columns = ("frame", "class", "score", "x", "y", "z", "length", "width", "height", "yaw", "speed", "drawing")
+    columns = ("frame", "class", "score", "x", "y", "z", "length", "width", "height", "yaw", "vx", "vy", "drawing")
     input_kind = "a JSON table of a frame, or a folder with some"
     exact_inputs = ("lidar2img",)
 
@@ -44,11 +44,16 @@ class ObjectDetection3D(Task):
     def measure(self, model: Any, processor: Any, rows: Any, context: MeasurementContext) -> Measurement:
         """As [`Task.measure`]; a warning names the classes that no measured frame has."""
         measurement = super().measure(model, processor, rows, context)
-        names = [name.removeprefix("ap_") for name in measurement.scores if name.startswith("ap_")]
-        absent = [name for name in self.check_labels(model, context.label_names) if name not in names]
-        if absent:
-            logger.warning(f"No frame has a box that counts of {', '.join(absent)}: the means leave them out.")
+        self.warn_of_absent_classes(measurement, self.check_labels(model, context.label_names))
         return measurement
+
+    def warn_of_absent_classes(self, measurement: Measurement, label_names: Sequence[str]) -> None:
+        """Log the classes without a box that counts, in range and with a LiDAR or radar point."""
+        absent = [name for name in label_names if f"ap_{name}" not in measurement.scores]
+        if absent:
+            logger.warning(
+                f"The means leave out {', '.join(absent)}: no frame has such a box in range with a point on it."
+            )
 
     def get_metric_options(self, label_names: Sequence[str]) -> dict[str, Any]:
         return {
@@ -134,7 +139,7 @@ class ObjectDetection3D(Task):
                 answer["label"],
                 answer["score"],
                 *answer["box"].values(),
-                None if answer["velocity"] is None else sum(value**2 for value in answer["velocity"]) ** 0.5,
+                *answer["velocity"],
                 target,
             )
             for answer in found["boxes"]

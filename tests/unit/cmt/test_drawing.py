@@ -153,6 +153,29 @@ def test_view_from_above_has_y_upward():
     )
 
 
+@pytest.mark.parametrize(
+    ("forward", "ahead", "right"),
+    [((1, 0), (10, 0), (0, -10)), ((0, -1), (0, -10), (-10, 0)), ((0.6, 0.8), (6, 8), (8, -6))],
+    ids=["x", "-y", "oblique"],
+)
+def test_view_from_above_has_forward_upward(forward, ahead, right):
+    view = BirdsEyeView(side=100, radius=50.0, forward_angle=math.atan2(forward[1], forward[0]))
+
+    np.testing.assert_allclose(view.to_pixels(np.array([ahead, right], dtype=float)), [[50, 40], [60, 50]])
+
+
+def test_view_from_above_is_chosen_wide_enough_for_what_is_turned():
+    """A box at 30 m along both axes is 42 m ahead of a vehicle that drives along their diagonal."""
+    box = np.array([[30.0, 30, 0, 4, 2, 1.5, 0.8]])
+
+    sheets = [
+        draw_frame(box, [0], ["car"], forward_angle=math.pi / 4),
+        draw_frame(np.array([[0, 30 * 2**0.5, 0, 4, 2, 1.5, 0.8 + math.pi / 4]]), [0], ["car"]),
+    ]
+
+    assert np.array_equal(*map(np.array, sheets))
+
+
 def test_view_from_above_shows_points_boxes_and_headings():
     view = BirdsEyeView(side=200, radius=20.0)  # 5 pixels a meter
     view.draw_points(np.array([[3.1, 4.1, 0.0], [90, 0, 0]]), size=1)

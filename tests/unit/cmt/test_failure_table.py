@@ -4,18 +4,22 @@ import pytest
 import torch
 
 from decahub import CmtForObjectDetection3D
+from decahub.cli.main import main
 from decahub.data.driving_scenes import SceneSettings, build_dataset
 from decahub.evaluation import (
     build_failure_report,
     build_sensor_failures,
     evaluate_model,
+    evaluate_sensor_failures,
     measure_sensor_failures,
+    write_evaluation,
 )
 from decahub.evaluation.sensor_failures import find_missing
+from decahub.models.cmt.frame_files import write_frame
 from decahub.models.cmt.sensor_failures import CmtSensorDropout
 from decahub.tasks import Measurement
 from tests.tiny.cmt import IMAGE_SIZE, tiny_config
-from tests.tiny.cmt_frames import NUSCENES, build_processor
+from tests.tiny.cmt_frames import NUSCENES, build_model_folder, build_processor, tiny_frame
 
 
 SETTINGS = SceneSettings(num_cameras=3, image_size=IMAGE_SIZE, num_azimuths=60, num_beams=8)
@@ -156,3 +160,58 @@ def test_refuses_nothing_to_measure(rows):
         measure_sensor_failures(
             model, processor, rows, {"a": CmtSensorDropout(missing_cameras=("CAM_UP",))}, show_progress=False
         )
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A model that was never measured, and frames of the user's own."""
+    root = tmp_path_factory.mktemp("failures")
+    for index in range(2):
+        write_frame(root / "frames" / "test" / f"{index}.json", tiny_frame(index), NUSCENES)
+    return build_model_folder(root / "model"), root / "frames"
+
+
+def test_the_command_prints_the_table_of_a_folder(folders, capsys):
+    model, frames = folders
+
+    assert main(["evaluate", str(model), "--dataset", str(frames), "--sensor-failures", "--beams", "8"]) == 0
+
+    title, header, _, *rows = capsys.readouterr().out.splitlines()
+    assert title == "frames, test split, n = 2"
+    assert header.split() == ["failure", "nds", "mean_ap", "share", "of", "nds"]
+    report = evaluate_sensor_failures(model, dataset=frames, num_sensor_beams=8, show_progress=False)
+    assert [row.split("  ")[0] for row in rows] == [name for name, *_ in report.rows]
+    assert {"none", "no LiDAR", "no cameras", "no CAM_FRONT", "1 of 8 beams"} <= {name for name, *_ in report.rows}
+
+
+def test_a_limit_takes_fewer_frames(folders):
+    model, frames = folders
+
+    report = evaluate_sensor_failures(model, limit=1, dataset=frames, num_sensor_beams=8, show_progress=False)
+
+    assert report.title == "frames, test split, n = 1"
+
+
+def test_refuses_a_model_of_another_task(tmp_path):
+    write_evaluation(
+        tmp_path, {"accuracy": 0.5}, task="image-classification", dataset="mine", split="test", num_rows=2
+    )
+
+    with pytest.raises(ValueError, match="must hold a model for object-detection-3d; .* for image-classification"):
+        evaluate_sensor_failures(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--beams", "8"), "`--beams` must come with `--sensor-failures`"),
+        (("--sensor-failures", "--beams", "0"), "`num_sensor_beams` must be at least 1; got 0"),
+        (("--sensor-failures", "--task", "image-classification"), "`--task` must not come with `--sensor-failures`"),
+    ],
+)
+def test_the_command_refuses(folders, words, message, capsys):
+    model, frames = folders
+
+    assert main(["evaluate", str(model), "--dataset", str(frames), *words]) == 2
+
+    assert message in capsys.readouterr().err

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import pipeline
 
 from decahub import ObjectDetection3DPipeline
-from decahub.models.cmt.boxes.geometry import transform_boxes
+from decahub.models.cmt.boxes.geometry import find_forward_angle, transform_boxes
 from decahub.models.cmt.drawing.sheet import draw_frame
 from decahub.models.cmt.frame_files import write_frame
 from decahub.pipelines.object_detection_3d import compute_projections
@@ -183,6 +183,7 @@ def test_drawing_shows_the_boxes(detect, frame):
         lidar2img=compute_projections(frame),
         cameras=frame["cameras"],
         points=np.asarray(frame["points"]),
+        forward_angle=find_forward_angle(frame["lidar2ego"]),
     )
     assert answer["boxes"] == detect(frame, top_k=5)
     assert np.array_equal(np.array(Image.open(io.BytesIO(answer["png"]))), np.array(sheet))
@@ -233,7 +234,8 @@ def test_model_in_another_precision_answers(detect, frame):
             ValueError,
             "`missing` must name sensors of the frame: lidar, .*'radar'",
         ),
-        ({}, {"missing": ["lidar", "cameras"]}, ValueError, "whichever the model takes; got neither"),
+        ({}, {"missing": ["lidar", "cameras"]}, ValueError, "`missing` must leave a sensor .*'cameras'"),
+        ({"images": None, "points": None}, {}, ValueError, "whichever the model takes; got neither"),
         ({}, {"batch_size": 2}, ValueError, "`batch_size` must be 1 for frames, whose sensors may differ; got 2"),
         ({}, {"score": 0.5}, TypeError, "score"),
         ({"lidar2ego": None}, {"frame": "ego"}, ValueError, "`lidar2ego` must be in the input for `frame='ego'`"),

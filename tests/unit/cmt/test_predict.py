@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from transformers import pipeline
 
 from decahub.cli.main import main
 from decahub.models.cmt.frame_files import write_frame
@@ -38,13 +39,16 @@ def test_prints_boxes_and_writes_the_drawing(model, table, capsys):
     assert Image.open(table.with_name("frame_boxes.png")).height > 700
 
 
-def test_writes_the_table(model, table, tmp_path):
+def test_the_table_holds_all_of_a_box(model, table, tmp_path):
     assert run("predict", model, table, "--threshold", 0, "--output", tmp_path / "boxes.json", "--overwrite") == 0
 
     rows = json.loads((tmp_path / "boxes.json").read_text())
-    scores = [row["score"] for row in rows]
-    assert scores == sorted(scores, reverse=True)
-    assert all(isinstance(row["speed"], float) and row["speed"] >= 0 for row in rows)
+    answers = pipeline("object-detection-3d", model=str(model))(str(table))
+    assert len(rows) == len(answers)
+    for row, answer in zip(rows, answers, strict=True):
+        assert (row["class"], row["score"]) == (answer["label"], answer["score"])
+        assert {name: row[name] for name in answer["box"]} == answer["box"]
+        assert [row["vx"], row["vy"]] == answer["velocity"]
 
 
 def test_says_that_there_is_no_box(model, table, capsys):

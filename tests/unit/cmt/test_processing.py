@@ -517,7 +517,7 @@ def test_sample_without_boxes_has_an_empty_list():
 def test_refuses_results_of_other_classes_and_repeated_tokens():
     detections = build_detections([BOX], ["car"], [0.5])
 
-    with pytest.raises(ValueError, match="'cow' is none"):
+    with pytest.raises(ValueError, match="got 'cow'"):
         build_processor(tasks=[["cow"]]).to_nuscenes_results(detections, ["t"], np.eye(4), np.eye(4))
     with pytest.raises(ValueError, match="a different token for each of 2 samples"):
         build_processor().to_nuscenes_results(detections * 2, ["t", "t"], np.eye(4), np.eye(4))

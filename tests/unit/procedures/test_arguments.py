@@ -49,7 +49,7 @@ def test_every_recipe_is_accepted(name, monkeypatch):
         (cmt, {"augmentation": {"rotation_range": 1}}, "`rotation_range` in `augmentation`"),
         (cmt, {"augmentation": {"sampler": 1}}, "`sampler` in `augmentation`"),
         (cmt, {"pretrained": "x", "image_backbone": "y"}, "`image_backbone` must not come with `pretrained`"),
-        (cmt, {"pretrained": "x", "focus_attention": True}, "`focus_attention` must not come with `pretrained`"),
+        (cmt, {"pretrained": "x", "focus_attention": True}, "Add `--focus_attention false`"),
         (cmt, {"gt_sampling_fade_epoch": 3}, "`gt_sampling_fade_epoch` must come with `gt_sampling`; got 3"),
         (cmt, {"gt_sampling": {"car": 2}, "gt_sampling_fade_epoch": -1}, "`gt_sampling_fade_epoch` must not be neg"),
         (tinymim, {"stage": "finetune", "teacher": "x"}, "`teacher` is an argument of the stage 'distill'; got 'x'"),

@@ -231,7 +231,7 @@ class CmtLidarConfig(CheckedConfig, PreTrainedConfig):
         for scale in upsampling:
             if scale <= 0 or (scale if scale >= 1 else 1 / scale) % 1:
                 raise ValueError(
-                    f"`bev_upsample_strides` must hold whole numbers or 1 by one; got {list(upsampling)}."
+                    f"`bev_upsample_strides` must hold whole numbers or their inverses; got {list(upsampling)}."
                 )
         if len({stride / scale for stride, scale in zip(strides, upsampling, strict=True)}) > 1:
             raise ValueError(
@@ -260,7 +260,8 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
     Args:
         modality (`str`, defaults to `"fusion"`): Sensors of the model: `"fusion"`, `"camera"` or `"lidar"`.
         image_backbone_config (`PreTrainedConfig` or `dict`, *optional*): Backbone of the images, any that
-            `AutoBackbone` knows. It returns two maps, of stride 16 and 32. By default ResNet-50; none without cameras.
+            `AutoBackbone` knows. It returns two maps, the second half as high and wide as the first; in published
+            models of stride 16 and 32. By default ResNet-50; none without cameras.
         lidar_backbone_config ([`CmtLidarConfig`] or `dict`, *optional*): Branch of the points; none without LiDAR.
         point_cloud_range (`list[float]`): x, y, z of the nearest and of the farthest corner that is seen, in meters.
         hidden_size (`int`, defaults to 256): Channels of tokens and queries.
@@ -435,8 +436,8 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
         chosen = getattr(backbone, "out_features", None)
         if chosen is None or len(chosen) != 2:
             raise ValueError(
-                "`image_backbone_config` must choose two feature maps, of stride 16 and 32, by `out_features`; got "
-                f"{chosen} of {getattr(backbone, 'stage_names', None)}."
+                "`image_backbone_config` must choose two feature maps by `out_features`, in published models those "
+                f"of stride 16 and 32; got {chosen} of {getattr(backbone, 'stage_names', None)}."
             )
         num_channels = getattr(backbone, "num_channels", len(self.black_pixel))
         if num_channels != len(self.black_pixel):

@@ -8,8 +8,8 @@
 ```
 
 - Files are named relative to the table. Points are a `.npy` array or a `.bin` file of float32, one row each; without
-  `columns` they are x, y, z, intensity and, if there are five, the time lag in seconds. Of other columns (`ring`, ...)
-  nothing is kept, and a missing `time` is 0.
+  `columns` they are x, y, z, intensity and, if there are five, the time lag in seconds. Other columns
+  (`ring`, ...) are not used, and a missing `time` is 0.
 - `sweeps` in `lidar` are earlier sweeps: `{"file": ..., "sensor2key": 4x4, "time_lag": seconds}`.
 - Instead of `lidar2cam`, a camera may have `cam2ego`; then `lidar2ego` is needed.
 - Boxes are x, y, z of the center, length, width, height (m) and yaw (rad, counter-clockwise from +x) in the frame of
@@ -164,7 +164,7 @@ def read_points(path: Path, columns: Sequence[str] = ()) -> np.ndarray:
         values = np.fromfile(path, dtype=np.float32)
         width = len(columns) or len(POINT_COLUMNS)
         if len(values) % width:
-            raise ValueError(f"{path} must hold {width} float32 values a point; {len(values)} values are no multiple.")
+            raise ValueError(f"{path} must hold {width} float32 values for each point; got {len(values)} values.")
         points = values.reshape(-1, width)
     if not columns and points.ndim == 2 and points.shape[1] in (4, 5):
         columns = POINT_COLUMNS[: points.shape[1]]

@@ -1,4 +1,4 @@
-"""Checks of what a model is given."""
+"""Checks of the inputs of a model."""
 
 import torch
 
@@ -105,7 +105,7 @@ def _check_voxels(
         ("voxel_coords", voxel_coords, (count, 4)),
     ):
         if values.shape != shape:
-            raise ValueError(f"`{name}` must have shape {shape}, as there are voxels; got {tuple(values.shape)}.")
+            raise ValueError(f"`{name}` must have shape {shape}, a row for each voxel; got {tuple(values.shape)}.")
     if num_voxels.ndim != 1 or len(num_voxels) == 0:
         raise ValueError(f"`num_voxels` must have shape (batch_size,); got {tuple(num_voxels.shape)}.")
     if not can_look_at(voxels):

@@ -18,7 +18,7 @@ CAMERA, LIDAR = 0, 1
 def resolve_sensors(
     config: CmtConfig, modality_mask: torch.Tensor | None, batch_size: int, given: tuple[bool, bool]
 ) -> torch.Tensor:
-    """Which sensors are there.
+    """Which sensors each sample has.
 
     Args:
         config ([`CmtConfig`]): `modality`.
@@ -110,7 +110,7 @@ def run_where_present(
 def select_samples(
     voxel_features: torch.Tensor, voxel_coords: torch.Tensor, samples: torch.Tensor, batch_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Voxels of some samples of a batch, which are numbered anew."""
+    """The voxels of some samples of a batch, with the samples renumbered."""
     if len(samples) == batch_size:
         return voxel_features, voxel_coords
     number = torch.full((batch_size,), -1, device=voxel_coords.device)
@@ -121,7 +121,7 @@ def select_samples(
 
 
 def build_key_mask(presence: Sequence[tuple[torch.Tensor | None, int]], device: torch.device) -> torch.Tensor | None:
-    """Tokens that are not there.
+    """Mask of the tokens that are missing.
 
     Args:
         presence (`Sequence[tuple[torch.BoolTensor, int]]`): for each sensor which samples have it, `None` for all, and
@@ -129,7 +129,7 @@ def build_key_mask(presence: Sequence[tuple[torch.Tensor | None, int]], device: 
         device (`torch.device`): device of the mask.
 
     Returns:
-        `torch.BoolTensor` of shape `(batch_size, num_tokens)`, or `None` if all tokens of all samples are there.
+        `torch.BoolTensor` of shape `(batch_size, num_tokens)`, or `None` if no sample misses any.
     """
     if all(is_present is None or bool(is_present.all()) for is_present, _ in presence):
         return None

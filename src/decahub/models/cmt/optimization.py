@@ -1,6 +1,7 @@
-"""What CMT's training recipe needs of an optimizer: parameter groups.
+"""Parameter groups of CMT's training recipe.
 
-Source: configurations of the authors (AdamW; backbone of images at a hundredth of the rate, neck at a tenth).
+Source: the authors' configurations (AdamW; the image backbone at a hundredth of the learning rate, the image neck at a
+tenth).
 """
 
 from torch import nn
@@ -19,18 +20,18 @@ def build_parameter_groups(
     backbone_decay_factor: float = BACKBONE_DECAY_FACTOR,
     neck_rate_factor: float = NECK_RATE_FACTOR,
 ) -> list[dict]:
-    """Parameter groups for AdamW: the image backbone, the image neck, and the rest, as far as there are such.
+    """Parameter groups for AdamW: the image backbone, the image neck, and the rest; empty groups are left out.
 
     The published factors are for image backbones with pre-trained weights; one that starts from random weights needs a
     factor of 1.
 
     Args:
-        model ([`CmtForObjectDetection3D`]): Its parameters that require gradients are taken.
-        learning_rate (`float`): Base rate, 1e-4 in the paper.
+        model ([`CmtForObjectDetection3D`]): Only parameters that require gradients are included.
+        learning_rate (`float`): Base learning rate, 1e-4 in the paper.
         weight_decay (`float`): 0.01 in the paper; biases and norms decay, too.
-        backbone_rate_factor (`float`): Rate of the image backbone in base rates.
-        backbone_decay_factor (`float`): Its weight decay in those of the others.
-        neck_rate_factor (`float`): Rate of the image neck in base rates.
+        backbone_rate_factor (`float`): Learning rate of the image backbone, relative to the base.
+        backbone_decay_factor (`float`): Weight decay of the image backbone, relative to `weight_decay`.
+        neck_rate_factor (`float`): Learning rate of the image neck, relative to the base.
 
     Returns:
         Up to three dictionaries with `params`, `lr` and `weight_decay`.

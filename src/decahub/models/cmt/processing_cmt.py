@@ -310,7 +310,7 @@ class CmtProcessor(ProcessorMixin):
         """
         unknown = [name for name in self.class_names if name not in CLASS_RANGES]
         if unknown:
-            raise ValueError(f"`tasks` must hold classes of nuScenes for its results; {unknown[0]!r} is none.")
+            raise ValueError(f"`tasks` must hold classes of nuScenes for its results; got {unknown[0]!r}.")
         if len(tokens) != len(detections) or len(set(tokens)) != len(tokens):
             raise ValueError(
                 f"`tokens` must hold a different token for each of {len(detections)} samples; got {list(tokens)}."

@@ -1,8 +1,8 @@
-"""Sensors that fail: a frame as the vehicle would see it with cameras, beams or angles missing, or out of calibration.
+"""Sensors that fail: a frame with cameras, beams or angles missing, or out of calibration.
 
-These are the failures that robustness benchmarks of fusion models apply ("MultiCorrupt", arXiv 2402.11677), before the
-processor. A frame is a dictionary with `images`, `cameras` (names), `intrinsics`, `lidar2cam` and `points`, and
-further entries that stay. It is never changed in place. A sensor that is missing altogether is `None`, as
+These are failures that robustness benchmarks of fusion models apply ("MultiCorrupt", arXiv 2402.11677). They come
+before the processor. A frame is a dictionary with `images`, `cameras` (names), `intrinsics`, `lidar2cam` and `points`,
+and further entries that stay. It is never changed in place. A sensor that is missing altogether is `None`, as
 [`CmtProcessor`] takes it.
 """
 
@@ -13,22 +13,23 @@ from typing import Any
 
 import numpy as np
 
+from .boxes.geometry import find_forward_angle
+
 
 CAMERA_FIELDS = ("images", "cameras", "intrinsics", "lidar2cam")
 NUM_SENSOR_BEAMS = 32  # of the LiDAR of nuScenes
 NEAR = 3.0  # m
-FORWARD_ANGLE = math.pi / 2  # of +y, where the LiDAR of nuScenes looks; for frames without `lidar2ego`
 
 
 @dataclass(frozen=True)
 class CmtSensorDropout:
-    r"""Fails sensors of a frame; what is left at its default works.
+    r"""Makes sensors of a frame fail; by default all of them work.
 
     Args:
         missing_cameras (`tuple[str, ...]`): Names of cameras without an image.
         is_lidar_missing (`bool`): Whether there are no points.
         num_beams (`int`, *optional*): LiDAR beams that work, spread evenly over all. The beam of a point is `rings` of
-            the frame, `(num_points,)`, or else told by its elevation, of which beams take equal shares.
+            the frame, `(num_points,)`, or is estimated from its elevation, as if beams were evenly spaced.
         num_sensor_beams (`int`): Beams of the intact LiDAR.
         field_of_view (`float`, *optional*): Horizontal angle of the LiDAR in degrees, half to each side of the
             vehicle's forward direction: +x of the vehicle by the frame's `lidar2ego`, +y of the LiDAR without it.
@@ -128,7 +129,7 @@ class CmtSensorDropout:
             chosen = ((np.arange(self.num_beams) + 0.5) * self.num_sensor_beams / self.num_beams).astype(int)
             is_kept &= np.isin(rings, chosen)
         if self.field_of_view is not None:
-            angles = np.arctan2(points[:, 1], points[:, 0]) - _find_forward_angle(frame.get("lidar2ego"))
+            angles = np.arctan2(points[:, 1], points[:, 0]) - find_forward_angle(frame.get("lidar2ego"))
             off_center = np.abs((angles + math.pi) % (2 * math.pi) - math.pi)
             is_kept &= off_center <= math.radians(self.field_of_view) / 2
         return is_kept
@@ -147,9 +148,10 @@ class CmtSensorDropout:
 
 
 def estimate_rings(points: np.ndarray, num_beams: int) -> np.ndarray:
-    """Beam of each point by its elevation: the lowest is 0, and all take equal shares of the angles that occur.
+    """Beam of each point by its elevation, from 0 for the lowest, as if beams were evenly spaced.
 
-    Points within 3 m, which are often the vehicle itself at odd angles, do not count for what occurs.
+    The lowest and highest beam are those that occur. Points within 3 m do not count for this: they are often on the
+    vehicle itself, at odd angles.
 
     Args:
         points (`np.ndarray` of shape `(num_points, 3)` or wider): points in the frame of the LiDAR.
@@ -173,14 +175,6 @@ def rotate_about(axis: np.ndarray, angle: float) -> np.ndarray:
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
-
-
-def _find_forward_angle(lidar2ego: Any | None) -> float:
-    """Direction of the vehicle's +x in the ground plane of the LiDAR, in radians."""
-    if lidar2ego is None:
-        return FORWARD_ANGLE
-    forward = np.asarray(lidar2ego, dtype=np.float64)[0, :3]  # row of the inverse rotation's first column
-    return math.atan2(forward[1], forward[0])
 
 
 __all__ = ["CmtSensorDropout", "estimate_rings"]

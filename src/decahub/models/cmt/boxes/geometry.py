@@ -5,11 +5,14 @@ height in meters, yaw in radians counter-clockwise from +x as seen from above, v
 """
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 
 
 BOX_SIZE = 9
+FORWARD_ANGLE = math.pi / 2  # of +y, where the LiDAR of nuScenes looks; for frames without `lidar2ego`
 # Corners as signs of the half sizes: counter-clockwise from the front left one as seen from above, the bottom first.
 _CORNER_SIGNS = (
     (1, 1, -1), (-1, 1, -1), (-1, -1, -1), (1, -1, -1),
@@ -76,6 +79,22 @@ def transform_boxes(boxes: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     return torch.cat(columns, dim=1)
 
 
+def find_forward_angle(lidar2ego: Any | None) -> float:
+    """Direction of the vehicle's +x in the ground plane of the LiDAR.
+
+    Args:
+        lidar2ego (array of shape `(4, 4)`, *optional*): mounting of the LiDAR; by default that of nuScenes, whose +y
+            points forward.
+
+    Returns:
+        `float`: radians, counter-clockwise from +x of the LiDAR.
+    """
+    if lidar2ego is None:
+        return FORWARD_ANGLE
+    forward = np.asarray(lidar2ego, dtype=np.float64)[0, :3]  # row of the inverse rotation's first column
+    return math.atan2(forward[1], forward[0])
+
+
 def move_to_bottom(boxes: torch.Tensor) -> torch.Tensor:
     """Boxes whose z is that of the bottom face, as mmdetection3d stores them."""
     boxes = boxes.clone()
@@ -83,4 +102,12 @@ def move_to_bottom(boxes: torch.Tensor) -> torch.Tensor:
     return boxes
 
 
-__all__ = ["BOX_SIZE", "compute_corners", "move_to_bottom", "rotate_xy", "transform_boxes", "wrap_yaw"]
+__all__ = [
+    "BOX_SIZE",
+    "compute_corners",
+    "find_forward_angle",
+    "move_to_bottom",
+    "rotate_xy",
+    "transform_boxes",
+    "wrap_yaw",
+]

@@ -55,7 +55,7 @@ def _check_label(
         raise TypeError(f"`class_labels` must hold integers; got {classes.dtype} for sample {sample}.")
     if classes.shape != boxes.shape[:1]:
         raise ValueError(
-            f"`class_labels` must have shape ({len(boxes)},), as there are boxes; got {tuple(classes.shape)} for "
+            f"`class_labels` must have shape ({len(boxes)},), one for each box; got {tuple(classes.shape)} for "
             f"sample {sample}."
         )
     if len(boxes) > num_queries:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from ..boxes.geometry import compute_corners
+from ..boxes.geometry import FORWARD_ANGLE, compute_corners
 from .style import FAINT, LABEL_GRAY, PAPER, Color, get_font
 
 
@@ -19,21 +19,28 @@ MIN_SPEED = 0.5  # m/s from which on a box has a line of velocity
 
 
 class BirdsEyeView:
-    """A square with the vehicle in its center, x to the right and y upward, as in the LiDAR frame of nuScenes.
+    """A square with the vehicle in its center, which drives upward.
 
     Args:
         side (`int`): width and height in pixels.
         radius (`float`): distance from the center to the border in meters.
+        forward_angle (`float`): forward direction of the vehicle in the frame of the points and boxes, in radians
+            counter-clockwise from +x; by default +y, as in the LiDAR frame of nuScenes.
     """
 
-    def __init__(self, side: int, radius: float):
+    def __init__(self, side: int, radius: float, forward_angle: float = FORWARD_ANGLE):
         self.side, self.radius = side, radius
+        self.forward_angle = forward_angle
         self.image = Image.new("RGB", (side, side), PAPER)
         self.draw = ImageDraw.Draw(self.image, "RGBA")
 
     def to_pixels(self, points: np.ndarray) -> np.ndarray:
         """Pixels `(..., 2)` of x, y in meters."""
-        return (np.asarray(points)[..., :2] * (1, -1) / self.radius + 1) * self.side / 2
+        return self.place(turn_forward_up(points, self.forward_angle))
+
+    def place(self, points: np.ndarray) -> np.ndarray:
+        """Pixels `(..., 2)` of meters to the right of the vehicle and ahead of it."""
+        return (points * (1, -1) / self.radius + 1) * self.side / 2
 
     def draw_points(self, points: np.ndarray, size: int = 2) -> None:
         """Points `(num_points, 3 or more)` as squares of `size` pixels, high ones darker and on top."""
@@ -49,24 +56,24 @@ class BirdsEyeView:
         self.image.paste(Image.fromarray(pixels))
 
     def draw_rings(self) -> None:
-        """Circles about the vehicle with their radius in meters, and the vehicle."""
+        """Circles around the vehicle, labeled with their radius in meters."""
         font = get_font(self.side // 55)
         step = RING * max(1, math.ceil(self.radius / RING / 6))
         for meters in np.arange(step, self.radius * math.sqrt(2), step):
-            low, high = self.to_pixels(np.array([[-meters, meters], [meters, -meters]]))
+            low, high = self.place(np.array([[-meters, meters], [meters, -meters]]))
             self.draw.ellipse([*low, *high], outline=FAINT, width=max(1, self.side // 700))
             text = f"{meters:g} m"
-            x, y = self.to_pixels(np.array([0.0, meters]))
+            x, y = self.place(np.array([0.0, meters]))
             if 0 < y < self.side:
                 self.draw.text(
                     (x, y), text, font=font, fill=LABEL_GRAY, anchor="mm", stroke_width=3, stroke_fill=PAPER
                 )
 
     def draw_vehicle(self) -> None:
-        """The vehicle that carries the sensors, its tip ahead."""
+        """An arrow for the vehicle that carries the sensors."""
         half_width, half_length = VEHICLE
         outline = [(0, half_length), (half_width, -half_length), (0, -half_length / 2), (-half_width, -half_length)]
-        self.draw.polygon([tuple(point) for point in self.to_pixels(np.array(outline))], fill=LABEL_GRAY)
+        self.draw.polygon([tuple(point) for point in self.place(np.array(outline))], fill=LABEL_GRAY)
 
     def draw_boxes(self, boxes: np.ndarray, colors: Sequence[Color], line_width: int, opacity: int = 50) -> None:
         """Outlines of boxes `(num_boxes, 7 or 9)`, with a line from the center to the front and on by the velocity."""
@@ -88,4 +95,16 @@ class BirdsEyeView:
         self.draw.line(points, fill=(*color, 255), width=width)
 
 
-__all__ = ["BirdsEyeView"]
+def turn_forward_up(points: np.ndarray, forward_angle: float) -> np.ndarray:
+    """Meters to the right of the vehicle and ahead of it, `(..., 2)`.
+
+    Args:
+        points (`numpy.ndarray` of shape `(..., 2 or more)`): x, y in meters.
+        forward_angle (`float`): forward direction in their frame, in radians counter-clockwise from +x.
+    """
+    x, y = np.moveaxis(np.asarray(points)[..., :2], -1, 0)
+    cosine, sine = math.cos(forward_angle), math.sin(forward_angle)
+    return np.stack([x * sine - y * cosine, x * cosine + y * sine], axis=-1)
+
+
+__all__ = ["BirdsEyeView", "turn_forward_up"]

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .birds_eye_view import BirdsEyeView
+from ..boxes.geometry import FORWARD_ANGLE
+from .birds_eye_view import BirdsEyeView, turn_forward_up
 from .camera_view import draw_boxes
 from .style import ANNOTATION, ANNOTATION_ON_IMAGE, INK, LABEL_GRAY, PAPER, Color, get_color, get_font
 
 
-# As one looks around: to the left, ahead, to the right, and below the same backward.
+# From left to right ahead, then from left to right behind: the six cameras of nuScenes fill two rows.
 LAYOUT = (
     "CAM_FRONT_LEFT", "CAM_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_RIGHT", "CAM_BACK_LEFT", "CAM_BACK",
     "CAM_BACK_RIGHT",
@@ -40,8 +41,9 @@ def draw_frame(
     points: np.ndarray | None = None,
     annotations: np.ndarray | None = None,
     radius: float | None = None,
+    forward_angle: float = FORWARD_ANGLE,
 ) -> Image.Image:
-    """Boxes of a frame on its images and from above.
+    """Boxes of a frame on its images and from above, where the vehicle drives upward.
 
     Args:
         boxes (`numpy.ndarray` of shape `(num_boxes, 7 or 9)`): center (m), length, width, height (m), yaw (rad) and
@@ -57,6 +59,8 @@ def draw_frame(
             on images and in black from above.
         radius (`float`, *optional*): meters from the vehicle to the border of the view from above; by default what
             boxes and most points need.
+        forward_angle (`float`): forward direction of the vehicle in the LiDAR frame, in radians counter-clockwise
+            from +x ([`~decahub.models.cmt.boxes.geometry.find_forward_angle`]); by default +y, as in nuScenes.
 
     Returns:
         `PIL.Image.Image`: in RGB.
@@ -83,8 +87,9 @@ def draw_frame(
     num_rows = math.ceil(len(tiles) / num_columns) if tiles else 2
     height = num_rows * TILE_HEIGHT + (num_rows - 1) * GAP
     side = max(height, 2 * TILE_HEIGHT)
-    radius = radius or _choose_radius(boxes, true_boxes, points)
-    view = _draw_view(side, radius, boxes, colors, true_boxes, points)
+    radius = radius or _choose_radius(boxes, true_boxes, points, forward_angle)
+    view = BirdsEyeView(side * OVERSAMPLING, radius, forward_angle)
+    _draw_scene(view, boxes, colors, true_boxes, points)
     widths = [
         max((tile.width for tile in tiles[column::num_columns]), default=0) for column in range(num_columns)
     ]  # fmt: skip
@@ -93,7 +98,7 @@ def draw_frame(
     for index, tile in enumerate(tiles):
         row, column = divmod(index, num_columns)
         sheet.paste(tile, (sum(widths[:column]) + GAP * column, row * (TILE_HEIGHT + GAP)))
-    sheet.paste(view, (left, 0))
+    sheet.paste(view.image.resize((side, side), Image.Resampling.LANCZOS), (left, 0))
     _draw_legend(sheet, side + GAP, Counter(map(int, labels)), label_names, len(true_boxes))
     return sheet
 
@@ -146,30 +151,28 @@ def _draw_tile(
     return tile
 
 
-def _choose_radius(boxes: np.ndarray, true_boxes: np.ndarray, points: np.ndarray | None) -> float:
-    centers = np.abs(np.concatenate([boxes[:, :2], true_boxes[:, :2]])).max(axis=1, initial=0)
+def _choose_radius(
+    boxes: np.ndarray, true_boxes: np.ndarray, points: np.ndarray | None, forward_angle: float
+) -> float:
+    def measure(places: np.ndarray) -> np.ndarray:
+        return np.abs(turn_forward_up(places, forward_angle)).max(axis=1, initial=0)
+
+    centers = measure(np.concatenate([boxes[:, :2], true_boxes[:, :2]]))
     needed = [float(centers.max(initial=0)) + 4]
     if points is not None and len(points):
-        needed.append(float(np.quantile(np.abs(points[:, :2]).max(axis=1), POINTS_SHOWN)))
+        needed.append(float(np.quantile(measure(points), POINTS_SHOWN)))
     return float(np.clip(max(needed), MIN_RADIUS, MAX_RADIUS))
 
 
-def _draw_view(
-    side: int,
-    radius: float,
-    boxes: np.ndarray,
-    colors: list[Color],
-    true_boxes: np.ndarray,
-    points: np.ndarray | None,
-) -> Image.Image:
-    view = BirdsEyeView(side * OVERSAMPLING, radius)
+def _draw_scene(
+    view: BirdsEyeView, boxes: np.ndarray, colors: list[Color], true_boxes: np.ndarray, points: np.ndarray | None
+) -> None:
     view.draw_rings()
     if points is not None:
         view.draw_points(np.asarray(points))
     view.draw_vehicle()
     view.draw_boxes(true_boxes, [ANNOTATION] * len(true_boxes), OVERSAMPLING, opacity=0)
     view.draw_boxes(boxes, colors, OVERSAMPLING * LINE_WIDTH)
-    return view.image.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _draw_legend(
@@ -179,13 +182,13 @@ def _draw_legend(
     label_names: Sequence[str] | Mapping[int, str],
     num_annotations: int,
 ) -> None:
-    """Classes that occur, the most frequent first, and what is black."""
+    """The classes that occur, the most frequent first, and the annotations."""
     draw, font = ImageDraw.Draw(sheet), get_font(17)
     middle, x = top + LEGEND_HEIGHT // 2, 12
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     entries = [(f"{label_names[label]} {count}", get_color(label)) for label, count in ranked]
     if num_annotations:
-        entries.append((f"annotated {num_annotations}", ANNOTATION))
+        entries.append((f"annotated {num_annotations} (white in images)", ANNOTATION))
     for text, color in entries or [("no boxes", LABEL_GRAY)]:
         text = text.replace("_", " ")
         width = draw.textlength(text, font=font)

@@ -1,4 +1,4 @@
-"""Colors and type of the drawings."""
+"""Colors and font of the drawings."""
 
 from functools import cache
 from typing import Any
@@ -7,7 +7,7 @@ from PIL import ImageFont
 
 
 Color = tuple[int, int, int]
-# Ten colors that are told apart on photographs and on white.
+# Ten colors that are easy to tell apart on photographs and on white.
 PALETTE: tuple[Color, ...] = (
     (235, 110, 20), (200, 40, 45), (150, 105, 20), (175, 40, 150), (105, 70, 190),
     (75, 100, 125), (225, 55, 120), (20, 140, 125), (30, 105, 215), (65, 140, 30),
