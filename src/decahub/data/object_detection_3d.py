@@ -50,8 +50,17 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         `frame`.
 
     Raises:
-        ValueError: If frames differ in the number of cameras or in the size of images.
+        ValueError: If frames differ in their sensors, in the number of cameras or in the size of images.
     """
+    if any("modality_mask" in example for example in examples):
+        examples = [{"modality_mask": torch.tensor([True, True]), **example} for example in examples]
+    for example in examples[1:]:
+        different = sorted(example.keys() ^ examples[0].keys())
+        if different:
+            raise ValueError(
+                f"Frames of one batch must have the same sensors; `{different[0]}` is in some and not in others. Use "
+                "batch size 1 for frames with different sensors."
+            )
     batch: dict[str, Any] = {}
     for name in examples[0]:
         values = [example[name] for example in examples]

@@ -319,3 +319,26 @@ def test_a_class_without_rows_is_left_out():
 
     assert len(indices) == 2  # one of three counts for each class
     assert sorted(indices.tolist())[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [({"points": None}, [True, False]), ({"images": None, "cameras": None}, [True, True])],
+    ids=["points", "images"],
+)
+@pytest.mark.parametrize("masks", [(1.0, 0.0), (0.0, 1.0)], ids=["no cameras", "no LiDAR"])
+def test_a_frame_with_one_sensor_keeps_it(missing, expected, masks):
+    options = {"camera_mask_prob": masks[0], "lidar_mask_prob": masks[1]}
+    transform = build_train_transform(build_processor(), **{**NONE, **options})
+
+    example = transform({**build_row(), **missing})
+
+    assert example["modality_mask"].tolist() == expected
+    assert ("pixel_values" in example) == ("points" in missing)
+
+
+def test_objects_are_pasted_into_images_where_points_are_missing():
+    sampler = ObjectSampler(build_database([build_frame(), {**build_frame(1), "points": None}]), {0: 20})
+    frame = {**build_frame(2), "points": None}
+
+    assert sampler(frame)["points"] is None
