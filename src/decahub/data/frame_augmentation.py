@@ -24,7 +24,6 @@ from .ground_truth_sampling import ObjectSampler
 from .seeded import SeededTransform
 
 
-ALL_WORK = torch.tensor([True, True])  # cameras and LiDAR
 MASKED_SHARE = 0.25  # of the frames lose their images, and as many their points (paper, section 3.4)
 
 
@@ -100,6 +99,22 @@ def select_boxes(frame: Mapping[str, Any], is_kept: np.ndarray) -> dict[str, Any
     return kept
 
 
+def fill_velocities(boxes: np.ndarray, token: str | None = None) -> np.ndarray:
+    """Boxes `(num_boxes, 9)` whose unknown velocities, which are NaN, are 0.
+
+    Raises:
+        ValueError: If anything else is not finite.
+    """
+    is_wrong = ~np.isfinite(boxes[:, :7]).all(1) | np.isinf(boxes[:, 7:]).any(1)
+    if is_wrong.any():
+        first = int(np.flatnonzero(is_wrong)[0])
+        raise ValueError(
+            f"`boxes` must be finite, but for velocities, which may be NaN; got {boxes[first].tolist()} for box "
+            f"{first} of frame {token!r}."
+        )
+    return np.nan_to_num(boxes)
+
+
 def drop_empty_boxes(frame: Mapping[str, Any], min_points: int) -> dict[str, Any]:
     """A frame without the boxes that hold fewer than `min_points` points; those with an unknown number stay."""
     counts = frame.get("num_points")
@@ -129,7 +144,7 @@ class TrainTransform:
     def __call__(self, row: Mapping[str, Any], *, paste_objects: bool = True) -> dict[str, Any]:
         frame = decode_row(row)
         frame = drop_empty_boxes({**frame, "lidar2img": compute_lidar2img(frame)}, self.min_points)
-        frame["boxes"] = np.nan_to_num(frame["boxes"])  # velocities that are unknown
+        frame["boxes"] = fill_velocities(frame["boxes"], frame["token"])
         if paste_objects and self.sampler is not None:
             frame = self.sampler(frame)
         modality_mask = self._draw_modality_mask()
@@ -140,9 +155,8 @@ class TrainTransform:
         if "pixel_values" in example:
             example["pixel_values"] = apply_grid_mask(example["pixel_values"], probability=self.grid_mask_prob)
         if modality_mask is not None:
-            # A frame with a single sensor keeps it.
-            is_single = not frame["images"] or frame["points"] is None
-            example["modality_mask"] = example.get("modality_mask", ALL_WORK) if is_single else modality_mask
+            is_single = not frame["images"] or frame["points"] is None  # it keeps its sensor
+            example["modality_mask"] = torch.tensor([True, True]) if is_single else modality_mask
         return example
 
     def _draw_scene_transform(self) -> np.ndarray:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from decahub.models.cmt.frame_files import POINT_COLUMNS, read_sweeps
 
@@ -66,8 +65,7 @@ def process_frame(frame: Mapping[str, Any], processor: Any, **options: Any) -> d
     Returns:
         `dict[str, Any]`: `pixel_values` `(num_cameras, channels, height, width)`, `lidar2img` `(num_cameras, 4, 4)`,
         `voxels`, `num_points_per_voxel`, `voxel_coords`, `num_voxels` `(1,)`, `labels` with `boxes` and
-        `class_labels`, as far as the model has them; and a `modality_mask` `(2,)` if a model of both sensors gets no
-        points, in place of which it gets an empty cloud, so that frames with and without points are of one form.
+        `class_labels`, as far as the model and the frame have them.
     """
     inputs: dict[str, Any] = {"boxes": frame["boxes"], "class_labels": frame["labels"]}
     if processor.modality != "lidar" and frame["images"]:
@@ -75,16 +73,10 @@ def process_frame(frame: Mapping[str, Any], processor: Any, **options: Any) -> d
         inputs |= {name: frame[name] for name in ("images", "cameras", *calibration)}
     if processor.modality != "camera" and frame["points"] is not None:
         inputs["points"] = frame["points"]
-    is_masked = processor.modality == "fusion" and "images" in inputs and "points" not in inputs
-    if is_masked:
-        inputs["points"] = np.zeros((0, len(POINT_COLUMNS)), dtype=np.float32)
     batch = processor(**inputs, **options, return_tensors="pt")
-    example = {
+    return {
         name: value[0] if name in ("pixel_values", "lidar2img", "labels") else value for name, value in batch.items()
     }
-    if is_masked:
-        example["modality_mask"] = torch.tensor([True, False])
-    return example
 
 
 __all__ = ["FRAME_FIELDS", "decode_row", "process_frame", "read_row_points"]

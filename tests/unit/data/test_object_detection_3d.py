@@ -125,7 +125,9 @@ def test_a_batch_may_have_frames_without_points():
 
     assert batch["modality_mask"].tolist() == [[True, True], [True, False], [True, False]]
     assert batch["num_voxels"].tolist() == [len(examples[0]["voxels"]), 0, 0]
-    assert "modality_mask" not in family.collate(examples[:1])
+    for alike in (examples[:1], examples[1:]):
+        assert "modality_mask" not in family.collate(alike)
+    assert "voxels" not in family.collate(examples[1:])
 
 
 def test_a_cloud_without_points_is_no_missing_lidar():
@@ -206,6 +208,25 @@ def test_reads_own_classes(tmp_path):
 
     assert loaded["train"].features["labels"].feature.names == ["bike", "tram"]
     assert loaded["train"][0]["labels"] == [1]
+
+
+def test_own_classes_may_have_spaces(tmp_path):
+    write_frame(tmp_path / "train", annotations=[{"class": "cargo bike", "box": [1, 2, 3, 4, 5, 6, 0.5]}])
+    (tmp_path / "classes.txt").write_text("tram\n\n cargo bike \n", encoding="utf-8-sig")
+
+    loaded = load_dataset(tmp_path, family=FAMILY_NAME)
+
+    assert loaded["train"].features["labels"].feature.names == ["tram", "cargo bike"]
+    assert loaded["train"][0]["labels"] == [1]
+
+
+@pytest.mark.parametrize("content", ["", "tram\nbike\ntram\n"])
+def test_refuses_classes_that_are_named_twice_or_not_at_all(tmp_path, content):
+    write_frame(tmp_path / "train")
+    (tmp_path / "classes.txt").write_text(content)
+
+    with pytest.raises(ValueError, match="classes.txt must name each class once, one a line"):
+        load_dataset(tmp_path, family=FAMILY_NAME)
 
 
 def test_reads_frames_without_lidar_or_without_cameras(tmp_path):
