@@ -355,6 +355,15 @@ def test_denoising_noise_can_be_given():
     assert losses[0] != model(**inputs, labels=labels).loss
 
 
+@pytest.mark.parametrize(("is_training", "has_labels"), [(False, True), (True, False)])
+def test_refuses_noise_without_denoising_queries(is_training, has_labels):
+    model = build_model("lidar").train(is_training)
+    labels = {"labels": tiny_labels(model.config)} if has_labels else {}
+
+    with pytest.raises(ValueError, match="`denoising_noise` must come with `labels` in training"):
+        model(**tiny_inputs(model.config), **labels, denoising_noise=torch.rand(30, 3))
+
+
 def test_nan_stops_a_training_and_not_an_evaluation():
     model = build_model("lidar")
     inputs, labels = tiny_inputs(model.config), tiny_labels(model.config)
