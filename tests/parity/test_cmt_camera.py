@@ -37,12 +37,9 @@ KNOWN_KEYS = {
 }
 
 
-@pytest.mark.parametrize("kind", KNOWN_KEYS)
-def test_every_number_of_a_file_is_looked_at(kind):
-    params = golden_params("cmt", kind)
-
-    assert params
-    assert [golden.values[0].unknown_keys(KNOWN_KEYS[kind]) for golden in params] == [[]] * len(params)
+@pytest.mark.parametrize("golden", [param for kind in KNOWN_KEYS for param in golden_params("cmt", kind)])
+def test_every_number_of_a_file_is_looked_at(golden):
+    assert golden.unknown_keys(KNOWN_KEYS[golden.kind]) == []
 
 
 def read_setting(golden, key: str):

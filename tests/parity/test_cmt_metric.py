@@ -23,7 +23,8 @@ def build_frames(golden, key):
     """Boxes of each frame, in the layout of the metric."""
     columns = golden.metadata["columns"].split(",")
     rows = golden[key]
-    num_frames = int(max(golden[name][:, columns.index("sample")].max() for name in ("gt", "pred"))) + 1
+    samples = torch.cat([golden[name][:, columns.index("sample")] for name in ("gt", "pred")])
+    num_frames = int(samples.max()) + 1  # either may have no box at all
     frames = []
     for frame in range(num_frames):
         chosen = rows[rows[:, columns.index("sample")] == frame]

@@ -56,12 +56,15 @@ def transform_scene(frame: Mapping[str, Any], matrix: np.ndarray) -> dict[str, A
     Boxes are scaled with the scene and turn with it, velocities too.
 
     Args:
-        frame (`Mapping[str, Any]`): With `points`, `boxes` and `lidar2img` `(num_cameras, 4, 4)`.
+        frame (`Mapping[str, Any]`): With `points` (None if they are missing), `boxes` and `lidar2img` `(num_cameras,
+            4, 4)`.
         matrix (`numpy.ndarray` of shape `(4, 4)`): The motion.
     """
-    points, boxes = frame["points"].copy(), frame["boxes"].copy()
+    points, boxes = frame["points"], frame["boxes"].copy()
     linear = matrix[:3, :3]
-    points[:, :3] = points[:, :3] @ linear.T + matrix[:3, 3]
+    if points is not None:
+        points = points.copy()
+        points[:, :3] = points[:, :3] @ linear.T + matrix[:3, 3]
     heading = np.stack([np.cos(boxes[:, 6]), np.sin(boxes[:, 6])], axis=1) @ linear[:2, :2].T
     boxes[:, :3] = boxes[:, :3] @ linear.T + matrix[:3, 3]
     boxes[:, 3:6] *= np.cbrt(np.abs(np.linalg.det(linear)))
@@ -74,14 +77,14 @@ def filter_range(frame: Mapping[str, Any], point_cloud_range: Sequence[float]) -
     """A frame without the points outside of a range, and without the boxes whose centers are outside of it in x or y.
 
     Args:
-        frame (`Mapping[str, Any]`): With `points`, `boxes` and what belongs to each box.
+        frame (`Mapping[str, Any]`): With `points` (None if they are missing), `boxes` and what belongs to each box.
         point_cloud_range (`Sequence[float]`): x, y, z of the nearest and of the farthest corner, in meters.
     """
     low, high = np.array(point_cloud_range[:3]), np.array(point_cloud_range[3:])
     points, centers = frame["points"], frame["boxes"][:, :2]
-    inside = ((points[:, :3] > low) & (points[:, :3] < high)).all(1)
     kept = select_boxes(frame, ((centers > low[:2]) & (centers < high[:2])).all(1))
-    kept["points"] = points[inside]
+    if points is not None:
+        kept["points"] = points[((points[:, :3] > low) & (points[:, :3] < high)).all(1)]
     kept["boxes"][:, 6] = wrap_angle(kept["boxes"][:, 6])
     return kept
 
@@ -94,6 +97,22 @@ def select_boxes(frame: Mapping[str, Any], is_kept: np.ndarray) -> dict[str, Any
         if frame.get(name) is not None:
             kept[name] = [frame[name][index] for index in indices]
     return kept
+
+
+def fill_velocities(boxes: np.ndarray, token: str | None = None) -> np.ndarray:
+    """Boxes `(num_boxes, 9)` whose unknown velocities, which are NaN, are 0.
+
+    Raises:
+        ValueError: If anything else is not finite.
+    """
+    is_wrong = ~np.isfinite(boxes[:, :7]).all(1) | np.isinf(boxes[:, 7:]).any(1)
+    if is_wrong.any():
+        first = int(np.flatnonzero(is_wrong)[0])
+        raise ValueError(
+            f"`boxes` must be finite, but for velocities, which may be NaN; got {boxes[first].tolist()} for box "
+            f"{first} of frame {token!r}."
+        )
+    return np.nan_to_num(boxes)
 
 
 def drop_empty_boxes(frame: Mapping[str, Any], min_points: int) -> dict[str, Any]:
@@ -125,17 +144,19 @@ class TrainTransform:
     def __call__(self, row: Mapping[str, Any], *, paste_objects: bool = True) -> dict[str, Any]:
         frame = decode_row(row)
         frame = drop_empty_boxes({**frame, "lidar2img": compute_lidar2img(frame)}, self.min_points)
-        frame["boxes"] = np.nan_to_num(frame["boxes"])  # velocities that are unknown
+        frame["boxes"] = fill_velocities(frame["boxes"], frame["token"])
         if paste_objects and self.sampler is not None:
             frame = self.sampler(frame)
         modality_mask = self._draw_modality_mask()
         frame = filter_range(transform_scene(frame, self._draw_scene_transform()), self.point_cloud_range)
-        frame["points"] = np.random.permutation(frame["points"])
+        if frame["points"] is not None:
+            frame["points"] = np.random.permutation(frame["points"])
         example = process_frame(frame, self.processor, **self._draw_image_options(frame), training=True)
         if "pixel_values" in example:
             example["pixel_values"] = apply_grid_mask(example["pixel_values"], probability=self.grid_mask_prob)
         if modality_mask is not None:
-            example["modality_mask"] = modality_mask
+            is_single = not frame["images"] or frame["points"] is None  # it keeps its sensor
+            example["modality_mask"] = torch.tensor([True, True]) if is_single else modality_mask
         return example
 
     def _draw_scene_transform(self) -> np.ndarray:

@@ -70,10 +70,18 @@ def read_frame_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> 
         classes = paths[0].parents[1] / CLASSES_FILE
         label_names: Sequence[str] = NUSCENES_CLASSES if entry is None else entry.label_names
         if entry is None and classes.is_file():
-            label_names = classes.read_text(encoding="utf-8").split()
+            label_names = _read_classes(classes)
         rows = [read_labeled_frame(path, label_names) for path in paths]
         loaded[split] = datasets.Dataset.from_list(rows, features=build_features(label_names, SWEEPS))
     return loaded
+
+
+def _read_classes(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{path} must name each class once, one a line; got {', '.join(names) or 'none'}.")
+    return names
 
 
 def read_labeled_frame(path: Path, label_names: Sequence[str] = NUSCENES_CLASSES) -> dict[str, Any]:

@@ -41,11 +41,14 @@ def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_row_points(row: Mapping[str, Any]) -> np.ndarray | None:
-    """Points of a row, `(num_points, 5)`, read from files where it names some; a copy. None where they are missing."""
+    """Points of a row, `(num_points, 5)`, read from files where it names some; a copy. None where they are missing.
+
+    An empty list names no file, so points are missing; an empty array is a cloud without points.
+    """
     points = row["points"]
-    if points is None:
+    if points is None or (isinstance(points, list) and not points):
         return None
-    if isinstance(points, list) and points and isinstance(points[0], Mapping):
+    if isinstance(points, list) and isinstance(points[0], Mapping):
         return read_sweeps(points)
     return np.array(points, dtype=np.float32).reshape(-1, len(POINT_COLUMNS))
 
@@ -62,7 +65,7 @@ def process_frame(frame: Mapping[str, Any], processor: Any, **options: Any) -> d
     Returns:
         `dict[str, Any]`: `pixel_values` `(num_cameras, channels, height, width)`, `lidar2img` `(num_cameras, 4, 4)`,
         `voxels`, `num_points_per_voxel`, `voxel_coords`, `num_voxels` `(1,)`, `labels` with `boxes` and
-        `class_labels`, as far as the model has them.
+        `class_labels`, as far as the model and the frame have them.
     """
     inputs: dict[str, Any] = {"boxes": frame["boxes"], "class_labels": frame["labels"]}
     if processor.modality != "lidar" and frame["images"]:

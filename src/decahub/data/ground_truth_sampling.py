@@ -80,6 +80,8 @@ def build_database(
     """
     database: dict[int, list[SampledObject]] = {}
     for frame in frames:
+        if frame["points"] is None:
+            continue
         inside = find_points_inside(frame["points"], frame["boxes"])
         rectangles = [
             find_rectangles(frame["boxes"], projection, tuple(image.shape[-2:]))
@@ -126,10 +128,13 @@ class ObjectSampler:
         if not pasted:
             return dict(frame)
         boxes = np.stack([item.box for item in pasted])
-        covered = find_points_inside(frame["points"], boxes).any(0)
+        points = frame["points"]
+        if points is not None:
+            covered = find_points_inside(points, boxes).any(0)
+            points = np.concatenate([points[~covered], *(item.points for item in pasted)])
         filled = {
             **frame,
-            "points": np.concatenate([frame["points"][~covered], *(item.points for item in pasted)]),
+            "points": points,
             "boxes": np.concatenate([frame["boxes"], boxes]),
             "labels": np.concatenate([frame["labels"], labels]),
             "images": self.blend_images(frame, pasted, boxes),

@@ -10,7 +10,7 @@ otherwise.
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,57 +74,87 @@ class NuScenesTables:
         self.poses = self._index("ego_pose")
         self.sensors = self._index("calibrated_sensor")
         channels = {sensor["token"]: sensor["channel"] for sensor in self._read("sensor")}
-        self.channels = {token: channels[record["sensor_token"]] for token, record in self.sensors.items()}
+        self.channels = {
+            token: self._follow(channels, "calibrated_sensor", record, "sensor_token")
+            for token, record in self.sensors.items()
+        }
         categories = {record["token"]: record["name"] for record in self._read("category")}
         instances = self._read("instance")
-        self.categories = {record["token"]: categories[record["category_token"]] for record in instances}
+        self.categories = {
+            record["token"]: self._follow(categories, "instance", record, "category_token") for record in instances
+        }
         self.attributes = {record["token"]: record["name"] for record in self._read("attribute")}
         self.annotations = self._index("sample_annotation")
         self.boxes_of_sample: dict[str, list[dict[str, Any]]] = {token: [] for token in self.samples}
         for record in self.annotations.values():
-            self.boxes_of_sample[record["sample_token"]].append(record)
+            self._follow(self.boxes_of_sample, "sample_annotation", record, "sample_token").append(record)
         self.recordings: dict[str, dict[str, Any]] = {}  # all of the LiDAR and the key frames of cameras
         self.key_recordings: dict[str, dict[str, str]] = {token: {} for token in self.samples}
         for record in self._read("sample_data"):
-            channel = self.channels[record["calibrated_sensor_token"]]
+            channel = self._follow(self.channels, "sample_data", record, "calibrated_sensor_token")
             if channel == LIDAR or (channel in CAMERAS and record["is_key_frame"]):
                 self.recordings[record["token"]] = record
                 if record["is_key_frame"]:
-                    self.key_recordings[record["sample_token"]][channel] = record["token"]
+                    keys = self._follow(self.key_recordings, "sample_data", record, "sample_token")
+                    keys[channel] = record["token"]
 
     def _read(self, table: str) -> list[dict[str, Any]]:
-        return json.loads((self.folder / f"{table}.json").read_text(encoding="utf-8"))
+        return read_json(self.folder / f"{table}.json")
 
     def _index(self, table: str) -> dict[str, dict[str, Any]]:
         return {record["token"]: record for record in self._read(table)}
 
+    def _follow(self, records: Mapping[str, Any], table: str, record: Mapping[str, Any], key: str) -> Any:
+        """What a token in a record of a table leads to."""
+        if record[key] not in records:
+            raise ValueError(
+                f"`{key}` of {record['token']!r} in {self.folder / table}.json must be a token of the other tables; "
+                f"got {record[key]!r}. Are all tables of one version, and complete?"
+            )
+        return records[record[key]]
+
     def iterate_samples(self, scene: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """Samples (key frames) of a scene in their order."""
-        token = scene["first_sample_token"]
-        while token:
-            sample = self.samples[token]
-            yield sample
-            token = sample["next"]
+        table, record, key = "scene", scene, "first_sample_token"
+        seen: set[str] = set()
+        while record[key]:
+            if record[key] in seen:
+                raise ValueError(
+                    f"samples of {scene['name']!r} in {self.folder / 'sample.json'} must follow each other; "
+                    f"{record[key]!r} comes twice."
+                )
+            seen.add(record[key])
+            record = self._follow(self.samples, table, record, key)
+            table, key = "sample", "next"
+            yield record
 
     def find_pose(self, recording: dict[str, Any]) -> np.ndarray:
         """From the frame of the sensor to the global frame at the time of a recording, `(4, 4)`."""
-        pose, sensor = self.poses[recording["ego_pose_token"]], self.sensors[recording["calibrated_sensor_token"]]
+        pose = self._follow(self.poses, "sample_data", recording, "ego_pose_token")
+        sensor = self.sensors[recording["calibrated_sensor_token"]]
         return build_pose(pose) @ build_pose(sensor)
 
     def compute_velocity(self, annotation: dict[str, Any]) -> np.ndarray:
         """Velocity of an annotated box in the global frame, in m/s: between its neighbors in time; NaN if unknown."""
-        first = self.annotations[annotation["prev"] or annotation["token"]]
-        last = self.annotations[annotation["next"] or annotation["token"]]
+        first, last = (
+            self._follow(self.annotations, "sample_annotation", annotation, key if annotation[key] else "token")
+            for key in ("prev", "next")
+        )
         times = [self.samples[record["sample_token"]]["timestamp"] for record in (first, last)]
         elapsed = MICROSECONDS * (times[1] - times[0])
         intervals = bool(annotation["prev"]) + bool(annotation["next"])
-        if not intervals or elapsed > intervals * MAX_TIME_DIFFERENCE:
+        if not intervals or not 0 < elapsed <= intervals * MAX_TIME_DIFFERENCE:
             return np.full(3, np.nan)
         return (np.array(last["translation"]) - first["translation"]) / elapsed
 
     def build_row(self, sample: dict[str, Any], root: Path, num_sweeps: int) -> dict[str, Any]:
         """A key frame as a row of the family `object-detection-3d`."""
         keys = self.key_recordings[sample["token"]]
+        if LIDAR not in keys:
+            raise ValueError(
+                f"sample {sample['token']!r} must have a key frame of {LIDAR} in {self.folder / 'sample_data.json'}; "
+                f"it has {', '.join(keys) or 'none'}."
+            )
         lidar = self.recordings[keys[LIDAR]]
         lidar2global = self.find_pose(lidar)
         names = [name for name in CAMERAS if name in keys]
@@ -158,13 +188,13 @@ class NuScenesTables:
             )
             if not recording["prev"] or len(sweeps) > num_sweeps:
                 return sweeps
-            recording = self.recordings[recording["prev"]]
+            recording = self._follow(self.recordings, "sample_data", recording, "prev")
 
     def _build_boxes(self, sample: dict[str, Any], lidar2global: np.ndarray) -> dict[str, Any]:
         global2lidar = np.linalg.inv(lidar2global)
         boxes, labels, num_points, attributes, racks = [], [], [], [], []
         for record in self.boxes_of_sample[sample["token"]]:
-            category = self.categories[record["instance_token"]]
+            category = self._follow(self.categories, "sample_annotation", record, "instance_token")
             if category != BIKE_RACK and category not in DETECTION_CLASSES:
                 continue
             width, length, height = record["size"]
@@ -178,7 +208,7 @@ class NuScenesTables:
             boxes.append(box)
             labels.append(DETECTION_CLASSES[category])
             num_points.append(record["num_lidar_pts"] + record["num_radar_pts"])
-            attributes.append(self.attributes[record["attribute_tokens"][0]] if record["attribute_tokens"] else "")
+            attributes.append(self._find_attribute(record))
         return {
             "boxes": np.array(boxes, dtype=np.float32).reshape(-1, BOX_SIZE),
             "labels": labels,
@@ -186,6 +216,21 @@ class NuScenesTables:
             "attributes": attributes,
             "bike_racks": np.array(racks, dtype=np.float32).reshape(-1, BOX_SIZE),
         }
+
+    def _find_attribute(self, annotation: dict[str, Any]) -> str:
+        tokens = annotation["attribute_tokens"]
+        if not tokens:
+            return ""
+        first = {"token": annotation["token"], "attribute_tokens": tokens[0]}
+        return self._follow(self.attributes, "sample_annotation", first, "attribute_tokens")
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file; the message about a damaged one names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} must hold JSON: {error}. Is it cut off?") from error
 
 
 def build_pose(record: dict[str, Any]) -> np.ndarray:
@@ -226,7 +271,8 @@ def read_nuscenes(folder: Path, version: str | None = None, num_sweeps: int = NU
 
     Raises:
         FileNotFoundError: If a table is missing.
-        ValueError: If the version has no known split and there is no `splits.json`, or its scenes are not known.
+        ValueError: If the version has no known split and there is no `splits.json`, its scenes are not known, or a
+            table is damaged or names what the others do not have.
     """
     tables = find_tables(folder) if version is None else folder / version
     if tables is None:
@@ -237,22 +283,27 @@ def read_nuscenes(folder: Path, version: str | None = None, num_sweeps: int = NU
     stamp = [path.stat().st_mtime_ns for path in sorted(tables.glob("*.json"))]
     loaded = datasets.DatasetDict()
     for split, scenes in read_splits(tables).items():
-        loaded[split] = datasets.Dataset.from_generator(
-            _generate,
-            features=build_features(points=SWEEPS),
-            split=datasets.NamedSplit(split),
-            gen_kwargs={"tables": str(tables), "scenes": scenes, "num_sweeps": num_sweeps, "stamp": [stamp]},
-        )
+        try:
+            loaded[split] = datasets.Dataset.from_generator(
+                _generate,
+                features=build_features(points=SWEEPS),
+                split=datasets.NamedSplit(split),
+                gen_kwargs={"tables": str(tables), "scenes": scenes, "num_sweeps": num_sweeps, "stamp": [stamp]},
+            )
+        except datasets.exceptions.DatasetGenerationError as error:
+            if isinstance(error.__cause__, ValueError):
+                raise error.__cause__ from None  # which names the table
+            raise
     _open_tables.cache_clear()
     return loaded
 
 
 def read_splits(tables: Path) -> dict[str, tuple[str, ...]]:
     """Names of the scenes of each split."""
-    names = [scene["name"] for scene in json.loads((tables / "scene.json").read_text(encoding="utf-8"))]
+    names = [scene["name"] for scene in read_json(tables / "scene.json")]
     path = tables.parent / SPLITS_FILE
     if path.is_file():
-        splits = json.loads(path.read_text(encoding="utf-8"))
+        splits = read_json(path)
         unknown = [name for scenes in splits.values() for name in scenes if name not in names]
         if unknown:
             raise ValueError(

@@ -45,13 +45,23 @@ def build_eval_transform(processor: Any) -> EvalTransform:
 def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Batch of examples: cameras are stacked; voxels are concatenated, their first coordinate the sample's index.
 
+    The LiDAR of examples without points is masked if others have some.
+
     Returns:
         `dict[str, Any]`: what the model takes, with `labels` as a list, and `frames`, a list, where examples have a
         `frame`.
 
     Raises:
-        ValueError: If frames differ in the number of cameras or in the size of images.
+        ValueError: If frames differ in their sensors, in the number of cameras or in the size of images.
     """
+    examples = _mask_missing_points(examples)
+    for example in examples[1:]:
+        different = sorted(example.keys() ^ examples[0].keys())
+        if different:
+            raise ValueError(
+                f"Frames of one batch must have the same sensors; `{different[0]}` is in some and not in others. Use "
+                "batch size 1 for frames with different sensors."
+            )
     batch: dict[str, Any] = {}
     for name in examples[0]:
         values = [example[name] for example in examples]
@@ -73,6 +83,22 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 )
             batch[name] = torch.stack(values)
     return batch
+
+
+def _mask_missing_points(examples: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Examples with an empty cloud and a masked LiDAR in place of points that only others have."""
+    like = next((example for example in examples if "voxels" in example), None)
+    if like is None or all("voxels" in example for example in examples):
+        return examples
+    empty = {name: like[name][:0] for name in ("voxels", "num_points_per_voxel", "voxel_coords")}
+    empty["num_voxels"] = torch.zeros_like(like["num_voxels"])
+    masked = []
+    for example in examples:
+        mask = example.get("modality_mask", torch.tensor([True, True]))
+        if "voxels" not in example:
+            example, mask = {**example, **empty}, mask & torch.tensor([True, False])
+        masked.append({**example, "modality_mask": mask})
+    return masked
 
 
 def finish_loading(dataset: datasets.Dataset, where: str) -> datasets.Dataset:

@@ -189,16 +189,19 @@ def build_failed_batch(
 ) -> dict[str, Any]:
     """Inputs of a model for frames with failed sensors."""
     is_zeroed = config.modality == "fusion" and config.missing_modality == "zero"
-    masked = find_missing(frames[0], failure) if is_zeroed else ()
-    if "cameras" in masked:
-        failure = replace(failure, missing_cameras=())
-    if "lidar" in masked:
-        failure = replace(failure, is_lidar_missing=False)
-    batch = collate([transform(failure(frame, index)) for frame, index in zip(frames, indices, strict=True)])
-    if masked:
-        works = torch.tensor(["cameras" not in masked, "lidar" not in masked])
-        batch["modality_mask"] = works.expand(len(frames), 2)
-    return batch
+    examples, works = [], []
+    for frame, index in zip(frames, indices, strict=True):
+        masked = find_missing(frame, failure) if is_zeroed else ()
+        shown = replace(
+            failure,
+            missing_cameras=() if "cameras" in masked else failure.missing_cameras,
+            is_lidar_missing=failure.is_lidar_missing and "lidar" not in masked,
+        )
+        examples.append(transform(shown(frame, index)))
+        works.append(["cameras" not in masked, "lidar" not in masked])
+    batch = collate(examples)
+    sensors = torch.tensor(works) & batch.get("modality_mask", torch.tensor(True))
+    return batch if sensors.all() else {**batch, "modality_mask": sensors}
 
 
 def find_missing(frame: Mapping[str, Any], failure: CmtSensorDropout) -> tuple[str, ...]:

@@ -168,6 +168,32 @@ def test_equal_scores_keep_the_order_of_queries():
     assert detection.labels.tolist() == [0, 1, 2, 0, 1]
 
 
+def test_a_score_at_the_threshold_is_not_above_it_and_a_center_on_the_border_is_inside():
+    logits, coded = build_predictions()
+    boxes = decode_boxes(coded[0])
+    low, high = boxes[:, :3].amin(0), boxes[:, :3].amax(0)
+    options = {"task_sizes": [3], "post_center_range": [*low.tolist(), *high.tolist()]}
+
+    at, below = (
+        select_detections(torch.zeros_like(logits), coded, threshold=threshold, **options)[0]
+        for threshold in (0.5, 0.4999)
+    )
+
+    assert len(at.boxes) == 0
+    assert len(below.boxes) == 18
+
+
+def test_scores_and_boxes_of_half_precision_have_full_precision():
+    logits, coded = (tensor.bfloat16() for tensor in build_predictions())
+
+    half = select_detections(logits, coded, task_sizes=[3])[1]
+    full = select_detections(logits.float(), coded.float(), task_sizes=[3])[1]
+
+    assert half.scores.dtype == half.boxes.dtype == torch.float32
+    for name in ("scores", "boxes", "labels", "queries"):
+        assert torch.equal(getattr(half, name), getattr(full, name)), name
+
+
 def test_nothing_above_the_threshold_gives_empty_detections():
     logits, coded = build_predictions()
 

@@ -105,6 +105,7 @@ def test_published_grid_may_cover_less_than_the_range():
         ({"point_cloud_range": [0, 0, 0, 1, 1]}, "`point_cloud_range` must hold"),
         ({"point_cloud_range": [10, 0, 0, -10, 1, 1]}, "`point_cloud_range` must hold"),
         ({"post_center_range": [0, 0, 0, 1, 1, 0]}, "`post_center_range` must hold"),
+        ({"post_center_range": [-9, -9, -9, 9, 9, float("inf")]}, "`post_center_range` must hold"),
         ({"hidden_size": 30}, "multiple of `num_attention_heads` .4."),
         ({"head_kernel_size": 2}, "`head_kernel_size` must be odd"),
         ({"num_queries": 0}, "`num_queries` must be at least 1"),

@@ -127,6 +127,16 @@ def test_points_that_are_not_finite_are_dropped_with_their_number():
     assert np.array_equal(inputs["voxels"], build()(np.delete(points, [3, 5, 6], axis=0))["voxels"])
 
 
+def test_points_too_far_for_float32_are_dropped():
+    points = build_points().astype(np.float64)
+    points[2, 1] = 1e300
+
+    with pytest.warns(UserWarning, match="1 of 90 points in `points` hold NaN or infinity") as caught:
+        build()(points)
+
+    assert len(caught) == 1
+
+
 def test_ring_numbers_in_place_of_time_lags_are_noticed():
     points = build_points()
     points[:, 4] = np.arange(len(points)) % 32
@@ -145,8 +155,11 @@ def test_ring_numbers_in_place_of_time_lags_are_noticed():
         (np.array([["a"] * 5]), TypeError, "`points` must hold real numbers"),
         (None, TypeError, "`points` must hold real numbers"),
         (np.zeros((2, 5), dtype=complex), TypeError, "`points` must hold real numbers"),
+        (torch.zeros(2, 5, dtype=torch.complex64), TypeError, "`points` must hold real numbers"),
+        (torch.zeros(2, 5, dtype=torch.bool), TypeError, "`points` must hold real numbers; got an array of bool"),
+        ([[0.0] * 5, [0.0] * 4], ValueError, "`points` must have as many values for each point"),
     ],
-    ids=["no intensity", "too wide", "flat", "second", "text", "none", "complex"],
+    ids=["no intensity", "too wide", "flat", "second", "text", "none", "complex", "torch complex", "bool", "ragged"],
 )
 def test_refuses_points(points, error, message):
     with pytest.raises(error, match=message):

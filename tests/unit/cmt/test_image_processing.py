@@ -323,8 +323,10 @@ SINGULAR[1, 0] = 0
         ({"images": []}, "at least one image for each frame; got an empty list"),
         ({"images": [[], []]}, "at least one image for each frame; got an empty list"),
         ({"images": "missing"}, "`images` must hold an image for each camera; image 1 is missing"),
+        ({"images": "no frame"}, r"`images\[1\]` must hold the images of a frame; they are missing"),
         ({"images": "uneven"}, r"the same number of cameras for all frames of a batch; got \[2, 1\]"),
         ({"images": [nan_image()]}, "image 0 holds NaN or infinity"),
+        ({"images": [np.zeros((3, 0, 9), dtype=np.uint8)]}, "`images` must have pixels; image 0 has the shape"),
         ({"images": [np.full((8, 9, 3), 2.0)]}, r"must hold floats in \[0, 1\], or bytes"),
         ({"lidar2img": np.eye(4)[None]}, r"`lidar2img` must have the shape \(2, 4, 4\); got \(1, 4, 4\)"),
         ({"lidar2img": np.full((2, 4, 4), np.inf)}, "that of camera 0 holds NaN or infinity"),
@@ -343,6 +345,7 @@ SINGULAR[1, 0] = 0
 def test_refuses_at_a_call(images, given, message):
     special = {
         "missing": [images[0], None],
+        "no frame": [images, None],
         "uneven": [images, images[:1]],
         "sizes": [images[0], images[1].resize((40, 30))],
     }
@@ -351,6 +354,12 @@ def test_refuses_at_a_call(images, given, message):
 
     with pytest.raises(ValueError, match=message):
         CmtImageProcessor(size=SIZE)(**{"images": images, **given})
+
+
+@pytest.mark.parametrize("image", [b"abc", 7, {"path": "a.png"}], ids=["bytes", "number", "dict"])
+def test_refuses_what_is_no_image(image):
+    with pytest.raises(TypeError, match="`images` must be PIL images, arrays, tensors or paths; got (bytes|int|dict)"):
+        CmtImageProcessor(size=SIZE)([image])
 
 
 @pytest.mark.parametrize(

@@ -135,8 +135,9 @@ def test_matched_terms_equal_a_slow_loop():
         assert terms[name].item() == pytest.approx(value, rel=RTOL), name
 
 
-def test_denoising_terms_equal_a_slow_loop():
-    config = build_config(denoising_coefficient=0.7)
+@pytest.mark.parametrize("threshold", [0.75, 0.9], ids=["norm of 1", "norm of 1.5"])
+def test_denoising_terms_equal_a_slow_loop(threshold):
+    config = build_config(denoising_coefficient=0.7, denoising_threshold=threshold)
     logits, coded = build_predictions()
     labels = build_labels(config)
     noise = torch.rand(4, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -146,7 +147,7 @@ def test_denoising_terms_equal_a_slow_loop():
         num_queries=NUM_QUERIES,
         max_groups=2,
         point_cloud_range=config.point_cloud_range,
-        threshold=0.75,
+        threshold=threshold,
         noise=noise,
     )
     copies, copied = build_predictions(denoising.num_slots, seed=5)
@@ -166,7 +167,7 @@ def test_denoising_terms_equal_a_slow_loop():
             task = 0 if label == 0 else 1
             difference = (copied[layer, sample, task, slot] - codes[copy]).abs()
             box_loss += (difference * torch.tensor(config.code_weights)).sum().item()
-        norm = max(4 * 3.14159 / 6 * 0.75**3, 1)
+        norm = max(4 * 3.14159 / 6 * threshold**3, 1)
         assert terms[f"{prefix}dn_loss_cls"].item() == pytest.approx(0.7 * 2 * class_loss / norm, rel=1e-6)
         assert terms[f"{prefix}dn_loss_bbox"].item() == pytest.approx(0.7 * 0.25 * box_loss / 4, rel=1e-6)
 

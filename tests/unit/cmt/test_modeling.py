@@ -355,6 +355,15 @@ def test_denoising_noise_can_be_given():
     assert losses[0] != model(**inputs, labels=labels).loss
 
 
+@pytest.mark.parametrize(("is_training", "has_labels"), [(False, True), (True, False)])
+def test_refuses_noise_without_denoising_queries(is_training, has_labels):
+    model = build_model("lidar").train(is_training)
+    labels = {"labels": tiny_labels(model.config)} if has_labels else {}
+
+    with pytest.raises(ValueError, match="`denoising_noise` must come with `labels` in training"):
+        model(**tiny_inputs(model.config), **labels, denoising_noise=torch.rand(30, 3))
+
+
 def test_nan_stops_a_training_and_not_an_evaluation():
     model = build_model("lidar")
     inputs, labels = tiny_inputs(model.config), tiny_labels(model.config)
@@ -611,6 +620,14 @@ def change(inputs: dict, name: str, value) -> dict:
         ("num_points_per_voxel", torch.zeros_like, ValueError, "`num_points_per_voxel` must be at least 1"),
         ("num_voxels", lambda x: x[:1], ValueError, "`num_voxels` must sum to"),
         ("num_voxels", lambda x: torch.cat([x, x[:1] * 0]), ValueError, "an entry for each of 2 samples"),
+        ("num_voxels", lambda x: x.flip(0), ValueError, r"how often `voxel_coords` names each sample, \[40, 45\]"),
+        ("voxel_coords", lambda x: x + 1, ValueError, r"`voxel_coords` must begin with a sample in \[0, 2\); got 2"),
+        (
+            "num_points_per_voxel",
+            lambda x: x + 3,
+            ValueError,
+            "at most the 3 points that `voxels` has",
+        ),
         ("num_voxels", None, ValueError, "`num_voxels` must be given together"),
         ("modality_mask", torch.ones(2, 2), TypeError, "`modality_mask` must be boolean"),
         ("modality_mask", torch.ones(2).bool(), ValueError, "`modality_mask` must have shape"),
@@ -635,6 +652,8 @@ def test_refuses_input(name, value, error, message):
         ("class_labels", lambda x: x[:-1], ValueError, "`class_labels` must have shape"),
         ("class_labels", lambda x: x + 3, ValueError, r"`class_labels` must lie in \[0, 3\)"),
         ("class_labels", lambda x: x - 3, ValueError, r"`class_labels` must lie in \[0, 3\)"),
+        ("class_labels", lambda x: x.bool(), TypeError, "`class_labels` must hold integers"),
+        ("boxes", lambda x: torch.cat([x[:, :8], x[:, 8:] / 0], 1), ValueError, "finite velocities, or NaN"),
         ("class_labels", lambda x: x.float(), TypeError, "`class_labels` must hold integers"),
     ],
 )

@@ -212,6 +212,19 @@ BAD_CALIBRATIONS = {
         "must name 3 cameras, one for each image; got 2: front, left",
     ),
     "missing": (lambda frame: {**frame, "images": [*frame["images"][:2], None]}, "image 2 is missing"),
+    "one-name": (lambda frame: {**frame, "cameras": "abc"}, "`cameras` must be a list of names .*; got 'abc'"),
+    "no-name": (lambda frame: {**frame, "cameras": ["front", None, "back"]}, "`cameras` must be a list of names"),
+    "transposed-intrinsics": (
+        lambda frame: {**frame, "intrinsics": frame["intrinsics"].transpose(0, 2, 1)},
+        r"`intrinsics` must have the last row \(0, 0, 1\); that of camera front has \(40, 22, 1\). Is it transposed",
+    ),
+    "transposed-projections": (
+        lambda frame: {
+            **choose(frame, "images"),
+            "lidar2img": build_frame()["lidar2img"].transpose(0, 2, 1),
+        },
+        r"`lidar2img` must have the last row \(0, 0, 0, 1\); that of camera 0",
+    ),
 }
 
 
@@ -262,6 +275,27 @@ def test_refuses_batches_that_do_not_fit():
         processor([frame["images"]] * 2, lidar2img=[frame["lidar2img"]])
 
 
+def test_a_missing_cloud_of_a_batch_is_no_empty_cloud():
+    cloud = build_frame()["points"]
+
+    for clouds, frame in (([cloud, None], 1), ([None, cloud], 0)):
+        with pytest.raises(ValueError, match=f"that of frame {frame} is missing. .* by `modality_mask`"):
+            build_processor()(points=clouds)
+
+
+@pytest.mark.parametrize("empty", [[], np.zeros((0, 5)), np.zeros(0)], ids=["list", "rows", "flat"])
+def test_any_cloud_of_a_batch_may_be_empty(empty):
+    cloud, processor = build_frame()["points"], build_processor()
+    num_voxels = int(processor(points=cloud)["num_voxels"][0])
+
+    for clouds, expected in (
+        ([empty, cloud], [0, num_voxels]),
+        ([cloud, empty], [num_voxels, 0]),
+        ([empty] * 2, [0, 0]),
+    ):
+        assert processor(points=clouds)["num_voxels"].tolist() == expected
+
+
 def test_refuses_unknown_options():
     with pytest.raises(ValueError, match="`lidar2camera` must be an option of CmtProcessor"):
         build_processor()(points=build_frame()["points"], lidar2camera=np.eye(4))
@@ -305,6 +339,9 @@ def test_keeps_turns_beyond_pi_and_unknown_velocities():
         ([BOX], [-1], ValueError, r"`class_labels` must lie in \[0, 3\), .* got -1"),
         ([BOX], ["car"], TypeError, "`class_labels` must hold integers; got <U3"),
         ([BOX], [0.5], TypeError, "`class_labels` must hold integers; got float64"),
+        ([BOX, BOX[:3]], [0, 1], ValueError, "`boxes` must be an array of numbers for each frame; frame 0: "),
+        ([["a"] * 9], [0], ValueError, "`boxes` must be an array of numbers for each frame; frame 0: .*'a'"),
+        ([BOX], [[0], [1, 2]], ValueError, "`class_labels` must be an array of numbers for each frame; frame 0: "),
         (spoil_box(0, np.nan), [0, 1], ValueError, "`boxes` must be finite.* for box 1 of frame 0"),
         (spoil_box(8, np.inf), [0, 1], ValueError, "`boxes` must be finite.* for box 1 of frame 0"),
         (spoil_box(4, -2.0), [0, 1], ValueError, r"sizes of at least 0; got \[4.0, -2.0, 1.5\] for box 1"),
@@ -313,6 +350,12 @@ def test_keeps_turns_beyond_pi_and_unknown_velocities():
 def test_refuses_labels(boxes, classes, error, message):
     with pytest.raises(error, match=message):
         label(boxes, classes)
+
+
+def test_takes_boxes_that_require_gradients():
+    boxes = torch.tensor([BOX], dtype=torch.bfloat16, requires_grad=True)
+
+    assert torch.equal(label(boxes, torch.tensor([1]))["boxes"], boxes.detach().float())
 
 
 def test_warns_of_flat_boxes(caplog):
@@ -394,6 +437,10 @@ def test_number_of_boxes_is_limited():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"threshold": 30}, r"`threshold` must be in \[0, 1\], as scores are; got 30"),
+        ({"threshold": float("nan")}, r"`threshold` must be in \[0, 1\], as scores are; got nan"),
+        ({"max_detections": -3}, "`max_detections` must be at least 1, a whole number; got -3"),
+        ({"max_detections": 2.5}, "`max_detections` must be at least 1, a whole number; got 2.5"),
         ({"frame": "world"}, r"`frame` must be one of \('lidar', 'ego'\); got 'world'"),
         ({"frame": "ego"}, "`lidar2ego` must be given for `frame='ego'` and only then"),
         ({"lidar2ego": np.eye(4)}, "`lidar2ego` must be given for `frame='ego'` and only then; got `frame='lidar'`"),
@@ -558,7 +605,12 @@ def test_classes_without_tasks_are_those_of_the_labels():
     [
         ({"modality": "radar"}, "`modality` must be 'fusion', 'camera' or 'lidar'; got 'radar'"),
         ({"box_slot_order": "usual"}, r"`box_slot_order` must be one of \('official', 'natural'\); got 'usual'"),
-        ({"max_detections": 0}, "`max_detections` must be at least 1; got 0"),
+        ({"max_detections": 0}, "`max_detections` must be at least 1, a whole number; got 0"),
+        ({"max_detections": 2.5}, "`max_detections` must be at least 1, a whole number; got 2.5"),
+        ({"post_center_range": [60, 60, 9, -60, -60, -9]}, "`post_center_range` must hold x, y, z of the nearest"),
+        ({"post_center_range": [-60, -60, 60, 60]}, "`post_center_range` must hold .* 6 finite numbers"),
+        ({"tasks": [["car"], ["car", "bus"]]}, "`tasks` must name each class once; got 'car' twice"),
+        ({"tasks": [["car"], []]}, "`tasks` must hold at least one class each"),
     ],
 )
 def test_refuses_settings(settings, message):

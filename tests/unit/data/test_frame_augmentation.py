@@ -319,3 +319,43 @@ def test_a_class_without_rows_is_left_out():
 
     assert len(indices) == 2  # one of three counts for each class
     assert sorted(indices.tolist())[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("missing", "sensor"),
+    [({"points": None}, "pixel_values"), ({"images": None, "cameras": None}, "voxels")],
+    ids=["points", "images"],
+)
+@pytest.mark.parametrize("masks", [(1.0, 0.0), (0.0, 1.0)], ids=["no cameras", "no LiDAR"])
+def test_a_frame_with_one_sensor_keeps_it(missing, sensor, masks):
+    options = {"camera_mask_prob": masks[0], "lidar_mask_prob": masks[1]}
+    transform = build_train_transform(build_processor(), **{**NONE, **options})
+
+    example = transform({**build_row(), **missing})
+
+    assert example["modality_mask"].tolist() == [True, True]
+    assert {"pixel_values", "voxels"} & example.keys() == {sensor}
+
+
+def test_points_that_are_missing_are_masked_among_masked_frames():
+    transform = build_train_transform(build_processor(), **{**NONE, "camera_mask_prob": 1.0})
+
+    batch = collate([transform(build_row(0)), transform({**build_row(1), "points": None})])
+
+    assert batch["modality_mask"].tolist() == [[False, True], [True, False]]
+
+
+def test_objects_are_pasted_into_images_where_points_are_missing():
+    sampler = ObjectSampler(build_database([build_frame(), {**build_frame(1), "points": None}]), {0: 20})
+    frame = {**build_frame(2), "points": None}
+
+    assert sampler(frame)["points"] is None
+
+
+@pytest.mark.parametrize(("column", "value"), [(0, np.nan), (6, np.nan), (3, np.inf), (8, -np.inf)])
+def test_refuses_boxes_that_are_not_finite(column, value):
+    row = {**build_row(), "token": "odd"}
+    row["boxes"][1, column] = value
+
+    with pytest.raises(ValueError, match="`boxes` must be finite, .* for box 1 of frame 'odd'"):
+        build_train_transform(build_processor(), **NONE)(row)

@@ -315,3 +315,66 @@ def test_a_missing_table_is_named(mini):
 
     with pytest.raises(FileNotFoundError, match="must be in .*v1.0-mini; instance.json are missing"):
         read_nuscenes(mini)
+
+
+def spoil(mini, table, change):
+    path = mini / "v1.0-mini" / f"{table}.json"
+    records = json.loads(path.read_text())
+    change(records[-1])
+    path.write_text(json.dumps(records))
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "where"),
+    [
+        ("calibrated_sensor", "sensor_token", "calibrated_sensor"),
+        ("instance", "category_token", "instance"),
+        ("sample_annotation", "sample_token", "sample_annotation"),
+        ("sample_annotation", "instance_token", "sample_annotation"),
+        ("sample_annotation", "prev", "sample_annotation"),
+        ("sample_data", "calibrated_sensor_token", "sample_data"),
+        ("sample_data", "sample_token", "sample_data"),
+        ("sample_data", "ego_pose_token", "sample_data"),
+        ("sample_data", "prev", "sample_data"),
+        ("sample", "next", "sample"),
+        ("scene", "first_sample_token", "scene"),
+    ],
+)
+def test_a_token_that_leads_nowhere_is_named(mini, table, key, where):
+    spoil(mini, table, lambda record: record.update({key: "gone"}))
+
+    with pytest.raises(ValueError, match=rf"`{key}` of .* in .*{where}.json must be a token .* got 'gone'"):
+        read_nuscenes(mini)
+
+
+def test_an_attribute_that_does_not_exist_is_named(mini):
+    path = mini / "v1.0-mini" / "attribute.json"
+    path.write_text("[]")
+
+    with pytest.raises(ValueError, match="`attribute_tokens` of .* must be a token of the other tables; got 'a0'"):
+        read_nuscenes(mini)
+
+
+def test_samples_in_a_circle_are_refused(mini):
+    spoil(mini, "sample", lambda record: record.update(next="scene-0103-sample1"))
+
+    with pytest.raises(ValueError, match="samples of 'scene-0103' .* 'scene-0103-sample1' comes twice"):
+        read_nuscenes(mini)
+
+
+def test_a_sample_without_lidar_is_named(mini):
+    spoil(mini, "sample_data", lambda record: record.update(is_key_frame=False))
+
+    with pytest.raises(
+        ValueError, match="sample 'scene-0103-sample3' must have a key frame of LIDAR_TOP .* CAM_FRONT"
+    ):
+        read_nuscenes(mini)
+
+
+@pytest.mark.parametrize("table", ["scene", "sample_data"])
+def test_a_table_that_is_cut_off_is_named(mini, table):
+    path = mini / "v1.0-mini" / f"{table}.json"
+    path.write_text(path.read_text()[:-20])
+
+    with pytest.raises(ValueError, match=rf"{table}.json must hold JSON: .* Is it cut off"):
+        read_nuscenes(mini)

@@ -117,6 +117,35 @@ def test_refuses_a_batch_with_different_numbers_of_cameras():
         family.collate(examples)
 
 
+def test_a_batch_may_have_frames_without_points():
+    transform, whole = family.build_eval_transform(build_processor()), build_row(0)
+    examples = [transform(row) for row in (whole, {**build_row(1), "points": None}, {**build_row(2), "points": []})]
+
+    batch = family.collate(examples)
+
+    assert batch["modality_mask"].tolist() == [[True, True], [True, False], [True, False]]
+    assert batch["num_voxels"].tolist() == [len(examples[0]["voxels"]), 0, 0]
+    for alike in (examples[:1], examples[1:]):
+        assert "modality_mask" not in family.collate(alike)
+    assert "voxels" not in family.collate(examples[1:])
+
+
+def test_a_cloud_without_points_is_no_missing_lidar():
+    example = family.build_eval_transform(build_processor())({**build_row(), "points": np.zeros((0, 5), np.float32)})
+
+    assert "modality_mask" not in example
+    assert example["num_voxels"].tolist() == [0]
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_refuses_a_batch_with_different_sensors(order):
+    transform = family.build_eval_transform(build_processor())
+    examples = [transform(build_row()), transform({**build_row(), "images": None})]
+
+    with pytest.raises(ValueError, match="must have the same sensors; `lidar2img` is in some .*batch size 1"):
+        family.collate([examples[index] for index in order])
+
+
 def test_rows_in_memory_are_rows():
     rows = [build_row(index) for index in range(2)]
     kept = InMemoryDataset(rows, family.decode_row)
@@ -181,13 +210,32 @@ def test_reads_own_classes(tmp_path):
     assert loaded["train"][0]["labels"] == [1]
 
 
+def test_own_classes_may_have_spaces(tmp_path):
+    write_frame(tmp_path / "train", annotations=[{"class": "cargo bike", "box": [1, 2, 3, 4, 5, 6, 0.5]}])
+    (tmp_path / "classes.txt").write_text("tram\n\n cargo bike \n", encoding="utf-8-sig")
+
+    loaded = load_dataset(tmp_path, family=FAMILY_NAME)
+
+    assert loaded["train"].features["labels"].feature.names == ["tram", "cargo bike"]
+    assert loaded["train"][0]["labels"] == [1]
+
+
+@pytest.mark.parametrize("content", ["", "tram\nbike\ntram\n"])
+def test_refuses_classes_that_are_named_twice_or_not_at_all(tmp_path, content):
+    write_frame(tmp_path / "train")
+    (tmp_path / "classes.txt").write_text(content)
+
+    with pytest.raises(ValueError, match="classes.txt must name each class once, one a line"):
+        load_dataset(tmp_path, family=FAMILY_NAME)
+
+
 def test_reads_frames_without_lidar_or_without_cameras(tmp_path):
     write_frame(tmp_path / "train", "a", lidar=None)
     write_frame(tmp_path / "train", "b", cameras=None, annotations=None)
 
     first, second = map(decode_row, load_dataset(tmp_path, family=FAMILY_NAME)["train"])
 
-    assert first["points"].shape == (0, 5)
+    assert first["points"] is None
     assert second["images"] == []
     assert second["boxes"].shape == (0, 9)
 

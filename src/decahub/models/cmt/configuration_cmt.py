@@ -2,6 +2,7 @@
 
 import difflib
 import math
+from collections.abc import Sequence
 from dataclasses import field
 from itertools import accumulate
 from operator import mul
@@ -201,7 +202,7 @@ class CmtLidarConfig(CheckedConfig, PreTrainedConfig):
     def validate_architecture(self):
         for name in ("voxel_size", "sparse_shape"):
             values = getattr(self, name)
-            if len(values) != 3 or min(values) <= 0:
+            if len(values) != 3 or not all(0 < value < math.inf for value in values):
                 raise ValueError(f"`{name}` must hold 3 positive numbers; got {list(values)}.")
         check_maximum("sparse_shape", self.sparse_shape, MAX_WIDTH)
         check_minimum(self, 1, "num_point_features", "output_size")
@@ -447,12 +448,7 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
 
     def validate_bounds(self):
         for name in ("point_cloud_range", "post_center_range"):
-            values = list(getattr(self, name))
-            if len(values) != 6 or not all(low < high for low, high in zip(values[:3], values[3:], strict=True)):
-                raise ValueError(
-                    f"`{name}` must hold x, y, z of the nearest and then of the farthest corner, 6 numbers that grow "
-                    f"from one corner to the other; got {values}."
-                )
+            check_bounds(name, getattr(self, name))
         if self.has_camera and self.point_cloud_range[3] <= 1:
             raise ValueError(
                 "`point_cloud_range` must end beyond x = 1 m, where depths along a ray begin; got "
@@ -485,12 +481,8 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
     def validate_tasks(self):
         if self.tasks is None:
             return
+        check_tasks(self.tasks)
         names = [name for task in self.tasks for name in task]
-        if not self.tasks or not all(self.tasks):
-            raise ValueError("`tasks` must hold at least one class each; got an empty one.")
-        if len(set(names)) < len(names):
-            twice = next(name for index, name in enumerate(names) if name in names[:index])
-            raise ValueError(f"`tasks` must name each class once; got {twice!r} twice.")
         wanted = [self.id2label[index] for index in range(self.num_labels)]
         if names != wanted:
             raise ValueError(
@@ -530,6 +522,27 @@ class CmtConfig(CheckedConfig, PreTrainedConfig):
         check_rates(self, "attention_dropout", "cross_attention_dropout", "hidden_dropout")
 
 
+def check_bounds(name: str, values: Sequence[float]) -> None:
+    """Refuses a range in space that is no box: finite x, y, z of its nearest and of its farthest corner."""
+    values = list(values)
+    is_box = len(values) == 6 and all(low < high for low, high in zip(values[:3], values[3:], strict=True))
+    if not is_box or not all(map(math.isfinite, values)):
+        raise ValueError(
+            f"`{name}` must hold x, y, z of the nearest and then of the farthest corner, 6 finite numbers that grow "
+            f"from one corner to the other; got {values}."
+        )
+
+
+def check_tasks(tasks: Sequence[Sequence[str]]) -> None:
+    """Refuses tasks without classes, and classes that belong to several."""
+    if not tasks or not all(tasks):
+        raise ValueError("`tasks` must hold at least one class each; got an empty one.")
+    names = [name for task in tasks for name in task]
+    if len(set(names)) < len(names):
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        raise ValueError(f"`tasks` must name each class once; got {twice!r} twice.")
+
+
 def _build_backbone_config(given: dict | PreTrainedConfig | None) -> PreTrainedConfig:
     if isinstance(given, PreTrainedConfig):
         return given
@@ -550,4 +563,12 @@ def _build_backbone_config(given: dict | PreTrainedConfig | None) -> PreTrainedC
     return CONFIG_MAPPING[model_type](**fields)
 
 
-__all__ = ["VARIANTS", "VOVNET_VARIANTS", "CmtConfig", "CmtLidarConfig", "CmtVovNetConfig"]
+__all__ = [
+    "VARIANTS",
+    "VOVNET_VARIANTS",
+    "CmtConfig",
+    "CmtLidarConfig",
+    "CmtVovNetConfig",
+    "check_bounds",
+    "check_tasks",
+]

@@ -153,9 +153,9 @@ def _split_batch(points: Any) -> list[np.ndarray]:
 
 def _count_dimensions(value: Any) -> int:
     if hasattr(value, "ndim"):
-        return value.ndim
+        return 2 if value.ndim == 1 and len(value) == 0 else value.ndim  # nothing is an empty cloud, not a row
     if isinstance(value, (list, tuple)):
-        return 1 + _count_dimensions(value[0]) if len(value) else 2  # an empty list is an empty cloud
+        return 1 + _count_dimensions(value[0]) if len(value) else 2
     return 0
 
 

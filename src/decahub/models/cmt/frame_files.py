@@ -15,8 +15,10 @@
 - Boxes are x, y, z of the center, length, width, height (m) and yaw (rad, counter-clockwise from +x) in the frame of
   the LiDAR. One whose `class` is null is left out; a `velocity` of null or with null in it is unknown (NaN).
 - `lidar`, `cameras`, `annotations` and `ego2global` may be missing; a frame needs a sensor.
+- Other keys, such as time stamps, are not used; one that looks like a misspelling of those above is refused.
 """
 
+import difflib
 import json
 import math
 import os
@@ -32,6 +34,14 @@ from .boxes.geometry import BOX_SIZE
 
 
 POINT_COLUMNS = ("x", "y", "z", "intensity", "time")
+POINT_FILES = (".npy", ".bin")
+TABLE_KEYS = ("lidar", "cameras", "annotations", "ego2global", "sample_token")
+LIDAR_KEYS = ("file", "columns", "lidar2ego", "sweeps")
+SWEEP_KEYS = ("file", "columns", "sensor2key", "time_lag")
+CAMERA_KEYS = ("name", "file", "intrinsics", "lidar2cam", "cam2ego")
+OTHER_CAMERA_KEYS = ("lidar2img",)  # follows from the others
+BOX_KEYS = ("class", "box", "velocity", "num_lidar_pts", "num_radar_pts", "attribute")
+MISSPELLED = 0.8  # similarity from which on a key is taken for a misspelling
 CLOSE_RANGE = 1.0  # points of earlier sweeps within this square about the sensor hit the car itself
 
 
@@ -53,14 +63,17 @@ def read_frame(path: Path) -> dict[str, Any]:
     """
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no UTF-8
         raise ValueError(f"{path} must hold JSON: {error}.") from error
     if not isinstance(table, dict) or not (table.get("lidar") or table.get("cameras")):
         raise ValueError(f"{path} must be a table with `lidar` or `cameras`; it has neither.")
-    lidar, cameras = table.get("lidar") or {}, table.get("cameras") or []
-    lidar2ego = lidar.get("lidar2ego")
+    _check_keys(table, TABLE_KEYS, str(path))
+    lidar = _check_keys(table.get("lidar") or {}, LIDAR_KEYS, f"`lidar` of {path}")
+    cameras = _read_records(table, "cameras", (*CAMERA_KEYS, *OTHER_CAMERA_KEYS), path)
+    lidar2ego = _read_pose(lidar, "lidar2ego", path)
     names = [camera.get("name") or f"camera {index}" for index, camera in enumerate(cameras)]
-    boxes = [item for item in table.get("annotations") or [] if item.get("class") is not None]
+    annotations = _read_records(table, "annotations", BOX_KEYS, path)
+    boxes = [item for item in annotations if item.get("class") is not None]
     return {
         "images": [str(_find_file(path, camera, name)) for camera, name in zip(cameras, names, strict=True)],
         "cameras": names,
@@ -78,7 +91,7 @@ def read_frame(path: Path) -> dict[str, Any]:
         "num_points": [_count_points(item) for item in boxes],
         "attributes": [item.get("attribute") for item in boxes],
         "lidar2ego": lidar2ego,
-        "ego2global": table.get("ego2global"),
+        "ego2global": _read_pose(table, "ego2global", path),
         "token": table.get("sample_token") or path.stem,
     }
 
@@ -157,15 +170,11 @@ def read_points(path: Path, columns: Sequence[str] = ()) -> np.ndarray:
 
     Returns:
         `numpy.ndarray` of shape `(num_points, 5)`, float32.
+
+    Raises:
+        ValueError: If the file is of another kind or damaged, or does not have these columns.
     """
-    if path.suffix == ".npy":
-        points = np.load(path, allow_pickle=False)
-    else:
-        values = np.fromfile(path, dtype=np.float32)
-        width = len(columns) or len(POINT_COLUMNS)
-        if len(values) % width:
-            raise ValueError(f"{path} must hold {width} float32 values for each point; got {len(values)} values.")
-        points = values.reshape(-1, width)
+    points = _load_points(path, len(columns) or len(POINT_COLUMNS))
     if not columns and points.ndim == 2 and points.shape[1] in (4, 5):
         columns = POINT_COLUMNS[: points.shape[1]]
     if points.ndim != 2 or points.shape[1] != len(columns):
@@ -181,6 +190,52 @@ def read_points(path: Path, columns: Sequence[str] = ()) -> np.ndarray:
         if name in columns:
             kept[:, index] = points[:, list(columns).index(name)]
     return kept
+
+
+def _load_points(path: Path, width: int) -> np.ndarray:
+    """What a file of points holds; `width` is the number of values a point of a `.bin` file."""
+    suffix = path.suffix.lower()
+    if suffix not in POINT_FILES:
+        raise ValueError(f"{path} must be a file of points, {' or '.join(POINT_FILES)}; got {path.suffix!r}.")
+    if suffix == ".bin":
+        content = path.read_bytes()
+        if len(content) % (4 * width):
+            raise ValueError(
+                f"{path} must hold {width} float32 values a point; {len(content)} bytes are no multiple of "
+                f"{4 * width}. Is it cut off, or are `columns` missing?"
+            )
+        return np.frombuffer(content, dtype="<f4").reshape(-1, width)
+    try:
+        points = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} must hold an array of numbers; {error}. Is it cut off?") from error
+    if points.dtype.kind not in "fiu":
+        raise ValueError(f"{path} must hold real numbers; got an array of {points.dtype}.")
+    return points
+
+
+def _check_keys(record: Any, keys: Sequence[str], where: str) -> Mapping[str, Any]:
+    """A record of the table, after a search for misspelled keys."""
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{where} must be a JSON object; got {record!r}.")
+    for name in record:
+        nearest = difflib.get_close_matches(name, keys, n=1, cutoff=MISSPELLED)
+        if name not in keys and nearest and nearest[0] not in record:
+            raise ValueError(f"{where} has the unknown key {name!r}. Did you mean {nearest[0]!r}?")
+    return record
+
+
+def _read_records(table: Mapping[str, Any], name: str, keys: Sequence[str], path: Path) -> list[Mapping[str, Any]]:
+    records = table.get(name) or []
+    if not isinstance(records, list):
+        raise ValueError(f"`{name}` of {path} must be a list; got {type(records).__name__}.")
+    return [_check_keys(record, keys, f"`{name}[{index}]` of {path}") for index, record in enumerate(records)]
+
+
+def _read_pose(record: Mapping[str, Any], name: str, path: Path) -> list[list[float]] | None:
+    if record.get(name) is None:
+        return None
+    return _read_matrix(record[name], 4, f"`{name}` in {path}").tolist()
 
 
 def _describe_box(frame: Mapping[str, Any], index: int, class_name: str) -> dict[str, Any]:
@@ -205,16 +260,23 @@ def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 def _list_sweeps(path: Path, lidar: Mapping[str, Any]) -> list[dict[str, Any]]:
     columns = list(lidar.get("columns") or ())
     key_sweep = {"file": lidar.get("file"), "sensor2key": np.eye(4), "time_lag": 0.0}
-    sweeps: list[Mapping[str, Any]] = [key_sweep, *(lidar.get("sweeps") or [])]
+    sweeps: list[Mapping[str, Any]] = [key_sweep, *_read_records(lidar, "sweeps", SWEEP_KEYS, path)]
     return [
         {
             "file": str(_find_file(path, sweep, "lidar")),
             "columns": list(sweep.get("columns") or columns),
             "sensor2key": _read_matrix(sweep.get("sensor2key"), 4, f"`sensor2key` of a sweep in {path}").tolist(),
-            "time_lag": float(sweep.get("time_lag", 0.0)),
+            "time_lag": _read_time_lag(sweep, path),
         }
         for sweep in sweeps
     ]
+
+
+def _read_time_lag(sweep: Mapping[str, Any], path: Path) -> float:
+    value = sweep.get("time_lag", 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"`time_lag` of a sweep in {path} must be its age in seconds, at least 0; got {value!r}.")
+    return float(value)
 
 
 def _find_file(path: Path, item: Mapping[str, Any], name: str) -> Path:
@@ -242,18 +304,26 @@ def _read_lidar2cam(camera: Mapping[str, Any], lidar2ego: Any, where: str) -> np
     if "cam2ego" not in camera or lidar2ego is None:
         raise ValueError(f"`lidar2cam` of {where} is missing. Add it, or `cam2ego` and the `lidar2ego` of the LiDAR.")
     cam2ego = _read_matrix(camera["cam2ego"], 4, f"`cam2ego` of {where}")
-    return np.linalg.solve(cam2ego, _read_matrix(lidar2ego, 4, f"`lidar2ego` of {where}"))
+    try:
+        return np.linalg.solve(cam2ego, np.asarray(lidar2ego))
+    except np.linalg.LinAlgError as error:
+        raise ValueError(f"`cam2ego` of {where} must be a rotation and a translation; it is singular.") from error
 
 
 def _read_box(item: Mapping[str, Any], path: Path) -> list[float]:
-    velocity = item.get("velocity") or (None, None)
-    values = [*(item.get("box") or ()), *(np.nan if value is None else value for value in velocity)]
-    if len(values) != BOX_SIZE or not np.isfinite(values[:7]).all() or min(values[3:6]) <= 0:
+    given = [item.get("box") or [], item.get("velocity") or [None, None]]
+    try:
+        box = np.array(given[0], dtype=np.float64)
+        velocity = np.array(given[1], dtype=np.float64)  # null becomes NaN
+    except (TypeError, ValueError):
+        box = velocity = np.zeros(0)
+    is_box = box.shape == (BOX_SIZE - 2,) and np.isfinite(box).all() and box[3:6].min() > 0
+    if not is_box or velocity.shape != (2,) or np.isinf(velocity).any():
         raise ValueError(
             f"`box` in {path} must hold x, y, z, positive length, width, height, and yaw, with a `velocity` of two "
             f"numbers; got {item.get('box')!r} and {item.get('velocity')!r}."
         )
-    return values
+    return [*box.tolist(), *velocity.tolist()]
 
 
 def _count_points(item: Mapping[str, Any]) -> int | None:

@@ -140,6 +140,11 @@ class CmtImageProcessor(ImageReading, TorchvisionBackend):
             scaled, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, **device
         )
         self.check_channels(prepared, kwargs)
+        empty = [index for index, image in enumerate(prepared) if 0 in image.shape]
+        if empty:
+            raise ValueError(
+                f"`images` must have pixels; image {empty[0]} has the shape {tuple(prepared[empty[0]].shape)}."
+            )
         num_frames, num_cameras = len(frames), len(frames[0])
         transforms = self._choose_transforms(prepared, image_transforms, num_frames, num_cameras, kwargs)
         crop_size = _get_crop_size(kwargs)
@@ -239,6 +244,10 @@ def is_batch(images: Any) -> bool:
 
 
 def _flatten_frame(images: Any, name: str) -> list[Any]:
+    if images is None:
+        raise ValueError(
+            f"`{name}` must hold the images of a frame; they are missing. Prepare frames without images by themselves."
+        )
     if isinstance(images, (list, tuple)) and any(image is None for image in images):
         missing = next(index for index, image in enumerate(images) if image is None)
         raise ValueError(

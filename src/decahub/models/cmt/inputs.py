@@ -112,10 +112,31 @@ def _check_voxels(
         return
     if int(num_voxels.sum()) != count:
         raise ValueError(f"`num_voxels` must sum to the {count} voxels; got {num_voxels.tolist()}.")
+    _check_samples(voxel_coords[:, 0].long(), num_voxels)
     if (num_points_per_voxel < 1).any():
         raise ValueError("`num_points_per_voxel` must be at least 1; got 0. Leave empty voxels out.")
+    if (num_points_per_voxel > voxels.shape[1]).any():
+        raise ValueError(
+            f"`num_points_per_voxel` must be at most the {voxels.shape[1]} points that `voxels` has room for; got "
+            f"{int(num_points_per_voxel.max())}."
+        )
     if not voxels.sum(dtype=torch.float64).isfinite():
         raise ValueError("`voxels` must be finite; got NaN or infinity.")
+
+
+def _check_samples(samples: torch.Tensor, num_voxels: torch.Tensor) -> None:
+    """Refuses samples of voxels that are not as many as `num_voxels` says."""
+    is_outside = (samples < 0) | (samples >= len(num_voxels))
+    if is_outside.any():
+        raise ValueError(
+            f"`voxel_coords` must begin with a sample in [0, {len(num_voxels)}); got {int(samples[is_outside][0])}."
+        )
+    counted = torch.bincount(samples, minlength=len(num_voxels))
+    if not torch.equal(counted, num_voxels.long()):
+        raise ValueError(
+            f"`num_voxels` must be how often `voxel_coords` names each sample, {counted.tolist()}; got "
+            f"{num_voxels.tolist()}."
+        )
 
 
 __all__ = ["check_inputs"]

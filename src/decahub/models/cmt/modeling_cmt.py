@@ -496,7 +496,7 @@ class CmtForObjectDetection3D(CmtPreTrainedModel):
                 l, w, h (m), yaw (rad), vx, vy (m/s) in the LiDAR frame, and `class_labels` `(num_boxes,)`. A velocity
                 may be NaN, and a size 0: such a box takes no part in the loss of boxes.
             denoising_noise (`torch.FloatTensor` of shape `(num_groups * num_boxes, 3)`, *optional*): uniform in
-                [0, 1], for denoising queries in training; drawn by default.
+                [0, 1], for denoising queries in training with labels, and only then; drawn by default.
             kwargs: `output_hidden_states`, `output_attentions` and `return_dict`.
 
         Returns:
@@ -508,6 +508,10 @@ class CmtForObjectDetection3D(CmtPreTrainedModel):
         """
         refuse_unknown_inputs(self, kwargs)
         denoising = None
+        if denoising_noise is not None and (labels is None or not self.training):
+            raise ValueError(
+                "`denoising_noise` must come with `labels` in training; otherwise there is no such query."
+            )
         if labels is not None:
             labels = self.check_labels(labels, pixel_values, num_voxels)
             denoising = self.build_denoising(labels, denoising_noise) if self.training else None

@@ -16,7 +16,7 @@ from .boxes.geometry import move_to_bottom, transform_boxes
 from .boxes.ground_truth import read_ground_truth
 from .boxes.nuscenes_results import CLASS_RANGES, to_nuscenes_boxes
 from .camera.frame_calibration import CALIBRATION_NAMES, name_cameras, read_lidar2img, read_pose
-from .configuration_cmt import NUSCENES_CLASSES, CmtConfig
+from .configuration_cmt import NUSCENES_CLASSES, CmtConfig, check_bounds, check_tasks
 from .feature_extraction_cmt import CmtPointCloudFeatureExtractor
 from .image_processing_cmt import CmtImageProcessor, CmtImageProcessorKwargs, is_batch, split_frames
 
@@ -74,12 +74,13 @@ class CmtProcessor(ProcessorMixin):
             raise ValueError(f"`modality` must be 'fusion', 'camera' or 'lidar'; got {modality!r}.")
         if box_slot_order not in CENTER_SLOTS:
             raise ValueError(f"`box_slot_order` must be one of {tuple(CENTER_SLOTS)}; got {box_slot_order!r}.")
-        if max_detections < 1:
-            raise ValueError(f"`max_detections` must be at least 1; got {max_detections}.")
+        _check_count(max_detections)
+        check_bounds("post_center_range", POST_CENTER_RANGE if post_center_range is None else post_center_range)
         self.modality = modality
         self.tasks = [list(task) for task in tasks] if tasks is not None else [list(NUSCENES_CLASSES)]
         self.box_slot_order = box_slot_order
         self.max_detections = max_detections
+        check_tasks(self.tasks)
         self.post_center_range = list(POST_CENTER_RANGE if post_center_range is None else post_center_range)
 
     @classmethod
@@ -262,6 +263,10 @@ class CmtProcessor(ProcessorMixin):
                 f"shape {tuple(logits.shape)} and boxes of shape {tuple(pred_boxes.shape)}. Make the processor by "
                 "`CmtProcessor.from_config`."
             )
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"`threshold` must be in [0, 1], as scores are; got {threshold}.")
+        if max_detections is not None:
+            _check_count(max_detections)
         if frame not in FRAMES:
             raise ValueError(f"`frame` must be one of {FRAMES}; got {frame!r}.")
         if (frame == "ego") != (lidar2ego is not None):
@@ -334,6 +339,11 @@ class CmtProcessor(ProcessorMixin):
         return {"meta": meta, "results": results}
 
 
+def _check_count(max_detections: Any) -> None:
+    if isinstance(max_detections, bool) or not isinstance(max_detections, int) or max_detections < 1:
+        raise ValueError(f"`max_detections` must be at least 1, a whole number; got {max_detections!r}.")
+
+
 def _count_dims(value: Any) -> int:
     """How deep lists and arrays are nested, by their first entries."""
     if hasattr(value, "ndim"):
@@ -349,7 +359,7 @@ def _is_many(images: Any | None, points: Any | None) -> bool:
     if images is not None:
         many["images"] = is_batch(images)
     if points is not None:
-        many["points"] = _count_dims(points) == 3  # frames, points, values
+        many["points"] = _is_many_clouds(points)
     if len(set(many.values())) > 1:
         raise ValueError(
             "`images` and `points` must both be those of one frame, or lists of several frames; got "
@@ -357,6 +367,24 @@ def _is_many(images: Any | None, points: Any | None) -> bool:
             + "."
         )
     return any(many.values())
+
+
+def _is_many_clouds(points: Any) -> bool:
+    """Whether points are a cloud for each of several frames, of which any may be empty.
+
+    Raises:
+        ValueError: If the cloud of a frame is missing.
+    """
+    if not isinstance(points, (list, tuple)):
+        return _count_dims(points) == 3  # frames, points, values
+    missing = [index for index, cloud in enumerate(points) if cloud is None]
+    if missing:
+        raise ValueError(
+            f"`points` must hold a cloud for each frame; that of frame {missing[0]} is missing. Prepare frames with "
+            "different sensors one by one, or give an empty cloud and tell the model by `modality_mask`."
+        )
+    is_empty = [_count_dims(cloud) == 1 and len(cloud) == 0 for cloud in points]
+    return any(_count_dims(cloud) == 2 for cloud in points) or (bool(points) and all(is_empty))
 
 
 def _count_frames(images: Any | None, points: Any | None, is_many: bool) -> int:

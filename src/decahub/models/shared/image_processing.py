@@ -316,6 +316,8 @@ def flatten_images(images: Any, name: str, num_dims: int) -> list:
     """A flat list of images (or paths) or maps, of any nesting; a map, and a gray image, may have two dimensions."""
     if isinstance(images, (list, tuple)):
         return [image for item in images for image in flatten_images(item, name, num_dims)]
+    if not isinstance(images, (str, os.PathLike, Image.Image)) and not hasattr(images, "ndim"):
+        raise TypeError(f"`{name}` must be PIL images, arrays, tensors or paths; got {type(images).__name__}.")
     if isinstance(images, (str, os.PathLike, Image.Image)) or images.ndim in (2, num_dims):
         return [images]
     if images.ndim == num_dims + 1:

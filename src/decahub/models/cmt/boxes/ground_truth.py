@@ -29,7 +29,7 @@ def read_ground_truth(boxes: Any, class_labels: Any, frame: int, num_classes: in
         TypeError: If classes are not integers.
         ValueError: If shapes do not fit, a class does not exist, or a box is not finite or has a negative size.
     """
-    rows = np.asarray(boxes, dtype=np.float64)
+    rows = _read_array(boxes, "boxes", frame, np.float64)
     rows = rows.reshape(-1, BOX_SIZE) if rows.size == 0 else rows
     if rows.ndim != 2 or rows.shape[1] != BOX_SIZE:
         raise ValueError(
@@ -60,7 +60,7 @@ def read_ground_truth(boxes: Any, class_labels: Any, frame: int, num_classes: in
 
 
 def _read_classes(class_labels: Any, frame: int, num_boxes: int, num_classes: int) -> np.ndarray:
-    classes = np.asarray(class_labels)
+    classes = _read_array(class_labels, "class_labels", frame)
     if classes.size and classes.dtype.kind not in "iu":
         raise TypeError(f"`class_labels` must hold integers; got {classes.dtype} for frame {frame}.")
     classes = classes.astype(np.int64)
@@ -76,6 +76,15 @@ def _read_classes(class_labels: Any, frame: int, num_boxes: int, num_classes: in
             f"{frame}. Leave boxes of other classes out."
         )
     return classes
+
+
+def _read_array(values: Any, name: str, frame: int, dtype: Any = None) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy(force=True)
+    try:
+        return np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be an array of numbers for each frame; frame {frame}: {error}.") from error
 
 
 __all__ = ["read_ground_truth"]

@@ -51,7 +51,7 @@ def _check_label(
             f"`boxes` must have shape (num_boxes, {BOX_SIZE}): x, y, z, l, w, h, yaw, vx, vy; got "
             f"{tuple(boxes.shape)} for sample {sample}."
         )
-    if len(classes) and (classes.is_floating_point() or classes.is_complex()):
+    if len(classes) and (classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool):
         raise TypeError(f"`class_labels` must hold integers; got {classes.dtype} for sample {sample}.")
     if classes.shape != boxes.shape[:1]:
         raise ValueError(
@@ -75,6 +75,8 @@ def _check_label(
             f"`boxes` must have finite centers, sizes and yaws; got {boxes[int(invalid[0])].tolist()} for box "
             f"{int(invalid[0])} of sample {sample}."
         )
+    if boxes[:, NUM_FINITE:].isinf().any():
+        raise ValueError(f"`boxes` must have finite velocities, or NaN; got infinity in sample {sample}.")
     if len(boxes) and boxes[:, 3:6].min() < 0:
         raise ValueError(
             f"`boxes` must have sizes of at least 0; got {boxes[:, 3:6].min().item():.4g} in sample {sample}."

@@ -11,6 +11,7 @@ import torch
 
 
 ROTATION_ATOL = 1e-3  # calibrations are often stored as float32, or as quaternions of a few digits
+LAST_ROW_ATOL = 1e-6  # an inverse may leave rounding
 SINGULAR_RTOL = 1e-12  # of the product of the row norms, which bounds the determinant
 
 
@@ -56,12 +57,8 @@ def check_rigid(matrices: torch.Tensor, name: str, labels: Sequence[str]) -> Non
         ValueError: For the first matrix with another last row than (0, 0, 0, 1), or whose upper left part R is no
             rotation: R R^T differs from the identity, or R mirrors.
     """
+    check_last_row(matrices, name, labels)
     for matrix, label in zip(matrices, labels, strict=True):
-        if not torch.equal(matrix[3], torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=matrix.dtype)):
-            raise ValueError(
-                f"`{name}` must have the last row (0, 0, 0, 1); that of {label} has {_show(matrix[3])}. Is it "
-                "transposed?"
-            )
         rotation = matrix[:3, :3]
         deviation = (rotation @ rotation.T - torch.eye(3, dtype=matrix.dtype)).abs().max().item()
         if deviation > ROTATION_ATOL:
@@ -72,6 +69,21 @@ def check_rigid(matrices: torch.Tensor, name: str, labels: Sequence[str]) -> Non
         if torch.linalg.det(rotation) < 0:
             raise ValueError(
                 f"`{name}` must hold rotations; that of {label} mirrors (determinant -1). Is an axis flipped?"
+            )
+
+
+def check_last_row(matrices: torch.Tensor, name: str, labels: Sequence[str]) -> None:
+    """Refuses homogeneous matrices, camera matrices too, whose last row is anything but 0, ..., 0, 1.
+
+    Raises:
+        ValueError: For the first one, with its label.
+    """
+    wanted = torch.eye(matrices.shape[-1], dtype=matrices.dtype)[-1]
+    for matrix, label in zip(matrices, labels, strict=True):
+        if (matrix[-1] - wanted).abs().max() > LAST_ROW_ATOL:
+            raise ValueError(
+                f"`{name}` must have the last row {_show(wanted)}; that of {label} has {_show(matrix[-1])}. Is it "
+                "transposed?"
             )
 
 
@@ -155,6 +167,7 @@ def _show(row: torch.Tensor) -> str:
 
 __all__ = [
     "check_invertible",
+    "check_last_row",
     "check_rigid",
     "compose_lidar2cam",
     "compose_lidar2img",

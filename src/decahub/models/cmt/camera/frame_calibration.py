@@ -5,7 +5,14 @@ from typing import Any
 
 import torch
 
-from .calibration import check_invertible, check_rigid, compose_lidar2cam, compose_lidar2img, read_matrices
+from .calibration import (
+    check_invertible,
+    check_last_row,
+    check_rigid,
+    compose_lidar2cam,
+    compose_lidar2img,
+    read_matrices,
+)
 
 
 CALIBRATION_NAMES = (
@@ -27,7 +34,9 @@ def name_cameras(cameras: Sequence[str] | None, num_images: int) -> list[str]:
     """
     if cameras is None:
         return [f"camera {index}" for index in range(num_images)]
-    names = [str(camera) for camera in cameras]
+    if isinstance(cameras, str) or any(not isinstance(camera, str) for camera in cameras):
+        raise ValueError(f"`cameras` must be a list of names for each frame; got {cameras!r}.")
+    names = list(cameras)
     duplicates = sorted({name for name in names if names.count(name) > 1})
     if duplicates:
         count = names.count(duplicates[0])
@@ -61,9 +70,11 @@ def read_lidar2img(calibration: Mapping[str, Any], cameras: Sequence[str]) -> to
         raise ValueError(f"The calibration of the cameras must be {ways}; got {got}.")
     if "lidar2img" in given:
         lidar2img = read_matrices(given["lidar2img"], "lidar2img", (4, 4), cameras)
+        check_last_row(lidar2img, "lidar2img", cameras)
         check_invertible(lidar2img, "lidar2img", cameras)
         return lidar2img
     intrinsics = read_matrices(given["intrinsics"], "intrinsics", (3, 3), cameras)
+    check_last_row(intrinsics, "intrinsics", cameras)
     check_invertible(intrinsics, "intrinsics", cameras)
     poses = {
         name: _read_poses(given[name], name, cameras if _is_per_camera(name) else None)

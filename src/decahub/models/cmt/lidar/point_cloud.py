@@ -30,7 +30,7 @@ def read_points(points: Any, name: str = "points") -> np.ndarray:
         TypeError: If it does not hold numbers.
         ValueError: If it has another shape.
     """
-    array = _to_array(points)
+    array = _to_array(points, name)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"`{name}` must hold real numbers; got an array of {array.dtype}.")
     if array.size == 0 and array.ndim <= 2:
@@ -41,7 +41,8 @@ def read_points(points: Any, name: str = "points") -> np.ndarray:
             f"`{name}` must have shape (num_points, 5): x, y, z, intensity, time lag; or (num_points, 4) without the "
             f"time lag; got {array.shape}.{missing}"
         )
-    array = array.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is dropped below
+        array = array.astype(np.float32)
     if array.shape[1] == TIME_LAG:
         array = np.pad(array, ((0, 0), (0, 1)))
     is_finite = np.isfinite(array).all(axis=1)
@@ -112,9 +113,15 @@ def merge_sweeps(
 
 
 def _read_sweep(points: Any, name: str) -> np.ndarray:
-    array = _to_array(points)
+    array = _to_array(points, name)
     return read_points(array[:, :TIME_LAG] if array.ndim == 2 else array, name)
 
 
-def _to_array(points: Any) -> np.ndarray:
-    return np.asarray(points.detach().cpu().float() if isinstance(points, torch.Tensor) else points)
+def _to_array(points: Any, name: str) -> np.ndarray:
+    if isinstance(points, torch.Tensor):
+        # numpy has no bfloat16.
+        return (points.float() if points.is_floating_point() else points).numpy(force=True)
+    try:
+        return np.asarray(points)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"`{name}` must have as many values for each point; {error}.") from error
