@@ -80,7 +80,7 @@ def spoil(tmp_path, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: table.update(anotations=table.pop("annotations")), "Did you mean 'annotations'"),
+        (lambda table: table.update(annotatins=table.pop("annotations")), "Did you mean 'annotations'"),
         (lambda table: table["lidar"].update(sweep=[]), "`lidar` of .* has the unknown key 'sweep'. .* 'sweeps'"),
         (lambda table: rename(table["cameras"][1], "name", "names"), r"`cameras\[1\]` of .* 'names'. .* 'name'"),
         (lambda table: rename(table["annotations"][0], "velocity", "velocty"), "Did you mean 'velocity'"),

@@ -20,12 +20,11 @@ def test_results_below_the_smallest_normal_number_are_zero_within_the_block():
     assert halve_smallest() == TINY / 2
 
 
-def test_the_setting_is_restored_after_an_error_and_by_nested_blocks():
-    with pytest.raises(RuntimeError, match="stop"), flushed_denormals():
-        with flushed_denormals():
-            pass
+def test_the_setting_is_that_of_before_after_an_error_and_after_nested_blocks():
+    with flushed_denormals():
+        with pytest.raises(RuntimeError, match="stop"), flushed_denormals():
+            raise RuntimeError("stop")
         assert halve_smallest() == 0
-        raise RuntimeError("stop")
     assert halve_smallest() == TINY / 2
 
 
