@@ -415,6 +415,17 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             )
         return self._mask(scores, allowed, is_over)
 
+    def is_settled(self, input_ids: torch.LongTensor) -> bool:
+        """Whether the next token of each row is the same for any scores: the only one left, or padding after the end.
+
+        Rows are those of the last call with a token more. See
+        [`~decahub.models.drum_lm.grammar.jump_forward.jump_forward`].
+        """
+        if not self._follows(input_ids):
+            return False
+        allowed = self.grammar.find_allowed(self._state, self.controls.find_lines(self._state))
+        return bool(((allowed.sum(1) == 1) | (self._state.place >= self.grammar.done)).all())
+
     def _check_vocabulary(self, vocab_size: int) -> None:
         """Refuse a model of another vocabulary; padding that was added to the tokenizer alone cannot be written."""
         if self.grammar.token_ids[-1] >= vocab_size:
