@@ -285,6 +285,8 @@ class DrumGenerationPipeline(Pipeline):
         expressive: bool | None = None,
         **parameters: Any,
     ) -> list[list[dict[str, Any]]]:
+        from decahub.models.drum_lm.grammar.jump_forward import jump_forward
+
         expressive = self._check_expressive(expressive)
         grammar = self._get_grammar(prompts[0].roll.steps_per_bar)
         batch = self.build_batch(prompts, grammar)
@@ -301,6 +303,7 @@ class DrumGenerationPipeline(Pipeline):
             generation_config=config,
             logits_processor=[self.build_grammar_processor(batch, grammar, parameters), recorder, *sampling],
             streamer=streamer,
+            custom_generate=jump_forward if streamer is None else None,
         )
         log_probs = recorder.finish(sequences).tolist()
         texts = [self._decode(ids) for ids in sequences[:, batch.input_ids.shape[1] :]]
@@ -354,6 +357,8 @@ class DrumGenerationPipeline(Pipeline):
         ]
 
     def _stream(self, prompt: Prompt, seed: int | None = None, **parameters: Any) -> Iterator[dict[str, Any]]:
+        from decahub.models.drum_lm.grammar.jump_forward import jump_forward
+
         grammar = self._get_grammar(prompt.roll.steps_per_bar)
         batch = self.build_batch([prompt], grammar)
         config = self.build_generation_config(batch, grammar)
@@ -370,6 +375,7 @@ class DrumGenerationPipeline(Pipeline):
                     generation_config=config,
                     logits_processor=processors,
                     stopping_criteria=stops,
+                    custom_generate=jump_forward,
                     **{CACHE_NAME: cache},
                 )
             text = self._decode(outputs.sequences[0, ids.shape[1] :])

@@ -391,6 +391,7 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             grammar, forbid_columns, force, max_hits_per_step, density_bias, forbid_repeat, fill_bars
         )
         self._prompt: torch.Tensor | None = None
+        self._found: tuple[GrammarState, torch.Tensor] | None = None
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         """Scores with everything excluded that is no groove."""
@@ -403,9 +404,8 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             self._prompt = None  # a prompt that is refused is none to continue
             self._check_vocabulary(scores.shape[1])
             self._begin(input_ids)
-        state = self._state
-        allowed = grammar.find_allowed(state, self.controls.find_lines(state))
-        is_over = state.place >= grammar.done
+        allowed = self._find_allowed()
+        is_over = self._state.place >= grammar.done
         if is_new and not (allowed.any(1) | is_over).all():
             self._prompt = None
             row = int((~allowed.any(1) & ~is_over).nonzero()[0])
@@ -414,6 +414,23 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
                 "they exclude."
             )
         return self._mask(scores, allowed, is_over)
+
+    def is_settled(self, input_ids: torch.LongTensor) -> bool:
+        """Whether the next token of each row is the same for any scores: the only one left, or padding after the end.
+
+        Rows are those of the last call with a token more. See
+        [`~decahub.models.drum_lm.grammar.jump_forward.jump_forward`].
+        """
+        if not self._follows(input_ids):
+            return False
+        return bool(((self._find_allowed().sum(1) == 1) | (self._state.place >= self.grammar.done)).all())
+
+    def _find_allowed(self) -> torch.Tensor:
+        """Which tokens may come next; found once for each state."""
+        if self._found is None or self._found[0] is not self._state:
+            allowed = self.grammar.find_allowed(self._state, self.controls.find_lines(self._state))
+            self._found = self._state, allowed
+        return self._found[1]
 
     def _check_vocabulary(self, vocab_size: int) -> None:
         """Refuse a model of another vocabulary; padding that was added to the tokenizer alone cannot be written."""
@@ -432,8 +449,9 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
             kept = kept + self.controls.bias[self._state.place].to(kept.dtype)
         masked = torch.full_like(scores, -torch.inf)
         masked[:, ids] = kept.masked_fill(~allowed, -torch.inf)
-        # A constant, for a model whose scores are restricted to grooves gives the closing tokens none to speak of.
-        masked[:, self._closing_ids] = torch.where(is_over[:, None], 0.0, masked[:, self._closing_ids])
+        if is_over.any():
+            # A constant, for a model whose scores are restricted to grooves gives the closing tokens none to speak of.
+            masked[:, self._closing_ids] = torch.where(is_over[:, None], 0.0, masked[:, self._closing_ids])
         return masked
 
     def _begin(self, input_ids: torch.Tensor) -> None:
@@ -476,11 +494,13 @@ class DrumGrammarLogitsProcessor(LogitsProcessor):
         is_next = input_ids.shape == (len(history), history.shape[1] + 1)
         if is_next and torch.equal(input_ids[:, :-1], history):
             self._state = self.grammar.advance(self._state, input_ids[:, -1])
+        elif torch.equal(input_ids, history):
+            return True
         elif not torch.equal(input_ids[:, : prompt.shape[1]], prompt):
             return False
         elif is_next and (order := self._find_order(input_ids[:, :-1])) is not None:
             self._state = self.grammar.advance(self._state.select(order), input_ids[:, -1])
-        elif not torch.equal(input_ids, history):
+        else:
             first = self.grammar.start(len(input_ids), *self._bounds, compare_bars=self.controls.compare_bars)
             state, left_at = self.grammar.read(input_ids, first, self._starts)
             outside = self.grammar.outside
