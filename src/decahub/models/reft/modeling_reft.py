@@ -169,7 +169,9 @@ class RefTModel(RefTPreTrainedModel):
         object_queries, query_attentions = decoded.intermediate_hidden_states[-1].transpose(0, 1), None
         if support is not None and self.query_reference is not None:
             object_queries, query_attentions = self.query_reference(
-                object_queries, support.object_queries.flatten(1, 2), support.object_query_mask.flatten(1)
+                object_queries,
+                support.object_queries.flatten(1, 2),
+                None if support.object_query_mask is None else support.object_query_mask.flatten(1),
             )
             if "mask" in config.query_enhancement_targets:
                 embedder = self.transformer_module.decoder.mask_predictor.mask_embedder
@@ -315,11 +317,12 @@ class RefTModel(RefTPreTrainedModel):
 
 
 def _move(support: RefTSupport, device: torch.device, dtype: torch.dtype) -> RefTSupport:
+    class_mask, object_query_mask = support.class_mask, support.object_query_mask
     return RefTSupport(
         tuple(centers.to(device, dtype) for centers in support.class_centers),
-        support.class_mask.to(device),
+        None if class_mask is None else class_mask.to(device),
         support.object_queries.to(device, dtype),
-        support.object_query_mask.to(device),
+        None if object_query_mask is None else object_query_mask.to(device),
         support.prototypes.to(device, dtype),
     )
 

@@ -60,20 +60,23 @@ class RefTReference(nn.Module):
         """
         normed, support = self.norm_query(hidden_states), self.norm_support(support)
         queries = self._split_heads(self.q_proj(normed))
-        keys, values = self._split_heads(self.k_proj(support)), self._split_heads(self.v_proj(support))
+        # A zero key with a zero value in front is the null slot.
+        keys = self._split_heads(F.pad(self.k_proj(support) * self.scaling, (0, 0, 1, 0)))
+        values = self.v_proj(support)
+        values = self._split_heads(F.pad(values.sigmoid() if self.reweights else values, (0, 0, 1, 0)))
         # Tokens last: a softmax over few support vectors then runs over contiguous memory.
-        scores = (keys @ queries.transpose(-1, -2)).to(_at_least_float32(queries.dtype)) * self.scaling
+        scores = (keys @ queries.transpose(-1, -2)).to(_at_least_float32(queries.dtype))
         if support_mask is not None:
-            scores = scores.masked_fill(~support_mask[:, None, :, None], float("-inf"))
-        weights = F.pad(scores, (0, 0, 1, 0)).softmax(-2)[:, :, 1:]  # the zero in front is the null slot
-        weights = weights.to(values.dtype).transpose(-1, -2)
-        update = (weights @ (values.sigmoid() if self.reweights else values)).transpose(1, 2).flatten(2)
+            absent = F.pad(~support_mask, (1, 0), value=False)
+            scores = scores.masked_fill(absent[:, None, :, None], float("-inf"))
+        weights = scores.softmax(-2).to(values.dtype)
+        update = (values.transpose(-1, -2) @ weights).flatten(1, 2).transpose(1, 2)
         if self.reweights:
             update = normed * update
         update = self.out_proj(update)
         if support_mask is not None:
             update = update * support_mask.any(1)[:, None, None]
-        return hidden_states + update, weights
+        return hidden_states + update, weights[:, :, 1:].transpose(-1, -2)
 
     def _split_heads(self, states: torch.Tensor) -> torch.Tensor:
         return states.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

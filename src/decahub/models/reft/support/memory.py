@@ -34,9 +34,8 @@ IGNORED_BACKBONE_FIELDS = ("transformers_version", "dtype", "_name_or_path", "id
 
 def compute_config_hash(config: RefTConfig) -> str:
     """Hash of the fields that decide what a memory holds."""
-    content = config.to_dict()
-    fields = {name: content[name] for name in ENCODING_FIELDS}
-    backbone = fields["backbone_config"]
+    fields = {name: getattr(config, name) for name in ENCODING_FIELDS}
+    backbone = fields["backbone_config"].to_dict()
     fields["backbone_config"] = {
         name: value for name, value in backbone.items() if name not in IGNORED_BACKBONE_FIELDS
     }
@@ -51,18 +50,20 @@ class RefTSupport:
     Args:
         class_centers (`tuple[torch.FloatTensor]` of shape `(batch_size or 1, num_ways, feature_size)`): each level,
             coarse to fine.
-        class_mask (`torch.BoolTensor` of shape `(batch_size or 1, num_ways)`): False for a class without valid shots.
+        class_mask (`torch.BoolTensor` of shape `(batch_size or 1, num_ways)`, *optional*): False for a class without
+            valid shots; none if there is no such class.
         object_queries (`torch.FloatTensor` of shape `(batch_size or 1, num_ways, num_tokens, hidden_dim)`): support
             object queries of all shots.
-        object_query_mask (`torch.BoolTensor` of shape `(batch_size or 1, num_ways, num_tokens)`): which exist.
+        object_query_mask (`torch.BoolTensor` of shape `(batch_size or 1, num_ways, num_tokens)`, *optional*): which
+            exist; none if all do.
         prototypes (`torch.FloatTensor` of shape `(batch_size or 1, num_ways, hidden_dim)`): means of the normalized
             first object queries.
     """
 
     class_centers: tuple[torch.Tensor, ...]
-    class_mask: torch.Tensor
+    class_mask: torch.Tensor | None
     object_queries: torch.Tensor
-    object_query_mask: torch.Tensor
+    object_query_mask: torch.Tensor | None
     prototypes: torch.Tensor
 
 
@@ -178,7 +179,12 @@ class RefTSupportMemory:
     @property
     def object_query_mask(self) -> torch.Tensor:
         """Which of `object_queries` exist, `(num_ways, num_tokens)`."""
-        return self.get_support().object_query_mask[0]
+        support = self.get_support()
+        if support.object_query_mask is None:
+            return torch.ones(
+                support.object_queries.shape[1:3], dtype=torch.bool, device=support.object_queries.device
+            )
+        return support.object_query_mask[0]
 
     def get_support(self) -> RefTSupport:
         """All classes as a batch of one; built once.
@@ -195,11 +201,12 @@ class RefTSupportMemory:
             tokens = [support.object_queries for support in supports]
             padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
             lengths = torch.tensor([len(token) for token in tokens], device=padded.device)
+            exists = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
             self._batch = RefTSupport(
                 class_centers=tuple(torch.stack([support.centers for support in supports], dim=1)[:, None]),
-                class_mask=torch.ones(1, len(supports), dtype=torch.bool, device=padded.device),
+                class_mask=None,
                 object_queries=padded[None],
-                object_query_mask=(torch.arange(padded.shape[1], device=padded.device) < lengths[:, None])[None],
+                object_query_mask=None if exists.all() else exists[None],
                 prototypes=torch.stack([support.prototype for support in supports])[None],
             )
         return self._batch
@@ -291,7 +298,7 @@ class RefTSupportMemory:
         tensors |= {
             "center_weights": torch.stack([support.center_weights for support in supports]),
             "object_queries": batch.object_queries[0],
-            "object_query_mask": batch.object_query_mask[0],
+            "object_query_mask": self.object_query_mask,
             "object_query_scores": scores,
             "prototypes": batch.prototypes[0],
         }
