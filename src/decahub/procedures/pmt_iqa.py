@@ -255,7 +255,7 @@ def check_score_range(config: PmtIqaConfig, rows: Any) -> None:
         raise ValueError(
             f"`config` must have a `score_low` and `score_high` that are the scale of the labels, which go from "
             f"{lowest:g} to {highest:g}; got {low:g} and {high:g}. For example: "
-            f'`--config "{{score_low: {lowest:g}, score_high: {highest:g}}}"`.'
+            f"`--config.score_low {lowest:g} --config.score_high {highest:g}`."
         )
 
 

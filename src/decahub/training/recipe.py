@@ -1,8 +1,10 @@
 """Recipes: a YAML file, then `--key value` from the command line, into a dataclass of arguments.
 
-python train.py emo/cifar10 --learning_rate 1e-3 --no_ema_warmup --max_grad_norm none
+python train.py emo/cifar10 --learning_rate 1e-3 --no_ema_warmup --max_grad_norm none --config.drop_path_rate 0.1
 """
 
+import copy
+import logging
 import re
 import sys
 import textwrap
@@ -21,6 +23,8 @@ from decahub.recipes import find_recipe
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+
+logger = logging.getLogger(__name__)
 
 Arguments = TypeVar("Arguments", bound="DataclassInstance")
 
@@ -59,7 +63,8 @@ def load_recipe(
 
     The first word is the name of a recipe of decahub (`emo/cifar10`) or the path of a YAML file, unless it starts with
     `--`; every further one is `--key value`, `--key=value`, `--flag` or `--no_flag`. Lists are several values, or a
-    YAML list; mappings are YAML (`"{a: 1}"`); `none` unsets what can be unset. `--help` shows all keys.
+    YAML list; mappings are YAML (`"{a: 1}"`) and replace that of the recipe, of which `--key.a 1` sets one entry;
+    `none` unsets what can be unset (`null` within mappings). `--help` shows all keys.
 
     Args:
         arguments_class (`type`): a dataclass whose fields have types that YAML can hold. If it has an attribute
@@ -86,12 +91,16 @@ def load_recipe(
     hints = get_type_hints(arguments_class)
     names = [item.name for item in fields(arguments_class) if item.init]
     _refuse_unknown(values, names, source="the recipe")
-    options = _read_options(words, names, hints)
+    options, entries = _read_options(words, names, hints)
     adapt = getattr(arguments_class, "adapt_recipe", None)  # texts of a card belong to the recipe's own dataset
     values = values if adapt is None else adapt(values, options)
-    values.update(options)
+    options = {name: _convert(name, value, hints[name]) for name, value in options.items()}
+    _warn_of_lost_entries(values, options)
+    values = {**{name: _convert(name, value, hints[name]) for name, value in values.items()}, **options}
+    for keys, value in entries.items():
+        _set_entry(values, keys, value, arguments_class)
     try:
-        return arguments_class(**{name: _convert(name, value, hints[name]) for name, value in values.items()})
+        return arguments_class(**values)
     except TypeError as error:  # a field without default
         raise RecipeError(f"The recipe is not complete: {error}. Add the key to the YAML file.") from error
 
@@ -150,27 +159,80 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _read_options(words: list[str], names: list[str], hints: dict[str, Any]) -> dict[str, Any]:
-    """Words of the command line as {key: value}; values are still text or lists of it."""
+def _read_options(
+    words: list[str], names: list[str], hints: dict[str, Any]
+) -> tuple[dict[str, Any], dict[tuple[str, ...], Any]]:
+    """Words of the command line as {key: value}, and those for entries of mappings as {keys: value}.
+
+    Values are still text or lists of it.
+    """
     values: dict[str, Any] = {}
+    entries: dict[tuple[str, ...], Any] = {}
     position = 0
     while position < len(words):
         word = words[position]
         if not OPTION.match(word):
             raise RecipeError(f"The command line must be `[recipe] --key value ...`; got {word!r} without a key.")
         key, has_value, value = word[2:].partition("=")
+        key, *inner = key.split(".")
         key = key.replace("-", "_")
         position += 1
         following = []
         while not has_value and position < len(words) and not OPTION.match(words[position]):
             following.append(words[position])
             position += 1
+        if inner:
+            _refuse_unknown([key], names, source="the command line")
+            _refuse_entry(key, inner, hints[key])
+            entries[key, *inner] = value if has_value else _join(".".join([key, *inner]), following, list[str])
+            continue
         if key not in names and key.removeprefix("no_") in names and not has_value and not following:
             values[key.removeprefix("no_")] = "false"
             continue
         _refuse_unknown([key], names, source="the command line")
         values[key] = value if has_value else _join(key, following, hints[key])
-    return values
+    return values, entries
+
+
+def _refuse_entry(key: str, inner: list[str], hint: Any) -> None:
+    name = ".".join([key, *inner])
+    if dict not in (_strip_none(hint), get_origin(_strip_none(hint))):
+        raise RecipeError(f"`{key}` must be a mapping to have an entry `{name}`; it is {_describe(hint)}.")
+    if not all(inner):
+        raise RecipeError(f"`--{name}` must name an entry of `{key}`, as `--{key}.name value` does.")
+
+
+def _set_entry(values: dict[str, Any], keys: tuple[str, ...], value: Any, arguments_class: Any) -> None:
+    """Set an entry of a mapping, in a copy of the recipe's or of the default one."""
+    name, *inner, last = keys
+    if name not in values:
+        item = next(item for item in fields(arguments_class) if item.name == name)
+        values[name] = None if item.default is None or item.default_factory is MISSING else item.default_factory()
+    mapping = values[name] = copy.deepcopy(values[name] or {})
+    for key in inner:
+        mapping = mapping.setdefault(key, {})
+        if not isinstance(mapping, dict):
+            raise RecipeError(f"`{'.'.join(keys[:-1])}` must be a mapping to have an entry {last!r}; got {mapping!r}.")
+    try:
+        parsed = [yaml.load(text, Loader=_RecipeLoader) for text in ([value] if isinstance(value, str) else value)]
+    except yaml.YAMLError as error:
+        raise RecipeError(f"`{'.'.join(keys)}` must be YAML; got {value!r}.") from error
+    mapping[last] = parsed[0] if isinstance(value, str) else parsed
+
+
+def _warn_of_lost_entries(values: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Say which entries of the recipe a mapping of the command line has replaced."""
+    for name, option in options.items():
+        known = values.get(name)
+        lost = [str(key) for key in known if key not in option] if option and isinstance(known, dict) else []
+        if lost:
+            logger.warning(
+                "`--%s` replaces the whole mapping of the recipe, with %s. To set single entries: `--%s.%s ...`.",
+                name,
+                ", ".join(lost),
+                name,
+                next(iter(option)),
+            )
 
 
 def _join(key: str, following: list[str], hint: Any) -> Any:

@@ -95,6 +95,11 @@ def test_value_of_recipe(text, name, expected, write):
         (["--layers", "[3, 4]"], "layers", [3, 4]),
         (["--layers", "[]"], "layers", []),
         (["--config", "{depths: [1, 2]}"], "config", {"depths": [1, 2]}),
+        (["--config.drop_path_rate", "1e-1"], "config", {"drop_path_rate": 0.1}),
+        (["--config.depths=[1, 2]", "--config.act", "gelu"], "config", {"depths": [1, 2], "act": "gelu"}),
+        (["--config.depths", "1", "2"], "config", {"depths": [1, 2]}),
+        (["--config.mode", "none", "--config.names.cat", "null"], "config", {"mode": "none", "names": {"cat": None}}),
+        (["--config", "{a: 1, b: 1}", "--config.a", "2"], "config", {"a": 2, "b": 1}),
         (["--dataset", "a b"], "dataset", "a b"),
         (["--dataset=--odd"], "dataset", "--odd"),
         (["--seed", "1", "--seed", "2"], "seed", 2),
@@ -140,11 +145,43 @@ def test_refuses_recipe(text, message, write):
         (["--seed", "1", "--", "2"], r"`seed` must be one value; got 3"),
         (["-s", "1"], r"must be `\[recipe\] --key value ...`; got '-s' without a key"),
         (["--config", "{a"], r"`config` must be dict; got '{a'"),
+        (["--config.a", "{a"], r"`config.a` must be YAML; got '{a'"),
+        (["--config.a"], r"`config.a` must be followed by a value; got none"),
+        (["--config.", "1"], r"`--config.` must name an entry of `config`"),
+        (["--confi.a", "1"], r"`confi` in the command line is not an argument.*Did you mean `config`\?"),
+        (["--seed.a", "1"], r"`seed` must be a mapping to have an entry `seed.a`; it is int"),
+        (["--config.a", "1", "--config.a.b", "1"], r"`config.a` must be a mapping to have an entry 'b'; got 1"),
     ],
 )
 def test_refuses_command_line(words, message):
     with pytest.raises(RecipeError, match=message):
         load_recipe(Arguments, words)
+
+
+def test_entries_are_set_in_the_mapping_of_the_recipe(write):
+    path = write("config: {depths: [1, 2], backbone: {type: resnet, size: 8}}")
+
+    config = load_recipe(Arguments, [path, "--config.backbone.size", "16", "--config.act", "gelu"]).config
+
+    assert config == {"depths": [1, 2], "backbone": {"type": "resnet", "size": 16}, "act": "gelu"}
+    assert load_recipe(Arguments, []).config == {}
+
+
+def test_says_which_entries_a_mapping_replaces(write, caplog):
+    path = write("config: {depths: [1, 2], act: gelu, size: 8}")
+
+    config = load_recipe(Arguments, [path, "--config", "{size: 16}"]).config
+
+    assert config == {"size": 16}
+    assert "with depths, act" in caplog.text
+    assert "`--config.size ...`" in caplog.text
+
+
+@pytest.mark.parametrize("words", [["--config", "{size: 16, act: relu}"], ["--config.size", "16"], ["--config", "{}"]])
+def test_says_nothing_where_no_entry_is_lost_by_accident(words, write, caplog):
+    load_recipe(Arguments, [write("config: {size: 8}"), *words])
+
+    assert caplog.text == ""
 
 
 def test_refuses_missing_file():
