@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import AutoModel, ResNetConfig, ResNetModel
 
 from decahub import AutoModelForObjectDetection3D, CmtForObjectDetection3D, CmtModel
-from tests.tiny.cmt import VOVNET, tiny_config, tiny_inputs, tiny_labels
+from tests.tiny.cmt import LIDAR, VOVNET, tiny_config, tiny_inputs, tiny_labels
 
 
 MODALITIES = ("fusion", "camera", "lidar")
@@ -459,6 +459,38 @@ def test_training_under_autocast():
 
     assert loss.dtype == torch.float32
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["attention_dropout", "cross_attention_dropout", "hidden_dropout"])
+def test_each_dropout_acts_in_training_alone(name):
+    config = {**NO_DROPOUT, name: 0.5}
+    model, inputs = build_model("camera", **config), tiny_inputs(tiny_config("camera"))
+    with torch.no_grad():
+        first, second = model(**inputs).logits, model(**inputs).logits
+        assert torch.equal(first, second)
+        model.train()
+        first, second = model(**inputs).logits, model(**inputs).logits
+        assert not torch.allclose(first, second, atol=ATOL)
+        without = build_model("camera", **NO_DROPOUT).train()
+        first, second = without(**inputs).logits, without(**inputs).logits
+        torch.testing.assert_close(first, second, atol=ATOL, rtol=0)
+
+
+def test_batch_norms_of_the_lidar_move_by_their_momentum():
+    statistics = []
+    for momentum in (0.01, 0.5):
+        config = tiny_config("lidar", lidar_backbone_config={**LIDAR, "batch_norm_momentum": momentum})
+        torch.manual_seed(0)
+        model = CmtForObjectDetection3D(config).train()
+        with torch.no_grad():
+            model(**tiny_inputs(config))
+        norms = [part for part in model.model.lidar_backbone.modules() if isinstance(part, _BatchNorm)]
+        statistics.append([norm.running_mean for norm in norms])
+
+    assert len(statistics[0]) > 10, "the sparse encoder and the network from above both have some"
+    for slow, fast in zip(*statistics, strict=True):
+        torch.testing.assert_close(fast, 50 * slow, rtol=1e-4, atol=ATOL)
+        assert slow.abs().max() > 0
 
 
 @pytest.mark.parametrize("modality", ["camera", "lidar"])
