@@ -224,8 +224,8 @@ def build_collate(arguments: Arguments, data: TrainData, processor: RefTProcesso
 def build_model(arguments: Arguments, splits: FewShotSplits, processor: RefTProcessor) -> Any:
     """A new model, one from Mask2Former, or a trained one; for later stages with its novel classes begun.
 
-    For `ifsis` with `distill` the base model becomes its teacher. The backbone is in `channels_last` memory, in which a
-    CPU trains it a twentieth faster.
+    For `ifsis` with `distill` the base model becomes its teacher. The backbone is in `channels_last` memory, in which
+    a CPU trains it a twentieth faster.
     """
     model = _build_model(arguments, splits, processor)
     model.model.pixel_level_module.encoder.to(memory_format=torch.channels_last)

@@ -8,8 +8,8 @@
 ```
 
 - Files are named relative to the table. Points are a `.npy` array or a `.bin` file of float32, one row each; without
-  `columns` they are x, y, z, intensity and, if there are five, the time lag in seconds. Other columns
-  (`ring`, ...) are not used, and a missing `time` is 0.
+  `columns` they are x, y, z, intensity and, if there are five, the time lag in seconds, which is 0 where there are
+  `sweeps`. Other columns (`ring`, ...) are not used, and a missing `time` is 0.
 - `sweeps` in `lidar` are earlier sweeps: `{"file": ..., "sensor2key": 4x4, "time_lag": seconds}`.
 - Instead of `lidar2cam`, a camera may have `cam2ego`; then `lidar2ego` is needed.
 - Boxes are x, y, z of the center, length, width, height (m) and yaw (rad, counter-clockwise from +x) in the frame of
@@ -31,6 +31,7 @@ import numpy as np
 from PIL import Image
 
 from .boxes.geometry import BOX_SIZE
+from .lidar.point_cloud import merge_sweeps
 
 
 POINT_COLUMNS = ("x", "y", "z", "intensity", "time")
@@ -144,21 +145,20 @@ def write_frame(path: Path, frame: Mapping[str, Any], label_names: Sequence[str]
 def read_sweeps(sweeps: Iterable[Mapping[str, Any]]) -> np.ndarray:
     """Points of sweeps in the frame of the key sweep.
 
-    Points of the earlier sweeps within a meter of the sensor, along x and along y, are left out.
+    Points of the earlier sweeps within a meter of the sensor, along x and along y, are left out. A file alone keeps
+    its time lags; see [`~decahub.models.cmt.lidar.point_cloud.merge_sweeps`] for more than one.
 
     Returns:
         `numpy.ndarray` of shape `(num_points, 5)`: x, y, z in meters, intensity, time lag in seconds.
     """
-    merged = [np.zeros((0, len(POINT_COLUMNS)), dtype=np.float32)]
-    for index, sweep in enumerate(sweeps):
-        points = read_points(Path(sweep["file"]), sweep["columns"])
-        if index:
-            points = points[(np.abs(points[:, :2]) >= CLOSE_RANGE).any(1)]
-            sensor2key = np.asarray(sweep["sensor2key"], dtype=np.float64)
-            points[:, :3] = points[:, :3] @ sensor2key[:3, :3].T + sensor2key[:3, 3]
-            points[:, 4] = sweep["time_lag"]
-        merged.append(points)
-    return np.concatenate(merged)
+    clouds = [(read_points(Path(sweep["file"]), sweep["columns"]), sweep) for sweep in sweeps]
+    if not clouds:
+        return np.zeros((0, len(POINT_COLUMNS)), dtype=np.float32)
+    (points, _), *earlier = clouds
+    if not earlier:
+        return points  # with its own time lags: the file may hold sweeps that are merged
+    transforms, time_lags = zip(*((sweep["sensor2key"], sweep["time_lag"]) for _, sweep in earlier), strict=True)
+    return merge_sweeps(points, [cloud for cloud, _ in earlier], transforms, time_lags, min_distance=CLOSE_RANGE)
 
 
 def read_points(path: Path, columns: Sequence[str] = ()) -> np.ndarray:
