@@ -11,6 +11,7 @@ import numpy as np
 
 
 FORMAT = "decahub-quality-splits-1"
+SPLITS_FILE = "reference_splits.json"  # of a run, and in its model folder
 
 
 def split_references(references: Sequence[str], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[str]]:
@@ -104,6 +105,16 @@ def apply_splits(rows: datasets.Dataset, record: Mapping[str, Any]) -> datasets.
     return splits
 
 
+def restore_splits(loaded: Mapping[str, datasets.Dataset], record: Mapping[str, Any]) -> datasets.DatasetDict:
+    """A loaded dataset with the splits of a record in place of those that the record divided."""
+    return datasets.DatasetDict({**loaded, **apply_splits(get_rows_to_split(loaded), record)})
+
+
+def get_rows_to_split(loaded: Mapping[str, datasets.Dataset]) -> datasets.Dataset:
+    """The rows of a loaded dataset that are divided: those of its split `all` or `train`, else of its first."""
+    return next((loaded[name] for name in ("all", "train") if name in loaded), next(iter(loaded.values())))
+
+
 def save_splits(record: Mapping[str, Any], path: str | os.PathLike) -> Path:
     """Write a record as JSON; the file appears whole."""
     path = Path(path)
@@ -120,9 +131,12 @@ def load_splits_file(path: str | os.PathLike) -> dict[str, Any]:
 
 
 __all__ = [
+    "SPLITS_FILE",
     "apply_splits",
     "get_references",
+    "get_rows_to_split",
     "load_splits_file",
+    "restore_splits",
     "save_splits",
     "split_by_reference",
     "split_references",

@@ -24,7 +24,14 @@ from tqdm.auto import tqdm
 
 from decahub import PmtIqaConfig, PmtIqaForImageQualityAssessment, PmtIqaImageProcessor, load_dataset, load_metric
 from decahub.data import InMemoryDataset, SeededTransform, image_quality
-from decahub.data.quality_splits import apply_splits, load_splits_file, save_splits, split_by_reference
+from decahub.data.quality_splits import (
+    SPLITS_FILE,
+    get_rows_to_split,
+    load_splits_file,
+    restore_splits,
+    save_splits,
+    split_by_reference,
+)
 from decahub.data.sampling import sample_rows
 from decahub.models.pmt_iqa.backbone_weights import load_backbone_weights
 from decahub.models.pmt_iqa.optimization import OfficialSchedule, build_official_optimizer, build_parameter_groups
@@ -41,8 +48,7 @@ from .pretrained import load_pretrained
 
 logger = logging.getLogger(__name__)
 TASK, FAMILY = "image-quality-assessment", "image-quality"
-ALL, TRAIN, VALIDATION, TEST = "all", "train", "validation", "test"
-SPLITS_FILE = "reference_splits.json"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MIN_CALIBRATION_ROWS = 20  # four parameters fit fewer images all too well
 LEAST_SHARE = 0.05  # of the range of a configuration that labels must fill; less is another scale
 
@@ -119,10 +125,9 @@ def load_splits(arguments: Arguments) -> QualitySplits:
     record = None
     if arguments.splits_file is not None:
         record = load_splits_file(arguments.splits_file)
-        rows = loaded[ALL if ALL in loaded else TRAIN]
-        loaded = {**loaded, **apply_splits(rows, record)}
+        loaded = restore_splits(loaded, record)
     elif TRAIN not in loaded:
-        rows = loaded[ALL] if ALL in loaded else next(iter(loaded.values()))
+        rows = get_rows_to_split(loaded)
         kept = 1 - arguments.test_share
         shares = {TRAIN: kept * (1 - arguments.validation_share), VALIDATION: kept * arguments.validation_share}
         shares = {name: share for name, share in shares.items() if share > 0} | {TEST: arguments.test_share}

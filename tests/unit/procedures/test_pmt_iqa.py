@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from decahub import PmtIqaForImageQualityAssessment
 from decahub.data import image_quality
+from decahub.evaluation import evaluate_folder
+from decahub.hub import CardArguments, save_run
 from decahub.procedures import pmt_iqa
 from decahub.training import train
 from tests.tiny.pmt_iqa import tiny_backbone
@@ -248,3 +251,42 @@ def test_a_frozen_backbone_stays_and_heads_learn_as_they_would_beside_it(folder,
 def test_frozen_crops_are_checked(folder, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         build_arguments(folder, tmp_path, **changes)
+
+
+@dataclass
+class ArgumentsOfTheCommand(CardArguments, pmt_iqa.Arguments): ...
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """A run on a folder without splits of its own, saved as `decahub train` does, and what it measured."""
+    output_dir = tmp_path_factory.mktemp("trained")
+    plain = build_arguments(folder, output_dir, split_seed=2, num_train_epochs=1)
+    arguments = ArgumentsOfTheCommand(**vars(plain), card_license="mit")
+    outcome = pmt_iqa.run(arguments)
+    facts = {name: getattr(outcome, name) for name in ("task", "dataset", "split", "minutes", "reports")}
+    return save_run(arguments, outcome.result, outcome.processor, outcome.measurement, **facts), outcome.measurement
+
+
+def test_a_model_is_measured_again_on_the_split_of_its_run(folder, trained):
+    path, measurement = trained
+
+    again = evaluate_folder(path, folder.parent, dataset=folder)
+
+    scores = {figure["metric"]: figure["value"] for figure in again["figures"]}
+    assert scores["srcc"] == pytest.approx(measurement.scores["srcc"])
+    assert scores["rmse"] == pytest.approx(measurement.scores["rmse"])
+    assert again["figures"][0]["n"] == 4
+
+
+@pytest.mark.parametrize(("split", "num_rows"), [("train", 12), ("validation", 4), ("all", 20)])
+def test_any_split_of_its_run_can_be_measured(folder, trained, split, num_rows):
+    assert evaluate_folder(trained[0], dataset=folder, split=split)["figures"][0]["n"] == num_rows
+
+
+def test_another_dataset_is_not_divided_as_that_of_the_run(trained, tmp_path):
+    other = write_quality_folder(tmp_path / "other", num_scenes=7)
+
+    with pytest.raises(ValueError, match=r"`split` must be one of all; got 'test'.*2 are not, the first is 'scene5'"):
+        evaluate_folder(trained[0], dataset=other)
+    assert evaluate_folder(trained[0], dataset=other, split="all")["figures"][0]["n"] == 28
