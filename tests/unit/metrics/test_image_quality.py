@@ -72,6 +72,15 @@ def test_fit_finds_the_curve_that_made_the_labels():
     assert result["plcc"] < 0.995
 
 
+def test_fit_does_not_depend_on_the_mean_of_predictions():
+    predictions = np.linspace(-3, 3, 24)
+    labels = 60 / (1 + np.exp(0.5 - predictions)) + 20
+
+    for shift in (0.0, 1e-9, 7.0):
+        result = load_metric("image_quality").compute(predictions=predictions + shift, references=labels)
+        assert result["fit_params"] == pytest.approx([80, 20, 0.5 + shift, 1], rel=1e-6), shift
+
+
 def test_levels():
     result = load_metric("image_quality").compute(
         predictions=[1, 2, 3, 4], references=[1, 2, 4, 3], predicted_levels=[0, 2, 5, 3], levels=[0, 1, 2, 3]
