@@ -9,11 +9,12 @@ print(outcome.measurement.scores)
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
@@ -50,6 +51,8 @@ logger = logging.getLogger(__name__)
 TASK, FAMILY = "image-quality-assessment", "image-quality"
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MIN_CALIBRATION_ROWS = 20  # four parameters fit fewer images all too well
+LEAST_DISTINCT = 0.9  # of the scores before calibration, on `DIGITS` digits of the range of scores
+DIGITS = 5
 LEAST_SHARE = 0.05  # of the range of a configuration that labels must fill; less is another scale
 
 
@@ -318,12 +321,17 @@ def measure(
 
 def predict(arguments: Arguments, model: Any, processor: PmtIqaImageProcessor, rows: Any) -> Any:
     """The metric `image_quality`, filled with the predictions of a model for some rows."""
-    task, metric = get_task(TASK), load_metric("image_quality")
+    metric = load_metric("image_quality")
+    for columns in compute_columns(arguments, model, processor, rows):
+        metric.add_batch(**columns)
+    return metric
+
+
+def compute_columns(arguments: Any, model: Any, processor: PmtIqaImageProcessor, rows: Any) -> list[dict[str, Any]]:
+    """Scores and levels of a model for each batch of rows, beside their labels."""
     context = MeasurementContext(batch_size=arguments.per_device_eval_batch_size)
     with evaluating(model):
-        for columns in task.iterate_predictions(model, processor, rows, context):
-            metric.add_batch(**columns)
-    return metric
+        return list(get_task(TASK).iterate_predictions(model, processor, rows, context))
 
 
 def fit_calibration(
@@ -331,8 +339,9 @@ def fit_calibration(
 ) -> list[float] | None:
     """Parameters of the curve from scores to labels, fitted on rows that are not the test's.
 
-    There are none where too few images are left to validate on, or no fit is found.
+    There are none where too few images are left to validate on, or the fit finds no curve that keeps their order.
     """
+    rows = image_quality.drop_unscored(rows)
     if len(rows) < MIN_CALIBRATION_ROWS:
         logger.warning(
             "The scores are not calibrated: it takes %d images to validate on, got %d.",
@@ -341,7 +350,24 @@ def fit_calibration(
         )
         return None
     model.config.calibration = None
-    return predict(arguments, model, processor, rows).compute()["fit_params"]
+    columns = compute_columns(arguments, model, processor, rows)
+    scores, labels = (np.concatenate([part[name] for part in columns]) for name in ("predictions", "references"))
+    params = load_metric("image_quality").compute(predictions=scores, references=labels)["fit_params"]
+    if params is None or not keeps_order(scores, params, model.config):
+        logger.warning("The scores are not calibrated: no curve to the labels keeps the order of images.")
+        return None
+    return params
+
+
+def keeps_order(scores: np.ndarray, params: Sequence[float], config: PmtIqaConfig) -> bool:
+    """Whether a curve of calibration rises, and does not give most images its lowest or highest value.
+
+    With labels that are noisy, or a model that has learned little, least squares often finds a step, or a falling curve.
+    """
+    b1, b2, b3, b4 = params
+    shares = 1 / (1 + np.exp(np.clip((b3 - scores) / abs(b4), -100, 100)))
+    places = np.round((b1 - b2) / (config.score_high - config.score_low) * shares, DIGITS)
+    return b1 > b2 and len(np.unique(places)) >= LEAST_DISTINCT * len(np.unique(scores))
 
 
 def measure_intervals(

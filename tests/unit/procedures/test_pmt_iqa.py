@@ -4,6 +4,8 @@ import json
 import shutil
 from dataclasses import dataclass
 
+import datasets
+import numpy as np
 import pytest
 import torch
 from accelerate.utils import set_seed
@@ -114,17 +116,49 @@ def test_splits_of_an_earlier_run_are_used_again(folder, tmp_path):
     assert again.monitor["name"][:] == first.monitor["name"][:]
 
 
-def test_calibration_is_fitted_on_the_validation_split(tmp_path):
-    arguments = build_arguments(write_quality_folder(tmp_path / "data", num_scenes=30), tmp_path, num_train_epochs=2)
+def test_calibration_is_fitted_on_the_validation_split(tmp_path, monkeypatch):
+    arguments = build_arguments(write_quality_folder(tmp_path / "data", num_scenes=30), tmp_path, num_train_epochs=1)
+    splits, scores = pmt_iqa.load_splits(arguments), np.linspace(-3, 3, 24)
+    measured = []
 
+    def answer(arguments, model, processor, rows):
+        measured.append(rows["name"][:])
+        return [{"predictions": scores, "references": 60 / (1 + np.exp(0.5 - scores)) + 20}]
+
+    monkeypatch.setattr(pmt_iqa, "compute_columns", answer)
     outcome = pmt_iqa.run(arguments)
-    calibration = outcome.result.model.config.calibration
-    splits = pmt_iqa.load_splits(arguments)
-    fitted = pmt_iqa.fit_calibration(arguments, outcome.result.model, outcome.processor, splits.monitor)
 
+    assert measured == [splits.monitor["name"][:]]
     assert len(splits.monitor) == 24
-    assert calibration == fitted
-    assert len(calibration) == 4
+    assert outcome.result.model.config.calibration == pytest.approx([80, 20, 0.5, 1], rel=1e-4)
+
+
+def test_images_without_a_label_do_not_calibrate(folder, tmp_path, caplog):
+    arguments = build_arguments(folder, tmp_path)
+    rows = datasets.Dataset.from_dict({"score": [float("nan")] * 5 + [50.0] * 16})
+
+    assert pmt_iqa.fit_calibration(arguments, None, None, rows) is None
+    assert "it takes 20 images to validate on, got 16" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        lambda scores: -scores,  # ranked from the worst to the best
+        lambda scores: np.where(scores > 20.5, 60.0, 40.0),  # a curve as steep as a step, all scores at its ends
+    ],
+    ids=["falling", "step"],
+)
+def test_a_curve_that_changes_the_order_of_images_is_not_taken(folder, tmp_path, monkeypatch, caplog, labels):
+    scores = np.arange(40.0)
+    answers = [{"predictions": scores, "references": labels(scores)}]
+    monkeypatch.setattr(pmt_iqa, "compute_columns", lambda *_: answers)
+    rows = datasets.Dataset.from_dict({"score": scores})
+    arguments = build_arguments(folder, tmp_path)
+    model = pmt_iqa.build_model(arguments)
+
+    assert pmt_iqa.fit_calibration(arguments, model, pmt_iqa.build_processor(arguments), rows) is None
+    assert "The scores are not calibrated: no curve to the labels keeps the order of images." in caplog.text
 
 
 def test_few_images_are_not_enough_to_calibrate(folder, tmp_path, caplog):
