@@ -362,7 +362,7 @@ def fit_calibration(
 def keeps_order(scores: np.ndarray, params: Sequence[float], config: PmtIqaConfig) -> bool:
     """Whether a curve of calibration rises, and does not give most images its lowest or highest value.
 
-    With labels that are noisy, or a model that has learned little, least squares often finds a step, or a falling curve.
+    With noisy labels, or a model that has learned little, least squares often finds a step or a falling curve.
     """
     b1, b2, b3, b4 = params
     shares = 1 / (1 + np.exp(np.clip((b3 - scores) / abs(b4), -100, 100)))

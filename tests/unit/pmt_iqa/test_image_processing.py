@@ -142,6 +142,13 @@ def test_tiny_images_are_defined(processor_class, size):
     assert build(processor_class)(Image.fromarray(draw(*size)), return_tensors="pt").pixel_values.isfinite().all()
 
 
+@by_backend
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_image_without_pixels_is_refused(processor_class, size):
+    with pytest.raises(ValueError, match="`images` must have at least one pixel"):
+        build(processor_class)(np.zeros((*size, 3), np.uint8), return_tensors="pt")
+
+
 def test_thin_image_is_refused_instead_of_filling_the_memory():
     with pytest.raises(ValueError, match="must not be as thin as 1 x 60000"):
         build()(Image.fromarray(draw(1, 60_000)), return_tensors="pt")
