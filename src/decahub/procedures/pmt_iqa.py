@@ -27,6 +27,7 @@ from decahub import PmtIqaConfig, PmtIqaForImageQualityAssessment, PmtIqaImagePr
 from decahub.data import InMemoryDataset, SeededTransform, image_quality
 from decahub.data.quality_splits import (
     SPLITS_FILE,
+    find_shared_references,
     get_rows_to_split,
     load_splits_file,
     restore_splits,
@@ -147,6 +148,12 @@ def load_splits(arguments: Arguments) -> QualitySplits:
     ):
         if split not in loaded:
             raise ValueError(f"{name} must be one of {', '.join(loaded)}; got {split!r}.")
+    shared = find_shared_references(loaded[TRAIN], loaded[arguments.eval_split])
+    if shared and arguments.eval_split != TRAIN:
+        logger.warning(
+            "%d references are in the splits %s and %s, the first is %r: scores on %s will be too good.",
+            len(shared), TRAIN, arguments.eval_split, shared[0], arguments.eval_split,
+        )  # fmt: skip
     return QualitySplits(
         train=sample_rows(image_quality.drop_unscored(loaded[TRAIN]), arguments.max_train_samples, arguments.seed),
         evaluation=loaded[arguments.eval_split],

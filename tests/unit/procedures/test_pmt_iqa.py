@@ -324,3 +324,14 @@ def test_another_dataset_is_not_divided_as_that_of_the_run(trained, tmp_path):
     with pytest.raises(ValueError, match=r"`split` must be one of all; got 'test'.*2 are not, the first is 'scene5'"):
         evaluate_folder(trained[0], dataset=other)
     assert evaluate_folder(trained[0], dataset=other, split="all")["figures"][0]["n"] == 28
+
+
+def test_references_on_both_sides_of_your_own_splits_are_warned_of(tmp_path, caplog):
+    folder = write_quality_folder(tmp_path / "data")
+    header, *lines = (folder / "scores.csv").read_text().splitlines()
+    lines = [f"{line},{'test' if number % 2 else 'train'}" for number, line in enumerate(lines)]
+    (folder / "scores.csv").write_text("\n".join([f"{header},split", *lines]))
+
+    pmt_iqa.load_splits(build_arguments(folder, tmp_path, validation_share=0.0))
+
+    assert "5 references are in the splits train and test, the first is 'scene0'" in caplog.text
