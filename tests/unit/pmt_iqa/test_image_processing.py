@@ -36,6 +36,13 @@ def test_grid_reaches_all_borders(num_crops):
     assert places == sorted(places)
 
 
+def test_grid_rounds_to_the_nearest_pixel():
+    places = choose_crops(SIZE + 8, SIZE + 7, SIZE, 16, "grid")  # steps of 2.67 and 2.33 pixels
+
+    assert sorted({top for top, _ in places}) == [0, 3, 5, 8]
+    assert sorted({left for _, left in places}) == [0, 2, 5, 7]
+
+
 def test_grid_of_another_number_is_cut_row_by_row():
     full = choose_crops(101, 75, SIZE, 9, "grid")
 
