@@ -56,7 +56,8 @@ def find_references(folder: str | os.PathLike) -> list[Path]:
         other = owners.setdefault(path.stem, path)
         if other is not path:
             raise ValueError(
-                f"`folder` must hold images with different names, without the suffix; got {other.name} and {path.name}."
+                "`folder` must hold images with different names, without the suffix; got "
+                f"{other.name} and {path.name}."
             )
     return paths
 
