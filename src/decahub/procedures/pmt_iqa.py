@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -238,7 +239,12 @@ def _build_model(arguments: Arguments) -> Any:
 def read_weights(source: str) -> dict[str, torch.Tensor]:
     """Tensors of a .safetensors file, or of that of a repository on the Hub."""
     if Path(source).is_file():
-        return load_file(source)
+        try:
+            return load_file(source)
+        except SafetensorError as error:
+            raise ValueError(
+                f"`backbone_weights` must be a complete .safetensors file; {source!r} is none ({error})."
+            ) from error
     if source.count("/") != 1 or Path(source).suffix == ".safetensors":
         raise FileNotFoundError(
             f"`backbone_weights` must be a .safetensors file or a Hub id; {source!r} does not exist."
@@ -416,6 +422,10 @@ def run(arguments: Arguments, splits: QualitySplits | None = None) -> Outcome:
     train_dataset: Any = build_train_dataset(arguments, splits.train, processor)
     if arguments.frozen_crops:
         train_dataset = PooledMaps(train_dataset, model, arguments.frozen_crops, arguments.per_device_eval_batch_size)
+        if arguments.pretrained is None and arguments.backbone_weights is None:
+            logger.warning(
+                "`frozen_crops` keeps a backbone of random weights. Give `backbone_weights` or `pretrained`."
+            )
     model.pmt_iqa.backbone.requires_grad_(not arguments.frozen_crops)
 
     def measure_on(rows: Any, model: Any) -> Measurement:

@@ -241,6 +241,19 @@ def test_refuses_weights_that_do_not_exist(folder, tmp_path):
         pmt_iqa.build_model(build_arguments(folder, tmp_path, backbone_weights="none.safetensors"))
 
 
+def test_refuses_a_file_of_another_kind(tmp_path):
+    torch.save({}, tmp_path / "backbone.pth")
+
+    with pytest.raises(ValueError, match=r"`backbone_weights` must be a complete \.safetensors file; .*backbone\.pth"):
+        pmt_iqa.read_weights(str(tmp_path / "backbone.pth"))
+
+
+def test_a_frozen_backbone_of_random_weights_is_warned_of(folder, tmp_path, caplog):
+    pmt_iqa.run(build_arguments(folder, tmp_path, frozen_crops=1, num_train_epochs=1))
+
+    assert "`frozen_crops` keeps a backbone of random weights" in caplog.text
+
+
 def test_refuses_a_split_that_does_not_exist(folder, tmp_path):
     with pytest.raises(ValueError, match="`eval_split` must be one of train, validation, test; got 'all'"):
         pmt_iqa.load_splits(build_arguments(folder, tmp_path, eval_split="all"))
