@@ -107,7 +107,7 @@ def describe_folder(path: Path) -> str:
         ("class", ", ".join(map(str, architectures)) if isinstance(architectures, list) else architectures or ""),
         ("parameters", f"{sum(map(folder.count_values, folder.weights)):,}"),
         *[("beside them", f"{name}: {folder.count_values(name):,} values") for name in folder.side_files],
-        ("labels", describe_labels(folder.config.get("id2label"))),
+        *[("labels", describe_labels(labels)) for labels in [folder.config.get("id2label")] if labels],
     ]
     if {EVALUATION, RECIPE} <= {*folder.files}:
         with contextlib.suppress(ValueError):

@@ -130,7 +130,7 @@ def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datase
         columns: dict[str, list] = {
             "image": [str(row.path) for row in rows],
             SCORE: [row.score for row in rows],
-            "name": [str(row.path.relative_to(folder)) for row in rows],
+            "name": [_shorten(row.path, folder) for row in rows],
         }
         for name in ("reference", "source"):
             values = [getattr(row, name) for row in rows]
@@ -145,6 +145,11 @@ def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datase
         )
         loaded[split] = datasets.Dataset.from_dict(columns, features=features)
     return loaded
+
+
+def _shorten(path: Path, folder: Path) -> str:
+    """Path of an image in the folder of its dataset; the whole path where it is elsewhere."""
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
 
 
 def finish_loading(dataset: datasets.Dataset, where: str) -> datasets.Dataset:

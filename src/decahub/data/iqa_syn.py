@@ -45,22 +45,29 @@ def find_references(folder: str | os.PathLike) -> list[Path]:
 
     Raises:
         FileNotFoundError: If there is none.
+        ValueError: If two have the same name but for the suffix, which is the name of a reference.
     """
     suffixes = Image.registered_extensions()
     paths = [path for path in sorted(Path(folder).iterdir()) if path.suffix.lower() in suffixes]
     if not paths:
         raise FileNotFoundError(f"`folder` must hold pristine images; {str(folder)!r} holds none.")
+    owners: dict[str, Path] = {}
+    for path in paths:
+        other = owners.setdefault(path.stem, path)
+        if other is not path:
+            raise ValueError(
+                "`folder` must hold images with different names, without the suffix; got "
+                f"{other.name} and {path.name}."
+            )
     return paths
 
 
 def split_paths(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Training and test references: by number for the Kodak images, every fifth for others."""
+    """Training and test references: by number for the Kodak images, every fifth for others and for few of Kodak."""
     is_kodak = all(path.stem.startswith("kodim") for path in paths)
-    test = [
-        path
-        for index, path in enumerate(paths)
-        if (path.stem[-2:] in TEST_NUMBERS if is_kodak else index % TEST_STEP == 0)
-    ]
+    test = [path for path in paths if is_kodak and path.stem[-2:] in TEST_NUMBERS]
+    if len(test) in (0, len(paths)):
+        test = list(paths[::TEST_STEP])
     train = [path for path in paths if path not in test]
     if not train:
         raise ValueError(f"`folder` must hold at least 2 pristine images; got {len(paths)}.")
@@ -104,7 +111,7 @@ def generate_rows(paths: Sequence[str], names: Sequence[str], version: int = VER
         names (`Sequence[str]`): Names and hashes of all references, which the cache knows a dataset by.
         version (`int`): Of the recipe.
     """
-    order = {name.partition(":")[0]: index for index, name in enumerate(names)}
+    order = {name.rpartition(":")[0]: index for index, name in enumerate(names)}
     for path in tqdm(paths, desc="Distorting images"):
         stem = Path(path).stem
         reference = crop_center(to_rgb(read_image(path)))

@@ -5,6 +5,7 @@ table of scores that it comes with.
 """
 
 import csv
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -199,28 +200,58 @@ def read_biq2021(folder: Path, table: Path) -> list[QualityRow]:
 
 def read_own_table(folder: Path, table: Path) -> list[QualityRow]:
     """A table of your own: a column of file names, one of scores, and perhaps `reference`, `source` and `split`."""
-    rows = _read_csv(table)
-    if not rows:
-        raise ValueError(f"{table} must have at least one row below its header; it has none.")
-    by_name = {name.lower(): name for name in rows[0]}
+    header, rows = _read_own_csv(table)
+    by_name = {name.lower(): name for name in header if name}
     image = next((by_name[name] for name in IMAGE_COLUMNS if name in by_name), None)
     score = next((by_name[name] for name in SCORE_COLUMNS if name in by_name), None)
     if image is None or score is None:
         raise ValueError(
             f"{table} must have a column of images ({', '.join(IMAGE_COLUMNS)}) and one of scores "
-            f"({', '.join(SCORE_COLUMNS)}); it has {', '.join(rows[0])}."
+            f"({', '.join(SCORE_COLUMNS)}), separated by commas; it has {', '.join(header)}."
         )
-    return [
-        QualityRow(
-            folder / row[image],
-            _parse_score(row[score], table, number),
-            *(row.get(by_name.get(name, ""), "") for name in ("reference", "source", "split")),
+    others = [by_name.get(name) for name in ("reference", "source", "split")]
+    found: dict[str, QualityRow] = {}
+    for line, row in rows:
+        if row[image] in found:
+            raise ValueError(
+                f"{table} must list each image once; {row[image]!r} is in line {line} again. If it has several "
+                "scores, take their mean."
+            )
+        reference, source, split = ("" if name is None else row[name] for name in others)
+        score_of_row = _parse_score(row[score], table, line)
+        found[row[image]] = QualityRow(
+            folder / row[image], score_of_row, reference, source, SPLITS.get(split.lower(), split)
         )
-        for number, row in enumerate(rows, start=2)
-    ]
+    return list(found.values())
+
+
+def _read_own_csv(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Header and rows of a table of a user, with the line of each row."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            cells = [(reader.line_num, [text.strip() for text in row]) for row in reader if any(map(str.strip, row))]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table} must be a text file in UTF-8; {error}. Save it as such.") from error
+    if len(cells) < 2:
+        raise ValueError(f"{table} must have at least one row below its header; it has none.")
+    (_, header), *rows = cells
+    names = [name.lower() for name in header if name]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{table} must have columns of different names; it has {', '.join(header)}.")
+    for line, row in rows:
+        if len(row) != len(header):
+            raise ValueError(
+                f"{table} must have {len(header)} values in each line, as its header; got {len(row)} in line {line}. "
+                "Decimals are written with a point, and texts with a comma between quotes."
+            )
+    return header, [(line, dict(zip(header, row, strict=True))) for line, row in rows]
 
 
 def _parse_score(text: str, table: Path, line: int) -> float:
+    """The score; NaN for an empty cell."""
+    if not text:
+        return math.nan
     try:
         return float(text)
     except ValueError as error:

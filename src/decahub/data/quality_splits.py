@@ -11,6 +11,7 @@ import numpy as np
 
 
 FORMAT = "decahub-quality-splits-1"
+SPLITS_FILE = "reference_splits.json"  # of a run, and in its model folder
 
 
 def split_references(references: Sequence[str], shares: Mapping[str, float], seed: int = 0) -> dict[str, list[str]]:
@@ -104,6 +105,32 @@ def apply_splits(rows: datasets.Dataset, record: Mapping[str, Any]) -> datasets.
     return splits
 
 
+def restore_splits(loaded: Mapping[str, datasets.Dataset], record: Mapping[str, Any]) -> datasets.DatasetDict:
+    """A loaded dataset with the splits of a record in place of those that the record divided."""
+    return datasets.DatasetDict({**loaded, **apply_splits(get_rows_to_split(loaded), record)})
+
+
+def get_rows_to_split(loaded: Mapping[str, datasets.Dataset]) -> datasets.Dataset:
+    """The rows of a loaded dataset that are divided: those of its split `all` or `train`, or of its only one.
+
+    Raises:
+        ValueError: If there are several splits, none of which is one of these.
+    """
+    for name in ("all", "train"):
+        if name in loaded:
+            return loaded[name]
+    if len(loaded) > 1:
+        raise ValueError(f"one of the splits must be `train`, or there must be no splits; got {', '.join(loaded)}.")
+    return next(iter(loaded.values()))
+
+
+def find_shared_references(first: datasets.Dataset, second: datasets.Dataset) -> list[str]:
+    """References that images of both splits have, where the dataset knows them."""
+    if "reference" not in first.column_names or "reference" not in second.column_names:
+        return []
+    return sorted(set(first["reference"]) & set(second["reference"]) - {"", None})
+
+
 def save_splits(record: Mapping[str, Any], path: str | os.PathLike) -> Path:
     """Write a record as JSON; the file appears whole."""
     path = Path(path)
@@ -120,9 +147,13 @@ def load_splits_file(path: str | os.PathLike) -> dict[str, Any]:
 
 
 __all__ = [
+    "SPLITS_FILE",
     "apply_splits",
+    "find_shared_references",
     "get_references",
+    "get_rows_to_split",
     "load_splits_file",
+    "restore_splits",
     "save_splits",
     "split_by_reference",
     "split_references",

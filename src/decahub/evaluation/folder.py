@@ -9,6 +9,7 @@ from typing import Any
 
 from decahub.data import DATASETS, DatasetEntry, load_dataset
 from decahub.data.loading import find_own_folder
+from decahub.data.quality_splits import SPLITS_FILE, load_splits_file, restore_splits
 from decahub.registry import TASKS
 from decahub.tasks import Task, get_task
 
@@ -111,6 +112,8 @@ def load_folder_data(
     entry = DATASETS.get(str(dataset))
     record = get_task(task or published.get("task") or _guess_task(entry))
     splits = load_dataset(dataset, data_dir, family=record.entry.family)
+    if (folder / SPLITS_FILE).is_file():
+        splits = _restore_splits(splits, folder / SPLITS_FILE, split or DEFAULT_SPLIT)
     return FolderData(
         task=record,
         dataset=str(dataset),
@@ -133,6 +136,16 @@ def _guess_task(entry: DatasetEntry | None) -> str:
         candidates = [task.name for task in TASKS.values() if task.family == entry.family]
         return next((name for name in candidates if name.startswith("fair-") == bool(entry.sensitive)), candidates[0])
     raise ValueError(f"`task` must be given for data that is not in the catalog: one of {', '.join(TASKS)}; got None.")
+
+
+def _restore_splits(splits: Any, path: Path, split: str) -> Any:
+    """The splits that the run of a folder made; those of the dataset alone where they are of another one."""
+    try:
+        return restore_splits(splits, load_splits_file(path))
+    except ValueError as error:
+        if split in splits:
+            return splits
+        raise ValueError(f"`split` must be one of {', '.join(splits)}; got {split!r}. {path.name}: {error}") from error
 
 
 def _select_split(splits: Any, split: str, source: str, task: Task) -> Any:

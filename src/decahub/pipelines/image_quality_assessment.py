@@ -14,6 +14,7 @@ from transformers import Pipeline
 
 SHARE_OF_RANGE = 1e-5  # scores are rounded to it: other numbers of threads differ by less
 OPTIONS = ("num_crops", "crop_strategy", "seed", "small_image")
+USED_BY = {"num_crops": ("grid", "random"), "seed": ("random",)}  # strategies that an option has an effect on
 
 
 class ImageQualityAssessmentPipeline(Pipeline):
@@ -57,8 +58,8 @@ class ImageQualityAssessmentPipeline(Pipeline):
         if isinstance(inputs, (str, os.PathLike)) and Path(inputs).is_dir():
             inputs = list_images(Path(inputs))
         kwargs.pop("batch_size", None)  # one image at a time, see above
-        if _is_one(inputs):
-            return super().__call__(inputs, **kwargs)
+        if _is_one(inputs) or not isinstance(inputs, Iterable) or isinstance(inputs, (bytes, bytearray)):
+            return self._assess(inputs, kwargs)
         if isinstance(inputs, Iterator):
             return self._iterate(inputs, show_progress, kwargs)
         inputs = list(inputs) if not hasattr(inputs, "__len__") else inputs
@@ -68,24 +69,40 @@ class ImageQualityAssessmentPipeline(Pipeline):
 
     def _iterate(self, inputs: Iterable, show_progress: bool, kwargs: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for item in tqdm(inputs, desc="Scoring images", disable=not show_progress):
-            yield super().__call__(item, **kwargs)
+            yield self._assess(item, kwargs)
+
+    def _assess(self, item: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if not _is_one(item) or (isinstance(item, dict) and "image" not in item):
+            raise TypeError(
+                "`inputs` must be images: paths, PIL images, arrays of 2 or 3 dimensions, or rows of a dataset with a "
+                f"column `image`; got {type(item).__name__}. Open bytes with `PIL.Image.open(io.BytesIO(...))`."
+            )
+        return super().__call__(item, **kwargs)
 
     def _sanitize_parameters(
-        self, return_crops: bool = False, return_quality_map: bool = False, **options: Any
+        self, return_crops: bool | None = None, return_quality_map: bool | None = None, **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         unknown = [name for name in options if name not in OPTIONS]
         if unknown:
             known = ", ".join([*OPTIONS, "return_crops", "return_quality_map", "show_progress"])
             raise ValueError(f"`{unknown[0]}` must be an option of the pipeline, of {known}; it does not exist.")
+        # What a call leaves out stays as the pipeline was built.
         given = {name: value for name, value in options.items() if value is not None}
-        return {"options": given, "with_map": return_quality_map}, {}, {"return_crops": return_crops}
+        if return_quality_map is not None:
+            given["with_map"] = return_quality_map
+        return given, {}, {} if return_crops is None else {"return_crops": return_crops}
 
-    def preprocess(self, image: Any, options: dict[str, Any] | None = None, with_map: bool = False) -> dict[str, Any]:
+    def preprocess(self, image: Any, with_map: bool = False, **options: Any) -> dict[str, Any]:
         if isinstance(image, dict):  # a row of a dataset
             image = image["image"]
         image = ImageOps.exif_transpose(image) if isinstance(image, Image.Image) else image
-        options = options or {}
         strategy = options.get("crop_strategy", self.image_processor.crop_strategy)
+        for name, strategies in USED_BY.items():
+            if name in options and strategy not in strategies:
+                raise ValueError(
+                    f"`{name}` must come with `crop_strategy` {' or '.join(strategies)}; got it with {strategy!r}, "
+                    "which does not use it."
+                )
         is_dense = strategy == "dense"
         prepared: dict[str, Any] = {"crops": None, "whole": None, "boxes": None}
         if not is_dense:

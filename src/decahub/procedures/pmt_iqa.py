@@ -9,14 +9,16 @@ print(outcome.measurement.scores)
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -24,7 +26,15 @@ from tqdm.auto import tqdm
 
 from decahub import PmtIqaConfig, PmtIqaForImageQualityAssessment, PmtIqaImageProcessor, load_dataset, load_metric
 from decahub.data import InMemoryDataset, SeededTransform, image_quality
-from decahub.data.quality_splits import apply_splits, load_splits_file, save_splits, split_by_reference
+from decahub.data.quality_splits import (
+    SPLITS_FILE,
+    find_shared_references,
+    get_rows_to_split,
+    load_splits_file,
+    restore_splits,
+    save_splits,
+    split_by_reference,
+)
 from decahub.data.sampling import sample_rows
 from decahub.models.pmt_iqa.backbone_weights import load_backbone_weights
 from decahub.models.pmt_iqa.optimization import OfficialSchedule, build_official_optimizer, build_parameter_groups
@@ -41,9 +51,10 @@ from .pretrained import load_pretrained
 
 logger = logging.getLogger(__name__)
 TASK, FAMILY = "image-quality-assessment", "image-quality"
-ALL, TRAIN, VALIDATION, TEST = "all", "train", "validation", "test"
-SPLITS_FILE = "reference_splits.json"
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
 MIN_CALIBRATION_ROWS = 20  # four parameters fit fewer images all too well
+LEAST_DISTINCT = 0.9  # of the scores before calibration, on `DIGITS` digits of the range of scores
+DIGITS = 5
 LEAST_SHARE = 0.05  # of the range of a configuration that labels must fill; less is another scale
 
 
@@ -119,10 +130,9 @@ def load_splits(arguments: Arguments) -> QualitySplits:
     record = None
     if arguments.splits_file is not None:
         record = load_splits_file(arguments.splits_file)
-        rows = loaded[ALL if ALL in loaded else TRAIN]
-        loaded = {**loaded, **apply_splits(rows, record)}
+        loaded = restore_splits(loaded, record)
     elif TRAIN not in loaded:
-        rows = loaded[ALL] if ALL in loaded else next(iter(loaded.values()))
+        rows = get_rows_to_split(loaded)
         kept = 1 - arguments.test_share
         shares = {TRAIN: kept * (1 - arguments.validation_share), VALIDATION: kept * arguments.validation_share}
         shares = {name: share for name, share in shares.items() if share > 0} | {TEST: arguments.test_share}
@@ -139,6 +149,12 @@ def load_splits(arguments: Arguments) -> QualitySplits:
     ):
         if split not in loaded:
             raise ValueError(f"{name} must be one of {', '.join(loaded)}; got {split!r}.")
+    shared = find_shared_references(loaded[TRAIN], loaded[arguments.eval_split])
+    if shared and arguments.eval_split != TRAIN:
+        logger.warning(
+            "%d references are in the splits %s and %s, the first is %r: scores on %s will be too good.",
+            len(shared), TRAIN, arguments.eval_split, shared[0], arguments.eval_split,
+        )  # fmt: skip
     return QualitySplits(
         train=sample_rows(image_quality.drop_unscored(loaded[TRAIN]), arguments.max_train_samples, arguments.seed),
         evaluation=loaded[arguments.eval_split],
@@ -223,7 +239,12 @@ def _build_model(arguments: Arguments) -> Any:
 def read_weights(source: str) -> dict[str, torch.Tensor]:
     """Tensors of a .safetensors file, or of that of a repository on the Hub."""
     if Path(source).is_file():
-        return load_file(source)
+        try:
+            return load_file(source)
+        except SafetensorError as error:
+            raise ValueError(
+                f"`backbone_weights` must be a complete .safetensors file; {source!r} is none ({error})."
+            ) from error
     if source.count("/") != 1 or Path(source).suffix == ".safetensors":
         raise FileNotFoundError(
             f"`backbone_weights` must be a .safetensors file or a Hub id; {source!r} does not exist."
@@ -313,12 +334,17 @@ def measure(
 
 def predict(arguments: Arguments, model: Any, processor: PmtIqaImageProcessor, rows: Any) -> Any:
     """The metric `image_quality`, filled with the predictions of a model for some rows."""
-    task, metric = get_task(TASK), load_metric("image_quality")
+    metric = load_metric("image_quality")
+    for columns in compute_columns(arguments, model, processor, rows):
+        metric.add_batch(**columns)
+    return metric
+
+
+def compute_columns(arguments: Any, model: Any, processor: PmtIqaImageProcessor, rows: Any) -> list[dict[str, Any]]:
+    """Scores and levels of a model for each batch of rows, beside their labels."""
     context = MeasurementContext(batch_size=arguments.per_device_eval_batch_size)
     with evaluating(model):
-        for columns in task.iterate_predictions(model, processor, rows, context):
-            metric.add_batch(**columns)
-    return metric
+        return list(get_task(TASK).iterate_predictions(model, processor, rows, context))
 
 
 def fit_calibration(
@@ -326,8 +352,9 @@ def fit_calibration(
 ) -> list[float] | None:
     """Parameters of the curve from scores to labels, fitted on rows that are not the test's.
 
-    There are none where too few images are left to validate on, or no fit is found.
+    There are none where too few images are left to validate on, or the fit finds no curve that keeps their order.
     """
+    rows = image_quality.drop_unscored(rows)
     if len(rows) < MIN_CALIBRATION_ROWS:
         logger.warning(
             "The scores are not calibrated: it takes %d images to validate on, got %d.",
@@ -336,7 +363,24 @@ def fit_calibration(
         )
         return None
     model.config.calibration = None
-    return predict(arguments, model, processor, rows).compute()["fit_params"]
+    columns = compute_columns(arguments, model, processor, rows)
+    scores, labels = (np.concatenate([part[name] for part in columns]) for name in ("predictions", "references"))
+    params = load_metric("image_quality").compute(predictions=scores, references=labels)["fit_params"]
+    if params is None or not keeps_order(scores, params, model.config):
+        logger.warning("The scores are not calibrated: no curve to the labels keeps the order of images.")
+        return None
+    return params
+
+
+def keeps_order(scores: np.ndarray, params: Sequence[float], config: PmtIqaConfig) -> bool:
+    """Whether a curve of calibration rises, and does not give most images its lowest or highest value.
+
+    With noisy labels, or a model that has learned little, least squares often finds a step or a falling curve.
+    """
+    b1, b2, b3, b4 = params
+    shares = 1 / (1 + np.exp(np.clip((b3 - scores) / abs(b4), -100, 100)))
+    places = np.round((b1 - b2) / (config.score_high - config.score_low) * shares, DIGITS)
+    return b1 > b2 and len(np.unique(places)) >= LEAST_DISTINCT * len(np.unique(scores))
 
 
 def measure_intervals(
@@ -378,6 +422,10 @@ def run(arguments: Arguments, splits: QualitySplits | None = None) -> Outcome:
     train_dataset: Any = build_train_dataset(arguments, splits.train, processor)
     if arguments.frozen_crops:
         train_dataset = PooledMaps(train_dataset, model, arguments.frozen_crops, arguments.per_device_eval_batch_size)
+        if arguments.pretrained is None and arguments.backbone_weights is None:
+            logger.warning(
+                "`frozen_crops` keeps a backbone of random weights. Give `backbone_weights` or `pretrained`."
+            )
     model.pmt_iqa.backbone.requires_grad_(not arguments.frozen_crops)
 
     def measure_on(rows: Any, model: Any) -> Measurement:

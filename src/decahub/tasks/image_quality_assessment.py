@@ -20,6 +20,7 @@ HEADLINES = (
 )  # fmt: skip
 RANKING, CONTACT_SHEET = "ranking.csv", "contact_sheet.png"
 STRATEGIES = ("grid", "random", "center", "five", "dense")
+COUNTED = ("grid", "random")  # those whose number of crops is chosen
 
 
 class ImageQualityAssessment(ImageTask):
@@ -89,6 +90,11 @@ class ImageQualityAssessment(ImageTask):
     def list_inputs(self, arguments: Any) -> list[Any]:
         if arguments.num_crops is not None and arguments.num_crops < 1:
             raise ValueError(f"`--num-crops` must be at least 1; got {arguments.num_crops}.")
+        if arguments.num_crops is not None and arguments.crop_strategy not in (None, *COUNTED):
+            raise ValueError(
+                f"`--num-crops` must come with `--crop-strategy` {' or '.join(COUNTED)}; got it with "
+                f"{arguments.crop_strategy}, which does not use it."
+            )
         for name in (RANKING, CONTACT_SHEET) if arguments.output_dir is not None else ():
             path = arguments.output_dir / name
             if path.exists() and not arguments.overwrite:

@@ -366,6 +366,13 @@ def test_info_shows_odd_configurations(folder, file, content, shown, capsys):
     assert shown in capsys.readouterr().out
 
 
+def test_info_shows_no_labels_of_a_model_without_classes(folder, capsys):
+    (folder / "config.json").write_text('{"model_type": "pmt_iqa"}')
+
+    assert run("info", folder) == 0
+    assert not any(line.startswith("labels ") for line in capsys.readouterr().out.splitlines())
+
+
 # predict
 
 

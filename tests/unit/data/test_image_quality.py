@@ -14,7 +14,9 @@ from decahub.data import SeededTransform, image_quality
 from decahub.data.quality_layouts import LAYOUTS, find_layout, read_layout
 from decahub.data.quality_splits import (
     apply_splits,
+    find_shared_references,
     get_references,
+    get_rows_to_split,
     load_splits_file,
     save_splits,
     split_by_reference,
@@ -222,16 +224,47 @@ def test_own_table(tmp_path):
         (["file_name", "score"], [("0.png", "good")], "must be numbers; got 'good' in line 2"),
         (["file_name", "score"], [("0.png", "nan")], "at least one finite number"),
         (["file_name", "score"], [], "at least one row below its header"),
-        (["file_name", "score", "split"], [("0.png", 1, "train"), ("0.png", 1, "")], "or none may"),
+        (["file_name", "score", "split"], [("0.png", 1, "train"), ("1.png", 1, "")], "or none may"),
+        (["file_name", "score"], [("0.png", 3), ("0.png", 4)], "each image once; '0.png' is in line 3 again"),
+        (["file_name", "score"], [("0.png",)], "must have 2 values in each line.*; got 1 in line 2"),
+        (["file_name", "score", "source"], [("0.png", 3, 5, "a")], "must have 3 values in each line.*; got 4"),
+        (["file_name", "score", "Score"], [("0.png", 3, 4)], "must have columns of different names"),
     ],
-    ids=["column", "text", "nan", "empty", "split"],
+    ids=["column", "text", "nan", "empty", "split", "twice", "short line", "decimal comma", "equal columns"],
 )
 def test_refuses_tables(header, rows, message, tmp_path):
-    draw(tmp_path / "0.png")
+    for number in range(2):
+        draw(tmp_path / f"{number}.png")
     write_table(tmp_path / "scores.csv", header, rows)
 
     with pytest.raises(ValueError, match=message):
         load_dataset(tmp_path, family="image-quality")
+
+
+def test_table_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "scores.csv").write_text("file_name,score\nétang.png,3\n", encoding="latin-1")
+
+    with pytest.raises(ValueError, match=r"scores\.csv must be a text file in UTF-8"):
+        load_dataset(tmp_path, family="image-quality")
+
+
+def test_table_of_a_spreadsheet_or_a_data_frame(tmp_path):
+    """A mark of the encoding, line ends of Windows, a column of row numbers without a name, images elsewhere."""
+    draw(tmp_path / "elsewhere" / "0.png")
+    draw(tmp_path / "photos" / "1.png")
+    lines = [",file_name,score,split,", f"0,{tmp_path / 'elsewhere' / '0.png'},3.5,Training,", "", "1,1.png,,Val,"]
+    (tmp_path / "photos" / "scores.csv").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+
+    with pytest.raises(ValueError, match="at least one finite number"):  # of `validation`
+        load_dataset(tmp_path / "photos", family="image-quality")
+    (tmp_path / "photos" / "scores.csv").write_bytes("\r\n".join(lines).replace("Val", "Training").encode("utf-8-sig"))
+    loaded = load_dataset(tmp_path / "photos", family="image-quality")
+
+    assert list(loaded) == ["train"]
+    assert np.isnan(loaded["train"]["score"][1])
+    assert loaded["train"]["score"][0] == 3.5
+    assert "reference" not in loaded["train"].column_names
+    assert loaded["train"]["name"][:] == [str(tmp_path / "elsewhere" / "0.png"), "1.png"]
 
 
 # Splits
@@ -259,6 +292,21 @@ def test_no_reference_is_in_two_splits(tmp_path):
     assert {split: part["reference"][:] for split, part in again.items()} == {
         split: part["reference"][:] for split, part in splits.items()
     }
+
+
+def test_rows_to_split_are_all_of_a_dataset():
+    few, many = build_rows(2), build_rows(3)
+
+    assert get_rows_to_split({"test": few, "train": many}) is many
+    assert get_rows_to_split({"test": few, "all": many}) is many
+    assert get_rows_to_split({"photos": few}) is few
+    with pytest.raises(ValueError, match="must be `train`, or there must be no splits; got good, bad"):
+        get_rows_to_split({"good": few, "bad": many})
+
+
+def test_references_of_two_splits_are_found():
+    assert find_shared_references(build_rows(2), build_rows(3)) == ["r00", "r01"]
+    assert find_shared_references(build_rows(2), build_rows(3).remove_columns("reference")) == []
 
 
 def test_split_depends_on_the_seed_and_not_on_the_order_of_rows():

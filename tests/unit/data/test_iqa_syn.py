@@ -103,18 +103,33 @@ def test_kodak_images_are_split_by_number_and_others_by_place(tmp_path):
     assert [path.stem for path in iqa_syn.split_paths(others)["test"]] == ["a", "f"]
 
 
+@pytest.mark.parametrize("numbers", [(1, 2), (3, 7)], ids=["of training", "of test"])
+def test_few_kodak_images_are_split_by_place(tmp_path, numbers):
+    paths = [tmp_path / f"kodim{number:02d}.png" for number in numbers]
+
+    assert iqa_syn.split_paths(paths) == {"test": paths[:1], "train": paths[1:]}
+
+
+def test_refuses_references_of_one_name(photo, tmp_path):
+    photo.save(tmp_path / "lake.png")
+    photo.save(tmp_path / "lake.bmp")
+
+    with pytest.raises(ValueError, match=r"different names, without the suffix; got lake\.bmp and lake\.png"):
+        iqa_syn.find_references(tmp_path)
+
+
 def test_any_folder_becomes_a_dataset(photo, tmp_path, monkeypatch):
     pytest.importorskip("piq")
     few = {name: DISTORTIONS[name] for name in ("gaussian_blur", "white_noise")}
     monkeypatch.setattr(iqa_syn, "DISTORTIONS", few)
     for number in range(3):
-        photo.rotate(90 * number, expand=True).save(tmp_path / f"photo{number}.png")
+        photo.rotate(90 * number, expand=True).save(tmp_path / f"photo:{number}.png")
 
     splits = iqa_syn.build_from_folder(tmp_path)
 
     train, test = splits["train"], splits["test"]
-    assert set(train["reference"]) == {"photo1", "photo2"}
-    assert set(test["reference"]) == {"photo0"}
+    assert set(train["reference"]) == {"photo:1", "photo:2"}
+    assert set(test["reference"]) == {"photo:0"}
     assert len(train) == 2 * 2 * 5
     scores = np.array(train["score"][:]).reshape(4, 5)
     assert scores.min() >= 0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from decahub.metrics import load_metric
+from decahub.metrics.image_quality.image_quality import differentiate_logistic, logistic
 
 
 ATOL = 1e-12
@@ -72,6 +73,26 @@ def test_fit_finds_the_curve_that_made_the_labels():
     assert result["plcc"] < 0.995
 
 
+def test_fit_does_not_depend_on_the_mean_of_predictions():
+    predictions = np.linspace(-3, 3, 24)
+    labels = 60 / (1 + np.exp(0.5 - predictions)) + 20
+
+    for shift in (0.0, 1e-9, 7.0):
+        result = load_metric("image_quality").compute(predictions=predictions + shift, references=labels)
+        assert result["fit_params"] == pytest.approx([80, 20, 0.5 + shift, 1], rel=1e-6), shift
+
+
+@pytest.mark.parametrize("params", [(90.0, 10.0, 0.5, 0.8), (10.0, 90.0, -0.5, -0.4)], ids=["rising", "falling"])
+def test_derivatives_are_those_of_the_curve(params):
+    x, step = np.linspace(-2, 2, 9), 1e-6
+    given = differentiate_logistic(x, *params)
+
+    for index in range(4):
+        above, below = ([*params[:index], params[index] + sign * step, *params[index + 1 :]] for sign in (1, -1))
+        slopes = (logistic(x, *above) - logistic(x, *below)) / (2 * step)
+        assert given[:, index] == pytest.approx(slopes, rel=1e-5, abs=1e-6)
+
+
 def test_levels():
     result = load_metric("image_quality").compute(
         predictions=[1, 2, 3, 4], references=[1, 2, 4, 3], predicted_levels=[0, 2, 5, 3], levels=[0, 1, 2, 3]
@@ -119,6 +140,20 @@ def test_intervals_hold_the_score_and_depend_on_the_seed(data):
         low, high = result[f"{name}_interval"]
         assert low < result[name] < high
     assert result["srcc_interval"] != other["srcc_interval"]
+
+
+def test_resamples_keep_the_size_of_each_source():
+    """Images of a source are alike, so that every resample within sources is the same."""
+    values = {"a": (1.0, 2.0), "b": (2.0, 1.0), "c": (3.0, 4.0)}
+    sources = ["a"] * 2 + ["b"] * 5 + ["c"] * 9
+    predictions, labels = ([values[source][column] for source in sources] for column in (0, 1))
+
+    result = load_metric("image_quality").compute(
+        predictions=predictions, references=labels, sources=sources, num_bootstrap=20
+    )
+
+    assert result["srcc_interval"] == pytest.approx([result["srcc"]] * 2, abs=ATOL)
+    assert result["krcc_interval"] == pytest.approx([result["krcc"]] * 2, abs=ATOL)
 
 
 def test_nan_labels_are_left_out(data):

@@ -163,6 +163,15 @@ def test_refuses_weights_of_another_backbone(official):
         load_backbone_weights(other.backbone, tensors)
 
 
+def test_refuses_weights_of_a_backbone_that_are_not_finite():
+    backbone = PmtIqaForImageQualityAssessment(tiny_config()).pmt_iqa.backbone
+    state_dict = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    state_dict["embedder.embedder.convolution.weight"][0] = float("nan")
+
+    with pytest.raises(ValueError, match=r"must be finite; `embedder\.embedder\.convolution\.weight` holds NaN"):
+        load_backbone_weights(backbone, state_dict)
+
+
 def test_command_starts_a_model_from_a_backbone(tmp_path, capsys):
     pytest.importorskip("timm")
     import timm

@@ -36,6 +36,13 @@ def test_grid_reaches_all_borders(num_crops):
     assert places == sorted(places)
 
 
+def test_grid_rounds_to_the_nearest_pixel():
+    places = choose_crops(SIZE + 8, SIZE + 7, SIZE, 16, "grid")  # steps of 2.67 and 2.33 pixels
+
+    assert sorted({top for top, _ in places}) == [0, 3, 5, 8]
+    assert sorted({left for _, left in places}) == [0, 2, 5, 7]
+
+
 def test_grid_of_another_number_is_cut_row_by_row():
     full = choose_crops(101, 75, SIZE, 9, "grid")
 
@@ -140,6 +147,13 @@ def test_small_image_is_refused(processor_class):
 @pytest.mark.parametrize("size", [(1, 1), (3, 5)])
 def test_tiny_images_are_defined(processor_class, size):
     assert build(processor_class)(Image.fromarray(draw(*size)), return_tensors="pt").pixel_values.isfinite().all()
+
+
+@by_backend
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_image_without_pixels_is_refused(processor_class, size):
+    with pytest.raises(ValueError, match="`images` must have at least one pixel"):
+        build(processor_class)(np.zeros((*size, 3), np.uint8), return_tensors="pt")
 
 
 def test_thin_image_is_refused_instead_of_filling_the_memory():

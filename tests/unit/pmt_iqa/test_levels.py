@@ -74,7 +74,9 @@ def test_schedules(schedule, weights):
     assert compute_task_weights(config, 1, 3) == weights
 
 
-@pytest.mark.parametrize(("epoch", "weights"), [(0.0, (0.0, 1.0)), (1.0, (0.5, 0.5)), (2.0, (1.0, 0.0))])
+@pytest.mark.parametrize(
+    ("epoch", "weights"), [(0.0, (0.0, 1.0)), (1.0, (0.5, 0.5)), (1.75, (0.5, 0.5)), (2.0, (1.0, 0.0))]
+)
 def test_callback_sets_the_weights_of_the_epoch_also_after_a_resume(epoch, weights, tmp_path):
     model = PmtIqaForImageQualityAssessment(tiny_config())
     arguments = TrainingArguments(output_dir=tmp_path, num_train_epochs=3, report_to=[], use_cpu=True)

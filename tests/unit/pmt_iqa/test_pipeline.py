@@ -136,6 +136,39 @@ def test_refuses(assess, images, inputs, options, error, message):
         assess(str(images / inputs) if inputs else inputs, **options)
 
 
+@pytest.mark.parametrize("inputs", [None, 5, b"png", [5], [["a.png"]], {"photo": "a.png"}], ids=repr)
+def test_refuses_what_is_no_image(assess, inputs):
+    with pytest.raises(TypeError, match="`inputs` must be images: .*; got (NoneType|int|bytes|list|dict)"):
+        assess(inputs)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"seed": 3}, {"seed": 3, "crop_strategy": "center"}, {"num_crops": 4, "crop_strategy": "five"}],
+    ids=["grid", "center", "five"],
+)
+def test_refuses_options_without_effect(assess, images, options):
+    with pytest.raises(ValueError, match=r"`(seed|num_crops)` must come with `crop_strategy` .*random; got it with"):
+        assess(str(images / "photo_0.png"), **options)
+
+
+def test_options_of_the_pipeline_hold_until_a_call_changes_them(assess, folder, images):
+    path = str(images / "photo_0.png")
+    built = pipeline(TASK, model=str(folder), num_crops=4, return_crops=True)
+
+    assert built(path) == assess(path, num_crops=4, return_crops=True)
+    assert built(path, return_crops=False) == assess(path, num_crops=4)
+    assert built(path, crop_strategy="random", seed=1) == assess(
+        path, num_crops=4, crop_strategy="random", seed=1, return_crops=True
+    )
+    assert len(built(path, num_crops=1)["crops"]) == 1
+
+
+def test_predict_refuses_a_number_of_crops_without_effect(folder, images, capsys):
+    assert main(["predict", str(folder), str(images), "--num-crops", "4", "--crop-strategy", "five"]) == 2
+    assert "`--num-crops` must come with `--crop-strategy` grid or random; got it with five" in capsys.readouterr().err
+
+
 def test_predict_ranks_a_folder(folder, images, tmp_path, capsys):
     output_dir = tmp_path / "ranking"
 

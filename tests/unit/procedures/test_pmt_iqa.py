@@ -2,7 +2,10 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 
+import datasets
+import numpy as np
 import pytest
 import torch
 from accelerate.utils import set_seed
@@ -10,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from decahub import PmtIqaForImageQualityAssessment
 from decahub.data import image_quality
+from decahub.evaluation import evaluate_folder
+from decahub.hub import CardArguments, save_run
 from decahub.procedures import pmt_iqa
 from decahub.training import train
 from tests.tiny.pmt_iqa import tiny_backbone
@@ -111,17 +116,49 @@ def test_splits_of_an_earlier_run_are_used_again(folder, tmp_path):
     assert again.monitor["name"][:] == first.monitor["name"][:]
 
 
-def test_calibration_is_fitted_on_the_validation_split(tmp_path):
-    arguments = build_arguments(write_quality_folder(tmp_path / "data", num_scenes=30), tmp_path, num_train_epochs=2)
+def test_calibration_is_fitted_on_the_validation_split(tmp_path, monkeypatch):
+    arguments = build_arguments(write_quality_folder(tmp_path / "data", num_scenes=30), tmp_path, num_train_epochs=1)
+    splits, scores = pmt_iqa.load_splits(arguments), np.linspace(-3, 3, 24)
+    measured = []
 
+    def answer(arguments, model, processor, rows):
+        measured.append(rows["name"][:])
+        return [{"predictions": scores, "references": 60 / (1 + np.exp(0.5 - scores)) + 20}]
+
+    monkeypatch.setattr(pmt_iqa, "compute_columns", answer)
     outcome = pmt_iqa.run(arguments)
-    calibration = outcome.result.model.config.calibration
-    splits = pmt_iqa.load_splits(arguments)
-    fitted = pmt_iqa.fit_calibration(arguments, outcome.result.model, outcome.processor, splits.monitor)
 
+    assert measured == [splits.monitor["name"][:]]
     assert len(splits.monitor) == 24
-    assert calibration == fitted
-    assert len(calibration) == 4
+    assert outcome.result.model.config.calibration == pytest.approx([80, 20, 0.5, 1], rel=1e-4)
+
+
+def test_images_without_a_label_do_not_calibrate(folder, tmp_path, caplog):
+    arguments = build_arguments(folder, tmp_path)
+    rows = datasets.Dataset.from_dict({"score": [float("nan")] * 5 + [50.0] * 16})
+
+    assert pmt_iqa.fit_calibration(arguments, None, None, rows) is None
+    assert "it takes 20 images to validate on, got 16" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        lambda scores: -scores,  # ranked from the worst to the best
+        lambda scores: np.where(scores > 20.5, 60.0, 40.0),  # a curve as steep as a step, all scores at its ends
+    ],
+    ids=["falling", "step"],
+)
+def test_a_curve_that_changes_the_order_of_images_is_not_taken(folder, tmp_path, monkeypatch, caplog, labels):
+    scores = np.arange(40.0)
+    answers = [{"predictions": scores, "references": labels(scores)}]
+    monkeypatch.setattr(pmt_iqa, "compute_columns", lambda *_: answers)
+    rows = datasets.Dataset.from_dict({"score": scores})
+    arguments = build_arguments(folder, tmp_path)
+    model = pmt_iqa.build_model(arguments)
+
+    assert pmt_iqa.fit_calibration(arguments, model, pmt_iqa.build_processor(arguments), rows) is None
+    assert "The scores are not calibrated: no curve to the labels keeps the order of images." in caplog.text
 
 
 def test_few_images_are_not_enough_to_calibrate(folder, tmp_path, caplog):
@@ -204,6 +241,19 @@ def test_refuses_weights_that_do_not_exist(folder, tmp_path):
         pmt_iqa.build_model(build_arguments(folder, tmp_path, backbone_weights="none.safetensors"))
 
 
+def test_refuses_a_file_of_another_kind(tmp_path):
+    torch.save({}, tmp_path / "backbone.pth")
+
+    with pytest.raises(ValueError, match=r"`backbone_weights` must be a complete \.safetensors file; .*backbone\.pth"):
+        pmt_iqa.read_weights(str(tmp_path / "backbone.pth"))
+
+
+def test_a_frozen_backbone_of_random_weights_is_warned_of(folder, tmp_path, caplog):
+    pmt_iqa.run(build_arguments(folder, tmp_path, frozen_crops=1, num_train_epochs=1))
+
+    assert "`frozen_crops` keeps a backbone of random weights" in caplog.text
+
+
 def test_refuses_a_split_that_does_not_exist(folder, tmp_path):
     with pytest.raises(ValueError, match="`eval_split` must be one of train, validation, test; got 'all'"):
         pmt_iqa.load_splits(build_arguments(folder, tmp_path, eval_split="all"))
@@ -248,3 +298,53 @@ def test_a_frozen_backbone_stays_and_heads_learn_as_they_would_beside_it(folder,
 def test_frozen_crops_are_checked(folder, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         build_arguments(folder, tmp_path, **changes)
+
+
+@dataclass
+class ArgumentsOfTheCommand(CardArguments, pmt_iqa.Arguments): ...
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    """A run on a folder without splits of its own, saved as `decahub train` does, and what it measured."""
+    output_dir = tmp_path_factory.mktemp("trained")
+    plain = build_arguments(folder, output_dir, split_seed=2, num_train_epochs=1)
+    arguments = ArgumentsOfTheCommand(**vars(plain), card_license="mit")
+    outcome = pmt_iqa.run(arguments)
+    facts = {name: getattr(outcome, name) for name in ("task", "dataset", "split", "minutes", "reports")}
+    return save_run(arguments, outcome.result, outcome.processor, outcome.measurement, **facts), outcome.measurement
+
+
+def test_a_model_is_measured_again_on_the_split_of_its_run(folder, trained):
+    path, measurement = trained
+
+    again = evaluate_folder(path, folder.parent, dataset=folder)
+
+    scores = {figure["metric"]: figure["value"] for figure in again["figures"]}
+    assert scores["srcc"] == pytest.approx(measurement.scores["srcc"])
+    assert scores["rmse"] == pytest.approx(measurement.scores["rmse"])
+    assert again["figures"][0]["n"] == 4
+
+
+@pytest.mark.parametrize(("split", "num_rows"), [("train", 12), ("validation", 4), ("all", 20)])
+def test_any_split_of_its_run_can_be_measured(folder, trained, split, num_rows):
+    assert evaluate_folder(trained[0], dataset=folder, split=split)["figures"][0]["n"] == num_rows
+
+
+def test_another_dataset_is_not_divided_as_that_of_the_run(trained, tmp_path):
+    other = write_quality_folder(tmp_path / "other", num_scenes=7)
+
+    with pytest.raises(ValueError, match=r"`split` must be one of all; got 'test'.*2 are not, the first is 'scene5'"):
+        evaluate_folder(trained[0], dataset=other)
+    assert evaluate_folder(trained[0], dataset=other, split="all")["figures"][0]["n"] == 28
+
+
+def test_references_on_both_sides_of_your_own_splits_are_warned_of(tmp_path, caplog):
+    folder = write_quality_folder(tmp_path / "data")
+    header, *lines = (folder / "scores.csv").read_text().splitlines()
+    lines = [f"{line},{'test' if number % 2 else 'train'}" for number, line in enumerate(lines)]
+    (folder / "scores.csv").write_text("\n".join([f"{header},split", *lines]))
+
+    pmt_iqa.load_splits(build_arguments(folder, tmp_path, validation_share=0.0))
+
+    assert "5 references are in the splits train and test, the first is 'scene0'" in caplog.text

@@ -7,6 +7,7 @@ import datasets
 import evaluate
 import numpy as np
 import scipy
+import scipy.special
 
 
 _DESCRIPTION = """
@@ -54,13 +55,21 @@ _CITATION = ""
 NO_LEVEL = -1
 MIN_IMAGES = 3
 MAX_FIT_EVALUATIONS = 10_000
+MIN_WIDTH = 1e-12  # of the curve, which is divided by it
 RESAMPLED = ("srcc", "plcc", "krcc", "srcc_within")
 
 
 def logistic(x, b1, b2, b3, b4):
     """The curve from predictions to labels."""
-    with np.errstate(over="ignore"):
-        return (b1 - b2) / (1 + np.exp(-(x - b3) / np.maximum(abs(b4), 1e-12))) + b2
+    return (b1 - b2) * scipy.special.expit((x - b3) / max(abs(b4), MIN_WIDTH)) + b2
+
+
+def differentiate_logistic(x, b1, b2, b3, b4):
+    """Derivatives of the curve by its parameters; differences of numbers fail where `b3` is nearly 0."""
+    width = max(abs(b4), MIN_WIDTH)
+    shares = scipy.special.expit((x - b3) / width)
+    slopes = (b1 - b2) * shares * (1 - shares) / width
+    return np.stack([shares, 1 - shares, -slopes, -slopes * (x - b3) / width * np.sign(b4)], axis=1)
 
 
 def fit_logistic(predictions, labels):
@@ -69,7 +78,9 @@ def fit_logistic(predictions, labels):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            params, _ = scipy.optimize.curve_fit(logistic, predictions, labels, start, maxfev=MAX_FIT_EVALUATIONS)
+            params, _ = scipy.optimize.curve_fit(
+                logistic, predictions, labels, start, jac=differentiate_logistic, maxfev=MAX_FIT_EVALUATIONS
+            )
         except (RuntimeError, TypeError, ValueError):  # no convergence, fewer images than parameters
             return None
     return params if np.isfinite(params).all() and len(np.unique(logistic(predictions, *params))) > 1 else None

@@ -34,7 +34,7 @@ def load_backbone_weights(backbone: nn.Module, state_dict: Mapping[str, torch.Te
         `list[str]`: Names of tensors that the backbone has no place for, such as those of a classifier.
 
     Raises:
-        ValueError: If a tensor of the backbone is missing or of another shape.
+        ValueError: If a tensor of the backbone is missing, of another shape, or not finite.
     """
     wanted = backbone.state_dict()
     renamed = max(
@@ -56,6 +56,8 @@ def load_backbone_weights(backbone: nn.Module, state_dict: Mapping[str, torch.Te
                 f"`state_dict` must fit the backbone; `{renamed[name]}` has shape {tuple(tensor.shape)}, "
                 f"`{name}` has {tuple(wanted[name].shape)}. Is `backbone_config` that of the file?"
             )
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"`state_dict` must be finite; `{renamed[name]}` holds NaN or infinity.")
     backbone.load_state_dict({**wanted, **tensors})
     return [name for ours, name in renamed.items() if ours not in wanted]
 

@@ -1,5 +1,6 @@
 """Configuration of PMT-IQA, a quality score and a quality level from multi-scale features (arXiv 2301.01182)."""
 
+import math
 from dataclasses import field
 from typing import Any, ClassVar, Literal
 
@@ -181,6 +182,14 @@ class PmtIqaConfig(CheckedConfig, PreTrainedConfig):
                 f"`pool_size` must be at most {self.crop_size // max(self.feature_strides)}, the cells of the "
                 f"coarsest map of a crop of {self.crop_size} pixels; got {self.pool_size}."
             )
+
+    def validate_numbers(self):
+        for name in ("leaky_slope", "score_low", "score_high", "level_width", "w_reg", "w_cls"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"`{name}` must be finite; got {value}.")
+        if not all(map(math.isfinite, self.calibration or ())):
+            raise ValueError(f"`calibration` must be finite; got {self.calibration}.")
 
     def validate_labels(self):
         check_minimum(self, 2, "num_levels")

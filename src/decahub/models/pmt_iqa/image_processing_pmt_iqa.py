@@ -117,6 +117,8 @@ class PmtIqaImageProcessing(PlainImageProcessing):
     def _fit(self, image: Any, options: dict[str, Any]) -> Any:
         """The image, resized if it is to be, at least as large as a crop."""
         wanted: SizeDict = options["crop_size"]
+        if 0 in image.shape:
+            raise ValueError(f"`images` must have at least one pixel; got an image of shape {tuple(image.shape)}.")
         if options["do_resize"]:
             image = self.resize(image, _scale_size(image, options), options["resample"])
         height, width = image.shape[-2:]
