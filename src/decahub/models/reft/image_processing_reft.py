@@ -3,11 +3,13 @@
 Sizes follow Mask2Former. Boxes are `[x0, y0, x1, y1]` in pixels with exclusive ends, masks `(height, width)`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional as F
 from transformers import Mask2FormerImageProcessor
 from transformers.image_processing_utils import BatchFeature
@@ -20,7 +22,8 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TensorType, logging
 
 from ..shared.checks import PROCESSOR_KEYS, refuse_unknown
-from ..shared.image_processing import prepare_images
+from ..shared.image_processing import ImageReading, check_sizes_and_scales, is_float, prepare_images
+from ..shared.pixels import to_rgb
 from .configuration_reft import check_support_size
 from .masks.crops import crop_square
 from .masks.instances import compute_box, read_instance
@@ -47,7 +50,7 @@ class RefTImageProcessorKwargs(Mask2FormerImageProcessorKwargs, total=False):
     support_context: float
 
 
-class RefTImageProcessor(Mask2FormerImageProcessor):
+class RefTImageProcessor(ImageReading, Mask2FormerImageProcessor):
     """Image processor of RefT: images as for Mask2Former, square crops for support, instances with COCO masks."""
 
     valid_kwargs = RefTImageProcessorKwargs
@@ -62,7 +65,9 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
             "max_size",
         ]
         refuse_unknown((name for name in kwargs if name[:1] != "_"), allowed, f"an option of {type(self).__name__}")
-        super().__init__(**kwargs)
+        check_sizes_and_scales(kwargs)
+        # Not that of `ImageReading`, which refuses `max_size`; files of Mask2Former on the Hub have it.
+        Mask2FormerImageProcessor.__init__(self, **kwargs)
         check_support_size(self.support_size)
         if self.support_context < 1:
             raise ValueError(f"`support_context` must be at least 1, the instance's box; got {self.support_context}.")
@@ -100,7 +105,7 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
         if annotations is not None and segmentation_maps is not None:
             raise ValueError("`annotations` must not be given with `segmentation_maps`; choose one of them.")
         data_format = kwargs.get("input_data_format")
-        images = [_to_bytes(image) for image in prepare_images(self.fetch_images(images), data_format)]
+        images = self._read_images(images, data_format)
         encoded = super().preprocess(images, segmentation_maps, instance_id_to_semantic_id, **kwargs)
         if segmentation_maps is not None:  # padding is no part of an instance
             encoded["mask_labels"] = [(masks == 1).float() for masks in encoded["mask_labels"]]
@@ -118,6 +123,11 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
             encoded["class_labels"].append(classes)
         return encoded
 
+    def _read_images(self, images: Any, data_format: Any) -> list[Any]:
+        """Images with three channels in the range of bytes."""
+        prepared = prepare_images(self.fetch_images(images), data_format)
+        return [_to_rgb(image, index, data_format) for index, image in enumerate(prepared)]
+
     def preprocess_support(
         self,
         images: Sequence[Any],
@@ -132,9 +142,9 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
         """Cuts a square around the instance of each shot.
 
         Args:
-            images (`Sequence`): one image for each shot.
-            masks (`Sequence`, *optional*): one instance for each image: a mask, or whatever else can be seen from its
-                form: a box, a COCO RLE, polygons.
+            images (`Sequence`): one image, path or URL for each shot.
+            masks (`Sequence`, *optional*): one instance for each image: a mask or the path of its image, or whatever
+                else can be seen from its form: a box, a COCO RLE, polygons.
             boxes (`Sequence`, *optional*): boxes `[x0, y0, x1, y1]` instead; all of the box counts as the instance.
             rle (`Sequence[Mapping]`, *optional*): COCO RLEs instead.
             polygons (`Sequence`, *optional*): polygons `[[x0, y0, x1, y1, ...], ...]` instead.
@@ -161,7 +171,8 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
                 f"{', '.join(chosen) or 'none'}."
             )
         kind, instances = chosen[0], given[chosen[0]]
-        prepared = [_to_bytes(image) for image in prepare_images(self.fetch_images(list(images)), None)]
+        paths = [os.fspath(image) if isinstance(image, os.PathLike) else image for image in images]
+        prepared = self._read_images(paths, None)
         if len(prepared) != len(instances):
             raise ValueError(f"`images` must be as many as the instances ({len(instances)}); got {len(prepared)}.")
         prepared = self._prepare_image_like_inputs(prepared, do_convert_rgb=True, input_data_format=None)
@@ -289,21 +300,34 @@ def _describe(
     return rows
 
 
-def _to_bytes(image: Any) -> Any:
-    """Floats in [0, 1] in the range of bytes, as which everything is rescaled."""
-    if isinstance(image, torch.Tensor) and image.is_floating_point():
-        return image * BYTE
-    if isinstance(image, np.ndarray) and image.dtype.kind == "f":
-        return image * BYTE
-    return image
+def _to_rgb(image: Any, index: int, data_format: Any) -> Any:
+    """An image with three channels, white where it is transparent; floats in [0, 1] in the range of bytes."""
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    image = image * BYTE if is_float(image) else image
+    axis = 0 if _has_channels_first(image, data_format) else -1
+    num_channels = image.shape[axis]
+    if num_channels == 3:
+        return image
+    pixels = torch.as_tensor(image)
+    if num_channels == 1:
+        return pixels.repeat_interleave(3, dim=axis)
+    if num_channels == 4:
+        colors, alpha = pixels.float().split([3, 1], dim=axis)
+        colors = BYTE + (colors - BYTE) * alpha / BYTE
+        return colors if pixels.is_floating_point() else colors.round().to(pixels.dtype)
+    raise ValueError(f"`images` must have 1, 3 or 4 channels; image {index} has shape {tuple(image.shape)}.")
+
+
+def _has_channels_first(image: Any, data_format: Any) -> bool:
+    return data_format == "channels_first" or (data_format is None and image.shape[0] in (1, 3, 4))
 
 
 def _get_size(image: Any, data_format: Any) -> tuple[int, int]:
     """Height and width of an image that `prepare_images` returned."""
-    if hasattr(image, "mode"):
+    if isinstance(image, Image.Image):
         return image.height, image.width
-    is_first = data_format == "channels_first" or (data_format is None and image.shape[0] in (1, 3, 4))
-    return tuple(image.shape[-2:] if is_first else image.shape[:2])
+    return tuple(image.shape[-2:] if _has_channels_first(image, data_format) else image.shape[:2])
 
 
 def _read_annotations(
