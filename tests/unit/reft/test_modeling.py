@@ -351,6 +351,14 @@ REFUSED = {
         "`support_pixel_values` must have sides that are multiples of 32",
     ),
     "support_valid": ({**tiny_support(), "support_valid": torch.ones(3)}, r"`support_valid` must have shape \(3, 2\)"),
+    "support batch": (tiny_support(batch_size=3), r"the batch size of `pixel_values` \(2\), or no batch axis; got 3"),
+    "mask values": (
+        {
+            "support_pixel_values": torch.zeros(1, 1, 3, 64, 64),
+            "support_masks": torch.full((1, 1, 64, 64), float("nan")),
+        },
+        r"`support_masks` must hold masks in \[0, 1\]; got values from nan to nan",
+    ),
     "class id": ({**tiny_support(), "support_class_ids": torch.tensor([0, 5, 1])}, r"must be in \[0, 5\); got 5"),
     "label id": (
         {"mask_labels": [torch.zeros(1, 64, 96)] * 2, "class_labels": [torch.tensor([5])] * 2},

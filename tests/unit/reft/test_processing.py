@@ -292,6 +292,18 @@ def test_crop_is_a_square_around_the_instance():
     assert support["support_valid"].tolist() == [True]
 
 
+def test_a_thin_instance_does_not_vanish():
+    image, mask = np.zeros((600, 900, 3), dtype=np.uint8), np.zeros((600, 900), dtype=bool)
+    mask[301, 50:850] = True  # every 19th row is kept, and not this one
+
+    support = RefTImageProcessor(**SIZES).preprocess_support([image], masks=[mask])
+
+    rows, columns = support["support_masks"][0].nonzero().unbind(1)
+    assert support["support_valid"].tolist() == [True]
+    assert rows.unique().tolist() == [31]  # row 599 of 1200
+    assert (int(columns.min()), int(columns.max())) == (10, 53)  # the square is 1200 pixels wide
+
+
 def test_outside_of_the_image_is_the_mean_color():
     processor = RefTImageProcessor(**SIZES)
 

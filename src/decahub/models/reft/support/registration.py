@@ -70,6 +70,12 @@ class SupportRegistration:
             for name, (pixel_values, masks) in shots.items():
                 encoded = self.model.encode_shots(pixel_values, masks, predictor)
                 class_support = build_class_support(encoded, ids[name], self.config.shot_reduction)
+                for tensor in (class_support.centers, class_support.prototype, class_support.object_query_scores):
+                    if not tensor.isfinite().all():
+                        raise ValueError(
+                            f"Support of {name!r} becomes NaN or infinity; the weights of the model, or the crops, "
+                            "must be finite."
+                        )
                 if imprint and (ids[name] is None or ids[name] in (self.config.novel_label_ids or [])):
                     total = memory.add(name, class_support).classes[name] if name in memory else class_support
                     class_support = self._imprint(name, ids[name], class_support, total.prototype)

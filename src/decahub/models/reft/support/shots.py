@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from ...shared.checks import can_look_at
 from ..configuration_reft import RefTConfig
 
 
@@ -42,18 +43,35 @@ def read_shots(name: str, shots: Shots, processor: Any, config: RefTConfig) -> t
         if processor is None:
             processor = RefTImageProcessor(support_size=config.support_size, support_context=config.support_context)
         processor = getattr(processor, "image_processor", processor)
+        for option in ("support_size", "support_context"):
+            own, configured = getattr(processor, option, None), getattr(config, option)
+            if own != configured:
+                logger.warning_once(
+                    f"`{option}` of the processor is {own}, that of the configuration {configured}; the processor's "
+                    "counts. Give both the same value: memories are compared by the configuration."
+                )
         images, instances = split_pairs(name, shots)
         try:
             encoded = processor.preprocess_support(images, instances, return_tensors="pt")
         except (TypeError, ValueError) as error:
             raise type(error)(f"Support of {name!r}: {error}") from error
         pixel_values, masks = encoded["support_pixel_values"], encoded["support_masks"]
+    check_mask_values(masks, "support")
     valid = (masks != 0).flatten(1).any(1)
     if not valid.any():
         raise ValueError(f"`support` must hold at least one shot with a mask for each class; {name!r} has none.")
     if not valid.all():
         logger.warning(f"{int((~valid).sum())} of {len(valid)} shots of {name!r} have an empty mask and are left out.")
     return pixel_values[valid], masks[valid].to(pixel_values.dtype)
+
+
+def check_mask_values(masks: torch.Tensor, name: str) -> None:
+    """Refuses masks whose values are no shares of a pixel."""
+    if masks.dtype == torch.bool or not masks.numel() or not can_look_at(masks):
+        return
+    lowest, highest = float(masks.min()), float(masks.max())
+    if not (lowest >= 0 and highest <= 1):
+        raise ValueError(f"`{name}` must hold masks in [0, 1]; got values from {lowest:g} to {highest:g}.")
 
 
 def split_pairs(name: str, shots: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
@@ -72,4 +90,4 @@ def split_pairs(name: str, shots: Sequence[tuple[Any, Any]]) -> tuple[list[Any],
     return [image for image, _ in shots], [instance for _, instance in shots]
 
 
-__all__ = ["Shots", "read_shots", "split_pairs"]
+__all__ = ["Shots", "check_mask_values", "read_shots", "split_pairs"]
