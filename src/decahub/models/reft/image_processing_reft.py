@@ -34,6 +34,7 @@ from .masks.rle import encode_rle
 logger = logging.get_logger(__name__)
 BYTE = 255
 MASK_STRIDE = 4  # of mask logits
+MAX_DETECTIONS = 100  # of an image, as COCO counts
 ANNOTATION_KEYS = ("segmentation", "label_id", "iscrowd")
 
 
@@ -208,7 +209,7 @@ class RefTImageProcessor(ImageReading, Mask2FormerImageProcessor):
         target_sizes: Sequence[tuple[int, int]] | None = None,
         pixel_mask: torch.Tensor | None = None,
         label_names: Sequence[str] | Mapping[int, str] | None = None,
-        max_detections: int = 100,
+        max_detections: int = MAX_DETECTIONS,
         return_coco_annotation: bool = False,
         return_map: bool = False,
         rle_format: str = "coco",
@@ -240,24 +241,27 @@ class RefTImageProcessor(ImageReading, Mask2FormerImageProcessor):
         Raises:
             ValueError: If options or sizes do not fit.
         """
+        _check_options(
+            threshold,
+            label_names,
+            pixel_mask,
+            max_detections,
+            return_coco_annotation,
+            return_map,
+            rle_format,
+            parity_mode,
+        )
+        if outputs.class_queries_logits.isnan().any():
+            raise ValueError("`outputs` must hold no NaN; check the weights of the model and its inputs.")
         if parity_mode == "transformers":
             sizes = None if target_sizes is None else [tuple(int(side) for side in size) for size in target_sizes]
             return super().post_process_instance_segmentation(
                 outputs, threshold=threshold, target_sizes=sizes, return_coco_annotation=return_coco_annotation
             )
-        for name, value, allowed in (
-            ("parity_mode", parity_mode, (None,)),
-            ("rle_format", rle_format, ("coco", "transformers")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"`{name}` must be one of {[*allowed]} or 'transformers'; got {value!r}.")
-        if max_detections < 1:
-            raise ValueError(f"`max_detections` must be at least 1; got {max_detections}.")
         batch_size, _, height, width = outputs.masks_queries_logits.shape
-        for name, values in (("target_sizes", target_sizes), ("pixel_mask", pixel_mask)):
-            if values is not None and len(values) != batch_size:
-                raise ValueError(f"`{name}` must hold one entry per image ({batch_size}); got {len(values)}.")
         input_size = (height * MASK_STRIDE, width * MASK_STRIDE)
+        num_labels = outputs.class_queries_logits.shape[-1] - 1
+        _check_inputs(batch_size, input_size, num_labels, target_sizes, pixel_mask, label_names)
         results: list[Any] = []
         for index in range(batch_size):
             visible = input_size if pixel_mask is None else _find_visible_size(pixel_mask[index])
@@ -281,6 +285,61 @@ class RefTImageProcessor(ImageReading, Mask2FormerImageProcessor):
             else:
                 results.append(rows)
         return results
+
+
+def _check_options(
+    threshold: float,
+    label_names: Any,
+    pixel_mask: Any,
+    max_detections: int,
+    return_coco_annotation: bool,
+    return_map: bool,
+    rle_format: str,
+    parity_mode: str | None,
+) -> None:
+    """Refuses options of post-processing that are out of range, or that the others leave without effect."""
+    for name, value, allowed in (
+        ("parity_mode", parity_mode, (None, "transformers")),
+        ("rle_format", rle_format, ("coco", "transformers")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"`{name}` must be one of {[*allowed]}; got {value!r}.")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"`threshold` must be in [0, 1]; got {threshold}.")
+    if max_detections < 1:
+        raise ValueError(f"`max_detections` must be at least 1; got {max_detections}.")
+    is_parity = parity_mode == "transformers"
+    ignored = {
+        "label_names": is_parity and label_names is not None,
+        "pixel_mask": is_parity and pixel_mask is not None,
+        "max_detections": is_parity and max_detections != MAX_DETECTIONS,
+        "return_map": is_parity and return_map,
+        "return_coco_annotation": return_map and return_coco_annotation,
+        "rle_format": rle_format != "coco" and (return_map or not return_coco_annotation),
+    }
+    for name, is_ignored in ignored.items():
+        if is_ignored:
+            raise ValueError(f"`{name}` has no effect with these options; leave it out, or change the others.")
+
+
+def _check_inputs(
+    batch_size: int,
+    input_size: tuple[int, int],
+    num_labels: int,
+    target_sizes: Any,
+    pixel_mask: Any,
+    label_names: Any,
+) -> None:
+    """Refuses sizes and names that do not fit the outputs."""
+    for name, values in (("target_sizes", target_sizes), ("pixel_mask", pixel_mask)):
+        if values is not None and len(values) != batch_size:
+            raise ValueError(f"`{name}` must hold one entry per image ({batch_size}); got {len(values)}.")
+    if pixel_mask is not None and tuple(pixel_mask.shape[1:]) != input_size:
+        raise ValueError(
+            f"`pixel_mask` must have the size of the input, {input_size}; got {tuple(pixel_mask.shape[1:])}."
+        )
+    if label_names is not None and len(label_names) < num_labels:
+        raise ValueError(f"`label_names` must name {num_labels} classes; got {len(label_names)}.")
 
 
 def _describe(

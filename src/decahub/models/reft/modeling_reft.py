@@ -157,8 +157,8 @@ class RefTModel(RefTPreTrainedModel):
         support = self.get_support(support_pixel_values, support_masks, support_valid, support_memory, class_predictor)
         if support is not None and len(support.prototypes) not in (1, len(pixel_values)):
             raise ValueError(
-                f"`support_pixel_values` must have the batch size of `pixel_values` ({len(pixel_values)}), or no batch "
-                f"axis; got {len(support.prototypes)}."
+                f"`support_pixel_values` must have the batch size of `pixel_values` ({len(pixel_values)}), or no "
+                f"batch axis; got {len(support.prototypes)}."
             )
         features, mask_features, maps, projected = self.pixel_level_module(
             pixel_values, pixel_mask if config.mask_padding else None
