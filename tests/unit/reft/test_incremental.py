@@ -1,5 +1,7 @@
 """Distillation: the teacher stays outside, keeps what it knows, and its loss is that of the formulas."""
 
+import logging
+
 import pytest
 import torch
 
@@ -85,6 +87,66 @@ def test_base_centers_are_saved(tmp_path):
     ):
         assert torch.equal(first, second)
         assert first.any()
+
+
+TEACHERS = {
+    "fewer classes": ({"num_labels": 2}, "must know the 3 base classes, alone or by their ids; it has 2"),
+    "other classes": (
+        {"num_labels": 3, "base_label_ids": [0, 1, 2], "feature_size": 64},
+        "`feature_size` .* 32; got 64",
+    ),
+    "queries": ({"num_queries": 9}, "`num_queries` of this model, 7; got 9"),
+    "centers": ({"base_label_ids": [0, 1]}, "centers of the 3 base classes; got 2"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), TEACHERS.values(), ids=TEACHERS.keys())
+def test_refuses_a_teacher_of_another_form(fields, message):
+    teacher = tiny_model(**{"base_label_ids": [0, 1], **fields})
+    for level in teacher.base_class_centers.get_levels():
+        level.fill_(1.0)
+
+    with pytest.raises(ValueError, match=message):
+        tiny_model(base_label_ids=BASE).attach_teacher(teacher)
+
+
+def test_a_model_cannot_teach_itself():
+    teacher, _ = build_pair()
+
+    with pytest.raises(ValueError, match="`teacher` must be another model"):
+        teacher.attach_teacher(teacher)
+    assert any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_centers_are_not_fitted_to_nothing(caplog):
+    model = tiny_model(base_label_ids=BASE)
+    empty = {"pixel_values": tiny_pixels(), "mask_labels": [torch.zeros(1, 64, 96)] * 2}
+    shown = {"pixel_values": tiny_pixels(), "mask_labels": [torch.ones(1, 64, 96)] * 2}
+    labels = {"class_labels": [torch.tensor([1])] * 2}
+
+    with pytest.raises(ValueError, match="`batches` must show an instance of a base class"):
+        model.fit_base_class_centers([empty | labels])
+    with caplog.at_level(logging.WARNING):
+        model.fit_base_class_centers([empty | labels, shown | labels])
+
+    assert "No instance of the base classes [0, 3] was shown" in caplog.text
+    expected = model.model(tiny_pixels()).projected_hidden_states[0].mean((0, 2, 3))
+    torch.testing.assert_close(model.base_class_centers.get_levels()[0][1], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_each_loss_has_its_weight():
+    terms = {}
+    for feature_weight, class_weight in ((1, 1), (3, 5)):
+        torch.manual_seed(0)
+        weights = {"kd_feature_weight": feature_weight, "kd_class_weight": class_weight, "kd_threshold": 0.0}
+        teacher, student = build_pair(**weights)
+        student.attach_teacher(teacher)
+        torch.manual_seed(1)
+        torch.nn.init.normal_(student.model.pixel_level_module.decoder.input_projections[0][0].weight)
+        terms[feature_weight] = student(tiny_pixels(), **list_novel_labels()).loss_dict
+
+    torch.testing.assert_close(terms[3]["loss_kd_feature"], 3 * terms[1]["loss_kd_feature"])
+    torch.testing.assert_close(terms[3]["loss_kd_class"], 5 * terms[1]["loss_kd_class"])
 
 
 def test_no_confident_query_gives_no_class_loss():

@@ -369,6 +369,10 @@ REFUSED = {
         {"mask_labels": [torch.zeros(1, 64, 96)] * 2, "class_labels": [torch.tensor([1, 2])] * 2},
         r"`mask_labels` must have shape \(2, 64, 96\)",
     ),
+    "label values": (
+        {"mask_labels": [torch.full((1, 64, 96), 255.0)] * 2, "class_labels": [torch.tensor([1])] * 2},
+        r"`mask_labels` must hold masks in \[0, 1\]; got values from 255 to 255",
+    ),
     "label images": (
         {"mask_labels": [torch.zeros(1, 64, 96)], "class_labels": [torch.tensor([1])]},
         r"`mask_labels` must hold one tensor per image \(2\); got 1",

@@ -409,6 +409,11 @@ REFUSED = {
         r"as many as the instances \(2\); got 1",
     ),
     "support size": (lambda: RefTImageProcessor(support_size=48), "`support_size` must be a multiple of 32"),
+    "context": (lambda: RefTImageProcessor(support_context=float("inf")), "`support_context` must be finite"),
+    "context of a call": (
+        lambda: PROCESSOR.image_processor.preprocess_support([SHOT[0]], [SHOT[1]], support_context=0.5),
+        "`support_context` must be finite and at least 1",
+    ),
     "typo": (lambda: RefTImageProcessor(suport_size=64), "Did you mean `support_size`"),
 }
 

@@ -24,7 +24,7 @@ from transformers.utils import TensorType, logging
 from ..shared.checks import PROCESSOR_KEYS, refuse_unknown
 from ..shared.image_processing import ImageReading, check_sizes_and_scales, is_float, prepare_images
 from ..shared.pixels import to_rgb
-from .configuration_reft import check_support_size
+from .configuration_reft import check_support_crop
 from .masks.crops import crop_square
 from .masks.instances import compute_box, read_instance
 from .masks.predictions import Instances, draw_map, find_instances
@@ -69,9 +69,7 @@ class RefTImageProcessor(ImageReading, Mask2FormerImageProcessor):
         check_sizes_and_scales(kwargs)
         # Not that of `ImageReading`, which refuses `max_size`; files of Mask2Former on the Hub have it.
         Mask2FormerImageProcessor.__init__(self, **kwargs)
-        check_support_size(self.support_size)
-        if self.support_context < 1:
-            raise ValueError(f"`support_context` must be at least 1, the instance's box; got {self.support_context}.")
+        check_support_crop(self.support_size, self.support_context)
 
     @staticmethod
     def _list_inherited_options() -> list[str]:
@@ -163,7 +161,7 @@ class RefTImageProcessor(ImageReading, Mask2FormerImageProcessor):
         """
         size = self.support_size if support_size is None else support_size
         context = self.support_context if support_context is None else support_context
-        check_support_size(size)
+        check_support_crop(size, context)
         given = {"mask": masks, "box": boxes, "rle": rle, "polygons": polygons}
         chosen = [kind for kind, instances in given.items() if instances is not None]
         if len(chosen) != 1:

@@ -155,9 +155,9 @@ class RefTModel(RefTPreTrainedModel):
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         pixel_values = self._check_pixel_values(pixel_values, "pixel_values")
         support = self.get_support(support_pixel_values, support_masks, support_valid, support_memory, class_predictor)
-        if support is not None and len(support.prototypes) not in (1, len(pixel_values)):
+        if support is not None and support.prototypes.shape[0] not in (1, pixel_values.shape[0]):
             raise ValueError(
-                f"`support_pixel_values` must have the batch size of `pixel_values` ({len(pixel_values)}), or no "
+                f"`support_pixel_values` must have the batch size of `pixel_values` ({pixel_values.shape[0]}), or no "
                 f"batch axis; got {len(support.prototypes)}."
             )
         features, mask_features, maps, projected = self.pixel_level_module(

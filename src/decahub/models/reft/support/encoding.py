@@ -8,9 +8,9 @@ from transformers.utils import logging
 
 from ...shared.checks import can_look_at
 from ..configuration_reft import RefTConfig
+from ..masks.values import check_mask_values
 from ..references import compute_class_centers, normalize
 from .memory import ClassSupport, RefTSupport
-from .shots import check_mask_values
 
 
 logger = logging.get_logger(__name__)

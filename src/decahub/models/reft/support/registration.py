@@ -61,6 +61,9 @@ class SupportRegistration:
         memory.check(self.config)
         if not isinstance(support, Mapping):
             raise TypeError(f"`support` must map the name of each class to its shots; got {type(support).__name__}.")
+        nameless = [name for name in support if not isinstance(name, str)]
+        if nameless:
+            raise TypeError(f"`support` must name its classes by texts; got {nameless[0]!r}.")
         if not support:
             raise ValueError("`support` must hold at least one class; got none.")
         shots = {name: read_shots(name, given, processor, self.config) for name, given in support.items()}

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from ...shared.checks import can_look_at
 from ..configuration_reft import RefTConfig
+from ..masks.values import check_mask_values
 
 
 logger = logging.get_logger(__name__)
@@ -65,15 +65,6 @@ def read_shots(name: str, shots: Shots, processor: Any, config: RefTConfig) -> t
     return pixel_values[valid], masks[valid].to(pixel_values.dtype)
 
 
-def check_mask_values(masks: torch.Tensor, name: str) -> None:
-    """Refuses masks whose values are no shares of a pixel."""
-    if masks.dtype == torch.bool or not masks.numel() or not can_look_at(masks):
-        return
-    lowest, highest = float(masks.min()), float(masks.max())
-    if not (lowest >= 0 and highest <= 1):
-        raise ValueError(f"`{name}` must hold masks in [0, 1]; got values from {lowest:g} to {highest:g}.")
-
-
 def split_pairs(name: str, shots: Sequence[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
     """Images and instances of the shots of a class.
 
@@ -90,4 +81,4 @@ def split_pairs(name: str, shots: Sequence[tuple[Any, Any]]) -> tuple[list[Any],
     return [image for image, _ in shots], [instance for _, instance in shots]
 
 
-__all__ = ["Shots", "check_mask_values", "read_shots", "split_pairs"]
+__all__ = ["Shots", "read_shots", "split_pairs"]
