@@ -1,5 +1,6 @@
 """Distillation: the teacher stays outside, keeps what it knows, and its loss is that of the formulas."""
 
+import itertools
 import logging
 
 import pytest
@@ -132,6 +133,57 @@ def test_centers_are_not_fitted_to_nothing(caplog):
     assert "No instance of the base classes [0, 3] was shown" in caplog.text
     expected = model.model(tiny_pixels()).projected_hidden_states[0].mean((0, 2, 3))
     torch.testing.assert_close(model.base_class_centers.get_levels()[0][1], expected, atol=1e-5, rtol=1e-4)
+
+
+def distill_features_by_a_loop(student_map, teacher_map, centers, unions):
+    """Sums over one level: weighted squared distances, and the weights' share without class enhancement."""
+    total = covered = 0.0
+    for image, union in enumerate(unions):
+        free = 1 - torch.nn.functional.adaptive_avg_pool2d(union[None], student_map.shape[-2:])[0]
+        for row, column in itertools.product(range(student_map.shape[2]), range(student_map.shape[3])):
+            known = teacher_map[image, :, row, column]
+            likeness = max(0, max(torch.cosine_similarity(known, center, dim=0).item() for center in centers))
+            distance = (student_map[image, :, row, column] - known).square().sum().item()
+            total += free[row, column].item() * (1 + likeness) * distance
+            covered += free[row, column].item()
+    return total / (covered * student_map.shape[1])
+
+
+def test_distillation_by_a_loop():
+    teacher, student = build_pair(kd_threshold=0.2, kd_feature_weight=1, kd_class_weight=1)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(teacher.class_predictor.weight, std=0.3)
+    torch.nn.init.normal_(student.model.pixel_level_module.decoder.input_projections[0][0].weight, std=0.1)
+    memory = teacher.register_support({"LABEL_0": (torch.randn(2, 3, 64, 64), torch.ones(2, 64, 64))})
+    pixels, masks = tiny_pixels(), tiny_labels()["mask_labels"]
+    classes = [torch.tensor([2, 0, 4]), torch.tensor([1, 2])]
+    student.attach_teacher(teacher, memory)
+    matches = []
+    student.criterion.register_forward_hook(lambda module, inputs, outputs: matches.extend(outputs[1]))
+
+    with torch.no_grad():
+        outputs = student(pixels, mask_labels=masks, class_labels=classes)
+        known = teacher.model(pixels, support_memory=memory)
+        wanted = teacher(pixels, support_memory=memory).class_queries_logits[..., [*BASE, -1]].softmax(-1)
+        maps = student.model(pixels).projected_hidden_states
+
+    unions = [masks[0][[0, 2]].amax(0), masks[1][1]]  # of the novel classes 2 and 4
+    levels = [
+        distill_features_by_a_loop(*level, unions)
+        for level in zip(maps, known.projected_hidden_states, teacher.base_class_centers.get_levels(), strict=True)
+    ]
+    predicted = outputs.class_queries_logits[..., [*BASE, -1]].log_softmax(-1)
+    divergences = []
+    for image, (queries, targets) in enumerate(matches):
+        on_novel = [int(q) for q, t in zip(queries, targets, strict=True) if int(classes[image][t]) in NOVEL]
+        for query in set(range(predicted.shape[1])) - set(on_novel):
+            teacher_row = wanted[image, query]
+            if teacher_row[:-1].max() >= 0.2:
+                divergences.append((teacher_row * (teacher_row.log() - predicted[image, query])).sum().item())
+    assert 5 < len(divergences) < 11, "of 14 object queries 3 are matched to novel instances, and some are unsure"
+    assert outputs.loss_dict["loss_kd_feature"].item() == pytest.approx(sum(levels) / 3, rel=1e-4)
+    expected = sum(divergences) / len(divergences)
+    assert outputs.loss_dict["loss_kd_class"].item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
 def test_each_loss_has_its_weight():

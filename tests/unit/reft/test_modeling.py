@@ -331,6 +331,19 @@ def test_parameter_counts_are_those_of_the_specification(backbone, num_parameter
     assert sum(counts.values()) - references == num_parameters
 
 
+@pytest.mark.parametrize("targets", [["class"], ["mask"], ["class", "mask"]], ids=str)
+def test_only_the_chosen_heads_see_the_enhanced_object_queries(targets):
+    model = tiny_model(query_enhancement_targets=targets, feature_fusion="none")
+
+    outputs, without = run(model, **tiny_support()), run(model)
+
+    changed = {
+        "class": not torch.equal(outputs.class_queries_logits, without.class_queries_logits),
+        "mask": not torch.equal(outputs.masks_queries_logits, without.masks_queries_logits),
+    }
+    assert [name for name, is_changed in changed.items() if is_changed] == targets
+
+
 REFUSED = {
     "no images": ({"pixel_values": None}, "`pixel_values` must be given"),
     "side": ({"pixel_values": torch.zeros(1, 3, 60, 64)}, "multiples of 32; got 60 x 64"),

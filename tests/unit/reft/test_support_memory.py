@@ -1,5 +1,6 @@
 """Support memories: what `register_support` keeps, adding, removing, merging, files, and what is refused."""
 
+import dataclasses
 import json
 import logging
 
@@ -260,6 +261,28 @@ REFUSED = {
 def test_refuses(fields, build, options, message):
     with pytest.raises(ValueError, match=message):
         tiny_model(**fields).register_support(build(list_shots()[0]), **options)
+
+
+def test_a_prototype_weights_long_and_short_object_queries_equally():
+    model = tiny_model()
+    model.model.transformer_module.decoder.layernorm.weight.data = torch.linspace(0.01, 4, 48)
+    memory = model.register_support({"LABEL_0": list_shots(num_shots=3)[0]})
+
+    first = memory.classes["LABEL_0"].object_queries.unflatten(0, (3, -1))[:, 0]
+    lengths = first.norm(dim=1)
+    assert lengths.max() > 1.01 * lengths.min()
+    expected = sum(query / length for query, length in zip(first, lengths, strict=True)) / 3
+    torch.testing.assert_close(memory.prototypes[0], expected, atol=ATOL, rtol=0)
+
+
+def test_the_best_object_queries_stay_in_their_order():
+    support = tiny_model().register_support({"LABEL_0": list_shots()[0]}).classes["LABEL_0"]
+    support = dataclasses.replace(support, object_query_scores=torch.tensor([0.1, 0.7, 0.5, 0.9]))
+
+    kept = support.keep_best(3)
+
+    assert kept.object_query_scores.tolist() == pytest.approx([0.7, 0.5, 0.9])
+    assert torch.equal(kept.object_queries, support.object_queries[1:])
 
 
 def test_a_model_with_damaged_weights_takes_no_support():
