@@ -254,7 +254,7 @@ def build_model(arguments: Arguments, splits: FewShotSplits, processor: RefTProc
 
 def check_novelty(arguments: Arguments, splits: FewShotSplits) -> None:
     """Refuses novel classes that the model `pretrained` has learned as base classes."""
-    config = RefTConfig.from_pretrained(arguments.pretrained)
+    config: Any = RefTConfig.from_pretrained(str(arguments.pretrained))
     known = [config.id2label[label] for label in config.base_label_ids or []]
     learned = [name for name in splits.novel_classes if name in known]
     if learned:

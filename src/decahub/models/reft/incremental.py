@@ -74,7 +74,7 @@ class IncrementalLearning:
         self._check_teacher(teacher, support_memory)
         self._teacher = (teacher.eval().requires_grad_(False), support_memory)
 
-    def _check_teacher(self, teacher: nn.Module, support_memory: RefTSupportMemory | None) -> None:
+    def _check_teacher(self, teacher: Any, support_memory: RefTSupportMemory | None) -> None:
         """Refuses a teacher whose predictions cannot be compared with those of this model one by one."""
         if teacher is self:
             raise ValueError("`teacher` must be another model; this one would be frozen. Use `copy.deepcopy(model)`.")
