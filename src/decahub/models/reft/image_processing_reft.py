@@ -104,7 +104,7 @@ class RefTImageProcessor(ImageReading, Mask2FormerImageProcessor):
         if annotations is not None and segmentation_maps is not None:
             raise ValueError("`annotations` must not be given with `segmentation_maps`; choose one of them.")
         data_format = kwargs.get("input_data_format")
-        images = self._read_images(images, data_format)
+        images = self._read_images(images, data_format, kwargs.get("image_mean"))
         encoded = super().preprocess(images, segmentation_maps, instance_id_to_semantic_id, **kwargs)
         if segmentation_maps is not None:  # padding is no part of an instance
             encoded["mask_labels"] = [(masks == 1).float() for masks in encoded["mask_labels"]]
@@ -122,10 +122,12 @@ class RefTImageProcessor(ImageReading, Mask2FormerImageProcessor):
             encoded["class_labels"].append(classes)
         return encoded
 
-    def _read_images(self, images: Any, data_format: Any) -> list[Any]:
-        """Images with three channels in the range of bytes."""
+    def _read_images(self, images: Any, data_format: Any, image_mean: Any = None) -> list[Any]:
+        """Images in the range of bytes, with three channels, or as many as there are means."""
+        means = self.image_mean if image_mean is None else image_mean
+        num_channels = len(means) if isinstance(means, (list, tuple)) else 3
         prepared = prepare_images(self.fetch_images(images), data_format)
-        return [_to_rgb(image, index, data_format) for index, image in enumerate(prepared)]
+        return [_to_rgb(image, index, data_format, num_channels) for index, image in enumerate(prepared)]
 
     def preprocess_support(
         self,
@@ -357,14 +359,14 @@ def _describe(
     return rows
 
 
-def _to_rgb(image: Any, index: int, data_format: Any) -> Any:
+def _to_rgb(image: Any, index: int, data_format: Any, wanted: int) -> Any:
     """An image with three channels, white where it is transparent; floats in [0, 1] in the range of bytes."""
     if isinstance(image, Image.Image):
         return to_rgb(image)
     image = image * BYTE if is_float(image) else image
     axis = 0 if _has_channels_first(image, data_format) else -1
     num_channels = image.shape[axis]
-    if num_channels == 3:
+    if num_channels == wanted:
         return image
     pixels = torch.as_tensor(image)
     if num_channels == 1:
