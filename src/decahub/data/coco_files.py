@@ -1,7 +1,10 @@
 """Files of instances as COCO lays them out: a JSON file and a folder of images for each split, or parquet."""
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,21 @@ import datasets
 from .coco_masks import compute_area, encode_segmentation
 
 
+logger = logging.getLogger(__name__)
+
 CATEGORIES_FILE = "categories.json"
 NOT_SPLITS = ("categories", "few_shot_splits")
 # Where the JSON file of a split may be, and where its images; {split} is the name of the split.
 JSON_PATTERNS = ("*.json", "annotations/*.json", "*/_annotations.coco.json")
 IMAGE_FOLDERS = ("{split}", "images/{split}", "images", ".")
+# What entries must have, and of which type.
+ENTRIES: dict[str, dict[str, Any]] = {
+    "images": {"id": Integral, "file_name": str, "height": Integral, "width": Integral},
+    "annotations": {"id": Integral, "image_id": Integral, "category_id": Integral},
+    "categories": {"id": Integral, "name": object},
+}
+TYPE_NAMES: dict[Any, str] = {Integral: "a whole number", str: "a text", object: "something"}
+MISSING = "none"
 
 
 def build_features(label_names: Sequence[str]) -> datasets.Features:
@@ -72,7 +85,9 @@ def read_coco_json(path: Path, split: str) -> datasets.Dataset:
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"{path} must be a COCO file with `images`, `annotations` and `categories`; no `{key}`.")
-    root = path.parent.parent if path.parent.name in ("annotations", split) else path.parent
+        check_entries(content[key], key, str(path))
+    is_below = path.parent.name == "annotations" or path.name.startswith("_")
+    root = path.parent.parent if is_below else path.parent
     folder = _find_image_folder(root, split, content["images"], path)
     by_image: dict[int, list[Mapping[str, Any]]] = {image["id"]: [] for image in content["images"]}
     for annotation in content["annotations"]:
@@ -108,6 +123,7 @@ def read_categories(categories: Any, where: str) -> tuple[list[str], dict[int, i
     """Names of the classes in the order of their ids, and the class of each category id."""
     if not isinstance(categories, list) or not categories:
         raise ValueError(f"the categories of {where} must be a list that is not empty; got {str(categories)[:80]}.")
+    check_entries(categories, "categories", where)
     ordered = sorted(categories, key=lambda category: category["id"])
     names = [str(category["name"]) for category in ordered]
     twice = [name for name in names if names.count(name) > 1]
@@ -116,26 +132,53 @@ def read_categories(categories: Any, where: str) -> tuple[list[str], dict[int, i
     return names, {category["id"]: label for label, category in enumerate(ordered)}
 
 
+def check_entries(entries: Sequence[Any], kind: str, where: str) -> None:
+    """Refuses images, annotations or categories that lack something, or that share an id."""
+    for place, entry in enumerate(entries):
+        for key, expected in ENTRIES[kind].items():
+            given = entry.get(key, MISSING) if isinstance(entry, Mapping) else entry
+            if not isinstance(entry, Mapping) or given is MISSING or not isinstance(given, expected):
+                raise ValueError(
+                    f"entry {place} of the `{kind}` of {where} must have {TYPE_NAMES[expected]} as `{key}`; got "
+                    f"{str(given)[:80]!r}."
+                )
+        if kind == "images" and min(entry["height"], entry["width"]) < 1:
+            raise ValueError(
+                f"image {entry['id']} of {where} must have at least one pixel; got {entry['height']} x "
+                f"{entry['width']}."
+            )
+    twice = [number for number, count in Counter(entry["id"] for entry in entries).items() if count > 1]
+    if twice:
+        raise ValueError(f"the `{kind}` of {where} must have ids of their own; {twice[0]} is there twice.")
+
+
 def build_rows(
     rows: Iterable[tuple[Any, int, Sequence[Mapping[str, Any]], tuple[int, int]]],
     label_names: Sequence[str],
     label_ids: Mapping[int, int],
     where: str,
 ) -> datasets.Dataset:
-    """Dataset of images (file, or what the feature `Image` takes) with their ids, COCO annotations and sizes."""
+    """Dataset of images (file, or what the feature `Image` takes) with their ids, COCO annotations and sizes.
+
+    Instances without a pixel are left out, with a warning: nothing could be learned from them, or find them.
+    """
     columns: dict[str, list[Any]] = {"image": [], "image_id": [], "annotations": []}
+    empty: list[int] = []
     for image, image_id, annotations, (height, width) in rows:
         columns["image"].append(image)
         columns["image_id"].append(image_id)
-        columns["annotations"].append(
-            [_read_annotation(annotation, label_ids, height, width, where) for annotation in annotations]
-        )
+        read = [_read_annotation(annotation, label_ids, height, width, where) for annotation in annotations]
+        columns["annotations"].append([annotation for annotation, num_pixels in read if num_pixels])
+        empty += [annotation["id"] for annotation, num_pixels in read if not num_pixels]
+    if empty:
+        logger.warning(f"Left out {len(empty)} annotations of {where} whose masks are empty; the first is {empty[0]}.")
     return datasets.Dataset.from_dict(columns, features=build_features(label_names))
 
 
 def _read_annotation(
     annotation: Mapping[str, Any], label_ids: Mapping[int, int], height: int, width: int, where: str
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], float]:
+    """An annotation as it is stored, and its pixels."""
     name = f"annotation {annotation.get('id')!r} of {where}"
     if annotation.get("category_id") not in label_ids:
         raise ValueError(f"{name} must have one of the categories; got {annotation.get('category_id')!r}.")
@@ -145,14 +188,17 @@ def _read_annotation(
         rle = encode_segmentation(annotation["segmentation"], height, width)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
-    area = annotation.get("area")
-    return {
+    area, num_pixels = annotation.get("area"), compute_area(rle)
+    if area is not None and not isinstance(area, Real):
+        raise ValueError(f"{name} must have a number as `area`; got {area!r}.")
+    stored = {
         "id": annotation["id"],
         "label": label_ids[annotation["category_id"]],
         "segmentation": json.dumps(rle),
         "iscrowd": bool(annotation.get("iscrowd", False)),
-        "area": compute_area(rle) if area is None else float(area),
+        "area": num_pixels if area is None else float(area),
     }
+    return stored, num_pixels
 
 
 def _find_image_folder(root: Path, split: str, images: Sequence[Mapping[str, Any]], path: Path) -> Path:

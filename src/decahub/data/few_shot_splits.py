@@ -54,7 +54,9 @@ class FewShotSplit:
         names = [name for name in drawn if num_shots in drawn[name]] if classes is None else list(classes)
         for name in names:
             if num_shots not in drawn.get(name, {}):
-                known = ", ".join(map(str, drawn.get(name, {}))) or "none"
+                if not drawn.get(name):
+                    raise ValueError(f"class {name!r} must have instances to draw shots from; got none.")
+                known = ", ".join(map(str, drawn[name]))
                 raise ValueError(f"`num_shots` of class {name!r} must be one of {known}; got {num_shots}.")
         return {name: list(drawn[name][num_shots]) for name in names}
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from transformers import Pipeline
-from transformers.image_utils import load_image
 
 
 DEFAULT_THRESHOLD = 0.5
@@ -76,8 +75,7 @@ class FewShotInstanceSegmentationPipeline(Pipeline):
         if support is not None and support_memory is not None:
             raise ValueError("`support` must not be given with `support_memory`; choose one of them.")
         if support is not None:
-            shots = {name: [read_shot(*shot) for shot in given] for name, given in support.items()}
-            return self.model.register_support(shots, processor=self.processor)
+            return self.model.register_support(support, processor=self.processor)
         if support_memory is None:
             return self.model.support_memory
         if isinstance(support_memory, (str, os.PathLike)):
@@ -98,7 +96,7 @@ class FewShotInstanceSegmentationPipeline(Pipeline):
 
     def preprocess(self, image: Any) -> dict[str, Any]:
         if isinstance(image, (str, os.PathLike)):
-            image = load_image(str(image))
+            image = self.processor.image_processor.fetch_images(os.fspath(image))
         inputs = self.processor(images=image, return_tensors="pt")
         size = (image.height, image.width) if isinstance(image, Image.Image) else _find_size(image)
         return {"inputs": dict(inputs), "size": size}
@@ -159,35 +157,6 @@ class FewShotInstanceSegmentationPipeline(Pipeline):
             draw.rectangle(draw.textbbox(corner, text), fill=(0, 0, 0))
             draw.text(corner, text, fill=color)
         return overlay
-
-
-def read_shot(image: Any, instance: Any) -> tuple[Any, Any]:
-    """An example with its files read."""
-    if isinstance(image, (str, os.PathLike)):
-        image = load_image(str(image))
-    if isinstance(instance, (str, os.PathLike)):
-        instance = read_mask(instance)
-    return image, instance
-
-
-def read_mask(path: str | os.PathLike) -> np.ndarray:
-    """The mask of an image file: `bool`, `(height, width)`. Transparency, where there is some, or brightness counts.
-
-    Raises:
-        ValueError: If the image has colors, which do not say what belongs to the instance.
-    """
-    with Image.open(path) as mask:
-        if mask.mode in ("LA", "RGBA"):
-            values = np.asarray(mask.getchannel("A"))
-            values = values if values.min() < values.max() else np.asarray(mask.convert("L"))
-        elif mask.mode in ("1", "L", "P", "I", "I;16"):
-            values = np.asarray(mask)
-        else:
-            channels = np.asarray(mask.convert("RGB"))
-            if (channels != channels[..., :1]).any():
-                raise ValueError(f"a mask must be gray, white for the instance; {os.fspath(path)!r} has colors.")
-            values = channels[..., 0]
-    return values > values.max() / 2 if values.any() else np.zeros(values.shape, dtype=bool)
 
 
 def choose_color(index: int) -> tuple[int, int, int]:

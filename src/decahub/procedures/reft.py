@@ -182,6 +182,13 @@ def check_data(arguments: Arguments, splits: FewShotSplits, processor: RefTProce
         if rows is not None:
             check_images(rows, "image", where)
     find_shots(arguments, splits)
+    if arguments.stage != BASE and splits.evaluation is not None:
+        counts = few_shot_instance_segmentation.count_instances(splits.evaluation)
+        if not counts[splits.novel_ids].any():
+            raise ValueError(
+                "`novel_classes` must have an instance in the measured split, for nAP; got none of "
+                f"{', '.join(splits.novel_classes)}. Choose another split with `eval_split`."
+            )
 
 
 @dataclass(frozen=True)
@@ -244,10 +251,24 @@ def _build_model(arguments: Arguments, splits: FewShotSplits, processor: RefTPro
         return RefTForFewShotInstanceSegmentation(RefTConfig(**fields))
     if arguments.stage != BASE:  # a few shots are no statistics for batch norms
         fields = {"freeze_batch_norm": True, **fields, "novel_label_ids": splits.novel_ids}
+    if arguments.stage != BASE and not arguments.allow_leak:
+        check_novelty(arguments, splits)
     model = load_pretrained(RefTForFewShotInstanceSegmentation, arguments.pretrained, **fields)
     if arguments.stage != BASE:
         begin_novel_classes(arguments, model, splits, processor)
     return model
+
+
+def check_novelty(arguments: Arguments, splits: FewShotSplits) -> None:
+    """Refuses novel classes that the model `pretrained` has learned as base classes."""
+    config: Any = RefTConfig.from_pretrained(str(arguments.pretrained))
+    known = [config.id2label[label] for label in config.base_label_ids or []]
+    learned = [name for name in splits.novel_classes if name in known]
+    if learned:
+        raise ValueError(
+            f"`novel_classes` must be new to the model {arguments.pretrained!r}; it has learned {learned[0]!r} as a "
+            "base class. Set `allow_leak` if you do not compare with few-shot results."
+        )
 
 
 def begin_novel_classes(arguments: Arguments, model: Any, splits: FewShotSplits, processor: RefTProcessor) -> None:

@@ -24,11 +24,16 @@ model = model_class.from_pretrained("MODEL", trust_remote_code=True).eval()
 processor = AutoProcessor.from_pretrained("MODEL", trust_remote_code=True)
 support = {"LABEL": [(Image.open("example.png"), Image.open("example_mask.png"))]}  # a mask shows one instance
 memory = model.register_support(support, processor=processor)
-inputs = processor(Image.open("image.png"), return_tensors="pt")
+image = Image.open("image.png")
+inputs = processor(image, return_tensors="pt")
 outputs = model(**inputs, support_memory=memory)
 print(
     processor.post_process_instance_segmentation(
-        outputs, pixel_mask=inputs["pixel_mask"], label_names=NAMES, return_coco_annotation=True
+        outputs,
+        target_sizes=[(image.height, image.width)],
+        pixel_mask=inputs["pixel_mask"],
+        label_names=NAMES,
+        return_coco_annotation=True,
     )
 )"""
 SCORES = ("AP", "AP50", "nAP", "nAP50", "bAP", "bAP50", "class_agnostic_AP50", "box_AP", "box_nAP", "box_bAP")

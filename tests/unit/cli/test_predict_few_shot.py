@@ -119,7 +119,7 @@ def drop(name):
         (drop("cat/1_mask.png"), "1_mask.png' does not exist"),
         (drop("ball/1.png"), "must hold an image for each mask"),
         (lambda folder: folder.rename(folder.with_name("elsewhere")), "is neither"),
-        (lambda folder: save_noise(folder / "cat" / "1_mask.png"), "a mask must be gray"),
+        (lambda folder: save_noise(folder / "cat" / "1_mask.png"), "must be gray"),
         (lambda folder: [path.unlink() for path in folder.rglob("*.*")], "holds none"),
     ],
     ids=["no mask", "no image", "no folder", "colors", "empty"],

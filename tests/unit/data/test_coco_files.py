@@ -8,6 +8,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from decahub.data import load_dataset
+from decahub.data.coco_files import read_coco_json
 from decahub.data.coco_masks import compute_area, decode_masks, encode_mask, encode_segmentation
 from tests.tiny.instances import HEIGHT, ORDERED, WIDTH, write_coco_folder
 
@@ -171,6 +172,16 @@ def change(edit):
             ValueError,
             r"annotation 100 .*`size` \[64, 96\]",
         ),
+        (change(lambda c: c["annotations"][1].update(id=100)), ValueError, "`annotations` .* 100 is there twice"),
+        (change(lambda c: c["images"][1].update(id=0)), ValueError, "`images` .* 0 is there twice"),
+        (change(lambda c: c["categories"][1].update(id=7)), ValueError, "`categories` .* 7 is there twice"),
+        (change(lambda c: c["annotations"][1].pop("id")), ValueError, "entry 1 .* a whole number as `id`; got 'none'"),
+        (change(lambda c: c["images"][1].pop("file_name")), ValueError, "entry 1 of the `images` .* as `file_name`"),
+        (change(lambda c: c["images"][1].update(height="64")), ValueError, "a whole number as `height`; got '64'"),
+        (change(lambda c: c["images"][1].update(height=0)), ValueError, "image 1 .* at least one pixel; got 0 x 96"),
+        (change(lambda c: c["categories"][1].pop("name")), ValueError, "entry 1 of the `categories` .* as `name`"),
+        (change(lambda c: c.update(categories=["dot"])), ValueError, "entry 0 of the `categories` .* got 'dot'"),
+        (change(lambda c: c["annotations"][0].update(area="big")), ValueError, "a number as `area`; got 'big'"),
         (lambda folder: (folder / "train.json").write_text('{"images": ['), ValueError, "Is it truncated"),
     ],
 )  # fmt: skip
@@ -179,6 +190,25 @@ def test_refuses_files(folder, spoil, error, message):
 
     with pytest.raises(error, match=message):
         load_dataset(folder, family=FAMILY)
+
+
+def test_instances_without_a_pixel_are_left_out(folder, caplog):
+    outside = [[200, 200, 210, 200, 210, 210]]
+    change(lambda content: content["annotations"][0].update(segmentation=outside))(folder)
+
+    rows = load_dataset(folder, family=FAMILY)["train"]
+
+    assert [annotation["id"] for annotation in rows[0]["annotations"]] == []
+    assert "Left out 1 annotations" in caplog.text
+    assert "the first is 100" in caplog.text
+
+
+def test_a_file_of_examples_in_a_folder_of_its_name(folder):
+    (folder / "train.json").rename(folder / "train" / "train.json")
+
+    rows = read_coco_json(folder / "train" / "train.json", "train")
+
+    assert rows[3]["image"].size == (WIDTH, HEIGHT)
 
 
 def test_reads_parquet_beside_categories(folder, tmp_path):

@@ -128,7 +128,7 @@ SPLIT = FewShotSplit({0: {"dot": {1: [102]}}})
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [((1, 1), "`seed` must be one of 0; got 1"), ((0, 5, ["dot"]), "of class 'dot' must be one of 1; got 5"),
-     ((0, 1, ["kite"]), "of class 'kite' must be one of none")],
+     ((0, 1, ["kite"]), "class 'kite' must have instances to draw shots from; got none")],
 )  # fmt: skip
 def test_refuses_what_was_not_drawn(arguments, message):
     with pytest.raises(ValueError, match=message):

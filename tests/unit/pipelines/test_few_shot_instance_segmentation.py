@@ -216,7 +216,7 @@ def test_refuses_an_empty_list(segment, support):
 def test_refuses_a_mask_in_colors(segment, tmp_path):
     draw_image(1).save(tmp_path / "mask.png")
 
-    with pytest.raises(ValueError, match=r"a mask must be gray.*mask\.png' has colors"):
+    with pytest.raises(ValueError, match=r"mask\.png' must be gray.*got colors"):
         segment(draw_image(), support={"cat": [(draw_image(1), str(tmp_path / "mask.png"))]})
 
 

@@ -1,5 +1,6 @@
 """RefT's procedure: what each stage trains, with which rows, classes, memory and teacher; what is refused."""
 
+import dataclasses
 import json
 import shutil
 from dataclasses import dataclass
@@ -311,6 +312,23 @@ def test_refuses_a_later_stage_without_novel_classes(folder, base, tmp_path):
 
     with pytest.raises(ValueError, match="`novel_classes` must name the novel classes"):
         reft.load_data(arguments)
+
+
+def test_refuses_novel_classes_that_the_base_model_knows(folder, base, tmp_path):
+    known = {"stage": "fsis", "pretrained": str(base[0]), "novel_classes": ["kite", "dot"]}
+
+    with pytest.raises(ValueError, match="must be new to the model .* it has learned 'dot' as a base class"):
+        reft.run(build_arguments(folder, tmp_path, **known))
+    reft.run(build_arguments(folder, tmp_path, **known, allow_leak=True, max_steps=1))
+
+
+def test_refuses_to_measure_novel_classes_where_there_are_none(folder, base, tmp_path):
+    arguments = build_arguments(folder, tmp_path, stage="fsis", pretrained=str(base[0]))
+    splits = reft.load_data(arguments)
+    without = splits.evaluation.filter(lambda row: 2 not in [one["label"] for one in row["annotations"]])
+
+    with pytest.raises(ValueError, match="must have an instance in the measured split, for nAP; got none of kite"):
+        reft.run(arguments, dataclasses.replace(splits, evaluation=without))
 
 
 def test_refuses_more_shots_than_there_are(folder, base, tmp_path):

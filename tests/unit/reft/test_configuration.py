@@ -1,6 +1,7 @@
 """RefT's configuration: Mask2Former's fields, further ones, and what is refused."""
 
 import logging
+import math
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
@@ -64,7 +65,10 @@ def test_a_resnet_gives_no_warning(caplog):
         ({"classifier": "prototype", "query_selection": "score"}, "`query_selection` must be 'mask'"),
         ({"support_size": 32}, "`support_size` must be a multiple of 32 and at least 64; got 32"),
         ({"support_size": 100}, "`support_size` must be a multiple of 32"),
-        ({"support_context": 0.5}, "`support_context` must be at least 1"),
+        ({"support_context": 0.5}, "`support_context` must be finite and at least 1"),
+        ({"support_context": math.nan}, "`support_context` must be finite"),
+        ({"logit_scale_init": math.inf}, "`logit_scale_init` must be positive and finite"),
+        ({"kd_feature_weight": math.nan}, "`kd_feature_weight` must be at least 0; got nan"),
         ({"max_support_queries_per_class": 0}, "`max_support_queries_per_class` must be at least 1"),
         ({"support_chunk_size": 0}, "`support_chunk_size` must be at least 1"),
         ({"kd_threshold": 1.5}, r"`kd_threshold` must be in \[0, 1\]; got 1.5"),

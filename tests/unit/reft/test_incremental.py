@@ -1,5 +1,8 @@
 """Distillation: the teacher stays outside, keeps what it knows, and its loss is that of the formulas."""
 
+import itertools
+import logging
+
 import pytest
 import torch
 
@@ -85,6 +88,117 @@ def test_base_centers_are_saved(tmp_path):
     ):
         assert torch.equal(first, second)
         assert first.any()
+
+
+TEACHERS = {
+    "fewer classes": ({"num_labels": 2}, "must know the 3 base classes, alone or by their ids; it has 2"),
+    "other classes": (
+        {"num_labels": 3, "base_label_ids": [0, 1, 2], "feature_size": 64},
+        "`feature_size` .* 32; got 64",
+    ),
+    "queries": ({"num_queries": 9}, "`num_queries` of this model, 7; got 9"),
+    "centers": ({"base_label_ids": [0, 1]}, "centers of the 3 base classes; got 2"),
+}
+
+
+@pytest.mark.parametrize(("fields", "message"), TEACHERS.values(), ids=TEACHERS.keys())
+def test_refuses_a_teacher_of_another_form(fields, message):
+    teacher = tiny_model(**{"base_label_ids": [0, 1], **fields})
+    for level in teacher.base_class_centers.get_levels():
+        level.fill_(1.0)
+
+    with pytest.raises(ValueError, match=message):
+        tiny_model(base_label_ids=BASE).attach_teacher(teacher)
+
+
+def test_a_model_cannot_teach_itself():
+    teacher, _ = build_pair()
+
+    with pytest.raises(ValueError, match="`teacher` must be another model"):
+        teacher.attach_teacher(teacher)
+    assert any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_centers_are_not_fitted_to_nothing(caplog):
+    model = tiny_model(base_label_ids=BASE)
+    empty = {"pixel_values": tiny_pixels(), "mask_labels": [torch.zeros(1, 64, 96)] * 2}
+    shown = {"pixel_values": tiny_pixels(), "mask_labels": [torch.ones(1, 64, 96)] * 2}
+    labels = {"class_labels": [torch.tensor([1])] * 2}
+
+    with pytest.raises(ValueError, match="`batches` must show an instance of a base class"):
+        model.fit_base_class_centers([empty | labels])
+    with caplog.at_level(logging.WARNING):
+        model.fit_base_class_centers([empty | labels, shown | labels])
+
+    assert "No instance of the base classes [0, 3] was shown" in caplog.text
+    expected = model.model(tiny_pixels()).projected_hidden_states[0].mean((0, 2, 3))
+    torch.testing.assert_close(model.base_class_centers.get_levels()[0][1], expected, atol=1e-5, rtol=1e-4)
+
+
+def distill_features_by_a_loop(student_map, teacher_map, centers, unions):
+    """Sums over one level: weighted squared distances, and the weights' share without class enhancement."""
+    total = covered = 0.0
+    for image, union in enumerate(unions):
+        free = 1 - torch.nn.functional.adaptive_avg_pool2d(union[None], student_map.shape[-2:])[0]
+        for row, column in itertools.product(range(student_map.shape[2]), range(student_map.shape[3])):
+            known = teacher_map[image, :, row, column]
+            likeness = max(0, max(torch.cosine_similarity(known, center, dim=0).item() for center in centers))
+            distance = (student_map[image, :, row, column] - known).square().sum().item()
+            total += free[row, column].item() * (1 + likeness) * distance
+            covered += free[row, column].item()
+    return total / (covered * student_map.shape[1])
+
+
+def test_distillation_by_a_loop():
+    teacher, student = build_pair(kd_threshold=0.2, kd_feature_weight=1, kd_class_weight=1)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(teacher.class_predictor.weight, std=0.3)
+    torch.nn.init.normal_(student.model.pixel_level_module.decoder.input_projections[0][0].weight, std=0.1)
+    memory = teacher.register_support({"LABEL_0": (torch.randn(2, 3, 64, 64), torch.ones(2, 64, 64))})
+    pixels, masks = tiny_pixels(), tiny_labels()["mask_labels"]
+    classes = [torch.tensor([2, 0, 4]), torch.tensor([1, 2])]
+    student.attach_teacher(teacher, memory)
+    matches = []
+    student.criterion.register_forward_hook(lambda module, inputs, outputs: matches.extend(outputs[1]))
+
+    with torch.no_grad():
+        outputs = student(pixels, mask_labels=masks, class_labels=classes)
+        known = teacher.model(pixels, support_memory=memory)
+        wanted = teacher(pixels, support_memory=memory).class_queries_logits[..., [*BASE, -1]].softmax(-1)
+        maps = student.model(pixels).projected_hidden_states
+
+    unions = [masks[0][[0, 2]].amax(0), masks[1][1]]  # of the novel classes 2 and 4
+    levels = [
+        distill_features_by_a_loop(*level, unions)
+        for level in zip(maps, known.projected_hidden_states, teacher.base_class_centers.get_levels(), strict=True)
+    ]
+    predicted = outputs.class_queries_logits[..., [*BASE, -1]].log_softmax(-1)
+    divergences = []
+    for image, (queries, targets) in enumerate(matches):
+        on_novel = [int(q) for q, t in zip(queries, targets, strict=True) if int(classes[image][t]) in NOVEL]
+        for query in set(range(predicted.shape[1])) - set(on_novel):
+            teacher_row = wanted[image, query]
+            if teacher_row[:-1].max() >= 0.2:
+                divergences.append((teacher_row * (teacher_row.log() - predicted[image, query])).sum().item())
+    assert 5 < len(divergences) < 11, "of 14 object queries 3 are matched to novel instances, and some are unsure"
+    assert outputs.loss_dict["loss_kd_feature"].item() == pytest.approx(sum(levels) / 3, rel=1e-4)
+    expected = sum(divergences) / len(divergences)
+    assert outputs.loss_dict["loss_kd_class"].item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_each_loss_has_its_weight():
+    terms = {}
+    for feature_weight, class_weight in ((1, 1), (3, 5)):
+        torch.manual_seed(0)
+        weights = {"kd_feature_weight": feature_weight, "kd_class_weight": class_weight, "kd_threshold": 0.0}
+        teacher, student = build_pair(**weights)
+        student.attach_teacher(teacher)
+        torch.manual_seed(1)
+        torch.nn.init.normal_(student.model.pixel_level_module.decoder.input_projections[0][0].weight)
+        terms[feature_weight] = student(tiny_pixels(), **list_novel_labels()).loss_dict
+
+    torch.testing.assert_close(terms[3]["loss_kd_feature"], 3 * terms[1]["loss_kd_feature"])
+    torch.testing.assert_close(terms[3]["loss_kd_class"], 5 * terms[1]["loss_kd_class"])
 
 
 def test_no_confident_query_gives_no_class_loss():

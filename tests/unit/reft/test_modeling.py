@@ -331,6 +331,19 @@ def test_parameter_counts_are_those_of_the_specification(backbone, num_parameter
     assert sum(counts.values()) - references == num_parameters
 
 
+@pytest.mark.parametrize("targets", [["class"], ["mask"], ["class", "mask"]], ids=str)
+def test_only_the_chosen_heads_see_the_enhanced_object_queries(targets):
+    model = tiny_model(query_enhancement_targets=targets, feature_fusion="none")
+
+    outputs, without = run(model, **tiny_support()), run(model)
+
+    changed = {
+        "class": not torch.equal(outputs.class_queries_logits, without.class_queries_logits),
+        "mask": not torch.equal(outputs.masks_queries_logits, without.masks_queries_logits),
+    }
+    assert [name for name, is_changed in changed.items() if is_changed] == targets
+
+
 REFUSED = {
     "no images": ({"pixel_values": None}, "`pixel_values` must be given"),
     "side": ({"pixel_values": torch.zeros(1, 3, 60, 64)}, "multiples of 32; got 60 x 64"),
@@ -351,6 +364,14 @@ REFUSED = {
         "`support_pixel_values` must have sides that are multiples of 32",
     ),
     "support_valid": ({**tiny_support(), "support_valid": torch.ones(3)}, r"`support_valid` must have shape \(3, 2\)"),
+    "support batch": (tiny_support(batch_size=3), r"the batch size of `pixel_values` \(2\), or no batch axis; got 3"),
+    "mask values": (
+        {
+            "support_pixel_values": torch.zeros(1, 1, 3, 64, 64),
+            "support_masks": torch.full((1, 1, 64, 64), float("nan")),
+        },
+        r"`support_masks` must hold masks in \[0, 1\]; got values from nan to nan",
+    ),
     "class id": ({**tiny_support(), "support_class_ids": torch.tensor([0, 5, 1])}, r"must be in \[0, 5\); got 5"),
     "label id": (
         {"mask_labels": [torch.zeros(1, 64, 96)] * 2, "class_labels": [torch.tensor([5])] * 2},
@@ -360,6 +381,10 @@ REFUSED = {
     "label counts": (
         {"mask_labels": [torch.zeros(1, 64, 96)] * 2, "class_labels": [torch.tensor([1, 2])] * 2},
         r"`mask_labels` must have shape \(2, 64, 96\)",
+    ),
+    "label values": (
+        {"mask_labels": [torch.full((1, 64, 96), 255.0)] * 2, "class_labels": [torch.tensor([1])] * 2},
+        r"`mask_labels` must hold masks in \[0, 1\]; got values from 255 to 255",
     ),
     "label images": (
         {"mask_labels": [torch.zeros(1, 64, 96)], "class_labels": [torch.tensor([1])]},

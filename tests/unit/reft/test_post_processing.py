@@ -140,9 +140,25 @@ def test_nothing_above_the_threshold_is_an_empty_list():
         ({"max_detections": 0}, "`max_detections` must be at least 1"),
         ({"rle_format": "row"}, "`rle_format` must be one of"),
         ({"parity_mode": "detectron2"}, "`parity_mode` must be one of"),
+        ({"threshold": 1.5}, r"`threshold` must be in \[0, 1\]; got 1.5"),
+        ({"threshold": float("nan")}, r"`threshold` must be in \[0, 1\]; got nan"),
+        ({"label_names": ["a", "b"]}, "`label_names` must name 3 classes; got 2"),
+        ({"pixel_mask": torch.ones(2, 32, 96)}, r"`pixel_mask` must have the size of the input, \(64, 96\)"),
+        ({"rle_format": "transformers"}, "`rle_format` has no effect"),
+        ({"return_map": True, "return_coco_annotation": True}, "`return_coco_annotation` has no effect"),
+        ({"parity_mode": "transformers", "max_detections": 3}, "`max_detections` has no effect"),
+        ({"parity_mode": "transformers", "label_names": ["a", "b", "c"]}, "`label_names` has no effect"),
     ],
-    ids=["target_sizes", "pixel_mask", "max_detections", "rle_format", "parity_mode"],
+    ids=str,
 )
 def test_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         post_process(build_outputs(), **options)
+
+
+def test_refuses_nan():
+    outputs = build_outputs()
+    outputs.class_queries_logits[1, 2, 0] = float("nan")
+
+    with pytest.raises(ValueError, match="`outputs` must hold no NaN"):
+        post_process(outputs)

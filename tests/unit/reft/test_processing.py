@@ -1,5 +1,8 @@
 """Images, annotations and support -> tensors."""
 
+import logging
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -77,7 +80,10 @@ def test_damaged_rles_are_refused(rle):
         build_mask().astype(np.float32) * 0.9 + 0.05,
         torch.from_numpy(build_mask()),
         Image.fromarray(build_mask().astype(np.uint8) * 255),
+        Image.fromarray(build_mask().astype(np.uint8) * 255).convert("RGB"),
+        Image.fromarray(build_mask().astype(np.uint16) * 900),
         build_mask()[None],
+        build_mask().astype(int).tolist(),
         encode_rle(build_mask()),
         [20, 10, 45, 30],
         np.array([20.0, 10.0, 45.0, 30.0]),
@@ -90,7 +96,10 @@ def test_damaged_rles_are_refused(rle):
         "probabilities",
         "tensor",
         "image",
+        "RGB image",
+        "deep image",
         "channel",
+        "rows",
         "rle",
         "box",
         "box array",
@@ -100,6 +109,49 @@ def test_damaged_rles_are_refused(rle):
 )
 def test_an_instance_in_every_form(instance):
     assert np.array_equal(read_instance(instance, HEIGHT, WIDTH), build_mask())
+
+
+@pytest.mark.parametrize("as_path", [str, Path])
+def test_files_hold_images_and_masks(tmp_path, as_path):
+    paths = [as_path(tmp_path / name) for name in ("a.png", "a_mask.png")]
+    Image.fromarray(build_image()).save(paths[0])
+    Image.fromarray(build_mask()).save(paths[1])
+
+    support = PROCESSOR.prepare_support({"cat": [tuple(paths)]})
+
+    expected = PROCESSOR.prepare_support({"cat": [(build_image(), build_mask())]})
+    assert all(torch.equal(support[name], expected[name]) for name in expected)
+
+
+def test_a_photograph_and_its_mask_are_read_upright(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned by a quarter
+    turned = [np.rot90(array).copy() for array in (build_image(), build_mask())]
+    for name, array in zip(("a.png", "a_mask.png"), turned, strict=True):
+        Image.fromarray(array).save(tmp_path / name, exif=exif)
+
+    support = PROCESSOR.prepare_support({"cat": [(str(tmp_path / "a.png"), str(tmp_path / "a_mask.png"))]})
+
+    expected = PROCESSOR.prepare_support({"cat": [(build_image(), build_mask())]})
+    assert all(torch.equal(support[name], expected[name]) for name in expected)
+
+
+def test_a_deep_image_file_keeps_its_contrast(tmp_path):
+    gray = build_image()[..., 0]
+    Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+
+    inputs = PROCESSOR(str(tmp_path / "deep.png"), return_tensors="pt")
+
+    expected = PROCESSOR(Image.fromarray(gray), return_tensors="pt")
+    torch.testing.assert_close(inputs["pixel_values"], expected["pixel_values"], atol=PIXEL_ATOL, rtol=0)
+
+
+def test_a_map_of_several_instances_gives_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        mask = read_instance(Image.fromarray(np.uint8(build_mask() + 2 * build_mask(0, 0, 5, 5))), HEIGHT, WIDTH)
+
+    assert np.array_equal(mask, build_mask(0, 0, 5, 5))
+    assert "3 values; those above half of the largest count" in caplog.text
 
 
 def test_polygons_are_drawn_as_by_coco():
@@ -117,6 +169,10 @@ REFUSED_INSTANCES = {
     "outside": ([20, 10, 71, 30], ValueError, "inside the image of 70 x 50"),
     "reversed": ([45, 10, 20, 30], ValueError, "with x0 < x1"),
     "two points": ([[1, 1, 2, 2]], ValueError, "at least three finite points"),
+    "shares box": ([0.2, 0.1, 0.9, 1.0], ValueError, r"a box must be in pixels .* 70 x 50; got .* at most 1\.0"),
+    "shares polygon": ([[0.2, 0.1, 0.9, 0.1, 0.9, 0.8]], ValueError, "a polygon must be in pixels"),
+    "rows of another size": ([[0, 1] * 35] * 51, ValueError, "a polygon must be in pixels"),
+    "no file": ("none.png", FileNotFoundError, "none.png"),
     "odd": ([[1, 1, 2, 2, 3, 3, 4]], ValueError, "at least three finite points"),
 }
 
@@ -152,6 +208,34 @@ def test_floats_and_bytes_give_the_same_pixels():
 
     # Bytes are rounded again after they are resized.
     torch.testing.assert_close(floats, processor(image, return_tensors="pt")["pixel_values"], atol=0.02, rtol=0)
+
+
+COLORS = build_image()
+GRAY = COLORS[..., 0]
+ALPHA = np.dstack([COLORS, np.where(build_mask(), 255, 0).astype(np.uint8)])
+KINDS_OF_IMAGES = {
+    "gray": (Image.fromarray(GRAY), np.dstack([GRAY] * 3)),
+    "gray array": (GRAY, np.dstack([GRAY] * 3)),
+    "gray with a channel": (GRAY[..., None], np.dstack([GRAY] * 3)),
+    "gray floats": (torch.from_numpy(GRAY / 255)[None].float(), np.dstack([GRAY] * 3)),
+    "transparent": (Image.fromarray(ALPHA), np.where(build_mask()[..., None], COLORS, 255).astype(np.uint8)),
+    "transparent array": (ALPHA, np.where(build_mask()[..., None], COLORS, 255).astype(np.uint8)),
+    "palette": (Image.fromarray(GRAY).convert("P"), np.dstack([GRAY] * 3)),
+}
+
+
+@pytest.mark.parametrize(("image", "colors"), KINDS_OF_IMAGES.values(), ids=KINDS_OF_IMAGES.keys())
+def test_images_of_every_kind(image, colors):
+    processor = RefTImageProcessor(size={"height": 64, "width": 64}, support_size=64)
+
+    pixels = processor(image, return_tensors="pt")["pixel_values"]
+    support = processor.preprocess_support([image], [build_mask()])["support_pixel_values"]
+
+    expected = processor(colors, return_tensors="pt")["pixel_values"]
+    # Floats are not rounded after they are resized.
+    torch.testing.assert_close(pixels, expected, atol=0.02, rtol=0)
+    expected = processor.preprocess_support([colors], [build_mask()])["support_pixel_values"]
+    torch.testing.assert_close(support, expected, atol=0.02, rtol=0)
 
 
 def test_annotations_become_padded_targets():
@@ -206,6 +290,18 @@ def test_crop_is_a_square_around_the_instance():
     inner[[16, 47], :], inner[:, [22, 41]] = False, False
     assert (support["support_pixel_values"][0, :, inner] == 1).all()
     assert support["support_valid"].tolist() == [True]
+
+
+def test_a_thin_instance_does_not_vanish():
+    image, mask = np.zeros((600, 900, 3), dtype=np.uint8), np.zeros((600, 900), dtype=bool)
+    mask[301, 50:850] = True  # every 19th row is kept, and not this one
+
+    support = RefTImageProcessor(**SIZES).preprocess_support([image], masks=[mask])
+
+    rows, columns = support["support_masks"][0].nonzero().unbind(1)
+    assert support["support_valid"].tolist() == [True]
+    assert rows.unique().tolist() == [31]  # row 599 of 1200
+    assert (int(columns.min()), int(columns.max())) == (10, 53)  # the square is 1200 pixels wide
 
 
 def test_outside_of_the_image_is_the_mean_color():
@@ -276,6 +372,10 @@ REFUSED = {
         lambda: PROCESSOR(support={"cat": [(np.full((50, 70, 3), np.nan), build_mask())]}),
         "Support of 'cat': `images` must hold finite pixels",
     ),
+    "channels": (
+        lambda: PROCESSOR(np.zeros((50, 70, 2), np.uint8)),
+        r"1, 3 or 4 channels; image 0 has shape \(50, 70, 2",
+    ),
     "no class": (lambda: PROCESSOR(support={}), "`support` must hold at least one class"),
     "no shot": (lambda: PROCESSOR(support={"cat": []}), "'cat' has none"),
     "empty masks": (
@@ -297,11 +397,23 @@ REFUSED = {
         lambda: PROCESSOR.image_processor.preprocess_support([SHOT[0]], masks=[SHOT[1]], boxes=[[0, 0, 9, 9]]),
         "Exactly one of `masks`, `boxes`, `rle` and `polygons` must be given; got mask, box",
     ),
+    "no polygon": (
+        lambda: PROCESSOR.image_processor.preprocess_support([SHOT[0]], polygons=[[]]),
+        "shot 0: polygons must be at least one list of points",
+    ),
+    "pair without a list": (lambda: PROCESSOR(support={"cat": SHOT}), "shot 0 of 'cat' is ndarray"),
+    "three entries": (lambda: PROCESSOR(support={"cat": [(*SHOT, 1)]}), "shot 0 of 'cat' is 3 entries"),
+    "std": (lambda: RefTImageProcessor(image_std=[0.2, 0.0, 0.2]), "`image_std` must be above 0"),
     "shot count": (
         lambda: PROCESSOR.image_processor.preprocess_support([SHOT[0]], masks=[SHOT[1]] * 2),
         r"as many as the instances \(2\); got 1",
     ),
     "support size": (lambda: RefTImageProcessor(support_size=48), "`support_size` must be a multiple of 32"),
+    "context": (lambda: RefTImageProcessor(support_context=float("inf")), "`support_context` must be finite"),
+    "context of a call": (
+        lambda: PROCESSOR.image_processor.preprocess_support([SHOT[0]], [SHOT[1]], support_context=0.5),
+        "`support_context` must be finite and at least 1",
+    ),
     "typo": (lambda: RefTImageProcessor(suport_size=64), "Did you mean `support_size`"),
 }
 

@@ -1,6 +1,8 @@
 """Support memories: what `register_support` keeps, adding, removing, merging, files, and what is refused."""
 
+import dataclasses
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -130,7 +132,7 @@ def test_another_configuration_is_refused(tmp_path):
     other = tiny_model(support_topk=3)
     memory.save_pretrained(tmp_path)
 
-    with pytest.raises(ValueError, match="`support_memory` must have been made with that of the model"):
+    with pytest.raises(ValueError, match="`support_memory` must have been made with the configuration of the model"):
         other(tiny_pixels(), support_memory=memory)
     with pytest.raises(ValueError, match="must have been made with"):
         RefTSupportMemory.from_pretrained(tmp_path, other.config)
@@ -234,6 +236,18 @@ REFUSED = {
         {},
         r"'LABEL_1' has \(2, 3, 64, 64\) and \(2, 32, 64\)",
     ),
+    "mask values": (
+        {},
+        lambda shots: {"LABEL_1": (shots[0], shots[1] * 255.0)},
+        {},
+        r"`support` must hold masks in \[0, 1\]; got values from 0 to 255",
+    ),
+    "nan": (
+        {},
+        lambda shots: {"LABEL_1": (shots[0] * float("nan"), shots[1])},
+        {},
+        "Support of 'LABEL_1' becomes NaN or infinity",
+    ),
     "mask and image": (
         {},
         lambda shots: {"LABEL_1": [(Image.new("RGB", (70, 50)), np.ones((40, 70)))]},
@@ -247,6 +261,54 @@ REFUSED = {
 def test_refuses(fields, build, options, message):
     with pytest.raises(ValueError, match=message):
         tiny_model(**fields).register_support(build(list_shots()[0]), **options)
+
+
+def test_a_prototype_weights_long_and_short_object_queries_equally():
+    model = tiny_model()
+    model.model.transformer_module.decoder.layernorm.weight.data = torch.linspace(0.01, 4, 48)
+    memory = model.register_support({"LABEL_0": list_shots(num_shots=3)[0]})
+
+    first = memory.classes["LABEL_0"].object_queries.unflatten(0, (3, -1))[:, 0]
+    lengths = first.norm(dim=1)
+    assert lengths.max() > 1.01 * lengths.min()
+    expected = sum(query / length for query, length in zip(first, lengths, strict=True)) / 3
+    torch.testing.assert_close(memory.prototypes[0], expected, atol=ATOL, rtol=0)
+
+
+def test_the_best_object_queries_stay_in_their_order():
+    support = tiny_model().register_support({"LABEL_0": list_shots()[0]}).classes["LABEL_0"]
+    support = dataclasses.replace(support, object_query_scores=torch.tensor([0.1, 0.7, 0.5, 0.9]))
+
+    kept = support.keep_best(3)
+
+    assert kept.object_query_scores.tolist() == pytest.approx([0.7, 0.5, 0.9])
+    assert torch.equal(kept.object_queries, support.object_queries[1:])
+
+
+def test_a_model_with_damaged_weights_takes_no_support():
+    model = tiny_model()
+    model.model.transformer_module.level_embed.weight.data.fill_(float("nan"))
+
+    with pytest.raises(ValueError, match="Support of 'LABEL_0' becomes NaN or infinity"):
+        model.register_support({"LABEL_0": list_shots()[0]})
+
+
+def test_other_crops_than_configured_give_a_warning(caplog):
+    image, mask = Image.new("RGB", (70, 50)), np.ones((50, 70))
+
+    with caplog.at_level(logging.WARNING):
+        tiny_model().register_support({"LABEL_0": [(image, mask)]}, processor=RefTImageProcessor(support_size=96))
+
+    assert "`support_size` of the processor is 96, that of the configuration 64" in caplog.text
+
+
+def test_support_is_no_list_and_a_memory_no_dictionary():
+    model = tiny_model()
+
+    with pytest.raises(TypeError, match="`support` must map the name of each class to its shots; got list"):
+        model.register_support([("LABEL_0", list_shots()[0])])
+    with pytest.raises(TypeError, match="`support_memory` must be a RefTSupportMemory; got dict"):
+        model(tiny_pixels(), support_memory={"LABEL_0": list_shots()[0]})
 
 
 def test_an_empty_memory_is_refused():
@@ -265,21 +327,40 @@ def test_a_memory_and_support_are_refused_together():
         model(tiny_pixels(), **tiny_support(), support_memory=memory)
 
 
-@pytest.mark.parametrize("damage", ["version", "tensor", "rows", "nan"])
-def test_damaged_files_are_refused(tmp_path, damage):
-    path = tiny_model().register_support({"LABEL_0": list_shots()[0]}).save_pretrained(tmp_path)
-    tensors, metadata = load_file(path), read_metadata(path)
-    if damage == "version":
-        metadata["version"] = "9"
-    elif damage == "tensor":
-        del tensors["prototypes"]
-    elif damage == "rows":
-        tensors["prototypes"] = torch.zeros(2, 48)
-    else:
-        tensors["prototypes"][0, 0] = float("nan")
-    save_file(tensors, path, metadata)
+DAMAGES = {
+    "version": ({"version": "9"}, {}, "of version 1; got '9'"),
+    "names twice": ({"class_names": '["a", "a"]'}, {}, "name each class once"),
+    "no names": ({"class_names": "[]", "class_ids": "[]", "shot_counts": "[]"}, {}, "name each class once"),
+    "no JSON": ({"class_names": "["}, {}, "name each class once"),
+    "ids": ({"class_ids": '["a", "b"]'}, {}, "name each class once"),
+    "no shots": ({"shot_counts": "[0, 2]"}, {}, "name each class once"),
+    "tensor": ({}, {"prototypes": None}, "must hold the tensors"),
+    "rows": ({}, {"prototypes": torch.zeros(3, 48)}, "2 rows in each tensor; 'prototypes' has 3"),
+    "nan": ({}, {"prototypes": torch.full((2, 48), float("nan"))}, "'prototypes' holds NaN"),
+    "integers": ({}, {"prototypes": torch.ones(2, 48, dtype=torch.long)}, "'prototypes' has torch.int64"),
+    "float mask": ({}, {"object_query_mask": torch.ones(2, 4)}, "'object_query_mask' has torch.float32"),
+    "width": ({}, {"prototypes": torch.zeros(2, 47)}, "fit each other; 'object_queries'"),
+    "centers": ({}, {"class_centers.1": torch.zeros(2, 5)}, "fit each other; 'class_centers.1'"),
+    "tokens": ({}, {"object_query_scores": torch.zeros(2, 3)}, "fit each other; 'object_query_scores'"),
+}
 
-    with pytest.raises(ValueError, match=MEMORY_FILE):
+
+@pytest.mark.parametrize(("metadata", "tensors", "message"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_damaged_files_are_refused(tmp_path, metadata, tensors, message):
+    path = tiny_model().register_support(dict(zip(NAMES[:2], list_shots(), strict=False))).save_pretrained(tmp_path)
+    changed = {name: tensor for name, tensor in {**load_file(path), **tensors}.items() if tensor is not None}
+    save_file(changed, path, {**read_metadata(path), **metadata})
+
+    with pytest.raises(ValueError, match=f"{MEMORY_FILE}.*{message}"):
+        RefTSupportMemory.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 5, 100, -10])
+def test_truncated_files_are_refused(tmp_path, size):
+    path = tiny_model().register_support({"LABEL_0": list_shots()[0]}).save_pretrained(tmp_path)
+    path.write_bytes(path.read_bytes()[:size])
+
+    with pytest.raises(ValueError, match=f"{MEMORY_FILE}' must be an intact support memory"):
         RefTSupportMemory.from_pretrained(tmp_path)
 
 

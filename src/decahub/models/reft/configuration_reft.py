@@ -5,6 +5,7 @@ are those of Mask2Former for COCO instances; the fields of the references are ou
 """
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -189,13 +190,11 @@ class RefTConfig(CheckedConfig, Mask2FormerConfig):
         for name in ("kd_threshold", "importance_sample_ratio", "no_object_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1]; got {getattr(self, name)}.")
-        if self.logit_scale_init <= 0:
-            raise ValueError(f"`logit_scale_init` must be positive; got {self.logit_scale_init}.")
+        if not 0 < self.logit_scale_init < math.inf:
+            raise ValueError(f"`logit_scale_init` must be positive and finite; got {self.logit_scale_init}.")
 
     def validate_support(self) -> None:
-        check_support_size(self.support_size)
-        if self.support_context < 1:
-            raise ValueError(f"`support_context` must be at least 1, the instance's box; got {self.support_context}.")
+        check_support_crop(self.support_size, self.support_context)
 
     def validate_label_ids(self) -> None:
         given = [("base_label_ids", self.base_label_ids or []), ("novel_label_ids", self.novel_label_ids or [])]
@@ -210,11 +209,15 @@ class RefTConfig(CheckedConfig, Mask2FormerConfig):
             raise ValueError(f"`base_label_ids` and `novel_label_ids` must be disjoint; both hold {both}.")
 
 
-def check_support_size(support_size: int) -> None:
-    """Refuses a side of support crops that the pixel decoder cannot take."""
+def check_support_crop(support_size: int, support_context: float) -> None:
+    """Refuses a side of support crops that the pixel decoder cannot take, and crops that cut the instance."""
     if support_size < MIN_SUPPORT_SIZE or support_size % 32:
         raise ValueError(
             f"`support_size` must be a multiple of 32 and at least {MIN_SUPPORT_SIZE}; got {support_size}."
+        )
+    if not 1 <= support_context < math.inf:
+        raise ValueError(
+            f"`support_context` must be finite and at least 1, the instance's box; got {support_context}."
         )
 
 

@@ -3,11 +3,13 @@
 Sizes follow Mask2Former. Boxes are `[x0, y0, x1, y1]` in pixels with exclusive ends, masks `(height, width)`.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional as F
 from transformers import Mask2FormerImageProcessor
 from transformers.image_processing_utils import BatchFeature
@@ -20,8 +22,9 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TensorType, logging
 
 from ..shared.checks import PROCESSOR_KEYS, refuse_unknown
-from ..shared.image_processing import prepare_images
-from .configuration_reft import check_support_size
+from ..shared.image_processing import ImageReading, check_sizes_and_scales, is_float, prepare_images
+from ..shared.pixels import to_rgb
+from .configuration_reft import check_support_crop
 from .masks.crops import crop_square
 from .masks.instances import compute_box, read_instance
 from .masks.predictions import Instances, draw_map, find_instances
@@ -31,6 +34,7 @@ from .masks.rle import encode_rle
 logger = logging.get_logger(__name__)
 BYTE = 255
 MASK_STRIDE = 4  # of mask logits
+MAX_DETECTIONS = 100  # of an image, as COCO counts
 ANNOTATION_KEYS = ("segmentation", "label_id", "iscrowd")
 
 
@@ -47,7 +51,7 @@ class RefTImageProcessorKwargs(Mask2FormerImageProcessorKwargs, total=False):
     support_context: float
 
 
-class RefTImageProcessor(Mask2FormerImageProcessor):
+class RefTImageProcessor(ImageReading, Mask2FormerImageProcessor):
     """Image processor of RefT: images as for Mask2Former, square crops for support, instances with COCO masks."""
 
     valid_kwargs = RefTImageProcessorKwargs
@@ -62,10 +66,10 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
             "max_size",
         ]
         refuse_unknown((name for name in kwargs if name[:1] != "_"), allowed, f"an option of {type(self).__name__}")
-        super().__init__(**kwargs)
-        check_support_size(self.support_size)
-        if self.support_context < 1:
-            raise ValueError(f"`support_context` must be at least 1, the instance's box; got {self.support_context}.")
+        check_sizes_and_scales(kwargs)
+        # Not that of `ImageReading`, which refuses `max_size`; files of Mask2Former on the Hub have it.
+        Mask2FormerImageProcessor.__init__(self, **kwargs)
+        check_support_crop(self.support_size, self.support_context)
 
     @staticmethod
     def _list_inherited_options() -> list[str]:
@@ -100,7 +104,7 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
         if annotations is not None and segmentation_maps is not None:
             raise ValueError("`annotations` must not be given with `segmentation_maps`; choose one of them.")
         data_format = kwargs.get("input_data_format")
-        images = [_to_bytes(image) for image in prepare_images(self.fetch_images(images), data_format)]
+        images = self._read_images(images, data_format, kwargs.get("image_mean"))
         encoded = super().preprocess(images, segmentation_maps, instance_id_to_semantic_id, **kwargs)
         if segmentation_maps is not None:  # padding is no part of an instance
             encoded["mask_labels"] = [(masks == 1).float() for masks in encoded["mask_labels"]]
@@ -118,6 +122,13 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
             encoded["class_labels"].append(classes)
         return encoded
 
+    def _read_images(self, images: Any, data_format: Any, image_mean: Any = None) -> list[Any]:
+        """Images in the range of bytes, with three channels, or as many as there are means."""
+        means = self.image_mean if image_mean is None else image_mean
+        num_channels = len(means) if isinstance(means, (list, tuple)) else 3
+        prepared = prepare_images(self.fetch_images(images), data_format)
+        return [_to_rgb(image, index, data_format, num_channels) for index, image in enumerate(prepared)]
+
     def preprocess_support(
         self,
         images: Sequence[Any],
@@ -132,9 +143,9 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
         """Cuts a square around the instance of each shot.
 
         Args:
-            images (`Sequence`): one image for each shot.
-            masks (`Sequence`, *optional*): one instance for each image: a mask, or whatever else can be seen from its
-                form: a box, a COCO RLE, polygons.
+            images (`Sequence`): one image, path or URL for each shot.
+            masks (`Sequence`, *optional*): one instance for each image: a mask or the path of its image, or whatever
+                else can be seen from its form: a box, a COCO RLE, polygons.
             boxes (`Sequence`, *optional*): boxes `[x0, y0, x1, y1]` instead; all of the box counts as the instance.
             rle (`Sequence[Mapping]`, *optional*): COCO RLEs instead.
             polygons (`Sequence`, *optional*): polygons `[[x0, y0, x1, y1, ...], ...]` instead.
@@ -152,7 +163,7 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
         """
         size = self.support_size if support_size is None else support_size
         context = self.support_context if support_context is None else support_context
-        check_support_size(size)
+        check_support_crop(size, context)
         given = {"mask": masks, "box": boxes, "rle": rle, "polygons": polygons}
         chosen = [kind for kind, instances in given.items() if instances is not None]
         if len(chosen) != 1:
@@ -161,7 +172,8 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
                 f"{', '.join(chosen) or 'none'}."
             )
         kind, instances = chosen[0], given[chosen[0]]
-        prepared = [_to_bytes(image) for image in prepare_images(self.fetch_images(list(images)), None)]
+        paths = [os.fspath(image) if isinstance(image, os.PathLike) else image for image in images]
+        prepared = self._read_images(paths, None)
         if len(prepared) != len(instances):
             raise ValueError(f"`images` must be as many as the instances ({len(instances)}); got {len(prepared)}.")
         prepared = self._prepare_image_like_inputs(prepared, do_convert_rgb=True, input_data_format=None)
@@ -197,7 +209,7 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
         target_sizes: Sequence[tuple[int, int]] | None = None,
         pixel_mask: torch.Tensor | None = None,
         label_names: Sequence[str] | Mapping[int, str] | None = None,
-        max_detections: int = 100,
+        max_detections: int = MAX_DETECTIONS,
         return_coco_annotation: bool = False,
         return_map: bool = False,
         rle_format: str = "coco",
@@ -229,24 +241,27 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
         Raises:
             ValueError: If options or sizes do not fit.
         """
+        _check_options(
+            threshold,
+            label_names,
+            pixel_mask,
+            max_detections,
+            return_coco_annotation,
+            return_map,
+            rle_format,
+            parity_mode,
+        )
+        if outputs.class_queries_logits.isnan().any():
+            raise ValueError("`outputs` must hold no NaN; check the weights of the model and its inputs.")
         if parity_mode == "transformers":
             sizes = None if target_sizes is None else [tuple(int(side) for side in size) for size in target_sizes]
             return super().post_process_instance_segmentation(
                 outputs, threshold=threshold, target_sizes=sizes, return_coco_annotation=return_coco_annotation
             )
-        for name, value, allowed in (
-            ("parity_mode", parity_mode, (None,)),
-            ("rle_format", rle_format, ("coco", "transformers")),
-        ):
-            if value not in allowed:
-                raise ValueError(f"`{name}` must be one of {[*allowed]} or 'transformers'; got {value!r}.")
-        if max_detections < 1:
-            raise ValueError(f"`max_detections` must be at least 1; got {max_detections}.")
         batch_size, _, height, width = outputs.masks_queries_logits.shape
-        for name, values in (("target_sizes", target_sizes), ("pixel_mask", pixel_mask)):
-            if values is not None and len(values) != batch_size:
-                raise ValueError(f"`{name}` must hold one entry per image ({batch_size}); got {len(values)}.")
         input_size = (height * MASK_STRIDE, width * MASK_STRIDE)
+        num_labels = outputs.class_queries_logits.shape[-1] - 1
+        _check_inputs(batch_size, input_size, num_labels, target_sizes, pixel_mask, label_names)
         results: list[Any] = []
         for index in range(batch_size):
             visible = input_size if pixel_mask is None else _find_visible_size(pixel_mask[index])
@@ -272,6 +287,61 @@ class RefTImageProcessor(Mask2FormerImageProcessor):
         return results
 
 
+def _check_options(
+    threshold: float,
+    label_names: Any,
+    pixel_mask: Any,
+    max_detections: int,
+    return_coco_annotation: bool,
+    return_map: bool,
+    rle_format: str,
+    parity_mode: str | None,
+) -> None:
+    """Refuses options of post-processing that are out of range, or that the others leave without effect."""
+    for name, value, allowed in (
+        ("parity_mode", parity_mode, (None, "transformers")),
+        ("rle_format", rle_format, ("coco", "transformers")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"`{name}` must be one of {[*allowed]}; got {value!r}.")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"`threshold` must be in [0, 1]; got {threshold}.")
+    if max_detections < 1:
+        raise ValueError(f"`max_detections` must be at least 1; got {max_detections}.")
+    is_parity = parity_mode == "transformers"
+    ignored = {
+        "label_names": is_parity and label_names is not None,
+        "pixel_mask": is_parity and pixel_mask is not None,
+        "max_detections": is_parity and max_detections != MAX_DETECTIONS,
+        "return_map": is_parity and return_map,
+        "return_coco_annotation": return_map and return_coco_annotation,
+        "rle_format": rle_format != "coco" and (return_map or not return_coco_annotation),
+    }
+    for name, is_ignored in ignored.items():
+        if is_ignored:
+            raise ValueError(f"`{name}` has no effect with these options; leave it out, or change the others.")
+
+
+def _check_inputs(
+    batch_size: int,
+    input_size: tuple[int, int],
+    num_labels: int,
+    target_sizes: Any,
+    pixel_mask: Any,
+    label_names: Any,
+) -> None:
+    """Refuses sizes and names that do not fit the outputs."""
+    for name, values in (("target_sizes", target_sizes), ("pixel_mask", pixel_mask)):
+        if values is not None and len(values) != batch_size:
+            raise ValueError(f"`{name}` must hold one entry per image ({batch_size}); got {len(values)}.")
+    if pixel_mask is not None and tuple(pixel_mask.shape[1:]) != input_size:
+        raise ValueError(
+            f"`pixel_mask` must have the size of the input, {input_size}; got {tuple(pixel_mask.shape[1:])}."
+        )
+    if label_names is not None and len(label_names) < num_labels:
+        raise ValueError(f"`label_names` must name {num_labels} classes; got {len(label_names)}.")
+
+
 def _describe(
     instances: Instances, label_names: Sequence[str] | Mapping[int, str] | None, rle_format: str | None
 ) -> list[dict[str, Any]]:
@@ -289,21 +359,34 @@ def _describe(
     return rows
 
 
-def _to_bytes(image: Any) -> Any:
-    """Floats in [0, 1] in the range of bytes, as which everything is rescaled."""
-    if isinstance(image, torch.Tensor) and image.is_floating_point():
-        return image * BYTE
-    if isinstance(image, np.ndarray) and image.dtype.kind == "f":
-        return image * BYTE
-    return image
+def _to_rgb(image: Any, index: int, data_format: Any, wanted: int) -> Any:
+    """An image with three channels, white where it is transparent; floats in [0, 1] in the range of bytes."""
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    image = image * BYTE if is_float(image) else image
+    axis = 0 if _has_channels_first(image, data_format) else -1
+    num_channels = image.shape[axis]
+    if num_channels == wanted:
+        return image
+    pixels = torch.as_tensor(image)
+    if num_channels == 1:
+        return pixels.repeat_interleave(3, dim=axis)
+    if num_channels == 4:
+        colors, alpha = pixels.float().split([3, 1], dim=axis)
+        colors = BYTE + (colors - BYTE) * alpha / BYTE
+        return colors if pixels.is_floating_point() else colors.round().to(pixels.dtype)
+    raise ValueError(f"`images` must have 1, 3 or 4 channels; image {index} has shape {tuple(image.shape)}.")
+
+
+def _has_channels_first(image: Any, data_format: Any) -> bool:
+    return data_format == "channels_first" or (data_format is None and image.shape[0] in (1, 3, 4))
 
 
 def _get_size(image: Any, data_format: Any) -> tuple[int, int]:
     """Height and width of an image that `prepare_images` returned."""
-    if hasattr(image, "mode"):
+    if isinstance(image, Image.Image):
         return image.height, image.width
-    is_first = data_format == "channels_first" or (data_format is None and image.shape[0] in (1, 3, 4))
-    return tuple(image.shape[-2:] if is_first else image.shape[:2])
+    return tuple(image.shape[-2:] if _has_channels_first(image, data_format) else image.shape[:2])
 
 
 def _read_annotations(

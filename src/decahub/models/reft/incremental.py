@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import logging
 
 from ..shared.modes import evaluation_mode
 from .configuration_reft import NUM_FEATURE_LEVELS
@@ -13,6 +14,9 @@ from .losses.mask_loss import Prediction
 from .outputs import RefTModelOutput
 from .references import POOLING_EPS, pool_support
 from .support.memory import RefTSupportMemory
+
+
+logger = logging.get_logger(__name__)
 
 
 class RefTBaseClassCenters(nn.Module):
@@ -50,7 +54,7 @@ class IncrementalLearning:
             support_memory ([`RefTSupportMemory`], *optional*): support of the base classes for the teacher.
 
         Raises:
-            ValueError: If base classes are not named, or their centers not fitted.
+            ValueError: If base classes are not named, their centers are not fitted, or the teacher is of another form.
         """
         base_ids = self.config.base_label_ids
         if not base_ids:
@@ -67,7 +71,30 @@ class IncrementalLearning:
                 "`teacher` must have fitted base class centers; call `teacher.fit_base_class_centers` with base "
                 "images, or set `class_enhanced=False`."
             )
+        self._check_teacher(teacher, support_memory)
         self._teacher = (teacher.eval().requires_grad_(False), support_memory)
+
+    def _check_teacher(self, teacher: Any, support_memory: RefTSupportMemory | None) -> None:
+        """Refuses a teacher whose predictions cannot be compared with those of this model one by one."""
+        if teacher is self:
+            raise ValueError("`teacher` must be another model; this one would be frozen. Use `copy.deepcopy(model)`.")
+        base_ids, labels = self.config.base_label_ids, teacher.config.num_labels
+        if labels < len(base_ids) or (labels > len(base_ids) and labels <= max(base_ids)):
+            raise ValueError(
+                f"`teacher` must know the {len(base_ids)} base classes, alone or by their ids; it has {labels} "
+                "classes."
+            )
+        for name in ("feature_size", "num_queries"):
+            own, known = getattr(self.config, name), getattr(teacher.config, name)
+            if own != known:
+                raise ValueError(f"`teacher` must have the `{name}` of this model, {own}; got {known}.")
+        centers = teacher.base_class_centers
+        if self.config.class_enhanced and len(centers.get_levels()[0]) != len(base_ids):
+            raise ValueError(
+                f"`teacher` must have centers of the {len(base_ids)} base classes; got {len(centers.get_levels()[0])}."
+            )
+        if support_memory is not None:
+            support_memory.check(teacher.config)
 
     def _compute_distillation_losses(
         self,
@@ -118,7 +145,7 @@ class IncrementalLearning:
             batches (`Iterable[Mapping[str, Any]]`): each with `pixel_values`, `mask_labels` and `class_labels`.
 
         Raises:
-            ValueError: If `config.base_label_ids` is not set.
+            ValueError: If `config.base_label_ids` is not set, or no instance of a base class is shown.
         """
         if self.base_class_centers is None:
             raise ValueError("`base_label_ids` of the config must name the base classes.")
@@ -133,12 +160,17 @@ class IncrementalLearning:
                     zip(batch["mask_labels"], batch["class_labels"], strict=True)
                 ):
                     for mask, label_id in zip(masks, classes.tolist(), strict=True):
-                        if label_id not in places:
+                        if label_id not in places or not mask.any():
                             continue
                         counts[places[label_id]] += 1
                         for level, feature_map in enumerate(projected):
                             total, area = pool_support(feature_map[image, None], mask[None].to(feature_map))
                             sums[level][places[label_id]] += (total / (area + POOLING_EPS)[:, None])[0]
+        without = [label_id for label_id, place in places.items() if not counts[place]]
+        if len(without) == len(places):
+            raise ValueError("`batches` must show an instance of a base class; they show none.")
+        if without:
+            logger.warning(f"No instance of the base classes {without} was shown; their centers stay zero.")
         for level, total in zip(levels, sums, strict=True):
             level.copy_(total / counts.clamp(min=1)[:, None])
 

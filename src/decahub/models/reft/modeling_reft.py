@@ -155,6 +155,11 @@ class RefTModel(RefTPreTrainedModel):
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         pixel_values = self._check_pixel_values(pixel_values, "pixel_values")
         support = self.get_support(support_pixel_values, support_masks, support_valid, support_memory, class_predictor)
+        if support is not None and support.prototypes.shape[0] not in (1, pixel_values.shape[0]):
+            raise ValueError(
+                f"`support_pixel_values` must have the batch size of `pixel_values` ({pixel_values.shape[0]}), or no "
+                f"batch axis; got {len(support.prototypes)}."
+            )
         features, mask_features, maps, projected = self.pixel_level_module(
             pixel_values, pixel_mask if config.mask_padding else None
         )
@@ -221,6 +226,11 @@ class RefTModel(RefTPreTrainedModel):
         if support_memory is not None:
             if support_pixel_values is not None:
                 raise ValueError("`support_memory` must not be given with `support_pixel_values`; choose one of them.")
+            if not hasattr(support_memory, "get_support"):  # a memory of remote code is of another class
+                raise TypeError(
+                    f"`support_memory` must be a RefTSupportMemory; got {type(support_memory).__name__}. Make it with "
+                    "`register_support`."
+                )
             support_memory.check(self.config)
             return _move(support_memory.get_support(), self.device, self.dtype)
         if support_pixel_values is None:

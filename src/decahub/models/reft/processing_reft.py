@@ -7,6 +7,8 @@ import torch
 from transformers.image_processing_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 
+from .support.shots import split_pairs
+
 
 Support = Mapping[str, Sequence[tuple[Any, Any]]] | Sequence[tuple[str, Sequence[tuple[Any, Any]]]]
 """Class name to its shots, pairs of an image and its instance."""
@@ -80,8 +82,9 @@ class RefTProcessor(ProcessorMixin):
         for name, pairs in shots.items():
             if not pairs:
                 raise ValueError(f"`support` must hold at least one shot of each class; {name!r} has none.")
+            images, instances = split_pairs(name, pairs)
             try:
-                encoded[name] = self.image_processor.preprocess_support(*zip(*pairs, strict=True))
+                encoded[name] = self.image_processor.preprocess_support(images, instances)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"Support of {name!r}: {error}") from error
             if not encoded[name]["support_valid"].any():

@@ -113,14 +113,14 @@ def check_minimum(config: Any, minimum: float, *names: str) -> None:
     """Refuses a configuration in which one of the named fields is set and less than `minimum`."""
     for name in names:
         value = getattr(config, name)
-        if value is not None and value < minimum:
+        if value is not None and not value >= minimum:  # NaN neither
             raise ValueError(f"`{name}` must be at least {minimum}; got {value}.")
 
 
 def check_maximum(name: str, values: Iterable[float | None], maximum: float) -> None:
     """Refuses a field in which one of the values is set and greater than `maximum`."""
     for value in values:
-        if value is not None and value > maximum:
+        if value is not None and not value <= maximum:
             raise ValueError(f"`{name}` must be at most {maximum}; got {value}.")
 
 

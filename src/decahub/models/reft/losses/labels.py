@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from ...shared.checks import can_look_at
+from ..masks.values import check_mask_values
 
 
 def check_class_ids(support_class_ids: torch.Tensor | None, num_classes: int) -> None:
@@ -36,6 +37,7 @@ def check_labels(
                 f"`mask_labels` must have shape {(len(classes), *size)}, a mask of the padded image's size for each "
                 f"of the `class_labels`; image {image} has {tuple(masks.shape)}."
             )
+        check_mask_values(masks, "mask_labels")
         if can_look_at(classes) and ((classes < 0) | (classes >= num_classes)).any():
             wrong = classes[(classes < 0) | (classes >= num_classes)][0]
             raise ValueError(f"`class_labels` must be in [0, {num_classes}); image {image} has {int(wrong)}.")

@@ -35,8 +35,10 @@ def crop_square(
     crop = F.pad(visible - color, padding) + color
     crop = transforms.resize(crop, [size, size], InterpolationMode.BILINEAR, antialias=True)
     cut = F.pad(inside[None].float(), padding)
-    cut = transforms.resize(cut, [size, size], InterpolationMode.NEAREST_EXACT)
-    return crop, cut[0] > 0.5
+    resized = transforms.resize(cut, [size, size], InterpolationMode.NEAREST_EXACT)
+    if cut.any() and not resized.any():  # an instance so thin that it lies between the pixels that are kept
+        resized = F.adaptive_max_pool2d(cut, size)
+    return crop, resized[0] > 0.5
 
 
 __all__ = ["crop_square"]

@@ -1,11 +1,12 @@
-"""How users describe an instance -> its mask: an array, a box, a COCO RLE, or polygons."""
+"""How users describe an instance -> its mask: an array, an image or its file, a box, a COCO RLE, or polygons."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers.utils import logging
 
 from .rle import decode_rle, draw_polygons
@@ -20,8 +21,9 @@ def read_instance(instance: Any, height: int, width: int, kind: Kind | None = No
     """The mask of an instance in an image of this size.
 
     Args:
-        instance: a mask (array, tensor or image of one channel), a box `[x0, y0, x1, y1]`, a COCO RLE
-            `{"size", "counts"}`, or polygons `[[x0, y0, x1, y1, ...], ...]`.
+        instance: a mask (array or tensor of one channel, nested lists, image, or path of an image), a box
+            `[x0, y0, x1, y1]`, a COCO RLE `{"size", "counts"}`, or polygons `[[x0, y0, x1, y1, ...], ...]`. All
+            coordinates are in pixels.
         height (`int`): of the image.
         width (`int`): of the image.
         kind (`str`, *optional*): what it is; seen from its form by default.
@@ -30,17 +32,25 @@ def read_instance(instance: Any, height: int, width: int, kind: Kind | None = No
         `numpy.ndarray` of `bool`, of shape `(height, width)`.
 
     Raises:
+        FileNotFoundError: If it is a path without a file.
         TypeError: If it is nothing of the kind.
         ValueError: If it does not fit the image.
     """
-    kind = find_kind(instance) if kind is None else kind
+    if kind is None:
+        kind = find_kind(instance)
+        if kind == "polygons" and _has_rows(instance, height, width):
+            kind = "mask"
     if kind == "rle":
         mask = decode_rle(instance)
     elif kind == "box":
         return _draw_box(instance, height, width)
     elif kind == "polygons":
-        is_flat = not isinstance(instance[0], (list, tuple, np.ndarray))
-        return draw_polygons([instance] if is_flat else instance, height, width)
+        return _draw_polygons(instance, height, width)
+    elif isinstance(instance, (str, os.PathLike)):
+        with Image.open(instance) as image:  # upright, as its photograph is read
+            mask = _read_image(ImageOps.exif_transpose(image), f"the mask {os.fspath(instance)!r}")
+    elif isinstance(instance, Image.Image):
+        mask = _read_image(instance, "a mask")
     else:
         mask = _to_binary(np.asarray(instance.cpu() if isinstance(instance, torch.Tensor) else instance))
     if mask.shape != (height, width):
@@ -58,7 +68,7 @@ def find_kind(instance: Any) -> Kind:
     """
     if isinstance(instance, Mapping):
         return "rle"
-    if isinstance(instance, Image.Image):
+    if isinstance(instance, (str, os.PathLike, Image.Image)):
         return "mask"
     if isinstance(instance, (np.ndarray, torch.Tensor)):
         if instance.ndim == 1:
@@ -71,6 +81,36 @@ def find_kind(instance: Any) -> Kind:
     raise TypeError(
         f"an instance must be a mask, a box [x0, y0, x1, y1], a COCO RLE or polygons; got {type(instance).__name__}."
     )
+
+
+def _has_rows(instance: Any, height: int, width: int) -> bool:
+    """Whether nested lists are the rows of a mask rather than polygons."""
+    return len(instance) == height and all(np.ndim(row) == 1 and len(row) == width for row in instance)
+
+
+def _read_image(image: Image.Image, name: str) -> np.ndarray:
+    """The mask that an image shows. Transparency, where there is some, or brightness counts."""
+    if image.mode in ("LA", "RGBA"):
+        values = np.asarray(image.getchannel("A"))
+        values = values if values.min() < values.max() else _read_gray(image, name)
+    elif image.mode in ("1", "L", "P") or image.mode.startswith("I"):
+        values = np.asarray(image)
+    else:
+        values = _read_gray(image, name)
+    present = np.unique(values)
+    if len(present) > 2:
+        logger.warning_once(
+            f"{name[:1].upper()}{name[1:]} has {len(present)} values; those above half of the largest count as the "
+            "instance. A map of several instances must become one mask for each."
+        )
+    return values > present[-1] / 2
+
+
+def _read_gray(image: Image.Image, name: str) -> np.ndarray:
+    channels = np.asarray(image.convert("RGB"))
+    if (channels != channels[..., :1]).any():
+        raise ValueError(f"{name} must be gray, white for the instance; got colors.")
+    return channels[..., 0]
 
 
 def _to_binary(mask: np.ndarray) -> np.ndarray:
@@ -99,9 +139,29 @@ def _draw_box(box: Any, height: int, width: int) -> np.ndarray:
             f"a box must be [x0, y0, x1, y1] in pixels inside the image of {width} x {height}, with x0 < x1 and y0 < "
             f"y1; got {corners}."
         )
+    _refuse_shares("a box", [x1, y1], height, width)
     mask = np.zeros((height, width), dtype=bool)
     mask[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = True
     return mask
+
+
+def _draw_polygons(polygons: Any, height: int, width: int) -> np.ndarray:
+    is_flat = len(polygons) > 0 and not isinstance(polygons[0], (list, tuple, np.ndarray))
+    polygons = [polygons] if is_flat else polygons
+    if len(polygons) == 0:
+        raise ValueError("polygons must be at least one list of points [x0, y0, x1, y1, x2, y2, ...]; got none.")
+    mask = draw_polygons(polygons, height, width)
+    _refuse_shares("a polygon", [number for polygon in polygons for number in polygon], height, width)
+    return mask
+
+
+def _refuse_shares(name: str, coordinates: Any, height: int, width: int) -> None:
+    """Refuses coordinates that all lie in the first pixel: they are shares of the image."""
+    if max(height, width) > 1 and max(coordinates) <= 1:
+        raise ValueError(
+            f"{name} must be in pixels of the image of {width} x {height}; got coordinates of at most "
+            f"{max(coordinates)}. Multiply them by its width and height."
+        )
 
 
 def compute_box(mask: np.ndarray) -> list[int]:

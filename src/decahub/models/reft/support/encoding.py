@@ -8,6 +8,7 @@ from transformers.utils import logging
 
 from ...shared.checks import can_look_at
 from ..configuration_reft import RefTConfig
+from ..masks.values import check_mask_values
 from ..references import compute_class_centers, normalize
 from .memory import ClassSupport, RefTSupport
 
@@ -76,6 +77,7 @@ def prepare_shots(
         )
     if support_valid is not None and support_valid.shape != lead:
         raise ValueError(f"`support_valid` must have shape {tuple(lead)}; got {tuple(support_valid.shape)}.")
+    check_mask_values(support_masks, "support_masks")
     masks = support_masks.to(support_pixel_values.dtype)
     is_filled = (support_masks != 0).flatten(-2).any(-1)
     valid = is_filled if support_valid is None else is_filled & support_valid.bool()

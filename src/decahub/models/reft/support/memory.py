@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers.utils import cached_file
 
@@ -217,13 +217,13 @@ class RefTSupportMemory:
         Raises:
             ValueError: If the memory was made with another configuration.
         """
-        self._check_hash(compute_config_hash(config), "that of the model")
+        self._check_hash(compute_config_hash(config), "the model")
 
     def _check_hash(self, other: str, whose: str) -> None:
         if self.config_hash != other:
             raise ValueError(
-                f"`support_memory` must have been made with {whose}'s configuration (hash {other[:12]}...); got one "
-                f"of {self.config_hash[:12]}.... Register the support again."
+                f"`support_memory` must have been made with the configuration of {whose} (hash {other[:12]}...); got "
+                f"one of {self.config_hash[:12]}.... Register the support again."
             )
 
     def add(self, name: str, support: ClassSupport) -> "RefTSupportMemory":
@@ -337,9 +337,12 @@ class RefTSupportMemory:
             ValueError: If the file is not an intact memory, or was made with another configuration.
         """
         path = cached_file(str(pretrained_model_name_or_path), MEMORY_FILE, **kwargs)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+        except SafetensorError as error:
+            raise ValueError(f"{str(path)!r} must be an intact support memory; {error}. Is it truncated?") from error
         memory = cls._read(metadata, tensors, str(path))
         if config is not None:
             memory.check(config)
@@ -351,7 +354,7 @@ class RefTSupportMemory:
             raise ValueError(
                 f"{path!r} must be a support memory of version {FORMAT_VERSION}; got {metadata.get('version')!r}."
             )
-        names, ids, counts = (json.loads(metadata[key]) for key in ("class_names", "class_ids", "shot_counts"))
+        names, ids, counts, max_queries = _read_metadata(metadata, path)
         _check_tensors(tensors, len(names), path)
         classes = {}
         for index, (name, class_id, num_shots) in enumerate(zip(names, ids, counts, strict=True)):
@@ -365,7 +368,30 @@ class RefTSupportMemory:
                 object_query_scores=tensors["object_query_scores"][index][exists],
                 prototype=tensors["prototypes"][index],
             )
-        return cls(classes, metadata["config_hash"], json.loads(metadata["max_queries"]))
+        return cls(classes, metadata["config_hash"], max_queries)
+
+
+def _read_metadata(metadata: Mapping[str, str], path: str) -> tuple[list[str], list[int | None], list[int], Any]:
+    """Names, ids and shot counts of the classes, and `max_queries`."""
+    keys = ("class_names", "class_ids", "shot_counts", "max_queries")
+    try:
+        names, ids, counts, max_queries = (json.loads(metadata[key]) for key in keys)
+        is_valid = (
+            isinstance(metadata["config_hash"], str)
+            and len(names) == len(set(names)) == len(ids) == len(counts) > 0
+            and all(isinstance(name, str) for name in names)
+            and all(class_id is None or isinstance(class_id, int) for class_id in ids)
+            and all(isinstance(count, int) and count > 0 for count in counts)
+            and (max_queries is None or isinstance(max_queries, int))
+        )
+    except (KeyError, TypeError, ValueError):
+        is_valid = False
+    if not is_valid:
+        raise ValueError(
+            f"{path!r} must name each class once, with its id and its number of shots, in its metadata; got "
+            f"{ {key: metadata.get(key) for key in keys} }."
+        )
+    return names, ids, counts, max_queries
 
 
 def _check_tensors(tensors: Mapping[str, torch.Tensor], num_ways: int, path: str) -> None:
@@ -376,8 +402,20 @@ def _check_tensors(tensors: Mapping[str, torch.Tensor], num_ways: int, path: str
     for name in names:
         if len(tensors[name]) != num_ways:
             raise ValueError(f"{path!r} must hold {num_ways} rows in each tensor; {name!r} has {len(tensors[name])}.")
+        if tensors[name].is_floating_point() == (name == "object_query_mask"):
+            raise ValueError(f"{path!r} must hold a mask and floats; {name!r} has {tensors[name].dtype}.")
         if tensors[name].is_floating_point() and not torch.isfinite(tensors[name]).all():
             raise ValueError(f"{path!r} must hold finite numbers; {name!r} holds NaN or infinity.")
+    tokens, width = tensors["object_queries"].shape[1:2], tensors["prototypes"].shape[1:]
+    centers = tensors["class_centers.0"].shape[1:]
+    expected = {"object_queries": (*tokens, *width), "object_query_mask": tokens, "object_query_scores": tokens}
+    expected |= {"center_weights": (NUM_FEATURE_LEVELS,)}
+    expected |= {f"class_centers.{level}": centers for level in range(NUM_FEATURE_LEVELS)}
+    for name, shape in expected.items():
+        if tensors[name].shape[1:] != torch.Size(shape) or len(width) != 1 or len(centers) != 1:
+            raise ValueError(
+                f"{path!r} must hold tensors that fit each other; {name!r} has shape {tuple(tensors[name].shape)}."
+            )
 
 
 __all__ = ["MEMORY_FILE", "ClassSupport", "RefTSupport", "RefTSupportMemory", "compute_config_hash"]

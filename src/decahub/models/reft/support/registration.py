@@ -40,9 +40,9 @@ class SupportRegistration:
         """Encodes a few examples of each class, once and without training.
 
         Args:
-            support (`Mapping[str, Shots]`): class name to its shots: a list of pairs of an image and its instance
-                (mask, box `[x0, y0, x1, y1]`, COCO RLE or polygons), or a pair of normalized crops
-                `(num_shots, 3, height, width)` and their masks `(num_shots, height, width)`.
+            support (`Mapping[str, Shots]`): class name to its shots: a list of pairs of an image (or its path) and
+                its instance (mask or its path, box `[x0, y0, x1, y1]`, COCO RLE or polygons), or a pair of normalized
+                crops `(num_shots, 3, height, width)` and their masks `(num_shots, height, width)`.
             memory ([`RefTSupportMemory`], *optional*): what to extend; it is not changed itself.
             processor ([`RefTProcessor`] or [`RefTImageProcessor`], *optional*): prepares images; by default with the
                 `support_size` and `support_context` of the configuration.
@@ -53,11 +53,17 @@ class SupportRegistration:
             A memory with all classes of `memory` and `support`.
 
         Raises:
+            TypeError: If `support` is no mapping, or an instance is nothing that is known.
             ValueError: If a class has no usable shot, or its name is not a label of the model.
         """
         if memory is None:
             memory = RefTSupportMemory({}, compute_config_hash(self.config), self.config.max_support_queries_per_class)
         memory.check(self.config)
+        if not isinstance(support, Mapping):
+            raise TypeError(f"`support` must map the name of each class to its shots; got {type(support).__name__}.")
+        nameless = [name for name in support if not isinstance(name, str)]
+        if nameless:
+            raise TypeError(f"`support` must name its classes by texts; got {nameless[0]!r}.")
         if not support:
             raise ValueError("`support` must hold at least one class; got none.")
         shots = {name: read_shots(name, given, processor, self.config) for name, given in support.items()}
@@ -67,6 +73,12 @@ class SupportRegistration:
             for name, (pixel_values, masks) in shots.items():
                 encoded = self.model.encode_shots(pixel_values, masks, predictor)
                 class_support = build_class_support(encoded, ids[name], self.config.shot_reduction)
+                for tensor in (class_support.centers, class_support.prototype, class_support.object_query_scores):
+                    if not tensor.isfinite().all():
+                        raise ValueError(
+                            f"Support of {name!r} becomes NaN or infinity; the weights of the model, or the crops, "
+                            "must be finite."
+                        )
                 if imprint and (ids[name] is None or ids[name] in (self.config.novel_label_ids or [])):
                     total = memory.add(name, class_support).classes[name] if name in memory else class_support
                     class_support = self._imprint(name, ids[name], class_support, total.prototype)
