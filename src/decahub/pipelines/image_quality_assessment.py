@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import Pipeline
 
 SHARE_OF_RANGE = 1e-5  # scores are rounded to it: other numbers of threads differ by less
 OPTIONS = ("num_crops", "crop_strategy", "seed", "small_image")
+ADDRESS = re.compile(r"https?://|data:", re.IGNORECASE)
 USED_BY = {"num_crops": ("grid", "random"), "seed": ("random",)}  # strategies that an option has an effect on
 
 
@@ -45,7 +47,7 @@ class ImageQualityAssessmentPipeline(Pipeline):
     Example:
     ```python
     >>> from transformers import pipeline
-    >>> assess = pipeline("image-quality-assessment", model="model_cards/pmt-iqa-tiny-synthetic")
+    >>> assess = pipeline("image-quality-assessment", model="model_cards/pmt-iqa-lite0-synthetic")
     >>> assess("photo.jpg")["score"]
     71.3
     ```
@@ -77,15 +79,20 @@ class ImageQualityAssessmentPipeline(Pipeline):
                 "`inputs` must be images: paths, PIL images, arrays of 2 or 3 dimensions, or rows of a dataset with a "
                 f"column `image`; got {type(item).__name__}. Open bytes with `PIL.Image.open(io.BytesIO(...))`."
             )
-        return super().__call__(item, **kwargs)
+        is_path = isinstance(item, (str, os.PathLike)) and not ADDRESS.match(str(item))
+        if is_path and not Path(item).is_file():
+            raise FileNotFoundError(f"`inputs` must be images that exist; there is no file {os.fspath(item)!r}.")
+        return super().__call__(os.fspath(item) if is_path else item, **kwargs)
 
     def _sanitize_parameters(
         self, return_crops: bool | None = None, return_quality_map: bool | None = None, **options: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         unknown = [name for name in options if name not in OPTIONS]
         if unknown:
-            known = ", ".join([*OPTIONS, "return_crops", "return_quality_map", "show_progress"])
-            raise ValueError(f"`{unknown[0]}` must be an option of the pipeline, of {known}; it does not exist.")
+            known = ", ".join([*OPTIONS, "return_crops", "return_quality_map"])
+            raise ValueError(
+                f"`{unknown[0]}` must be an option of the pipeline, of {known}, or `show_progress` of a call."
+            )
         # What a call leaves out stays as the pipeline was built.
         given = {name: value for name, value in options.items() if value is not None}
         if return_quality_map is not None:

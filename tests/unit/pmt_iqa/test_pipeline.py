@@ -125,11 +125,12 @@ def test_seed_moves_random_crops(assess, images):
     ("inputs", "options", "error", "message"),
     [
         ([], {}, ValueError, "`inputs` must hold at least one image"),
+        ("photo_9.png", {}, FileNotFoundError, "there is no file '.*photo_9.png'"),
         ("photo_0.png", {"crops": 3}, ValueError, "`crops` must be an option of the pipeline"),
         ("photo_0.png", {"crop_strategy": "dense", "return_crops": True}, ValueError, "`return_crops` must be false"),
         ("photo_3.png", {"small_image": "error"}, ValueError, "at least 64 x 64 pixels"),
     ],
-    ids=["empty", "option", "dense", "small"],
+    ids=["empty", "missing", "option", "dense", "small"],
 )
 def test_refuses(assess, images, inputs, options, error, message):
     with pytest.raises(error, match=message):
