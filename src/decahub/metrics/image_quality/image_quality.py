@@ -7,7 +7,6 @@ import datasets
 import evaluate
 import numpy as np
 import scipy
-import scipy.special
 
 
 _DESCRIPTION = """
