@@ -347,3 +347,16 @@ def test_crops_in_training_mode_share_their_statistics(monkeypatch):
     with torch.no_grad():
         whole = model(crops).crop_scores
     torch.testing.assert_close(whole, model(crops).crop_scores, atol=ATOL_ORDER, rtol=0)
+
+
+def test_exports_with_a_dynamic_number_of_images():
+    model = build()
+    shapes = {"pixel_values": {0: torch.export.Dim.DYNAMIC}}
+
+    program = torch.export.export(model, (), {"pixel_values": draw_crops(2, 3)}, dynamic_shapes=shapes).module()
+
+    for num_images in (1, 5):
+        crops = draw_crops(num_images, 3)
+        with torch.inference_mode():
+            scores = program(pixel_values=crops).crop_scores
+            torch.testing.assert_close(scores, model(crops).crop_scores, atol=ATOL_ORDER, rtol=0)

@@ -427,3 +427,19 @@ def test_compiles_to_the_same_outputs():
         outputs, expected = compiled(**inputs), model(**inputs)
 
     assert_equal_logits(outputs, expected)
+
+
+@pytest.mark.parametrize("with_support", [False, True], ids=["alone", "support"])
+def test_exports_with_a_dynamic_batch(with_support):
+    model, support = tiny_model(), tiny_support() if with_support else {}
+    batch = {0: torch.export.Dim.DYNAMIC}
+    shapes = {"pixel_values": batch, **dict.fromkeys(support)}
+
+    program = torch.export.export(
+        model, (), kwargs={"pixel_values": tiny_pixels(), **support}, dynamic_shapes=shapes
+    ).module()
+
+    for batch_size in (1, 5):
+        inputs = {"pixel_values": tiny_pixels(batch_size), **support}
+        with torch.inference_mode():
+            assert_equal_logits(program(**inputs), model(**inputs))

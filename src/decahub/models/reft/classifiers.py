@@ -60,7 +60,7 @@ class RefTPrototypeClassifier(nn.Module):
             `torch.FloatTensor` of shape `(batch_size, num_queries, num_ways + 1)`, the last for no object.
         """
         prototypes = normalize(prototypes.to(object_queries.dtype))
-        no_object = self.no_object.expand(len(prototypes), 1, -1)
+        no_object = self.no_object.expand(prototypes.shape[0], 1, -1)
         weight = normalize(torch.cat([self.support_proj(prototypes), no_object], dim=1))
         logits = self.logit_scale * normalize(self.query_proj(object_queries)) @ weight.transpose(1, 2)
         if class_mask is None:

@@ -135,7 +135,7 @@ class RefTPixelDecoder(Mask2FormerPixelDecoder):
         attention_mask = None
         if pixel_mask is not None:
             attention_mask = torch.cat([padding.flatten(1) for padding in paddings], dim=1)
-        position_embeddings = torch.cat([tokens.expand(len(hidden_states), -1, -1) for tokens in positions], dim=1)
+        position_embeddings = torch.cat([tokens.expand(hidden_states.shape[0], -1, -1) for tokens in positions], dim=1)
         for layer in self.encoder.layers:
             (hidden_states,) = layer(
                 hidden_states,
