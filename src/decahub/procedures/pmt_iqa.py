@@ -366,21 +366,24 @@ def fit_calibration(
     columns = compute_columns(arguments, model, processor, rows)
     scores, labels = (np.concatenate([part[name] for part in columns]) for name in ("predictions", "references"))
     params = load_metric("image_quality").compute(predictions=scores, references=labels)["fit_params"]
-    if params is None or not keeps_order(scores, params, model.config):
+    if params is None or not keeps_order(model, scores, params):
         logger.warning("The scores are not calibrated: no curve to the labels keeps the order of images.")
         return None
     return params
 
 
-def keeps_order(scores: np.ndarray, params: Sequence[float], config: PmtIqaConfig) -> bool:
+def keeps_order(model: PmtIqaForImageQualityAssessment, scores: np.ndarray, params: Sequence[float]) -> bool:
     """Whether a curve of calibration rises, and does not give most images its lowest or highest value.
 
     With noisy labels, or a model that has learned little, least squares often finds a step or a falling curve.
     """
-    b1, b2, b3, b4 = params
-    shares = 1 / (1 + np.exp(np.clip((b3 - scores) / abs(b4), -100, 100)))
-    places = np.round((b1 - b2) / (config.score_high - config.score_low) * shares, DIGITS)
-    return b1 > b2 and len(np.unique(places)) >= LEAST_DISTINCT * len(np.unique(scores))
+    config = model.config
+    config.calibration = list(params)
+    calibrated = model.calibrate(torch.as_tensor(scores)).numpy()
+    config.calibration = None
+    places = np.round(calibrated / (config.score_high - config.score_low), DIGITS)
+    highest, lowest = params[:2]
+    return highest > lowest and len(np.unique(places)) >= LEAST_DISTINCT * len(np.unique(scores))
 
 
 def measure_intervals(
