@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import set_seed
 from transformers import CONFIG_MAPPING, AutoTokenizer, PreTrainedModel, pipeline
 
@@ -29,6 +30,7 @@ from decahub.tasks import Measurement
 from decahub.training import LoopArguments, TrainingResult, Update, argument, train
 
 from .data_arguments import DataArguments, Splits, load_splits
+from .drum_distillation import write_grooves
 from .outcome import Outcome, conclude, measure_rows
 
 
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 TASK = "drum-generation"
 PLOT = "continued_groove.png"
+WRITTEN = "written"  # folder of what a teacher wrote, in `output_dir`
 
 
 @dataclass
@@ -57,6 +60,9 @@ class Arguments(DataArguments, LoopArguments):
     config: dict = argument({}, "Fields of DrumLmConfig to change.")
     processor: dict = argument({}, "Arguments of DrumLmProcessor.")
     augmentation: dict = argument({}, "Arguments of `build_train_transform`: length of the crop, rotation, swaps.")
+    teacher: str | None = argument(None, "Model folder or Hub id whose continuations of the grooves are learned too.")
+    teacher_base: str | None = argument(None, "Base of a teacher that is an adapter: folder or GGUF file.")
+    distillation: dict = argument({}, "Arguments of `write_grooves`: how many continuations, how long, how random.")
     pad_to_multiple_of: int = argument(1, "Pad batches to a multiple of this many tokens: fewer shapes to compile.")
     adam_betas: list[float] = argument([0.9, 0.999], "Betas of AdamW.")
 
@@ -77,6 +83,11 @@ class Arguments(DataArguments, LoopArguments):
             from peft import LoraConfig
 
             check_options("adapter", self.adapter, LoraConfig)
+        for name in ("teacher_base", "distillation"):
+            if self.teacher is None and getattr(self, name):
+                raise ValueError(f"`{name}` must come with a `teacher`; got {getattr(self, name)!r} without one.")
+        given = ["rows", "folder", "teacher", "teacher_base", "seed"]
+        check_options("distillation", self.distillation, write_grooves, given=given)
 
     def _check_same_drums(self):
         """Refuse a processor for other drums than the model's, or with velocities that the model does not take."""
@@ -129,8 +140,14 @@ def build_model(arguments: Arguments, processor: DrumLmProcessor) -> DrumLmForCa
 
 
 def build_train_dataset(arguments: Arguments, rows: Any, processor: DrumLmProcessor) -> SeededTransform:
-    """Grooves, read once and kept in memory, as random excerpts."""
+    """Grooves, read once and kept in memory, as random excerpts; with a teacher also what it makes of them."""
     grooves = drum_generation.read_grooves(rows, processor)
+    if arguments.teacher is not None:
+        folder = Path(arguments.output_dir) / WRITTEN
+        source = (folder, arguments.teacher, arguments.teacher_base, arguments.seed)
+        with PartialState().main_process_first():
+            written = write_grooves(grooves, *source, **arguments.distillation)
+        grooves += drum_generation.read_grooves(written, processor)
     transform = drum_generation.build_train_transform(processor, **arguments.augmentation)
     return SeededTransform(grooves, transform, arguments.seed)
 
