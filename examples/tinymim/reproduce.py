@@ -18,8 +18,8 @@ from typing import Any
 import datasets
 import torch
 from accelerate.utils import set_seed
-from relation_cache import FlipTransform, RelationRows, load_relations
 from results import write_results
+from state_cache import FlipTransform, StateRows, load_states
 from torch.utils.data import Dataset, Subset
 from transformers import AutoModel, PreTrainedModel
 
@@ -43,7 +43,9 @@ class Arguments:
     epochs: dict = argument({}, "Epochs of pre-training by arm; by default those of `settings`.")
     finetuning_epochs: float | None = argument(None, "Epochs of fine-tuning; by default those of `finetuning`.")
     teacher: str = argument("model_cards/tinymim-mae-teacher-cifar10", "Model folder of the teacher.")
-    strong_teacher: str | None = argument(None, "Model folder of a teacher that learned from more data, for 'strong'.")
+    strong_teacher: str | None = argument(
+        None, "Model folder of a teacher that learned from more data, for cached arms."
+    )
     strong_teacher_title: str | None = argument(None, "What the tables call it; by default the name of its folder.")
     dataset: str = argument("cifar10", "Name of the dataset.")
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
@@ -182,11 +184,12 @@ def train_once(
 def build_cached_dataset(
     arguments: tinymim.Arguments, images: Dataset, processor: TinyMimImageProcessor, cache: Path
 ) -> SeededTransform:
-    """Images that are flipped and recolored, with relations that the teacher gave once."""
+    """Images that are flipped and recolored, with states that the teacher gave once."""
     student = tinymim.build_student(arguments)
-    relations = load_relations(cache, student.teacher, student.config, images, processor)
+    path = cache.with_name(f"{cache.name}_block_{student.config.teacher_layer}.safetensors")
+    states = load_states(path, student.teacher, student.config, images, processor)
     transform = FlipTransform(processor, student.config, arguments.augmentation.get("color_jitter", 0.4))
-    return SeededTransform(RelationRows(images, relations), transform, arguments.seed)
+    return SeededTransform(StateRows(images, states), transform, arguments.seed)
 
 
 def run_arm(arm: str, seed: int, arguments: Arguments, splits: Any, benchmark: Benchmark) -> dict:
@@ -201,7 +204,7 @@ def run_arm(arm: str, seed: int, arguments: Arguments, splits: Any, benchmark: B
         if settings["pretraining"]["stage"] == "distill":
             fields["teacher"] = arguments.strong_teacher if settings.get("cached") else arguments.teacher
         stage = build_arguments(arguments, arm, "pretraining", seed, **fields)
-        cache = Path(arguments.output_dir) / "strong_teacher_relations.safetensors" if settings.get("cached") else None
+        cache = Path(arguments.output_dir) / "strong_teacher" if settings.get("cached") else None
         stage_folder = folder / "pretraining"
         compute = partial(train_once, stage_folder, stage, splits, benchmark, cache)
         outcome["pretraining"] = run_once(stage_folder, compute)
@@ -240,7 +243,7 @@ def main():
         splits = load_dataset(arguments.dataset, arguments.data_dir, family="image-classification")
         benchmark = Benchmark(splits, build_processor(arguments), arguments)
         measure_teacher("teacher", arguments.teacher, None, arguments, benchmark)
-        if "strong" in arguments.arms:
+        if any(arguments.settings[arm].get("cached") for arm in arguments.arms):
             side = arguments.settings["strong"]["teacher_size"]
             processor = build_processor(arguments, size={"height": side, "width": side})
             resized = benchmark.resize(splits, processor)

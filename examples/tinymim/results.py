@@ -25,7 +25,7 @@ ARMS = {
     "mae": ("masked autoencoder", 71.6, "TinyMIM, README of the authors' code"),
     "tinymim": ("TinyMIM", 75.8, "TinyMIM, README of the authors' code"),
     "strong": ("TinyMIM, teacher: {}", None, None),
-    "relations": ("relations of block 5, softmax, clean input, drop path 0.05", None, None),
+    "relations": ("relations of block 9, softmax, clean input, drop path 0.05", None, None),
     "features": ("features of all tokens", None, None),
     "cls": ("feature of the class token", None, None),
     "scores": ("relations without softmax (MSE)", None, None),
