@@ -5,11 +5,15 @@ scikit-learn's digits stand in for the recipes' datasets, since they need no dow
 
 import json
 
+import numpy as np
 import torch
+import yaml
+from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, AutoModelForImageClassification
+from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoModelForSemanticSegmentation
 
 import decahub  # noqa: F401  (registers the models)
+from decahub.recipes import find_recipe
 
 from . import scripts
 from .scripts import EXAMPLES, LAUNCHERS, run
@@ -60,3 +64,29 @@ def test_reproduce_compares_two_networks(tmp_path):
     assert [row["n"] for row in record["rows"]] == [2, 2]
     assert [part["num_pairs"] for part in record["comparisons"]] == [2]
     assert record["verdict"] == "undecided", "two pairs decide nothing"
+
+
+def test_reproduce_segmentation_compares_heads_and_backbones(tmp_path):
+    for split in ("train", "validation", "test"):
+        for number in range(2):
+            pixels = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            for folder, image in (("images", pixels), ("annotations", pixels[..., 0] // 128)):
+                (tmp_path / "scenes" / split / folder).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(tmp_path / "scenes" / split / folder / f"{number}.png")
+    recipe = yaml.safe_load(find_recipe("emo/segment").read_text())
+    recipe |= {"method": "emo", "dataset": str(tmp_path / "scenes"), "max_steps": 1, "per_device_train_batch_size": 2}
+    recipe |= {"augmentation": {"crop_size": [64, 64]}, "card_license": "mit"}
+    recipe["label_names"] = ["ground", "sky"]
+    recipe["processor"]["size"] = {"height": 64, "width": 64}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+    results = tmp_path / "results.json"
+
+    run(SCRIPTS / "reproduce_segmentation.py", "emo/reproduce_segmentation", "--recipe", tmp_path / "tiny.yaml",
+        "--output_dir", tmp_path / "runs", "--results", results)  # fmt: skip
+
+    record = json.loads(results.read_text())
+    assert len({row["model"] for row in record["rows"]}) == 6
+    assert record["verdict"] == "undecided", "one seed decides nothing"
+    saved = tmp_path / "runs" / "EMO-1M-PSPNet-head-seed0" / "model"
+    assert AutoModelForSemanticSegmentation.from_pretrained(saved).config.decode_head == "pspnet"
+    assert len(list((tmp_path / "runs").glob("*/model"))) == 5, "the peer is no model of decahub"
