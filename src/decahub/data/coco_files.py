@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import datasets
@@ -49,6 +49,9 @@ def find_coco_files(folder: Path) -> dict[str, list[Path]]:
 
     `<split>.json`, `annotations/<split>.json` (also `instances_<split>.json`) or `<split>/_annotations.coco.json`,
     with images in `<split>/`, `images/<split>/` or `images/`; or `<split>.parquet` beside `categories.json`.
+
+    Raises:
+        ValueError: If a split has two of them.
     """
     if (folder / CATEGORIES_FILE).is_file():
         return {path.stem: [path] for path in sorted(folder.glob("*.parquet"))}
@@ -56,8 +59,13 @@ def find_coco_files(folder: Path) -> dict[str, list[Path]]:
     for pattern in JSON_PATTERNS:
         for path in sorted(folder.glob(pattern)):
             split = name_split(path)
+            if split in found:
+                raise ValueError(
+                    f"the split {split!r} must have one file of annotations; got {found[split][0]} and {path}. Move "
+                    "one of them out of the folder."
+                )
             if split not in NOT_SPLITS:
-                found.setdefault(split, [path])
+                found[split] = [path]
     return found
 
 
@@ -202,9 +210,14 @@ def _read_annotation(
 
 
 def _find_image_folder(root: Path, split: str, images: Sequence[Mapping[str, Any]], path: Path) -> Path:
-    """The folder that has the most of the images; refused if it lacks one."""
+    """The folder that has the most of the images; refused if it lacks one, or if a name leads out of it."""
     folders = [root / pattern.format(split=split) for pattern in IMAGE_FOLDERS]
     names = [image["file_name"] for image in images]
+    for name in names:
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise ValueError(
+                f"each `file_name` of {path} must be a path within the folder of the images; got {name!r}."
+            )
     missing = {folder: [name for name in names if not (folder / name).is_file()] for folder in folders}
     best = min(folders, key=lambda folder: len(missing[folder]))
     if missing[best]:

@@ -177,6 +177,8 @@ def change(edit):
         (change(lambda c: c["categories"][1].update(id=7)), ValueError, "`categories` .* 7 is there twice"),
         (change(lambda c: c["annotations"][1].pop("id")), ValueError, "entry 1 .* a whole number as `id`; got 'none'"),
         (change(lambda c: c["images"][1].pop("file_name")), ValueError, "entry 1 of the `images` .* as `file_name`"),
+        (change(lambda c: c["images"][1].update(file_name="../test/0.png")), ValueError, "within .* '../test/0.png'"),
+        (change(lambda c: c["images"][1].update(file_name="/train/1.png")), ValueError, "within .* '/train/1.png'"),
         (change(lambda c: c["images"][1].update(height="64")), ValueError, "a whole number as `height`; got '64'"),
         (change(lambda c: c["images"][1].update(height=0)), ValueError, "image 1 .* at least one pixel; got 0 x 96"),
         (change(lambda c: c["categories"][1].pop("name")), ValueError, "entry 1 of the `categories` .* as `name`"),
@@ -189,6 +191,15 @@ def test_refuses_files(folder, spoil, error, message):
     spoil(folder)
 
     with pytest.raises(error, match=message):
+        load_dataset(folder, family=FAMILY)
+
+
+@pytest.mark.parametrize("second", ["annotations/train.json", "instances_train.json", "train/_annotations.coco.json"])
+def test_two_files_of_a_split_are_refused(folder, second):
+    (folder / "annotations").mkdir()
+    shutil.copy(folder / "train.json", folder / second)
+
+    with pytest.raises(ValueError, match="'train' must have one file of annotations; got .* and "):
         load_dataset(folder, family=FAMILY)
 
 

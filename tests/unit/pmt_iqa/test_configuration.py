@@ -68,6 +68,8 @@ def test_round_trip(backbone, tmp_path):
         ({"num_levels": 1}, r"`num_levels` must be at least 2; got 1"),
         ({"score_low": 5, "score_high": 5}, r"`score_low` must be less than `score_high` \(5\); got 5"),
         ({"level_width": 0}, r"`level_width` must be positive; got 0"),
+        ({"level_width": 10.0, "score_high": 1.0}, r"from 0 to 1 into about `num_levels` \(10\) levels; 10 gives 0.1"),
+        ({"level_width": 0.01, "score_high": 1.0}, "0.01 gives 100"),
         ({"level_rule": "ceil"}, r"ceil"),
         ({"task_schedule": "random"}, r"random"),
         ({"w_reg": 0, "w_cls": 0}, r"`w_reg` or `w_cls` must be positive"),

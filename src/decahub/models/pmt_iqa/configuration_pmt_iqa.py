@@ -198,6 +198,14 @@ class PmtIqaConfig(CheckedConfig, PreTrainedConfig):
             raise ValueError(f"`score_low` must be less than `score_high` ({self.score_high}); got {self.score_low}.")
         if self.level_width is not None and self.level_width <= 0:
             raise ValueError(f"`level_width` must be positive; got {self.level_width}.")
+        if self.level_width is not None:
+            # Rounding makes one level more of the same width, or puts the best labels into the last one.
+            num_wanted = (self.score_high - self.score_low) / self.level_width
+            if abs(num_wanted - self.num_levels) > 1 + 1e-6:
+                raise ValueError(
+                    f"`level_width` must divide the labels from {self.score_low:g} to {self.score_high:g} into about "
+                    f"`num_levels` ({self.num_levels}) levels; {self.level_width:g} gives {num_wanted:g}."
+                )
         if self.calibration is not None:
             if len(self.calibration) != NUM_CALIBRATION_PARAMETERS:
                 raise ValueError(
