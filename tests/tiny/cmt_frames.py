@@ -1,4 +1,4 @@
-"""Frames, a processor and a model folder of CMT for tests."""
+"""Frames, their projection, a processor and a model folder of CMT for tests."""
 
 from pathlib import Path
 
@@ -40,3 +40,21 @@ def build_model_folder(folder: Path, modality: str = "fusion", **overrides) -> P
     CmtForObjectDetection3D(config).save_pretrained(folder)
     build_processor(config).save_pretrained(folder)
     return folder
+
+
+def project_points(points: torch.Tensor, lidar2img: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels of points in each camera.
+
+    Args:
+        points (`torch.Tensor` of shape `(num_points, 3)`): x, y, z in meters, LiDAR frame.
+        lidar2img (`torch.DoubleTensor` of shape `(num_cameras, 4, 4)`): Projections.
+
+    Returns:
+        Pixels (u, v) of shape `(num_cameras, num_points, 2)`, and depths in meters of shape `(num_cameras,
+        num_points)`. Pixels of points that are not in front of a camera (depth of at most 0) mean nothing.
+    """
+    points = points.to(lidar2img.dtype)
+    homogeneous = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
+    projected = homogeneous @ lidar2img.transpose(-1, -2)
+    depths = projected[..., 2]
+    return projected[..., :2] / depths.where(depths.abs() > 1e-6, torch.full_like(depths, 1e-6))[..., None], depths

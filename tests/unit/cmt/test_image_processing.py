@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 from decahub import CmtConfig, CmtImageProcessor
-from decahub.models.cmt.camera.calibration import project_points
 from decahub.models.cmt.camera.resize import resize_bilinear
 from decahub.models.cmt.camera.resize_crop import (
     CmtImageTransform,
     compute_evaluation_transform,
     sample_image_transforms,
 )
+from tests.tiny.cmt_frames import project_points
 
 
 MEAN, STD = torch.tensor([103.53, 116.28, 123.675]), torch.tensor([57.375, 57.12, 58.395])  # BGR, of bytes

@@ -11,8 +11,8 @@ import torch
 from decahub import CmtConfig, CmtImageProcessor, CmtProcessor
 from decahub.models.cmt.boxes.coder import encode_boxes
 from decahub.models.cmt.boxes.geometry import compute_corners, transform_boxes
-from decahub.models.cmt.camera.calibration import project_points
 from tests.tiny.cmt import tiny_config
+from tests.tiny.cmt_frames import project_points
 from tests.unit.cmt.frames import CLASSES, build_frame, build_pose, build_processor, choose, rotate_z
 
 

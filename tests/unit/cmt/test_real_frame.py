@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from decahub import CmtConfig, CmtForObjectDetection3D, CmtImageProcessor, CmtProcessor
-from decahub.models.cmt.camera.calibration import project_points
 from decahub.models.cmt.configuration_cmt import NUSCENES_CLASSES
 from decahub.models.cmt.sensor_failures import CmtSensorDropout, estimate_rings
 from tests.tiny.cmt import LIDAR, VOVNET
+from tests.tiny.cmt_frames import project_points
 
 
 FOLDER = Path(os.environ.get("DECAHUB_DATA_DIR") or "absent") / "nuscenes_sample"

@@ -143,24 +143,6 @@ def to_homogeneous(matrices: torch.Tensor) -> torch.Tensor:
     return result
 
 
-def project_points(points: torch.Tensor, lidar2img: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels of points in each camera.
-
-    Args:
-        points (`torch.Tensor` of shape `(num_points, 3)`): x, y, z in meters, LiDAR frame.
-        lidar2img (`torch.DoubleTensor` of shape `(num_cameras, 4, 4)`): Projections.
-
-    Returns:
-        Pixels (u, v) of shape `(num_cameras, num_points, 2)`, and depths in meters of shape `(num_cameras,
-        num_points)`. Pixels of points that are not in front of a camera (depth of at most 0) mean nothing.
-    """
-    points = points.to(lidar2img.dtype)
-    homogeneous = torch.cat([points, torch.ones_like(points[:, :1])], dim=1)
-    projected = homogeneous @ lidar2img.transpose(-1, -2)
-    depths = projected[..., 2]
-    return projected[..., :2] / depths.where(depths.abs() > 1e-6, torch.full_like(depths, 1e-6))[..., None], depths
-
-
 def _show(row: torch.Tensor) -> str:
     return "(" + ", ".join(f"{value:g}" for value in row.tolist()) + ")"
 
@@ -171,7 +153,6 @@ __all__ = [
     "check_rigid",
     "compose_lidar2cam",
     "compose_lidar2img",
-    "project_points",
     "read_matrices",
     "to_homogeneous",
 ]
