@@ -122,6 +122,16 @@ def test_publishes_to_a_branch_of_a_private_repository(hub, run_client, folder):
     assert "model.safetensors" in repository.trees[repository.resolve("candidate")]
 
 
+def test_a_public_repository_gets_nothing_that_is_to_be_private(hub, run_client, folder):
+    hub.create("someone/public")
+
+    done = run_client("-m", "decahub.cli.main", "publish", folder, "someone/public", "--private")
+
+    assert done.returncode == 2
+    assert "someone/public exists and is public" in done.stderr
+    assert list(hub.repositories["someone/public"].messages.values()) == ["initial commit"]
+
+
 def spoil_weights(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")

@@ -43,9 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
 def print_staged_files(folder: Path, repo_id: str) -> None:
     """Prints what an upload would hold."""
     from decahub.hub import stage_repository
+    from decahub.hub.files import list_files
 
     with tempfile.TemporaryDirectory(prefix="decahub-publish-") as staging:
         stage_repository(folder, repo_id, Path(staging))
-        rows = [(path.name, f"{path.stat().st_size:,}") for path in sorted(Path(staging).iterdir())]
+        rows = [(name, f"{Path(staging, name).stat().st_size:,}") for name in list_files(Path(staging))]
     print(f"{repo_id} would hold (nothing was uploaded):")
     print(format_table(("file", "bytes"), rows))

@@ -6,6 +6,7 @@ import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub.utils import validate_repo_id
@@ -81,7 +82,9 @@ class CardArguments:
     def adapt_recipe(cls, recipe: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
         """A recipe for the dataset that the command line names: without the texts and images of its own."""
         default = getattr(cls, "dataset", None)
-        if options.get("dataset", recipe.get("dataset", default)) == recipe.get("dataset", default):
+        own = str(recipe.get("dataset", default))
+        chosen = str(options.get("dataset", own))
+        if chosen == own or (Path(own).exists() and Path(chosen).exists() and Path(chosen).samefile(own)):
             return recipe
         return {key: value for key, value in recipe.items() if key not in OF_ITS_DATASET}
 

@@ -51,7 +51,8 @@ def publish(
     Args:
         folder (`str` or `os.PathLike`): a folder of [`save_model_folder`].
         repo_id (`str`): `"<owner>/<name>"`.
-        private (`bool`, defaults to `False`): whether a repository that is made now is private.
+        private (`bool`, defaults to `False`): whether a repository that is made now is private; one that exists and
+            is public is refused.
         token (`str`, *optional*): access token; by default the one of `hf auth login`.
         commit_message (`str`, *optional*): title of the commit.
         revision (`str`, *optional*): branch to commit to; by default the main one.
@@ -61,7 +62,8 @@ def publish(
 
     Raises:
         ValueError: If the files do not agree with the checksums, if one must not be published, if the weights are
-            not whole and finite, if the processor cannot be loaded, or if they give no valid card.
+            not whole and finite, if the processor cannot be loaded, if they give no valid card, or if `private` is
+            set for a repository that is public.
     """
     with tempfile.TemporaryDirectory(prefix="decahub-publish-") as temporary:
         staging = Path(temporary)
@@ -70,6 +72,11 @@ def publish(
         additions = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=staging / name) for name in names]
         api = HfApi(token=token)
         api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.repo_info(repo_id).private:
+            raise ValueError(
+                f"`private` must come with a new or a private repository; {repo_id} exists and is public. Make it "
+                "private on the Hub, or choose another name."
+            )
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         outdated = set(api.list_repo_files(repo_id, revision=revision)).difference(names, KEPT_ON_THE_HUB)

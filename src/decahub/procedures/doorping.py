@@ -87,6 +87,8 @@ class Arguments(DataArguments, LoopArguments):
                         f"`{name}` must be left out for DC and DSA; got {getattr(self, name)!r}. Set "
                         "`image_learning_rate` in `config`."
                     )
+        self.refuse_unused("num_train_epochs", why="for a distillation: set `iterations` in `config`, or `max_steps`")
+        self.refuse_unused("warmup_steps", "warmup_ratio", why="for a distillation, which has no warm-up")
         if self.decay_epochs < 1:
             raise ValueError(f"`decay_epochs` must be at least 1; got {self.decay_epochs}.")
 

@@ -16,6 +16,7 @@ from transformers import pipeline
 
 from decahub.evaluation import write_json
 from decahub.evaluation.record import read_json
+from decahub.tasks.loading import load_model, load_processor
 
 from .pretrained import check_source
 
@@ -52,8 +53,11 @@ def write_grooves(
         `list[dict]`: rows with `name` and `midi`.
 
     Raises:
-        ValueError: If the folder holds what was written under other settings.
+        ValueError: If a setting is out of range, or the folder holds what was written under other settings.
     """
+    for name, value in (("rounds", rounds), ("bars", bars), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be at least 1; got {value}.")
     grooves = [row["midi"] for row in rows]
     settings = {
         "teacher": teacher, "teacher_base": teacher_base, "seed": seed, "rounds": rounds, "bars": bars,
@@ -73,7 +77,9 @@ def write_grooves(
     if not all(path.exists() for path in paths):
         check_source("teacher", teacher)
         base = {} if teacher_base is None else {"base_model": teacher_base}
-        compose = pipeline("drum-generation", model=teacher, **base)  # type: ignore[call-overload]
+        model = load_model(teacher, "AutoModelForCausalLM", **base)
+        processor = load_processor(teacher, "AutoProcessor")
+        compose = pipeline("drum-generation", model=model, processor=processor)  # type: ignore[call-overload]
         for start in tqdm(range(0, len(paths), batch_size), desc="Writing grooves"):
             part = slice(start, start + batch_size)
             if not all(path.exists() for path in paths[part]):

@@ -121,7 +121,7 @@ def build_processor(arguments: Arguments) -> DrumLmProcessor:
         tokenizer = build_line_tokenizer(NUM_COLUMNS.get(arguments.processor.get("columns", "six"), 6))
     else:
         folder, gguf_file = split_gguf_path(arguments.backbone)
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file)
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf_file, trust_remote_code=False)
     return DrumLmProcessor(tokenizer, tokenization=arguments.tokenization, **arguments.processor)
 
 

@@ -99,6 +99,9 @@ class Arguments(DataArguments, LoopArguments):
             raise ValueError(f"`backbone_rate_factor` must be positive; got {self.backbone_rate_factor}.")
         if self.optimizer == "official" and self.backbone_rate_factor != 1:
             raise ValueError("`backbone_rate_factor` must be 1 for the official optimizer, which has one group.")
+        if self.optimizer == "official":
+            names = ("lr_scheduler_type", "lr_scheduler_options", "warmup_steps", "warmup_ratio")
+            self.refuse_unused(*names, why="for the official optimizer, which has its own schedule")
         if self.frozen_crops < 0:
             raise ValueError(f"`frozen_crops` must not be negative; got {self.frozen_crops}.")
         if self.frozen_crops and self.backbone_rate_factor != 1:

@@ -50,6 +50,8 @@ class Arguments(GraphDataArguments, LoopArguments):
         super().__post_init__()
         if self.nodes_per_batch is not None and self.nodes_per_batch < 1:
             raise ValueError(f"`nodes_per_batch` must be at least 1; got {self.nodes_per_batch}.")
+        if self.per_device_train_batch_size != self.nodes_per_batch:
+            self.refuse_unused("per_device_train_batch_size", why="for a graph: set `nodes_per_batch`")
         if self.splits_file is not None and not Path(self.splits_file).is_file():
             raise FileNotFoundError(
                 f"`splits_file` must be a file; {self.splits_file!r} does not exist. `reproduce.py` writes it."

@@ -15,10 +15,8 @@ from typing import Any, ClassVar
 import torch
 from accelerate.utils import set_seed
 from torch import nn
-from transformers import AutoFeatureExtractor
 
 from decahub import (
-    AutoModelForNodeClassification,
     ReliantConfig,
     ReliantFeatureExtractor,
     ReliantForNodeClassification,
@@ -28,6 +26,7 @@ from decahub.models.reliant.knowledge import TEACHER_OUTPUTS, TeacherKnowledge
 from decahub.models.reliant.optimization import build_companions, build_updates, teacher_step
 from decahub.options import check_options
 from decahub.tasks import evaluate_nodes
+from decahub.tasks.loading import load_model, load_processor
 from decahub.training import LoopArguments, Update, argument, train
 
 from .data_arguments import GraphDataArguments, load_graph, name_classes
@@ -36,6 +35,8 @@ from .pretrained import check_source
 
 
 TASK = "fair-node-classification"
+
+TEACHER_FILES = (".safetensors", ".npz")
 
 
 @dataclass
@@ -76,6 +77,8 @@ class Arguments(GraphDataArguments, DistillationArguments):
             raise ValueError(
                 f"`teacher_output` must be one of {', '.join(TEACHER_OUTPUTS)}; got {self.teacher_output!r}."
             )
+        if Path(self.teacher or "").suffix not in TEACHER_FILES:
+            self.refuse_unused("teacher_output", why="without a teacher's file, which holds one output")
         if self.teacher is None:
             self._check_learns_without_teacher()
 
@@ -112,11 +115,11 @@ def find_knowledge(arguments: Arguments, row: Mapping[str, Any]) -> TeacherKnowl
     teacher = arguments.teacher
     if teacher is None:
         return None
-    if Path(teacher).suffix in (".safetensors", ".npz"):
+    if Path(teacher).suffix in TEACHER_FILES:
         return TeacherKnowledge.from_file(teacher, arguments.teacher_output)
     check_source("teacher", teacher)
-    model = AutoModelForNodeClassification.from_pretrained(teacher)
-    extractor = AutoFeatureExtractor.from_pretrained(teacher)
+    model = load_model(teacher, "AutoModelForNodeClassification")
+    extractor = load_processor(teacher, "AutoFeatureExtractor")
     inputs = node_classification.build_graph_inputs(row, extractor, split=arguments.split)
     return TeacherKnowledge.from_model(model, inputs["node_features"], inputs["edge_index"])
 

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from accelerate.utils import set_seed
 from torch import nn
-from transformers import AutoModel, PreTrainedModel, ViTMAEConfig, ViTMAEForPreTraining
+from transformers import PreTrainedModel, ViTMAEConfig, ViTMAEForPreTraining
 
 from decahub import (
     TinyMimConfig,
@@ -54,6 +54,7 @@ from decahub.models.tinymim.optimization import (
 from decahub.models.tinymim.vit_weights import from_vit
 from decahub.options import check_options
 from decahub.tasks import Measurement
+from decahub.tasks.loading import load_model
 from decahub.training import LoopArguments, TrainingResult, Update, argument, train
 from decahub.training.updates import call_model
 
@@ -109,6 +110,8 @@ class Arguments(DataArguments, LoopArguments):
                     f"`{item.name}` is an argument of the stage {' or '.join(map(repr, stages))}; got {value!r} with "
                     f"{self.stage!r}."
                 )
+        if self.num_labeled_per_class is None:
+            self.refuse_unused("labeled_seed", why="without `num_labeled_per_class`, whose rows it chooses")
         if self.stage == "distill" and self.teacher is None:
             raise ValueError("`teacher` must be a model folder or Hub id for the stage 'distill'; got None.")
         if self.variant not in VARIANTS:
@@ -153,7 +156,7 @@ def build_student(arguments: Arguments, label_names: Sequence[str] = ()) -> Tiny
     fields = TinyMimConfig.from_variant(arguments.variant, **given)
     check_source("teacher", str(arguments.teacher))
     teacher = TinyMimTeacher(
-        AutoModel.from_pretrained(str(arguments.teacher)).eval(),
+        load_model(str(arguments.teacher), "AutoModel", unused="pooler."),
         layer=fields.teacher_layer,
         student_num_hidden_layers=fields.num_hidden_layers,
         image_size=fields.teacher_image_size,

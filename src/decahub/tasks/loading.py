@@ -11,12 +11,13 @@ AGAIN = "Download or save the folder again."
 LOADING_PROBLEMS = ("missing_keys", "unexpected_keys")
 
 
-def load_model(source: str | os.PathLike, auto_class: str, **kwargs: Any) -> Any:
+def load_model(source: str | os.PathLike, auto_class: str, *, unused: str | None = None, **kwargs: Any) -> Any:
     """A model of a folder or Hub repository, in evaluation mode.
 
     Args:
         source (`str` or path): Folder or Hub id.
         auto_class (`str`): Name of an Auto class of transformers or decahub, or of a model class of decahub.
+        unused (`str`, *optional*): Prefix of tensors that are not used afterwards and may be missing.
         kwargs: Passed to `from_pretrained`.
 
     Raises:
@@ -40,6 +41,8 @@ def load_model(source: str | os.PathLike, auto_class: str, **kwargs: Any) -> Any
             raise
     if auto_class == "AutoModel":
         info = {**info, "unexpected_keys": []}  # a bare model leaves the head of the file aside
+    if unused is not None:
+        info = {**info, "missing_keys": [name for name in info["missing_keys"] if not name.startswith(unused)]}
     check_weights(model, info, str(source))
     return model.eval()
 

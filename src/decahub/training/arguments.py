@@ -1,8 +1,9 @@
 """Everything the training loop reads, as one dataclass that recipes and command lines fill."""
 
+import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import ClassVar, Literal
 
 from torch.optim import Optimizer
@@ -12,6 +13,9 @@ from decahub.options import argument
 
 from .best import TIES
 from .schedules import SCHEDULES, build_scheduler, check_schedule
+
+
+logger = logging.getLogger(__name__)
 
 
 POSITIVE = (
@@ -112,14 +116,36 @@ class LoopArguments:
             raise ValueError("`ema_warmup` must come with `ema_decay`; got none. Set it, or drop `ema_warmup`.")
         if self.metric_for_best_model is not None and self.eval_steps is None and self.eval_epochs is None:
             raise ValueError("`metric_for_best_model` must come with `eval_steps` or `eval_epochs`; got neither.")
+        if self.metric_for_best_model is None:
+            self.refuse_unused("greater_is_better", "best_model_ties", why="without `metric_for_best_model`")
         if self.early_stopping_patience is not None and self.metric_for_best_model is None:
             raise ValueError("`early_stopping_patience` must come with `metric_for_best_model`; got none.")
         if self.best_model_ties not in TIES:
             raise ValueError(f"`best_model_ties` must be one of {', '.join(TIES)}; got {self.best_model_ties!r}.")
 
+    def refuse_unused(self, *names: str, why: str) -> None:
+        """Refuse arguments that have been set and that nothing reads.
+
+        Args:
+            names (`str`): Of the arguments.
+            why (`str`): When they must be left out, and what counts instead.
+        """
+        for item in fields(self):
+            value = getattr(self, item.name)
+            default = item.default if item.default_factory is MISSING else item.default_factory()
+            if item.name in names and value != default:
+                raise ValueError(f"`{item.name}` must be left out {why}; got {value!r}.")
+
     def compute_warmup_steps(self, num_training_steps: int) -> int:
         """Steps of warm-up in a schedule of `num_training_steps`."""
         if self.warmup_steps is not None:
+            if self.warmup_steps > num_training_steps:
+                logger.warning(
+                    "The warm-up of %d steps does not end within the %d of the run; the rate stays below "
+                    "`learning_rate`.",
+                    self.warmup_steps,
+                    num_training_steps,
+                )
             return self.warmup_steps
         return math.ceil(self.warmup_ratio * num_training_steps)
 

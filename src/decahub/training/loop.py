@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 Evaluate = Callable[[PreTrainedModel], dict[str, float]]
 
 LOCK_FILE = ".run.lock"
+MODEL_FILES = ("SHA256SUMS", "config.json")
 LOCK_SECONDS = 6.0  # a run that was killed holds its lock until its worker processes notice, up to five seconds
 
 
@@ -194,6 +195,7 @@ class _Loop:
 
     def resume(self) -> None:
         """Clean the folder, and go back to the checkpoint that the arguments ask for."""
+        self._refuse_model_folder()
         if self.accelerator.is_main_process:
             self.checkpoints.clean()
         self.progress.data = self._share(lambda: fingerprint_data(self.train_dataset))
@@ -209,6 +211,14 @@ class _Loop:
             simple = {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in settings}
             self.accelerator.init_trackers("decahub", config=simple)
         self.accelerator.wait_for_everyone()
+
+    def _refuse_model_folder(self) -> None:
+        """A run would empty the log of a model that is kept in its folder."""
+        folder = Path(self.arguments.output_dir)
+        if found := [name for name in MODEL_FILES if (folder / name).is_file()]:
+            raise CheckpointError(
+                f"`output_dir` must be the folder of a run; {folder} holds a model ({found[0]}). Choose another one."
+            )
 
     def _load(self, path: Path) -> None:
         saved = Progress.from_dict(read_progress(path))

@@ -39,7 +39,15 @@ class RecipeError(ValueError):
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """YAML in which, unlike YAML 1.1, `no` is a word and `1e-3` a number."""
+    """YAML in which, unlike YAML 1.1, `no` is a word, `1e-3` a number, and no key is there twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for place, key in enumerate(keys):
+            if any(key.value == earlier.value for earlier in keys[:place]):
+                line = key.start_mark.line + 1
+                raise RecipeError(f"A recipe must have each key once; got {key.value!r} again in line {line}.")
+        return super().construct_mapping(node, deep)
 
 
 _RecipeLoader.yaml_implicit_resolvers = {
@@ -186,8 +194,11 @@ def _read_options(
             _refuse_entry(key, inner, hints[key])
             entries[key, *inner] = value if has_value else _join(".".join([key, *inner]), following, list[str])
             continue
-        if key not in names and key.removeprefix("no_") in names and not has_value and not following:
-            values[key.removeprefix("no_")] = "false"
+        switch = key.removeprefix("no_")
+        if key not in names and switch in names and not has_value and not following:
+            if hints[switch] is not bool:
+                raise RecipeError(f"`--{key}` must name a switch; `{switch}` is {_describe(hints[switch])}.")
+            values[switch] = "false"
             continue
         _refuse_unknown([key], names, source="the command line")
         values[key] = value if has_value else _join(key, following, hints[key])

@@ -2,8 +2,9 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -189,11 +190,32 @@ def build_scheduler(
     return LambdaLR(optimizer, factor)
 
 
-def check_schedule(name: str, options: Iterable[str]) -> None:
-    """Refuse a schedule that does not exist, and options that it does not take."""
+def check_schedule(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse a schedule that does not exist, and options that it does not take or that are out of range."""
     if name not in SCHEDULES:
         raise ValueError(f"`lr_scheduler_type` must be one of {', '.join(SCHEDULES)}; got {name!r}.")
     allowed = [option for option in inspect.signature(SCHEDULES[name]).parameters if option not in GIVEN_BY_THE_LOOP]
     for option in options:
         if option not in allowed:
             raise ValueError(f"`lr_scheduler_options` of {name!r} must be of {', '.join(allowed)}; got {option!r}.")
+    for option, value in options.items():
+        if option == "milestones":
+            _check_milestones(value)
+        elif option == "phase_from_start":
+            if not isinstance(value, bool):
+                raise ValueError(f"`phase_from_start` of `lr_scheduler_options` must be true or false; got {value!r}.")
+        elif not _is_number(value) or value < 0:
+            raise ValueError(f"`{option}` of `lr_scheduler_options` must be a number of at least 0; got {value!r}.")
+
+
+def _check_milestones(value: Any) -> None:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    if not is_list or not all(_is_number(one) and 0 < one < 1 for one in value) or sorted(value) != list(value):
+        raise ValueError(
+            f"`milestones` of `lr_scheduler_options` must be ascending shares of the run, in (0, 1); got {value!r}. "
+            "Divide steps by the steps of the run."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from .checkpoint import CheckpointError
+
 
 LOG_FILE = "train_log.jsonl"
 EVALUATED = "eval_"  # stands before each score of an evaluation
@@ -84,6 +86,10 @@ def _read_step(line: str) -> float:
         return json.loads(line)["step"]
     except json.JSONDecodeError:
         return math.inf  # cut off by a kill
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{LOG_FILE} in `output_dir` must be the log of a run; got the line {line[:80]!r}. Choose another folder."
+        ) from error
 
 
 def _to_json(value: Any) -> Any:

@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 from decahub.hub import CardArguments
-from decahub.procedures import PROCEDURES, cmt, drum_lm, emo, raw_gnn, reliant, tinymim
+from decahub.procedures import PROCEDURES, cmt, doorping, drum_lm, emo, pmt_iqa, raw_gnn, reliant, tinymim
 from decahub.recipes import find_recipe, list_recipes
 from decahub.registry import METHODS
 from decahub.training import find_method, load_recipe
@@ -63,6 +63,33 @@ def test_every_recipe_is_accepted(name, monkeypatch):
         (reliant, {}, "`teacher` must be given to distill the student 'akd-sgc'.*fairness weight 10"),
         (reliant, {"variant": "gcn-teacher", "config": {"fairness_weight": 3}}, "`teacher` must be given.*weight 3"),
         (reliant, {"variant": "gcn-teacher", "proxy_learning_rate": 0.1}, "`proxy_learning_rate` must come with"),
+        (
+            reliant,
+            {"teacher": "x", "teacher_output": "probs"},
+            "`teacher_output` must be left out without a",
+        ),
+        (
+            raw_gnn,
+            {"per_device_train_batch_size": 512},
+            "left out for a graph: set `nodes_per_batch`; got 512",
+        ),
+        (
+            tinymim,
+            {"stage": "finetune", "labeled_seed": 3},
+            "`labeled_seed` must be left out without `num_",
+        ),
+        (
+            doorping,
+            {"num_train_epochs": 50},
+            "`num_train_epochs` must be left out for a distill",
+        ),
+        (doorping, {"warmup_ratio": 0.1}, "`warmup_ratio` must be left out for a distillation"),
+        (
+            pmt_iqa,
+            {"optimizer": "official", "lr_scheduler_type": "linear"},
+            "`lr_scheduler_type` must be left out",
+        ),
+        (emo, {"greater_is_better": False}, "`greater_is_better` must be left out without `metric_for_best_model`"),
         (reliant, {"variant": "gcn-teacher", "images": ["none.png"]}, "'none.png' does not exist"),
         (drum_lm, {"adapter": {"r": 4}}, "`adapter` must come with a `backbone`"),
         (drum_lm, {"tokenization": "text"}, "`backbone` must be given for the tokenization 'text'"),

@@ -44,7 +44,7 @@ def test_a_run_that_was_stopped_writes_what_is_missing(rows, tmp_path, monkeypat
     (tmp_path / "00002.mid").unlink()
 
     assert write(rows, tmp_path) == whole
-    monkeypatch.setattr(drum_distillation, "pipeline", None)
+    monkeypatch.setattr(drum_distillation, "load_model", None)
     assert write(rows, tmp_path) == whole, "nothing is missing, so that no teacher is loaded"
 
 
@@ -56,6 +56,11 @@ def test_what_was_written_under_other_settings_is_refused(change, rows, tmp_path
         write(rows, tmp_path, **change)
     with pytest.raises(ValueError, match="`grooves` has changed"):
         write(rows[::-1], tmp_path)
+
+
+def test_a_teacher_writes_at_least_once(rows, tmp_path):
+    with pytest.raises(ValueError, match="`rounds` must be at least 1; got 0"):
+        write(rows, tmp_path, rounds=0)
 
 
 def test_a_student_learns_from_people_and_teacher(rows, tmp_path):

@@ -128,11 +128,19 @@ def test_value_of_command_line(words, name, expected):
         ("dataset: [a]", r"`dataset` must be str; got \['a'\]"),
         ("- seed", r"must hold a mapping of keys to values; got a list"),
         ("seed: [", r"recipe.yaml must be valid YAML"),
+        ("seed: 1\ndataset: a\nseed: 2", "must have each key once; got 'seed' again in line 3"),
+        ("config: {a: 1, a: 2}", "must have each key once; got 'a' again in line 1"),
     ],
 )
 def test_refuses_recipe(text, message, write):
     with pytest.raises(RecipeError, match=message):
         load_recipe(Arguments, [write(text)])
+
+
+def test_a_merged_mapping_may_be_overridden(write):
+    path = write("config: {<<: {a: 1, b: 2}, a: 3}\n")
+
+    assert load_recipe(Arguments, [path]).config == {"a": 3, "b": 2}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +155,7 @@ def test_refuses_recipe(text, message, write):
         (["--config", "{a"], r"`config` must be dict; got '{a'"),
         (["--config.a", "{a"], r"`config.a` must be YAML; got '{a'"),
         (["--config.a"], r"`config.a` must be followed by a value; got none"),
+        (["--no_dataset"], "`--no_dataset` must name a switch; `dataset` is str"),
         (["--config.", "1"], r"`--config.` must name an entry of `config`"),
         (["--confi.a", "1"], r"`confi` in the command line is not an argument.*Did you mean `config`\?"),
         (["--seed.a", "1"], r"`seed` must be a mapping to have an entry `seed.a`; it is int"),

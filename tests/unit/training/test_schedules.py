@@ -129,6 +129,30 @@ def test_refuses_option_of_another_schedule():
         LoopArguments(lr_scheduler_type="cosine", lr_scheduler_options={"power": 0.9})
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("multistep", {"milestones": [30000, 40000]}, r"`milestones` .* ascending shares .* got \[30000, 40000\]"),
+        ("multistep", {"milestones": [0.9, 0.5]}, "ascending"),
+        ("multistep", {"milestones": 0.5}, "ascending"),
+        ("polynomial", {"power": -1}, "`power` of `lr_scheduler_options` must be a number of at least 0; got -1"),
+        ("cosine", {"min_factor": "a"}, "`min_factor` .* number of at least 0; got 'a'"),
+        ("cosine", {"min_factor": float("nan")}, "got nan"),
+        ("cosine", {"phase_from_start": 1}, "`phase_from_start` .* true or false; got 1"),
+    ],
+)
+def test_refuses_values_of_options(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        LoopArguments(lr_scheduler_type=name, lr_scheduler_options=options)
+
+
+def test_warns_of_a_warm_up_that_does_not_end(caplog):
+    assert LoopArguments(warmup_steps=10).compute_warmup_steps(10) == 10
+    assert not caplog.records
+    assert LoopArguments(warmup_steps=1000).compute_warmup_steps(10) == 1000
+    assert "warm-up of 1000 steps does not end within the 10" in caplog.text
+
+
 def test_one_cycle_rises_to_its_peak_and_falls():
     factors = [
         SCHEDULES["one_cycle"](step, num_training_steps=20, peak_factor=6.0, peak_share=0.4, min_factor=0.01)

@@ -44,6 +44,7 @@ def load_backbone(source: str | os.PathLike | PreTrainedModel, gguf_file: str | 
     folder, gguf_file = split_gguf_path(source, gguf_file)
     if "torch_dtype" not in kwargs:  # the earlier name, which transformers still takes
         kwargs = {"dtype": torch.float32, **kwargs}
+    kwargs = {"trust_remote_code": False, **kwargs}  # otherwise transformers asks, and runs it at a "y"
     if gguf_file is None:
         return AutoModelForCausalLM.from_pretrained(folder, **kwargs)
     if Path(folder).is_dir() and not (Path(folder) / gguf_file).is_file():
