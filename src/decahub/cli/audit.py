@@ -5,7 +5,7 @@ import sys
 
 
 HELP = "train networks on a distilled dataset and look for a backdoor in them"
-EXAMPLES = """  decahub audit model_cards/doorping-fashion-mnist --dataset fashion_mnist
+EXAMPLES = """  decahub audit model_cards/doorping-fashion-mnist-dd-attacked --dataset fashion_mnist
   decahub audit suspicious/set --dataset cifar10 --control clean/set --architectures own alexnet resnet18
   decahub audit suspicious/set --dataset my_folder --defenses neural_cleanse strip --limit 1000"""
 

@@ -25,7 +25,7 @@ HELP = (
 EXAMPLES = """  decahub predict model_cards/emo-1m-sign-digits examples/assets/*.jpg
   decahub predict model_cards/emo-1m-cifar10 cat.jpg --top-k 3 --output answers.csv
   decahub predict model_cards/emo-1m-camvid-segformer street.png --output-dir masks
-  decahub predict model_cards/pmt-iqa-tiny-synthetic photos/ --output-dir ranking
+  decahub predict model_cards/pmt-iqa-lite0-synthetic photos/ --output-dir ranking
   decahub predict model_cards/raw-gnn-texas texas --data-dir ~/data --nodes 0 7 12
   decahub predict runs/my-graph/model my_graph --top-k 2
   decahub predict model_cards/drum-lm-small-groove groove.mid --bars 16 --seed 29

@@ -77,6 +77,7 @@ class Arguments(GraphDataArguments, DistillationArguments):
             raise ValueError(
                 f"`teacher_output` must be one of {', '.join(TEACHER_OUTPUTS)}; got {self.teacher_output!r}."
             )
+        self.refuse_unused("per_device_train_batch_size", why="for a graph, which is one batch")
         if Path(self.teacher or "").suffix not in TEACHER_FILES:
             self.refuse_unused("teacher_output", why="without a teacher's file, which holds one output")
         if self.teacher is None:
