@@ -6,6 +6,7 @@ scikit-learn's digits stand in for the recipes' datasets, since they need no dow
 import json
 
 import numpy as np
+import pytest
 import torch
 import yaml
 from PIL import Image
@@ -90,3 +91,18 @@ def test_reproduce_segmentation_compares_heads_and_backbones(tmp_path):
     saved = tmp_path / "runs" / "EMO-1M-PSPNet-head-seed0" / "model"
     assert AutoModelForSemanticSegmentation.from_pretrained(saved).config.decode_head == "pspnet"
     assert len(list((tmp_path / "runs").glob("*/model"))) == 5, "the peer is no model of decahub"
+
+
+@pytest.mark.slow
+def test_quantize_measures_each_kind(tmp_path):
+    pytest.importorskip("onnxruntime", reason='quantization needs `pip install "decahub[export]"`')
+    run(SCRIPTS / "train.py", "emo/cifar10", *TINY, "--max_steps", "2", "--output_dir", tmp_path)
+
+    run(SCRIPTS / "quantize.py", "--model", tmp_path / "model", "--dataset", "sklearn_digits", "--seeds", "0", "1",
+        "--max_eval_samples", "20", "--num_calibration_images", "20", "--output_dir", tmp_path / "int8",
+        "--results", tmp_path / "int8.json")  # fmt: skip
+
+    rows = json.loads((tmp_path / "int8.json").read_text())["rows"]
+    assert [row["n"] for row in rows] == [1, 1, 1, 1, 2, 2]
+    sizes = [row["value"] for row in rows if "MB" in row["metric"]]
+    assert max(sizes[1:]) < sizes[0] / 2

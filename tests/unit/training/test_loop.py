@@ -57,9 +57,7 @@ def test_a_folder_with_a_model_is_no_folder_of_a_run(rows, build_arguments, tmp_
     (tmp_path / "run" / "config.json").write_text("{}")
     (tmp_path / "run" / "train_log.jsonl").write_text('{"step": 3}\n')
 
-    with pytest.raises(
-        ValueError, match=r"must be the folder of a run; .* holds a model \(config.json\)"
-    ):
+    with pytest.raises(ValueError, match=r"must be the folder of a run; .* holds a model \(config.json\)"):
         train(build_model(), build_update(build_model()), rows, build_arguments())
     assert (tmp_path / "run" / "train_log.jsonl").read_text() == '{"step": 3}\n'
 
