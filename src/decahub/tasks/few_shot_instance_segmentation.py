@@ -43,6 +43,7 @@ class FewShotInstanceSegmentation(ImageTask):
     """A mask for each instance of classes that a few examples show."""
 
     columns = ("image", "class", "score", "box", "written to")
+    written = ("*_instances.png",)
 
     def predict(self, model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         memory = model.support_memory
