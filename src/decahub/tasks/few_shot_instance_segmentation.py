@@ -134,6 +134,12 @@ class FewShotInstanceSegmentation(ImageTask):
         parser.add_argument("--threshold", type=float, default=0.5, help="least score (default: 0.5)")
         parser.add_argument("--max-detections", type=int, default=100, help="most instances (default: 100)")
 
+    def check_outputs(self, arguments: Any, files: OutputFiles) -> None:
+        if arguments.save_support_memory is not None:
+            from decahub.models.reft.support.memory import MEMORY_FILE
+
+            files.check(arguments.save_support_memory / MEMORY_FILE, "--save-support-memory")
+
     def build_predictor(self, arguments: Any) -> Any:
         """The pipeline, with the support that the options name."""
         support = None if arguments.support is None else read_support(arguments.support)
