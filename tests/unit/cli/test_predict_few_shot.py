@@ -121,8 +121,13 @@ def drop(name):
         (lambda folder: folder.rename(folder.with_name("elsewhere")), "is neither"),
         (lambda folder: save_noise(folder / "cat" / "1_mask.png"), "must be gray"),
         (lambda folder: [path.unlink() for path in folder.rglob("*.*")], "holds none"),
+        (
+            lambda folder: save_noise(folder / "cat" / "1.png"),
+            "images of different names; 'cat/1.jpg' and 'cat/1.png'",
+        ),
+        (lambda folder: (folder / "dog").mkdir(), "an image and a mask for each class; 'dog' holds none"),
     ],
-    ids=["no mask", "no image", "no folder", "colors", "empty"],
+    ids=["no mask", "no image", "no folder", "colors", "empty", "one name", "empty class"],
 )
 def test_refuses_support(model, image, support, spoil, message, capsys):
     spoil(support)
