@@ -240,6 +240,18 @@ def test_measures_unseen_patients_and_writes_a_card(tmp_path):
         ({"config": {"latent_dim": [2]}}, "`latent_dim` in `config` is not an option"),
         ({"feature_extractor": {"select": "none"}}, "`select` in `feature_extractor` is not an option"),
         ({"validity": {"fast": True}}, "`fast` in `validity` is not an option"),
+        ({"validity": {"checks": ["jacard"]}}, "`checks` must be among jaccard, .*; got 'jacard'"),
+        ({"validity": {"repetitions": {"jacard": 3}}}, "`repetitions` must have keys of jaccard, .*; got 'jacard'"),
+        ({"validity": {"covariance": "soffft"}}, "`covariance` must be one of sample, hard, soft; got 'soffft'"),
+        ({"validity": {"refit": "fully"}}, "`refit` must be one of .*; got 'fully'"),
+        (
+            {"nuisance": ["site"], "kinds": {"scaner": "categorical"}},
+            "`kinds` must have .*; got 'scaner': 'categorical'",
+        ),
+        (
+            {"clinical": ["site"], "kinds": {"site": "categoricl"}},
+            "as keys, and continuous, ordinal or categorical as values; got 'site': 'categoricl'",
+        ),
     ],
 )
 def test_refuses_arguments(options, message):
@@ -247,13 +259,44 @@ def test_refuses_arguments(options, message):
         mpd_subtyping.Arguments(**options)
 
 
+def build_others(**columns):
+    """Other people than those of `build_tiny_table()`, with some columns changed, or left out if None."""
+    table = build_tiny_table(seed=7)
+    table = {**table, "id": np.array([f"q{name}" for name in table["id"]]), **columns}
+    return {name: np.asarray(values) for name, values in table.items() if values is not None}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"nuisance": ["scanner"]}, "`nuisance` must name columns of the table; got 'scanner'"),
         ({"test_table": build_tiny_table()}, "must hold nobody of the training table"),
+        ({"test_table": build_others(roi_2=None)}, "the test table cannot be measured: .*lacks roi_2"),
+        ({"test_table": build_others(site=["moon"] * 71)}, "the test table cannot be measured: .*moon"),
+        ({"test_table": build_others(roi_3=[np.nan] * 71)}, "the test table cannot be measured: .*must have no missing values"),
+        (
+            {"test_table": build_others(group=["control"] * 71)},
+            "the test table cannot be measured: .*must hold patients",
+        ),
+        (
+            {"test_table": build_others(subtype=["A", "B"] * 35 + ["A"])},
+            "column `subtype` must hold the numbers of true subtypes, -1 where unknown; got 'A'. Rename it if",
+        ),
+        ({"test_table": build_others(subtype=[0.5] * 71)}, "column `subtype` must hold the numbers.*; got 0.5"),
     ],
 )
-def test_refuses_tables(tmp_path, options, message):
+def test_refuses_tables_before_training(tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr(mpd_subtyping, "train_members", None)
     with pytest.raises(ValueError, match=message):
         fit(tmp_path, **options)
+
+
+def test_a_split_to_measure_must_exist(csv_files, caplog):
+    for dataset, names in ((csv_files, "new, train"), (csv_files / "train.csv", "train")):
+        arguments = mpd_subtyping.Arguments(dataset=str(dataset), eval_split="tset")
+        with pytest.raises(ValueError, match=f"`eval_split` must be one of {names}; got 'tset'"):
+            mpd_subtyping.load_cohort(arguments)
+
+        caplog.clear()
+        assert mpd_subtyping.load_cohort(mpd_subtyping.Arguments(dataset=str(dataset))).test is None
+        assert "has no split 'test' beside that of the fit: nothing is measured" in caplog.text
