@@ -7,6 +7,7 @@ print(outcome.validity["verdict"])
 """
 
 import dataclasses
+import json
 import logging
 import math
 import time
@@ -20,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from accelerate.utils import set_seed
+from filelock import FileLock, Timeout
 
 from decahub import MpdSubtypingConfig, MpdSubtypingFeatureExtractor, MpdSubtypingModel, load_dataset
 from decahub.data.cohorts import check_leakage, read_csv, to_columns
@@ -39,6 +41,9 @@ from decahub.tasks import Measurement, get_task
 from decahub.tasks.measurement import MeasurementContext
 from decahub.tasks.patient_subtyping import build_check_report
 from decahub.training import LoopArguments, TrainingResult, Update, argument, train
+from decahub.training.checkpoint import PROGRESS_FILE, CheckpointError
+from decahub.training.fingerprint import find_differences, fingerprint_data, fingerprint_recipe
+from decahub.training.loop import LOCK_FILE, LOCK_SECONDS
 from decahub.training.train_log import TrainLog
 from decahub.training.updates import call_model
 
@@ -55,6 +60,7 @@ GIVEN = ("features", "labels", "model", "clinical", "nuisance", "kinds", "diagno
 VALIDITY = ("checks", "quick", "repetitions", "covariance")  # options of the metric that can be checked without data
 ROOM = "decahub.models.mpd_subtyping"
 PROFILE_PLOT = "subtype_profiles.png"
+RUN_FILE = "run.json"  # recipe and data of a run without checkpoints
 LEAST_CONTROLS = 10  # of the sites of some patients, to compare these with them alone
 
 
@@ -236,7 +242,8 @@ def list_training(arguments: Arguments, num_patients: int) -> dict[str, Any]:
 def train_members(arguments: Arguments, model: MpdSubtypingModel, features: torch.Tensor) -> TrainingResult:
     """Train all members in the one loop; each ends with the weights of its own best epoch."""
     if not prepare_members(model, features):
-        return _skip_training(arguments, model)
+        return _skip_training(arguments, model, features)
+    check_same_run(arguments, features, [Path(arguments.output_dir, RUN_FILE)])
     train_rows, validation_rows = split_validation(len(features), arguments.validation_share, arguments.seed)
     rows = [{"features": row} for row in features[torch.from_numpy(train_rows)]]
     patience = int(arguments.early_stopping_patience or 0)
@@ -268,11 +275,42 @@ def train_members(arguments: Arguments, model: MpdSubtypingModel, features: torc
     return result
 
 
-def _skip_training(arguments: Arguments, model: MpdSubtypingModel) -> TrainingResult:
-    """Principal components are computed, not trained."""
+def check_same_run(arguments: Arguments, features: torch.Tensor, paths: Sequence[Path]) -> dict[str, Any]:
+    """What identifies a run: its recipe and its data; refuses files of another run.
+
+    Raises:
+        CheckpointError: If one of `paths` exists and has something else.
+    """
+    run: dict[str, Any] = {"recipe": fingerprint_recipe(arguments), "data": fingerprint_data(features)}
+    for path in paths:
+        saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else run
+        differences = find_differences(saved["recipe"], run["recipe"])
+        if saved["data"] != run["data"]:
+            differences["table"] = (f"data {saved['data']}", f"data {run['data']}")
+        for name, (old, new) in differences.items():
+            raise CheckpointError(
+                f"`{name}` must be {old!r} as in {path}; got {new!r}. Start with the run's own arguments and data, or "
+                "in another `output_dir`."
+            )
+    return run
+
+
+def _skip_training(arguments: Arguments, model: MpdSubtypingModel, features: torch.Tensor) -> TrainingResult:
+    """Principal components are computed, not trained; a file says of which run they are in place of checkpoints."""
     folder = Path(arguments.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    log = TrainLog(folder)
+    log, partial = TrainLog(folder), folder / f".{RUN_FILE}.partial"
+    try:
+        with FileLock(folder / LOCK_FILE, timeout=LOCK_SECONDS):
+            others = sorted(folder.glob(f"checkpoint-*/{PROGRESS_FILE}"))
+            run = check_same_run(arguments, features, [folder / RUN_FILE, *others])
+            partial.write_text(json.dumps(run), encoding="utf-8")
+            partial.replace(folder / RUN_FILE)
+    except Timeout:
+        raise CheckpointError(
+            f"`output_dir` must be the folder of one run at a time; another process trains in {folder}. Wait until it "
+            "has finished, or choose another `output_dir`."
+        ) from None
     if not log.path.exists():
         log.append({"step": 0, "epoch": 0, "note": "linear members are principal components: nothing was trained"})
     return TrainingResult(

@@ -14,6 +14,7 @@ from decahub.cli.main import main
 from decahub.data.mpd_synthetic import make_cohort
 from decahub.models.mpd_subtyping.optimization import MemberRecord
 from decahub.procedures import mpd_subtyping
+from decahub.training.checkpoint import CheckpointError
 from tests.tiny.mpd_subtyping import NUM_PATIENTS, build_tiny_table
 
 
@@ -103,6 +104,42 @@ def test_variants(tmp_path, variant):
 
     assert outcome.result.model.is_fitted
     assert sum(outcome.fit.subtype_sizes) == NUM_PATIENTS
+
+
+LINEAR = {"variant": "linear", "config": {"base_num_clusters": 4, "hidden_sizes": [5]}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (LINEAR, {"config": {"base_num_clusters": 5}}, r"`config` must be .*4.* as in .*run\.json; got .*5"),
+        (LINEAR, {"feature_extractor": {**EXTRACTOR, "impute": "control_mean"}}, "`feature_extractor` must be"),
+        (LINEAR, {"table": build_tiny_table(seed=7)}, r"`table` must be 'data \w+' as in .*run\.json; got 'data \w+'"),
+        (LINEAR, {"variant": "small"}, r"`variant` must be 'linear' as in .*run\.json; got 'small'"),
+        (
+            {**LINEAR, "variant": "small"},
+            {"variant": "linear"},
+            "`variant` must be 'small' as in .*progress.json; got",
+        ),
+    ],
+    ids=["config", "extractor", "table", "trained", "linear"],
+)
+def test_a_folder_belongs_to_one_run(tmp_path, first, second, message):
+    page = fit(tmp_path, **first).report
+    before = page.read_text()
+
+    with pytest.raises(
+        CheckpointError, match=f"{message}.*Start with the run's own arguments and data, or in another"
+    ):
+        fit(tmp_path, **{**first, **second})
+
+    assert page.read_text() == before
+
+
+def test_linear_members_may_be_reported_again(tmp_path):
+    fit(tmp_path, **LINEAR)
+
+    assert "age" in fit(tmp_path, **LINEAR, nuisance=["age"]).report.read_text()
 
 
 def test_sizes_that_do_not_fit_the_features_are_left_out(tmp_path, caplog):
