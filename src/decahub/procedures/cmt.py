@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from accelerate.utils import set_seed
 from torch.utils.data import Subset
+from tqdm.auto import tqdm
 
 from decahub import (
     CmtConfig,
@@ -29,6 +30,7 @@ from decahub.data.object_detection_3d import build_eval_transform, collate, deco
 from decahub.data.sampling import balance_classes
 from decahub.models.cmt.head.focus import focus_attention
 from decahub.models.cmt.optimization import build_parameter_groups
+from decahub.models.shared.pixels import UNREADABLE
 from decahub.options import check_options
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, Update, argument, train
@@ -137,10 +139,23 @@ def build_sampler(arguments: Arguments, frames: Any, label_names: Sequence[str])
 
 
 def check_frames(splits: Splits, processor: CmtProcessor) -> None:
-    """Prepare a frame of each measured split, so that what cannot be used is found before training."""
+    """Prepare the frames that are measured, so that what cannot be used is found before training.
+
+    Raises:
+        ValueError: If there is none, or one is damaged or does not fit the processor.
+    """
     transform = build_eval_transform(processor)
-    for rows in (splits.evaluation, splits.monitor):
-        transform(rows[0])
+    measured = {"the measured split": splits.evaluation, "the monitored split": splits.monitor}
+    if splits.monitor is splits.evaluation:
+        del measured["the monitored split"]
+    for where, rows in measured.items():
+        if len(rows) == 0:
+            raise ValueError(f"{where} must have at least one frame; got none.")
+        for number in tqdm(range(len(rows)), desc=f"Checking {where}", leave=False):
+            try:
+                transform(rows[number])
+            except UNREADABLE as error:
+                raise ValueError(f"{where} must hold frames that can be used; row {number} cannot: {error}") from error
 
 
 def compute_terms(model: Any, batch: Mapping[str, Any], **companions: Any) -> dict[str, torch.Tensor]:
