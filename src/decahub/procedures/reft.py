@@ -157,7 +157,8 @@ def find_shots(arguments: Arguments, splits: FewShotSplits) -> dict[str, list[in
         names = [names[label] for label in labels]
     split = load_few_shot_split(arguments, splits)
     if arguments.stage == BASE:  # classes with too few instances are measured without support
-        names = [name for name in names if arguments.num_shots in split.seeds[arguments.shot_seed].get(name, {})]
+        filled = split.select(arguments.shot_seed, arguments.num_shots)
+        return {name: filled[name] for name in names if name in filled}
     return split.select(arguments.shot_seed, arguments.num_shots, names)
 
 

@@ -366,3 +366,12 @@ def test_an_image_may_be_turned_by_its_orientation(folder, tmp_path):
     arguments = build_arguments(copy, tmp_path / "run")
 
     reft.check_data(arguments, reft.load_data(arguments), reft.build_processor(arguments))
+
+
+def test_refuses_a_seed_that_the_split_file_lacks(folder, tmp_path):
+    splits = reft.load_data(build_arguments(folder, tmp_path))
+    reft.load_few_shot_split(build_arguments(folder, tmp_path), splits).save(tmp_path / "shots.json")
+    arguments = build_arguments(folder, tmp_path, few_shot_split=str(tmp_path / "shots.json"), shot_seed=7)
+
+    with pytest.raises(ValueError, match="`seed` must be one of 0; got 7"):
+        reft.find_shots(arguments, splits)
