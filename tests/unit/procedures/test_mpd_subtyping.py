@@ -240,6 +240,15 @@ def test_pipeline_leaves_strangers_without_a_subtype(model_folder, csv_files):
     json.dumps(answers)
 
 
+def test_pipeline_refuses_rows_with_different_columns(model_folder):
+    assign = pipeline("patient-subtyping", model=str(model_folder))
+    first, *others = pd.DataFrame(build_tiny_table(3, 0)).to_dict("records")
+
+    for row in ({name: value for name, value in others[0].items() if name != "roi_1"}, {**others[0], "note": "new"}):
+        with pytest.raises(ValueError, match="`table` must have the same keys in each row; row 1 differs"):
+            assign([first, row])
+
+
 def test_pipeline_leaves_controls_out(model_folder):
     assign = pipeline("patient-subtyping", model=str(model_folder))
     table = build_tiny_table(6, 4, seed=2)
