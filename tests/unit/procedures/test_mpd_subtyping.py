@@ -319,7 +319,10 @@ def build_others(**columns):
         ({"test_table": build_tiny_table()}, "must hold nobody of the training table"),
         ({"test_table": build_others(roi_2=None)}, "the test table cannot be measured: .*lacks roi_2"),
         ({"test_table": build_others(site=["moon"] * 71)}, "the test table cannot be measured: .*moon"),
-        ({"test_table": build_others(roi_3=[np.nan] * 71)}, "the test table cannot be measured: .*must have no missing values"),
+        (
+            {"test_table": build_others(roi_3=[np.nan] * 71)},
+            "the test table cannot be measured: .*must have no missing values",
+        ),
         (
             {"test_table": build_others(group=["control"] * 71)},
             "the test table cannot be measured: .*must hold patients",
