@@ -70,6 +70,10 @@ def check_options(
     user may not replace. `nested` names what receives the mapping under a key; sizes of image processors are known.
     """
     known = [option for option in list_options(takes) if option not in tuple(given)]
+    parameters: Mapping[str, inspect.Parameter] = {}
+    # Configs and image processors check their values themselves.
+    if callable(takes) and not hasattr(takes, "valid_kwargs") and not hasattr(takes, "model_type"):
+        parameters = inspect.signature(takes).parameters
     receivers = {**dict.fromkeys(SIZES, SIZE_KEYS), **(nested or {})}
     for key, value in options.items():
         if key not in known:
@@ -77,8 +81,8 @@ def check_options(
             raise ValueError(f"`{key}` in `{name}` is not an option{receiver}. {suggest(key, known)}")
         if isinstance(value, Mapping) and key in receivers:
             check_options(f"{name}.{key}", value, receivers[key])
-        elif inspect.isfunction(takes):
-            check_kind(f"`{key}` in `{name}`", value, inspect.signature(takes).parameters[key].annotation)
+        elif key in parameters:
+            check_kind(f"`{key}` in `{name}`", value, parameters[key].annotation)
 
 
 def check_kind(place: str, value: Any, annotation: Any) -> None:

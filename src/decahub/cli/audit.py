@@ -2,12 +2,14 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 
 HELP = "train networks on a distilled dataset and look for a backdoor in them"
 EXAMPLES = """  decahub audit model_cards/doorping-fashion-mnist-dd-attacked --dataset fashion_mnist
   decahub audit suspicious/set --dataset cifar10 --control clean/set --architectures own alexnet resnet18
   decahub audit suspicious/set --dataset my_folder --defenses neural_cleanse strip --limit 1000"""
+REPORT_FILES = ("audit.html", "audit.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,19 +22,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architectures", nargs="+", default=["own"], help="networks to train (default: own)")
     parser.add_argument("--num-networks", type=int, default=1, help="networks of each architecture (default: 1)")
     parser.add_argument("--defenses", nargs="*", help="names of defenses (default: all); none: only measure")
-    parser.add_argument("--epochs", type=int, default=300, help="epochs of training, for DC (default: 300)")
+    parser.add_argument("--epochs", type=int, help="epochs of training, for DC and DSA (default: 300)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first networks (default: 0)")
     parser.add_argument("--output-dir", default="audit", help="folder of audit.html and audit.json (default: audit)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the report that is in the folder")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.limit is not None and arguments.limit < 1:
-        raise ValueError(f"`--limit` must be at least 1; got {arguments.limit}.")
+    for name in ("limit", "epochs"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"`--{name}` must be at least 1; got {value}.")
+    check_output_dir(Path(arguments.output_dir), arguments.overwrite)
     from decahub.evaluation.defenses import DEFENSES
-    from decahub.procedures.doorping_audit import audit_distilled_dataset
+    from decahub.procedures.doorping_audit import audit_distilled_dataset, load_distilled
 
+    distilled = load_distilled(arguments.distilled)
+    if arguments.epochs is not None and distilled.config.algorithm == "dd":
+        raise ValueError("`--epochs` must be left out for a set of DD, which has steps of its own.")
     report = audit_distilled_dataset(
-        arguments.distilled,
+        distilled,
         arguments.dataset,
         control=arguments.control,
         data_dir=arguments.data_dir,
@@ -41,11 +50,22 @@ def run(arguments: argparse.Namespace) -> int:
         architectures=arguments.architectures,
         num_networks=arguments.num_networks,
         defenses=tuple(DEFENSES) if arguments.defenses is None else arguments.defenses,
-        epochs=arguments.epochs,
         seed=arguments.seed,
         announce=lambda text: print(text, file=sys.stderr),
+        **({} if arguments.epochs is None else {"epochs": arguments.epochs}),
     )
     page = report.save(arguments.output_dir)
     print(report.to_markdown())
     print(f"Wrote {page}")
     return 0
+
+
+def check_output_dir(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that the report cannot be written to, before networks are trained."""
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"`--output-dir` must be a folder; got the file {str(folder)!r}.")
+    for name in REPORT_FILES if not overwrite else ():
+        if (folder / name).exists():
+            raise FileExistsError(
+                f"`{folder / name}` exists already. Choose another `--output-dir`, or replace it with `--overwrite`."
+            )

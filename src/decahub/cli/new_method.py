@@ -59,12 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     name, root = arguments.name, arguments.root
-    check(name, root)
+    prefix = arguments.prefix or "".join(word.capitalize() for word in name.split("_"))
+    check(name, root, prefix)
     planned = METHODS.get(name)
     title = arguments.title or (planned.title if planned else "Title of the Paper")
     arxiv = arguments.arxiv or (planned.arxiv if planned else "2301.00001")
     words = {
-        "NewMethod": arguments.prefix or "".join(word.capitalize() for word in name.split("_")),
+        "NewMethod": prefix,
         "new_method": name,
         "new-method": name.replace("_", "-"),
         "NEW_TITLE": title,
@@ -72,9 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     files = {replace(path, words): replace(text, words) for path, text in read_templates().items()}
     files |= edit_tables(root, {**words, "NEW_TITLE": json.dumps(title), "NEW_ARXIV": json.dumps(arxiv)})
-    for path, text in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text, encoding="utf-8")
+    write_files({root / path: text for path, text in files.items()})
     subprocess.run([sys.executable, root / f"tests/fixtures/golden/{name}/make_golden.py"], check=True)
     tidy(root, [path for path in files if path.endswith(".py")])
     print("\n".join(files))
@@ -85,10 +84,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def check(name: str, root: Path) -> None:
-    """Refuses a name or a folder that cannot get a new method, before anything is written."""
+def check(name: str, root: Path, prefix: str) -> None:
+    """Refuses names or a folder that cannot get a new method, before anything is written."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise ValueError(f"`name` must be words in lower case joined by underscores; got {name!r}.")
+    if not prefix.isidentifier() or keyword.iskeyword(prefix):
+        raise ValueError(f"`--prefix` must be a Python name such as MyNet; got {prefix!r}.")
     if name in METHODS and METHODS[name].is_ready:
         raise ValueError(f"`name` must be that of a new method; {name!r} is ready. See `decahub list`.")
     if not (root / REGISTRY).is_file():
@@ -96,6 +97,20 @@ def check(name: str, root: Path) -> None:
     existing = [path for path in read_templates() if (root / path.replace("new_method", name)).exists()]
     if existing:
         raise FileExistsError(f"No file may exist yet; got {existing[0].replace('new_method', name)}.")
+
+
+def write_files(files: dict[Path, str]) -> None:
+    """Writes all files under temporary names, then renames them: none of them is changed if one cannot be written."""
+    partials = {path: path.with_name(f".{path.name}.partial") for path in files}
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partials[path].write_text(text, encoding="utf-8")
+        for path, partial in partials.items():
+            partial.replace(path)
+    finally:
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
 
 
 def read_templates() -> dict[str, str]:

@@ -102,8 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if "task" not in arguments:
         raise arguments.reason
-    task, files = arguments.task, OutputFiles(arguments.output_dir, arguments.overwrite)
+    task = arguments.task
     inputs = drop_repeated(task.list_inputs(arguments))
+    files = OutputFiles(arguments.output_dir, arguments.overwrite, map(Path, inputs))
+    task.check_outputs(arguments, files)
     if arguments.output is not None:
         check_output(arguments.output, arguments.overwrite, inputs)
     if arguments.output_dir is not None and arguments.output_dir.exists() and not arguments.output_dir.is_dir():

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from transformers import Pipeline
 
+from decahub.models.mpd_subtyping.cohort_table import read_columns
+
 
 DIGITS = 5
 STRANGER = "unlike the patients of the fit: a subtype would mean nothing"
@@ -40,7 +42,7 @@ class PatientSubtypingPipeline(Pipeline):
 
     def __call__(self, inputs: Any, **kwargs: Any) -> list[dict[str, Any]]:
         if isinstance(inputs, list) and inputs and isinstance(inputs[0], Mapping):
-            inputs = {name: [row[name] for row in inputs] for name in inputs[0]}  # one table, not several inputs
+            inputs = read_columns(inputs)  # one table, not several inputs
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(self, keep_controls: bool = False, **unknown: Any) -> tuple[dict, dict, dict]:

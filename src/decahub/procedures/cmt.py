@@ -6,6 +6,9 @@ outcome = cmt.run(cmt.Arguments(dataset="driving_scenes", max_steps=100, output_
 print(outcome.measurement.scores)
 """
 
+import logging
+import random
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -14,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from accelerate.utils import set_seed
 from torch.utils.data import Subset
+from tqdm.auto import tqdm
 
 from decahub import (
     CmtConfig,
@@ -29,6 +33,7 @@ from decahub.data.object_detection_3d import build_eval_transform, collate, deco
 from decahub.data.sampling import balance_classes
 from decahub.models.cmt.head.focus import focus_attention
 from decahub.models.cmt.optimization import build_parameter_groups
+from decahub.models.shared.pixels import UNREADABLE
 from decahub.options import check_options
 from decahub.tasks import Measurement
 from decahub.training import LoopArguments, Update, argument, train
@@ -38,7 +43,10 @@ from .outcome import Outcome, conclude, measure_rows
 from .pretrained import check_source, load_pretrained
 
 
+logger = logging.getLogger(__name__)
+
 TASK = "object-detection-3d"
+CHECK_SECONDS = 60.0  # for the frames of a split; six large images take a quarter of a second
 GIVEN_TO_TRANSFORM = ("processor", "sampler")
 
 
@@ -137,10 +145,30 @@ def build_sampler(arguments: Arguments, frames: Any, label_names: Sequence[str])
 
 
 def check_frames(splits: Splits, processor: CmtProcessor) -> None:
-    """Prepare a frame of each measured split, so that what cannot be used is found before training."""
+    """Prepare the frames that are measured, so that what cannot be used is found before training.
+
+    A split that takes longer than `CHECK_SECONDS` is checked in part, in a random order.
+
+    Raises:
+        ValueError: If there is none, or one is damaged or does not fit the processor.
+    """
     transform = build_eval_transform(processor)
-    for rows in (splits.evaluation, splits.monitor):
-        transform(rows[0])
+    measured = {"the measured split": splits.evaluation, "the monitored split": splits.monitor}
+    if splits.monitor is splits.evaluation:
+        del measured["the monitored split"]
+    for where, rows in measured.items():
+        if len(rows) == 0:
+            raise ValueError(f"{where} must have at least one frame; got none.")
+        end = time.monotonic() + CHECK_SECONDS
+        order = random.Random(0).sample(range(len(rows)), len(rows))
+        for count, number in enumerate(tqdm(order, desc=f"Checking {where}", leave=False)):
+            if time.monotonic() > end:
+                logger.warning(f"Checked {count} of {len(rows)} frames of {where} in {CHECK_SECONDS:g} seconds.")
+                break
+            try:
+                transform(rows[number])
+            except UNREADABLE as error:
+                raise ValueError(f"{where} must hold frames that can be used; row {number} cannot: {error}") from error
 
 
 def compute_terms(model: Any, batch: Mapping[str, Any], **companions: Any) -> dict[str, torch.Tensor]:

@@ -33,7 +33,7 @@ from decahub.seeding import derive_seed
 from decahub.training import LoopArguments, Update, argument, train
 
 from .audit_page import draw_set
-from .data_arguments import DataArguments, Splits, load_splits, name_classes
+from .data_arguments import DataArguments, Splits, check_splits, load_splits, name_classes
 from .outcome import Outcome, conclude, measure_rows
 
 
@@ -390,6 +390,7 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
     splits = load_splits(arguments, FAMILY) if splits is None else splits
     processor = build_processor(arguments)
     model = build_model(arguments, processor, splits.label_names)
+    check_splits(arguments, splits, processor, FAMILY)
     real = build_real_images(model, *read_images(splits.train, processor), arguments.seed)
 
     def measure_on(rows: Any, model: Any) -> Any:

@@ -104,7 +104,7 @@ class AuditReport:
         return "\n".join(lines) + "\n"
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write `audit.html`, one page with all images in it, and `audit.json`; returns the page."""
+        """Write `audit.html`, one page with all images, and `audit.json`, in place of older ones; returns the page."""
         folder = Path(folder)
         if folder.is_file():
             raise NotADirectoryError(f"`folder` must be a folder; got the file {str(folder)!r}.")
@@ -183,14 +183,15 @@ def audit_distilled_dataset(
         [`AuditReport`].
 
     Raises:
-        ValueError: If a name is unknown, or images, classes or the control do not fit the set.
+        ValueError: If a name is unknown, a number is below 1, or images, classes or the control do not fit the set.
     """
     for name, given, allowed in (("architectures", architectures, ARCHITECTURES), ("defenses", defenses, DEFENSES)):
         unknown = [value for value in given if value not in allowed]
         if unknown or (name == "architectures" and not given):
             raise ValueError(f"`{name}` must be among {', '.join(allowed)}; got {(unknown or ['none'])[0]!r}.")
-    if num_networks < 1:
-        raise ValueError(f"`num_networks` must be at least 1; got {num_networks}.")
+    for name, number in (("num_networks", num_networks), ("epochs", epochs)):
+        if number < 1:
+            raise ValueError(f"`{name}` must be at least 1; got {number}.")
     distilled = load_distilled(distilled)
     control = None if control is None else load_distilled(control)
     check_control(distilled, control)

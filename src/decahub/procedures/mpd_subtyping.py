@@ -7,6 +7,7 @@ print(outcome.validity["verdict"])
 """
 
 import dataclasses
+import json
 import logging
 import math
 import time
@@ -20,22 +21,33 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from accelerate.utils import set_seed
+from filelock import FileLock, Timeout
 
 from decahub import MpdSubtypingConfig, MpdSubtypingFeatureExtractor, MpdSubtypingModel, load_dataset
 from decahub.data.cohorts import check_leakage, read_csv, to_columns
 from decahub.evaluation.subtype_report import draw_profiles, write_report
+from decahub.metrics.subtype_validity.external import KINDS
+from decahub.metrics.subtype_validity.subtype_validity import read_options
 from decahub.models.mpd_subtyping.cohort_table import read_columns
-from decahub.models.mpd_subtyping.fitting_mpd_subtyping import PATIENTS_PER_CLUSTER, FitReport, prepare_members
+from decahub.models.mpd_subtyping.fitting_mpd_subtyping import (
+    PATIENTS_PER_CLUSTER,
+    REFITS,
+    FitReport,
+    prepare_members,
+)
 from decahub.models.mpd_subtyping.optimization import MemberRecord, build_parameter_groups, split_validation
 from decahub.options import check_options
 from decahub.tasks import Measurement, get_task
 from decahub.tasks.measurement import MeasurementContext
 from decahub.tasks.patient_subtyping import build_check_report
 from decahub.training import LoopArguments, TrainingResult, Update, argument, train
+from decahub.training.checkpoint import PROGRESS_FILE, CheckpointError
+from decahub.training.fingerprint import find_differences, fingerprint_data, fingerprint_recipe
+from decahub.training.loop import LOCK_FILE, LOCK_SECONDS
 from decahub.training.train_log import TrainLog
 from decahub.training.updates import call_model
 
-from .data_arguments import DataArguments
+from .data_arguments import TRAIN, DataArguments
 from .outcome import Outcome
 
 
@@ -45,8 +57,10 @@ IMPROVEMENTS = "num_improvements"
 TABLE = "table"  # stands for the dataset of a table that was given in Python
 GIVEN = ("features", "labels", "model", "clinical", "nuisance", "kinds", "diagnosis", "site", "fit_report", "transfer",
          "num_controls", "training")  # fmt: skip
+VALIDITY = ("checks", "quick", "repetitions", "covariance")  # options of the metric that can be checked without data
 ROOM = "decahub.models.mpd_subtyping"
 PROFILE_PLOT = "subtype_profiles.png"
+RUN_FILE = "run.json"  # recipe and data of a run without checkpoints
 LEAST_CONTROLS = 10  # of the sites of some patients, to compare these with them alone
 
 
@@ -99,6 +113,15 @@ class Arguments(DataArguments, LoopArguments):
         check_options("feature_extractor", self.feature_extractor, MpdSubtypingFeatureExtractor, given=["fitted"])
         metric = get_task(TASK).build_metric()
         check_options("validity", self.validity, type(metric).measure, given=["self", *GIVEN])
+        read_options(**{name: value for name, value in self.validity.items() if name in VALIDITY})
+        if self.validity.get("refit") not in (None, *REFITS):
+            raise ValueError(f"`refit` must be one of {', '.join(REFITS)}; got {self.validity['refit']!r}.")
+        for key, value in self.kinds.items():
+            if key not in (*self.clinical, *self.nuisance) or value not in KINDS:
+                raise ValueError(
+                    "`kinds` must have columns of `clinical` or `nuisance` as keys, and continuous, ordinal or "
+                    f"categorical as values; got {key!r}: {value!r}."
+                )
 
 
 @dataclass(frozen=True)
@@ -158,15 +181,21 @@ def load_cohort(arguments: Arguments) -> Cohort:
 
     Raises:
         FileNotFoundError: If there is no such file or dataset.
-        ValueError: If a split is missing.
+        ValueError: If a split is missing; that of `eval_split` may be, by its default name.
     """
-    if Path(arguments.dataset).is_file():
-        return Cohort(read_csv(arguments.dataset))
-    splits = load_dataset(arguments.dataset, arguments.data_dir, family=FAMILY)
-    if arguments.train_split not in splits:
-        raise ValueError(f"`train_split` must be one of {', '.join(splits)}; got {arguments.train_split!r}.")
+    splits: Mapping[str, Any] = {TRAIN: None}
+    is_file = Path(arguments.dataset).is_file()
+    if not is_file:
+        splits = load_dataset(arguments.dataset, arguments.data_dir, family=FAMILY)
+    for name, is_needed in (("train_split", True), ("eval_split", arguments.eval_split != Arguments.eval_split)):
+        if is_needed and getattr(arguments, name) not in splits:
+            raise ValueError(f"`{name}` must be one of {', '.join(splits)}; got {getattr(arguments, name)!r}.")
     test = splits.get(arguments.eval_split) if arguments.eval_split != arguments.train_split else None
-    return Cohort(to_columns(splits[arguments.train_split]), test)
+    if test is None:
+        logger.warning(
+            "%r has no split %r beside that of the fit: nothing is measured.", arguments.dataset, arguments.eval_split
+        )
+    return Cohort(read_csv(arguments.dataset) if is_file else to_columns(splits[arguments.train_split]), test)
 
 
 def build_feature_extractor(arguments: Arguments, columns: Mapping[str, np.ndarray]) -> MpdSubtypingFeatureExtractor:
@@ -213,7 +242,8 @@ def list_training(arguments: Arguments, num_patients: int) -> dict[str, Any]:
 def train_members(arguments: Arguments, model: MpdSubtypingModel, features: torch.Tensor) -> TrainingResult:
     """Train all members in the one loop; each ends with the weights of its own best epoch."""
     if not prepare_members(model, features):
-        return _skip_training(arguments, model)
+        return _skip_training(arguments, model, features)
+    check_same_run(arguments, features, [Path(arguments.output_dir, RUN_FILE)])
     train_rows, validation_rows = split_validation(len(features), arguments.validation_share, arguments.seed)
     rows = [{"features": row} for row in features[torch.from_numpy(train_rows)]]
     patience = int(arguments.early_stopping_patience or 0)
@@ -245,11 +275,42 @@ def train_members(arguments: Arguments, model: MpdSubtypingModel, features: torc
     return result
 
 
-def _skip_training(arguments: Arguments, model: MpdSubtypingModel) -> TrainingResult:
-    """Principal components are computed, not trained."""
+def check_same_run(arguments: Arguments, features: torch.Tensor, paths: Sequence[Path]) -> dict[str, Any]:
+    """What identifies a run: its recipe and its data; refuses files of another run.
+
+    Raises:
+        CheckpointError: If one of `paths` exists and has something else.
+    """
+    run: dict[str, Any] = {"recipe": fingerprint_recipe(arguments), "data": fingerprint_data(features)}
+    for path in paths:
+        saved = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else run
+        differences = find_differences(saved["recipe"], run["recipe"])
+        if saved["data"] != run["data"]:
+            differences["table"] = (f"data {saved['data']}", f"data {run['data']}")
+        for name, (old, new) in differences.items():
+            raise CheckpointError(
+                f"`{name}` must be {old!r} as in {path}; got {new!r}. Start with the run's own arguments and data, or "
+                "in another `output_dir`."
+            )
+    return run
+
+
+def _skip_training(arguments: Arguments, model: MpdSubtypingModel, features: torch.Tensor) -> TrainingResult:
+    """Principal components are computed, not trained; a file says of which run they are in place of checkpoints."""
     folder = Path(arguments.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    log = TrainLog(folder)
+    log, partial = TrainLog(folder), folder / f".{RUN_FILE}.partial"
+    try:
+        with FileLock(folder / LOCK_FILE, timeout=LOCK_SECONDS):
+            others = sorted(folder.glob(f"checkpoint-*/{PROGRESS_FILE}"))
+            run = check_same_run(arguments, features, [folder / RUN_FILE, *others])
+            partial.write_text(json.dumps(run), encoding="utf-8")
+            partial.replace(folder / RUN_FILE)
+    except Timeout:
+        raise CheckpointError(
+            f"`output_dir` must be the folder of one run at a time; another process trains in {folder}. Wait until it "
+            "has finished, or choose another `output_dir`."
+        ) from None
     if not log.path.exists():
         log.append({"step": 0, "epoch": 0, "note": "linear members are principal components: nothing was trained"})
     return TrainingResult(
@@ -383,6 +444,20 @@ def measure(arguments: Arguments, model: Any, feature_extractor: Any, rows: Any)
     return get_task(TASK).measure(model, feature_extractor, rows, context)
 
 
+def check_test(cohort: Cohort, feature_extractor: MpdSubtypingFeatureExtractor) -> None:
+    """Refuse people whom the model could not be measured on, before it is trained.
+
+    Raises:
+        ValueError: If the table does not fit that of the fit, or someone is in both.
+    """
+    task: Any = get_task(TASK)
+    try:
+        task.read_patients(feature_extractor, cohort.test)
+    except ValueError as error:
+        raise ValueError(f"the test table cannot be measured: {error}") from error
+    check_leakage(cohort.train, to_columns(cohort.test), feature_extractor.selected_names)
+
+
 def run(arguments: Arguments, cohort: Cohort | None = None) -> SubtypingOutcome:
     """Fit subtypes to a cohort, check them, and write the report.
 
@@ -395,8 +470,10 @@ def run(arguments: Arguments, cohort: Cohort | None = None) -> SubtypingOutcome:
     feature_extractor = build_feature_extractor(arguments, cohort.train)
     batch = feature_extractor(cohort.train)
     features = batch["features"][batch["is_patient"]]
+    for name in ("clinical", "nuisance"):
+        _choose(cohort.train, getattr(arguments, name), batch["is_patient"].numpy(), name)
     if cohort.test is not None:
-        check_leakage(cohort.train, to_columns(cohort.test), feature_extractor.selected_names)
+        check_test(cohort, feature_extractor)
     model = build_model(arguments, feature_extractor)
     result = train_members(arguments, model, features)
     fitted: Any = result.model

@@ -9,15 +9,17 @@ print(outcome.measurement.scores)
 import copy
 import dataclasses
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import datasets
 import torch
 from accelerate.utils import set_seed
-from PIL import Image
+from PIL import ExifTags, Image
 from transformers import pipeline
 
 from decahub import RefTConfig, RefTForFewShotInstanceSegmentation, RefTImageProcessor, RefTProcessor
@@ -48,6 +50,7 @@ COCO_CHECKPOINT = "facebook/mask2former-swin-tiny-coco-instance"
 STEPS_PER_SHOT, MIN_STEPS = 50, 200
 FROM_DATA = ("base_label_ids", "novel_label_ids", "id2label", "label2id", "num_labels")  # fields of the configuration
 NUM_CENTER_ROWS = 512  # images that the centers of base classes are fitted on
+TRANSPOSED = 5  # least EXIF orientation that swaps width and height
 OVERLAY, NUM_SHOWN, SHOWN_SIZE = "segmented.png", 6, 256
 
 
@@ -154,7 +157,8 @@ def find_shots(arguments: Arguments, splits: FewShotSplits) -> dict[str, list[in
         names = [names[label] for label in labels]
     split = load_few_shot_split(arguments, splits)
     if arguments.stage == BASE:  # classes with too few instances are measured without support
-        names = [name for name in names if arguments.num_shots in split.seeds[arguments.shot_seed].get(name, {})]
+        filled = split.select(arguments.shot_seed, arguments.num_shots)
+        return {name: filled[name] for name in names if name in filled}
     return split.select(arguments.shot_seed, arguments.num_shots, names)
 
 
@@ -177,10 +181,23 @@ def build_processor(arguments: Arguments) -> RefTProcessor:
 
 
 def check_data(arguments: Arguments, splits: FewShotSplits, processor: RefTProcessor) -> None:
-    """Reads the images that are measured or learned from as shots, so that a damaged one is found before training."""
-    for rows, where in ((splits.evaluation, "the measured split"), (splits.shots, "the rows of shots")):
-        if rows is not None:
-            check_images(rows, "image", where)
+    """Reads the images that are measured or learned from as shots, so that a damaged one is found before training.
+
+    Raises:
+        ValueError: If an image is damaged or of another size than its annotations, or there are too few instances.
+    """
+    used = {
+        id(rows): (rows, where)
+        for rows, where in (
+            (splits.shots, "the rows of shots"),
+            (splits.monitor, "the monitored split"),
+            (splits.evaluation, "the measured split"),
+        )
+        if rows is not None
+    }
+    for rows, where in used.values():
+        check_images(rows, "image", where)
+        check_sizes(rows, where)
     find_shots(arguments, splits)
     if arguments.stage != BASE and splits.evaluation is not None:
         counts = few_shot_instance_segmentation.count_instances(splits.evaluation)
@@ -189,6 +206,26 @@ def check_data(arguments: Arguments, splits: FewShotSplits, processor: RefTProce
                 "`novel_classes` must have an instance in the measured split, for nAP; got none of "
                 f"{', '.join(splits.novel_classes)}. Choose another split with `eval_split`."
             )
+
+
+def check_sizes(rows: Any, where: str) -> None:
+    """Compares the sizes of images, by the headers of their files, with those of their annotations.
+
+    Raises:
+        ValueError: If two differ.
+    """
+    for row in rows.select_columns(["image", "annotations"]).cast_column("image", datasets.Image(decode=False)):
+        content = row["image"]["bytes"]
+        with Image.open(row["image"]["path"] if content is None else io.BytesIO(content)) as image:
+            is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= TRANSPOSED
+            size = (image.width, image.height) if is_turned else (image.height, image.width)
+        for annotation in row["annotations"]:
+            given = json.loads(annotation["segmentation"])["size"]
+            if tuple(given) != size:
+                raise ValueError(
+                    f"`segmentation` of annotation {annotation['id']} of {where} must have the size of its image, "
+                    f"{size}; got {tuple(given)}."
+                )
 
 
 @dataclass(frozen=True)

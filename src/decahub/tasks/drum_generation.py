@@ -24,6 +24,7 @@ class DrumGeneration(Task):
 
     columns = ("groove", "bars", "tempo", "bars left out", "written to")
     input_kind = "a MIDI file"
+    written = ("*_continued.mid", "*_continued_seed*.mid")
 
     def check_labels(self, model: Any, label_names: Sequence[str] | None) -> list[str]:
         return []
@@ -114,7 +115,8 @@ class DrumGeneration(Task):
         for name in arguments.inputs:
             found = [name]
             if Path(name).is_dir():
-                found = [str(path) for path in sorted(Path(name).iterdir()) if path.suffix.lower() in MIDI_ENDINGS]
+                paths = (path for path in sorted(Path(name).iterdir()) if path.suffix.lower() in MIDI_ENDINGS)
+                found = self.drop_written(paths, name)
                 if not found:
                     raise FileNotFoundError(f"`INPUT` must be a MIDI file or a folder with some; {name!r} holds none.")
             inputs += found

@@ -43,6 +43,7 @@ class FewShotInstanceSegmentation(ImageTask):
     """A mask for each instance of classes that a few examples show."""
 
     columns = ("image", "class", "score", "box", "written to")
+    written = ("*_instances.png",)
 
     def predict(self, model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         memory = model.support_memory
@@ -133,6 +134,12 @@ class FewShotInstanceSegmentation(ImageTask):
         parser.add_argument("--threshold", type=float, default=0.5, help="least score (default: 0.5)")
         parser.add_argument("--max-detections", type=int, default=100, help="most instances (default: 100)")
 
+    def check_outputs(self, arguments: Any, files: OutputFiles) -> None:
+        if arguments.save_support_memory is not None:
+            from decahub.models.reft.support.memory import MEMORY_FILE
+
+            files.check(arguments.save_support_memory / MEMORY_FILE, "--save-support-memory")
+
     def build_predictor(self, arguments: Any) -> Any:
         """The pipeline, with the support that the options name."""
         support = None if arguments.support is None else read_support(arguments.support)
@@ -173,7 +180,7 @@ def read_support(path: Path) -> dict[str, list[tuple[Any, Any]]]:
 
     Raises:
         FileNotFoundError: If there is nothing of the kind.
-        ValueError: If an image has no mask, or a mask no image.
+        ValueError: If an image has no mask, a mask no image, a class neither, or two images one mask.
     """
     if path.is_file() and path.suffix == ".json":
         return _read_coco_support(path)
@@ -183,10 +190,14 @@ def read_support(path: Path) -> dict[str, list[tuple[Any, Any]]]:
 
     suffixes = Image.registered_extensions()
     support: dict[str, list[tuple[Any, Any]]] = {}
-    for folder in sorted(item for item in path.iterdir() if item.is_dir()):
+    for folder in sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith(".")):
         found = sorted(item for item in folder.iterdir() if item.suffix.lower() in suffixes)
         masks = [item for item in found if MASK_ENDING in item.stem]
-        images = {item.stem: item for item in found if item not in masks}
+        images: dict[str, Path] = {}
+        for item in found:
+            if item not in masks and images.setdefault(item.stem, item) != item:
+                names = " and ".join(repr(f"{folder.name}/{one.name}") for one in (images[item.stem], item))
+                raise ValueError(f"`--support` must hold images of different names; {names} share a mask.")
         pairs = [(images.get(mask.stem[: mask.stem.rindex(MASK_ENDING)]), mask) for mask in masks]
         for image, mask in pairs:
             if image is None:
@@ -195,8 +206,9 @@ def read_support(path: Path) -> dict[str, list[tuple[Any, Any]]]:
         if without:
             expected = without[0].with_name(f"{without[0].stem}{MASK_ENDING}.png")
             raise ValueError(f"`--support` must hold a mask for each image; {str(expected)!r} does not exist.")
-        if pairs:
-            support[folder.name] = [(str(image), str(mask)) for image, mask in pairs]
+        if not pairs:
+            raise ValueError(f"`--support` must hold an image and a mask for each class; {folder.name!r} holds none.")
+        support[folder.name] = [(str(image), str(mask)) for image, mask in pairs]
     if not support:
         raise FileNotFoundError(
             f"`--support` must hold a folder for each class with images and masks; {str(path)!r} holds none."

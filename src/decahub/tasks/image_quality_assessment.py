@@ -28,6 +28,7 @@ class ImageQualityAssessment(ImageTask):
 
     shares = ("level_accuracy", "level_accuracy_within_one")
     columns = ("rank", "image", "score", "level", "deviation")
+    written = (CONTACT_SHEET,)
 
     def check_labels(self, model: Any, label_names: Sequence[str] | None) -> list[str]:
         """Scores have no classes."""
@@ -95,13 +96,12 @@ class ImageQualityAssessment(ImageTask):
                 f"`--num-crops` must come with `--crop-strategy` {' or '.join(COUNTED)}; got it with "
                 f"{arguments.crop_strategy}, which does not use it."
             )
-        for name in (RANKING, CONTACT_SHEET) if arguments.output_dir is not None else ():
-            path = arguments.output_dir / name
-            if path.exists() and not arguments.overwrite:
-                raise FileExistsError(
-                    f"`{path}` exists already. Choose another `--output-dir`, or replace it with `--overwrite`."
-                )
         return super().list_inputs(arguments)
+
+    def check_outputs(self, arguments: Any, files: OutputFiles) -> None:
+        if files.folder is not None:
+            for name in (RANKING, CONTACT_SHEET):
+                files.check(files.folder / name)
 
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
         answer = predictor(self.read_image(item), num_crops=arguments.num_crops, crop_strategy=arguments.crop_strategy)

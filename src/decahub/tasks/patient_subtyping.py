@@ -42,22 +42,15 @@ class PatientSubtyping(Task):
         """
         import numpy as np
 
-        from decahub.data.cohorts import to_columns
-
-        table = to_columns(self.sample_rows(rows, context.limit))
-        batch = processor(table)
-        is_patient = batch["is_patient"]
-        if int(is_patient.sum()) == 0:
-            raise ValueError("`dataset` must hold patients; all are controls.")
+        features, truth = self.read_patients(processor, self.sample_rows(rows, context.limit))
         with evaluating(model):
-            outputs = model(batch["features"][is_patient].to(model.device))
-        labels, features = outputs.subtypes.cpu().numpy(), batch["features"][is_patient].double().numpy()
+            outputs = model(features.to(model.device))
+        labels, features = outputs.subtypes.cpu().numpy(), features.double().numpy()
         result = {
             "in_distribution": float(1 - outputs.out_of_distribution.double().mean()),
             "nearest_probability": float(outputs.subtype_probabilities.amax(1).double().mean()),
         }
-        truth = np.asarray(table[TRUTH])[is_patient.numpy()] if TRUTH in table else np.array([-1])
-        if (truth >= 0).all():
+        if min(truth) >= 0:
             from sklearn.metrics import adjusted_rand_score
 
             result["ari"] = float(adjusted_rand_score(truth, labels))
@@ -67,6 +60,33 @@ class PatientSubtyping(Task):
             )
             result |= found["scores"]
         return self.build_measurement(result, [], len(labels))
+
+    def read_patients(self, processor: Any, rows: Any) -> tuple[Any, list[int]]:
+        """Features of the patients of a table, and their true subtypes; -1 where these are unknown.
+
+        Raises:
+            ValueError: If the feature extractor refuses the table, it holds controls only, or its column `subtype` is
+                none of subtypes.
+        """
+        from decahub.data.cohorts import to_columns
+
+        table = to_columns(rows)
+        batch = processor(table)
+        is_patient = batch["is_patient"]
+        if int(is_patient.sum()) == 0:
+            raise ValueError("`dataset` must hold patients; all are controls.")
+        features = batch["features"][is_patient]
+        if TRUTH not in table:
+            return features, [-1] * len(features)
+        truth = table[TRUTH][is_patient.numpy()].tolist()
+        truth = [-1 if value is None or value != value else value for value in truth]
+        for value in truth:
+            if not isinstance(value, (int, float)) or value % 1 != 0:
+                raise ValueError(
+                    f"column `{TRUTH}` must hold the numbers of true subtypes, -1 where unknown; got {value!r}. "
+                    "Rename it if it is something else."
+                )
+        return features, truth
 
     def summarize(self, result: Mapping[str, Any], label_names: Sequence[str]) -> Scores:
         return {name: result[name] for name in SCORES if name in result}

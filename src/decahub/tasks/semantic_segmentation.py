@@ -23,6 +23,7 @@ class SemanticSegmentation(ImageTask):
     """A class for each pixel."""
 
     columns = ("image", "class", "area", "written to")
+    written = ("*_segmentation.png",)
 
     def predict(self, model: Any, processor: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         outputs = model(pixel_values=batch["pixel_values"])

@@ -1,8 +1,9 @@
 """What every task can do: load its models, measure them, and show what they answer."""
 
+import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from decahub.data.family import DataFamily
 
+
+logger = logging.getLogger(__name__)
 
 # Other kernels or another number of threads flip a borderline prediction: 2 in 1000 cover every machine tried so far.
 TOLERANCE = 2e-3
@@ -48,6 +51,8 @@ class Task:
     """Headers of the table that `decahub predict` prints."""
     input_kind: str = "file"
     """What an input of `decahub predict` is, for its messages."""
+    written: tuple[str, ...] = ()
+    """Patterns of the names of files that `decahub predict` writes and could take for inputs in a folder."""
     exact_inputs: tuple[str, ...] = ()
     """Inputs of the model that keep their precision whatever that of the model, such as calibrations in float64."""
 
@@ -208,6 +213,20 @@ class Task:
                 problem = "is a folder" if Path(name).is_dir() else "does not exist"
                 raise FileNotFoundError(f"`INPUT` must be {self.input_kind}; {name!r} {problem}.")
         return [Path(name) for name in arguments.inputs]
+
+    def drop_written(self, paths: Iterable[Path], folder: str) -> list[str]:
+        """The files of a folder without those that were written by this command, by their names."""
+        paths = list(paths)
+        kept = [str(path) for path in paths if not any(path.match(pattern) for pattern in self.written)]
+        if len(kept) < len(paths):
+            logger.warning(
+                "%d of %d files in %r are left out, which are named like those that this command writes: %s.",
+                len(paths) - len(kept), len(paths), folder, ", ".join(self.written),
+            )  # fmt: skip
+        return kept
+
+    def check_outputs(self, arguments: "argparse.Namespace", files: OutputFiles) -> None:
+        """Refuse files that the command is to write beside those of each input, before anything is loaded."""
 
     def build_predictor(self, arguments: "argparse.Namespace") -> Any:
         """What answers the inputs: by default transformers' or our pipeline, with weights that were checked."""

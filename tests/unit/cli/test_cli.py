@@ -517,6 +517,29 @@ def test_predict_overwrites_nothing_in_silence(segmenter, image, tmp_path, capsy
     assert run(*words, "--overwrite") == 0
 
 
+def test_predict_takes_none_of_its_own_files_in_a_folder_for_inputs(segmenter, image, tmp_path, caplog, capsys):
+    for _ in range(2):
+        assert run("predict", segmenter, tmp_path, "--overwrite") == 0
+        assert capsys.readouterr().out.count("noise_segmentation.png") == 1
+    assert {path.name for path in tmp_path.glob("*.png")} == {"noise.png", "noise_segmentation.png"}
+    assert f"1 of 2 files in {str(tmp_path)!r} are left out, which are named like" in caplog.text
+
+    image.unlink()
+    assert run("predict", segmenter, tmp_path) == 2
+    assert "holds none" in capsys.readouterr().err
+
+
+def test_predict_replaces_no_input(segmenter, image, tmp_path, capsys):
+    other = image.with_name("noise_segmentation.png")
+    build_image(seed=9).save(other)
+    before = other.read_bytes()
+
+    assert run("predict", segmenter, image, other, "--overwrite") == 1
+
+    assert f"`{other}` is one of the inputs. Choose another `--output-dir`." in capsys.readouterr().err
+    assert other.read_bytes() == before
+
+
 @pytest.mark.parametrize("ending", ["csv", "json"])
 def test_predict_writes_the_rows_of_the_table(classifier, image, tmp_path, capsys, ending):
     path = tmp_path / "new" / f"answers.{ending}"

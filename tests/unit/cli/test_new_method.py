@@ -130,6 +130,33 @@ def test_refuses_name(checkout, name, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("prefix", ["My-Net", "7Net", "class"])
+def test_refuses_a_prefix_that_is_no_name(checkout, prefix, capsys):
+    before = (checkout / "src/decahub/__init__.py").read_text()
+
+    assert main(["new-method", "other_net", "--prefix", prefix, "--root", str(checkout)]) == 2
+
+    assert f"`--prefix` must be a Python name such as MyNet; got {prefix!r}." in capsys.readouterr().err
+    assert (checkout / "src/decahub/__init__.py").read_text() == before
+
+
+def test_a_write_that_fails_leaves_the_checkout_as_it_was(checkout, monkeypatch):
+    before = (checkout / "src/decahub/__init__.py").read_text()
+    write, written = Path.write_text, []
+
+    def fill_the_disk(self, *arguments, **options):
+        written.append(self)
+        if len(written) == 4:
+            raise OSError("no space left on device")
+        return write(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "write_text", fill_the_disk)
+    assert main(["new-method", "other_net", "--root", str(checkout)]) == 2
+
+    assert (checkout / "src/decahub/__init__.py").read_text() == before
+    assert not [path for path in checkout.rglob("*other_net*") if path.is_file()]
+
+
 def test_refuses_a_folder_that_is_no_checkout(tmp_path, capsys):
     assert main(["new-method", "my_net", "--root", str(tmp_path)]) == 2
 

@@ -121,8 +121,13 @@ def drop(name):
         (lambda folder: folder.rename(folder.with_name("elsewhere")), "is neither"),
         (lambda folder: save_noise(folder / "cat" / "1_mask.png"), "must be gray"),
         (lambda folder: [path.unlink() for path in folder.rglob("*.*")], "holds none"),
+        (
+            lambda folder: save_noise(folder / "cat" / "1.png"),
+            "images of different names; 'cat/1.jpg' and 'cat/1.png'",
+        ),
+        (lambda folder: (folder / "dog").mkdir(), "an image and a mask for each class; 'dog' holds none"),
     ],
-    ids=["no mask", "no image", "no folder", "colors", "empty"],
+    ids=["no mask", "no image", "no folder", "colors", "empty", "one name", "empty class"],
 )
 def test_refuses_support(model, image, support, spoil, message, capsys):
     spoil(support)
@@ -142,3 +147,22 @@ def test_refuses_a_memory_without_examples(model, image, tmp_path, capsys):
     assert run(model, image, "--save-support-memory", tmp_path) == 2
 
     assert "must come with `--support`" in capsys.readouterr().err
+
+
+def test_keeps_the_memory_that_is_there(model, image, support, tmp_path, monkeypatch, capsys):
+    words = (model, image, "--support", support, *LOW, "--save-support-memory", tmp_path / "memory")
+    path = tmp_path / "memory" / "support_memory.safetensors"
+    path.parent.mkdir()
+    path.write_text("mine")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("decahub.tasks.Task.build_predictor", None)  # refused before a model is loaded
+        assert run(*words) == 2
+
+    assert (
+        f"`{path}` exists already. Choose another `--save-support-memory`, or replace it with `--overwrite`."
+        in capsys.readouterr().err
+    )
+    assert path.read_text() == "mine"
+    assert run(*words, "--overwrite") == 0
+    assert tiny_model(classifier="prototype").load_support_memory(path.parent).class_names == ["ball", "cat"]

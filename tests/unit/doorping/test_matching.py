@@ -136,3 +136,9 @@ def test_downstream_training_refuses_images_without_labels():
     images, labels = draw_real_images()
     with pytest.raises(ValueError, match=r"`labels` must have one class for each of at least one image; got \(3,\)"):
         train_on_images(build_network(tiny_network()), images, labels[:3])
+
+
+def test_downstream_training_refuses_negative_epochs():
+    images, labels = draw_real_images()
+    with pytest.raises(ValueError, match="`epochs` must be at least 0; got -1"):
+        train_on_images(build_network(tiny_network()), images, labels, epochs=-1)

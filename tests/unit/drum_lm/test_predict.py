@@ -81,6 +81,16 @@ def test_a_folder_stands_for_the_midi_files_in_it(groove, tmp_path, capsys):
     assert "a folder with some" in capsys.readouterr().err
 
 
+def test_grooves_that_were_written_to_a_folder_are_not_continued(groove, tmp_path):
+    model = build_drum_folder(tmp_path / "model")
+
+    for seed in ([], ["--seed", 3], []):
+        assert run("predict", model, tmp_path, "--bars", 3, "--overwrite", *seed) == 0
+
+    names = {path.name for path in tmp_path.glob("*.mid")}
+    assert names == {"groove.mid", "groove_continued.mid", "groove_continued_seed3.mid"}
+
+
 def test_an_adapter_gets_the_base_that_is_given(groove, tmp_path, monkeypatch, capsys):
     pytest.importorskip("peft")
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -199,6 +200,21 @@ def test_predict_refuses_to_overwrite(folder, images, tmp_path, capsys):
 
     assert main(["predict", str(folder), str(images), "--output-dir", str(tmp_path)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_predict_replaces_no_input_and_ranks_no_contact_sheet(folder, images, tmp_path, capsys):
+    photos = shutil.copytree(images, tmp_path / "photos")
+    sheet = photos / "contact_sheet.png"
+    words = ["predict", str(folder), "--output-dir", str(photos), "--overwrite"]
+    for _ in range(2):
+        assert main([*words, str(photos)]) == 0
+        assert "contact_sheet" not in capsys.readouterr().out
+    before = sheet.read_bytes()
+
+    assert main([*words, str(sheet)]) == 2
+
+    assert f"`{sheet}` is one of the inputs. Choose another `--output-dir`." in capsys.readouterr().err
+    assert sheet.read_bytes() == before
 
 
 def test_predict_ranks_dmos_from_low_to_high(folder, images, tmp_path):

@@ -6,7 +6,18 @@ import importlib
 import pytest
 
 from decahub.hub import CardArguments
-from decahub.procedures import PROCEDURES, cmt, doorping, drum_lm, emo, pmt_iqa, raw_gnn, reliant, tinymim
+from decahub.procedures import (
+    PROCEDURES,
+    cmt,
+    doorping,
+    drum_lm,
+    emo,
+    mpd_subtyping,
+    pmt_iqa,
+    raw_gnn,
+    reliant,
+    tinymim,
+)  # fmt: skip
 from decahub.recipes import find_recipe, list_recipes
 from decahub.registry import METHODS
 from decahub.training import find_method, load_recipe
@@ -60,6 +71,11 @@ def test_every_recipe_is_accepted(name, monkeypatch):
         (raw_gnn, {"nodes_per_batch": -5}, "`nodes_per_batch` must be at least 1; got -5"),
         (raw_gnn, {"feature_extractor": {"normalise_features": True}}, r"`normalize_features`\?"),
         (raw_gnn, {"splits_file": "none.json"}, "`splits_file` must be a file; 'none.json' does not exist"),
+        (
+            mpd_subtyping,
+            {"feature_extractor": {"top_k": "many"}},
+            "`top_k` in `feature_ex.* a whole number; got 'many'",
+        ),
         (reliant, {}, "`teacher` must be given to distill the student 'akd-sgc'.*fairness weight 10"),
         (reliant, {"variant": "gcn-teacher", "config": {"fairness_weight": 3}}, "`teacher` must be given.*weight 3"),
         (reliant, {"variant": "gcn-teacher", "proxy_learning_rate": 0.1}, "`proxy_learning_rate` must come with"),

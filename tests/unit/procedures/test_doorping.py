@@ -174,6 +174,16 @@ def test_refuses_configuration(config, message, splits, tmp_path):
         doorping.run(build_arguments(tmp_path, config), splits)
 
 
+def test_refuses_a_damaged_image_of_the_measured_split(splits, tmp_path, monkeypatch):
+    files = splits.evaluation.cast_column("image", datasets.Image(decode=False)).to_list()
+    files[5]["image"]["bytes"] = files[5]["image"]["bytes"][:100]
+    rows = datasets.Dataset.from_list(files, features=splits.evaluation.features)
+    monkeypatch.setattr(doorping, "distill", None)
+
+    with pytest.raises(ValueError, match=r"`image` of the measured split must hold intact images; .* row 5"):
+        doorping.run(build_arguments(tmp_path), Splits(train=splits.train, evaluation=rows, label_names=NAMES))
+
+
 def test_refuses_a_class_without_images(splits, tmp_path):
     rows = splits.train.filter(lambda row: row["label"] != 2)
     with pytest.raises(ValueError, match="images of every class; got none of 'cat'"):

@@ -133,10 +133,11 @@ def test_verdict(scores, message):
         ({"architectures": []}, "`architectures` must be among .*; got 'none'"),
         ({"defenses": ["prayer"]}, "`defenses` must be among neural_cleanse, .*; got 'prayer'"),
         ({"num_networks": 0}, "`num_networks` must be at least 1; got 0"),
+        ({"epochs": -1}, "`epochs` must be at least 1; got -1"),
         ({"control": build(attack="naive")}, "`control` must be a clean set; got one with the attack 'naive'"),
         ({"control": build(image_size=14)}, r"`control` must have the `image_size` of the set \(12\); got 14"),
     ],
-    ids=["architecture", "no architecture", "defense", "networks", "attacked control", "other control"],
+    ids=["architecture", "no architecture", "defense", "networks", "epochs", "attacked control", "other control"],
 )
 def test_refuses(options, message, rows):
     with pytest.raises(ValueError, match=message):
@@ -167,11 +168,39 @@ def test_command_writes_the_page(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--limit", "0"], "`--limit` must be at least 1; got 0"), (["--defenses", "prayer"], "got 'prayer'")],
+    [
+        (["--limit", "0"], "`--limit` must be at least 1; got 0"),
+        (["--epochs", "-1"], "`--epochs` must be at least 1; got -1."),
+        (["--epochs", "30"], "`--epochs` must be left out for a set of DD, which has steps of its own."),
+        (["--defenses", "prayer"], "got 'prayer'"),
+    ],
 )
-def test_command_refuses(words, message, tmp_path, capsys):
-    assert main(["audit", str(tmp_path), "--dataset", "cifar10", *words]) == 2
+def test_command_refuses(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build().save_pretrained("set")
+
+    assert main(["audit", "set", "--dataset", "cifar10", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_command_keeps_a_report_that_is_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build().save_pretrained("set")
+    for name in ("audit/audit.html", "other/audit.json", "file.txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    words = ["audit", "set", "--dataset", "nowhere"]
+
+    assert [main([*words, *more]) for more in ([], ["--output-dir", "other"], ["--output-dir", "file.txt"])] == [2] * 3
+    messages = capsys.readouterr().err
+    replace = "exists already. Choose another `--output-dir`, or replace it with `--overwrite`."
+    assert f"`audit/audit.html` {replace}" in messages
+    assert f"`other/audit.json` {replace}" in messages
+    assert "`--output-dir` must be a folder; got the file 'file.txt'." in messages
+
+    assert main([*words, "--overwrite"]) == 2
+    assert "'nowhere'" in capsys.readouterr().err  # it gets as far as the data
 
 
 def test_images_are_png():

@@ -14,6 +14,7 @@ from decahub.cli.main import main
 from decahub.data.mpd_synthetic import make_cohort
 from decahub.models.mpd_subtyping.optimization import MemberRecord
 from decahub.procedures import mpd_subtyping
+from decahub.training.checkpoint import CheckpointError
 from tests.tiny.mpd_subtyping import NUM_PATIENTS, build_tiny_table
 
 
@@ -103,6 +104,42 @@ def test_variants(tmp_path, variant):
 
     assert outcome.result.model.is_fitted
     assert sum(outcome.fit.subtype_sizes) == NUM_PATIENTS
+
+
+LINEAR = {"variant": "linear", "config": {"base_num_clusters": 4, "hidden_sizes": [5]}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (LINEAR, {"config": {"base_num_clusters": 5}}, r"`config` must be .*4.* as in .*run\.json; got .*5"),
+        (LINEAR, {"feature_extractor": {**EXTRACTOR, "impute": "control_mean"}}, "`feature_extractor` must be"),
+        (LINEAR, {"table": build_tiny_table(seed=7)}, r"`table` must be 'data \w+' as in .*run\.json; got 'data \w+'"),
+        (LINEAR, {"variant": "small"}, r"`variant` must be 'linear' as in .*run\.json; got 'small'"),
+        (
+            {**LINEAR, "variant": "small"},
+            {"variant": "linear"},
+            "`variant` must be 'small' as in .*progress.json; got",
+        ),
+    ],
+    ids=["config", "extractor", "table", "trained", "linear"],
+)
+def test_a_folder_belongs_to_one_run(tmp_path, first, second, message):
+    page = fit(tmp_path, **first).report
+    before = page.read_text()
+
+    with pytest.raises(
+        CheckpointError, match=f"{message}.*Start with the run's own arguments and data, or in another"
+    ):
+        fit(tmp_path, **{**first, **second})
+
+    assert page.read_text() == before
+
+
+def test_linear_members_may_be_reported_again(tmp_path):
+    fit(tmp_path, **LINEAR)
+
+    assert "age" in fit(tmp_path, **LINEAR, nuisance=["age"]).report.read_text()
 
 
 def test_sizes_that_do_not_fit_the_features_are_left_out(tmp_path, caplog):
@@ -203,6 +240,15 @@ def test_pipeline_leaves_strangers_without_a_subtype(model_folder, csv_files):
     json.dumps(answers)
 
 
+def test_pipeline_refuses_rows_with_different_columns(model_folder):
+    assign = pipeline("patient-subtyping", model=str(model_folder))
+    first, *others = pd.DataFrame(build_tiny_table(3, 0)).to_dict("records")
+
+    for row in ({name: value for name, value in others[0].items() if name != "roi_1"}, {**others[0], "note": "new"}):
+        with pytest.raises(ValueError, match="`table` must have the same keys in each row; row 1 differs"):
+            assign([first, row])
+
+
 def test_pipeline_leaves_controls_out(model_folder):
     assign = pipeline("patient-subtyping", model=str(model_folder))
     table = build_tiny_table(6, 4, seed=2)
@@ -240,6 +286,18 @@ def test_measures_unseen_patients_and_writes_a_card(tmp_path):
         ({"config": {"latent_dim": [2]}}, "`latent_dim` in `config` is not an option"),
         ({"feature_extractor": {"select": "none"}}, "`select` in `feature_extractor` is not an option"),
         ({"validity": {"fast": True}}, "`fast` in `validity` is not an option"),
+        ({"validity": {"checks": ["jacard"]}}, "`checks` must be among jaccard, .*; got 'jacard'"),
+        ({"validity": {"repetitions": {"jacard": 3}}}, "`repetitions` must have keys of jaccard, .*; got 'jacard'"),
+        ({"validity": {"covariance": "soffft"}}, "`covariance` must be one of sample, hard, soft; got 'soffft'"),
+        ({"validity": {"refit": "fully"}}, "`refit` must be one of .*; got 'fully'"),
+        (
+            {"nuisance": ["site"], "kinds": {"scaner": "categorical"}},
+            "`kinds` must have .*; got 'scaner': 'categorical'",
+        ),
+        (
+            {"clinical": ["site"], "kinds": {"site": "categoricl"}},
+            "as keys, and continuous, ordinal or categorical as values; got 'site': 'categoricl'",
+        ),
     ],
 )
 def test_refuses_arguments(options, message):
@@ -247,13 +305,47 @@ def test_refuses_arguments(options, message):
         mpd_subtyping.Arguments(**options)
 
 
+def build_others(**columns):
+    """Other people than those of `build_tiny_table()`, with some columns changed, or left out if None."""
+    table = build_tiny_table(seed=7)
+    table = {**table, "id": np.array([f"q{name}" for name in table["id"]]), **columns}
+    return {name: np.asarray(values) for name, values in table.items() if values is not None}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"nuisance": ["scanner"]}, "`nuisance` must name columns of the table; got 'scanner'"),
         ({"test_table": build_tiny_table()}, "must hold nobody of the training table"),
+        ({"test_table": build_others(roi_2=None)}, "the test table cannot be measured: .*lacks roi_2"),
+        ({"test_table": build_others(site=["moon"] * 71)}, "the test table cannot be measured: .*moon"),
+        (
+            {"test_table": build_others(roi_3=[np.nan] * 71)},
+            "the test table cannot be measured: .*must have no missing values",
+        ),
+        (
+            {"test_table": build_others(group=["control"] * 71)},
+            "the test table cannot be measured: .*must hold patients",
+        ),
+        (
+            {"test_table": build_others(subtype=["A", "B"] * 35 + ["A"])},
+            "column `subtype` must hold the numbers of true subtypes, -1 where unknown; got 'A'. Rename it if",
+        ),
+        ({"test_table": build_others(subtype=[0.5] * 71)}, "column `subtype` must hold the numbers.*; got 0.5"),
     ],
 )
-def test_refuses_tables(tmp_path, options, message):
+def test_refuses_tables_before_training(tmp_path, monkeypatch, options, message):
+    monkeypatch.setattr(mpd_subtyping, "train_members", None)
     with pytest.raises(ValueError, match=message):
         fit(tmp_path, **options)
+
+
+def test_a_split_to_measure_must_exist(csv_files, caplog):
+    for dataset, names in ((csv_files, "new, train"), (csv_files / "train.csv", "train")):
+        arguments = mpd_subtyping.Arguments(dataset=str(dataset), eval_split="tset")
+        with pytest.raises(ValueError, match=f"`eval_split` must be one of {names}; got 'tset'"):
+            mpd_subtyping.load_cohort(arguments)
+
+        caplog.clear()
+        assert mpd_subtyping.load_cohort(mpd_subtyping.Arguments(dataset=str(dataset))).test is None
+        assert "has no split 'test' beside that of the fit: nothing is measured" in caplog.text

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from PIL import ExifTags, Image
 from transformers import pipeline
 
 from decahub import RefTForFewShotInstanceSegmentation
@@ -336,3 +337,41 @@ def test_refuses_more_shots_than_there_are(folder, base, tmp_path):
 
     with pytest.raises(ValueError, match="`num_shots` of class 'kite' must be one of 1, 2, 3; got 30"):
         reft.run(arguments)
+
+
+@pytest.mark.parametrize("split", ["test", "monitor"])
+def test_refuses_an_image_of_another_size_than_its_annotations(folder, tmp_path, monkeypatch, split):
+    copy = shutil.copytree(folder, tmp_path / "data")
+    shutil.copytree(copy / "test", copy / "monitor")
+    shutil.copy(copy / "test.json", copy / "monitor.json")
+    with Image.open(copy / split / "2.png") as image:
+        image.resize((30, 40)).save(copy / split / "2.png")
+    monkeypatch.setattr(reft, "train_model", None)
+    arguments = build_arguments(copy, tmp_path / "run", monitor_split="monitor")
+
+    where = {"test": "the measured split", "monitor": "the monitored split"}[split]
+    message = (
+        rf"`segmentation` of annotation \d+ of {where} must have the size of its image, \(40, 30\); got \(64, 96\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        reft.run(arguments)
+
+
+def test_an_image_may_be_turned_by_its_orientation(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "data")
+    with Image.open(copy / "test" / "0.png") as image:
+        exif = image.getexif()
+        exif[ExifTags.Base.Orientation] = 6
+        image.transpose(Image.Transpose.ROTATE_90).save(copy / "test" / "0.png", exif=exif)
+    arguments = build_arguments(copy, tmp_path / "run")
+
+    reft.check_data(arguments, reft.load_data(arguments), reft.build_processor(arguments))
+
+
+def test_refuses_a_seed_that_the_split_file_lacks(folder, tmp_path):
+    splits = reft.load_data(build_arguments(folder, tmp_path))
+    reft.load_few_shot_split(build_arguments(folder, tmp_path), splits).save(tmp_path / "shots.json")
+    arguments = build_arguments(folder, tmp_path, few_shot_split=str(tmp_path / "shots.json"), shot_seed=7)
+
+    with pytest.raises(ValueError, match="`seed` must be one of 0; got 7"):
+        reft.find_shots(arguments, splits)

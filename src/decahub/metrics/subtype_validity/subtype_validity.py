@@ -196,17 +196,10 @@ class SubtypeValidity(evaluate.Metric):
     ):
         """The scores of `compute` at once, nothing stored."""
         features, labels = _read(features, labels)
-        checks = _read_checks(checks)
+        checks, counts = read_options(checks, quick, repetitions, covariance)
         site, diagnosis = (_read_column(values, len(labels)) for values in (site, diagnosis))
         clinical, nuisance = (_read_table(name, table, len(labels)) for name, table in
                               (("clinical", clinical), ("nuisance", nuisance)))  # fmt: skip
-        if covariance not in (None, *COVARIANCES):
-            raise ValueError(f"`covariance` must be one of {', '.join(COVARIANCES)}; got {covariance!r}.")
-        counts = dict(QUICK_REPETITIONS if quick else REPETITIONS)
-        unknown = sorted(set(repetitions or {}) - set(counts))
-        if unknown:
-            raise ValueError(f"`repetitions` must have keys of {', '.join(counts)}; got {unknown[0]!r}.")
-        counts |= repetitions or {}
         cluster, refit = _build_clusterer(model, clusterer, refit, features, training)
         study = Study(features, labels, cluster, counts, seed, site)
         records = {}
@@ -306,13 +299,19 @@ def _read(features, labels):
     return features, labels.astype(np.int64)
 
 
-def _read_checks(checks):
-    if checks is None:
-        return CHECKS
+def read_options(checks=None, quick=False, repetitions=None, covariance=None):
+    """Names of the checks and the repetitions of each; refuses options that `compute` and `measure` do not know."""
+    checks = CHECKS if checks is None else tuple(checks)
     unknown = [name for name in checks if name not in CHECKS]
     if unknown:
         raise ValueError(f"`checks` must be among {', '.join(CHECKS)}; got {unknown[0]!r}.")
-    return tuple(checks)
+    counts = dict(QUICK_REPETITIONS if quick else REPETITIONS)
+    unknown = sorted(set(repetitions or {}) - set(counts))
+    if unknown:
+        raise ValueError(f"`repetitions` must have keys of {', '.join(counts)}; got {unknown[0]!r}.")
+    if covariance not in (None, *COVARIANCES):
+        raise ValueError(f"`covariance` must be one of {', '.join(COVARIANCES)}; got {covariance!r}.")
+    return checks, counts | (repetitions or {})
 
 
 def _read_column(values, num_rows):

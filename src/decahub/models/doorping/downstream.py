@@ -71,8 +71,10 @@ def train_on_images(
         `float`: Accuracy on the images in the last pass.
 
     Raises:
-        ValueError: If there is no image, or not one label for each.
+        ValueError: If there is no image, or not one label for each, or if `epochs` is negative.
     """
+    if epochs < 0:
+        raise ValueError(f"`epochs` must be at least 0; got {epochs}.")
     if len(images) == 0 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"`labels` must have one class for each of at least one image; got {tuple(labels.shape)} for "
