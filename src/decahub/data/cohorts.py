@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .family import DataFamily
+from .own_tables import read_table
 
 
 GROUP, ID = "group", "id"
@@ -38,22 +39,12 @@ def read_csv(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If pandas is not installed.
-        ValueError: If it has no rows, or two columns of one name.
+        ValueError: If it has no rows, or cannot be read; see [`read_table`].
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`table` must be a CSV file; {str(path)!r} does not exist.")
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError('Tables need pandas: pip install "decahub[mpd_subtyping]".') from error
-    separator = "\t" if path.suffix == ".tsv" else ","
-    header = pandas.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
-    repeated = header[header.duplicated()].tolist()
-    if repeated:
-        raise ValueError(f"{path.name} must have different names for its columns; {repeated[0]!r} occurs twice.")
-    table = pandas.read_csv(path, sep=separator)
+    table = read_table(path, "\t" if path.suffix == ".tsv" else ",")
     if table.empty:
         raise ValueError(f"{path.name} must have a row for each person; it has none.")
     return {str(name): table[name].to_numpy() for name in table.columns}

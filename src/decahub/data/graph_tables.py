@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .own_tables import read_table
+
 
 NODE_TABLE, EDGE_TABLE = "nodes.csv", "edges.csv"
 CODES = {"train": 0, "validation": 1, "val": 1, "test": 2}
@@ -33,16 +35,9 @@ def read_tables(path: Path) -> dict[str, np.ndarray]:
     if not edges.is_file():
         raise FileNotFoundError(f"`{edges}` must be the table of the edges between the nodes of `{path}`.")
     try:
-        return convert_tables(_read_table(path), _read_table(edges))
+        return convert_tables(read_table(path), read_table(edges))
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"In `{path}` and `{edges.name}`: {error}") from error
-
-
-def _read_table(path: Path) -> Any:
-    table = pd.read_csv(path, skipinitialspace=True)
-    if len(table.columns) == 1 and {";", "\t"} & set(table.columns[0]):
-        raise ValueError(f"the values in {path.name} must be separated by commas; got the line {table.columns[0]!r}.")
-    return table
 
 
 def convert_tables(nodes: Any, edges: Any) -> dict[str, np.ndarray]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .own_tables import read_lines
+
 
 NUM_TRAINING_IMAGES = 7  # of LIVE Challenge, shown to its observers beforehand
 LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
@@ -227,24 +229,13 @@ def read_own_table(folder: Path, table: Path) -> list[QualityRow]:
 
 def _read_own_csv(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Header and rows of a table of a user, with the line of each row."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            cells = [(reader.line_num, [text.strip() for text in row]) for row in reader if any(map(str.strip, row))]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{table} must be a text file in UTF-8; {error}. Save it as such.") from error
+    cells = list(read_lines(table))
     if len(cells) < 2:
         raise ValueError(f"{table} must have at least one row below its header; it has none.")
     (_, header), *rows = cells
     names = [name.lower() for name in header if name]
     if len(set(names)) < len(names):
         raise ValueError(f"{table} must have columns of different names; it has {', '.join(header)}.")
-    for line, row in rows:
-        if len(row) != len(header):
-            raise ValueError(
-                f"{table} must have {len(header)} values in each line, as its header; got {len(row)} in line {line}. "
-                "Decimals are written with a point, and texts with a comma between quotes."
-            )
     return header, [(line, dict(zip(header, row, strict=True))) for line, row in rows]
 
 

@@ -129,6 +129,10 @@ def test_reads_a_folder_of_tables(tmp_path):
     [
         ("id,group\n", "must have a row for each person; it has none"),
         ("id,x,x\na,1,2\n", "different names for its columns; 'x' occurs twice"),
+        ("group,x\na,control,1.5\n", r"table\.csv must have 2 values in each line, as its header; got 3 in line 2"),
+        ("id,x\na,1\nb\n", "must have 2 values in each line.*; got 1 in line 3"),
+        ("id;x\na;1,5\n", "must separate its columns by commas; got 'id;x'"),
+        ("", "must begin with the names of its columns; it is empty"),
     ],
 )
 def test_refuses_a_table(tmp_path, text, message):

@@ -77,10 +77,14 @@ def test_nodes_without_names_are_numbered(tmp_path):
         (NODES.replace("bob", "ann"), EDGES, "'node' must hold different names; got 'ann' twice"),
         (NODES.replace("41", "old"), EDGES, "'age' of the nodes must hold finite numbers; got old"),
         (NODES.replace("41", ""), EDGES, "'age' of the nodes must hold finite numbers; got nan.*fill missing values"),
-        (NODES.replace(",", ";"), EDGES, "values in nodes.csv must be separated by commas; got the line 'node;income"),
+        (NODES.replace(",", ";"), EDGES, "nodes.csv must separate its columns by commas; got 'node;income"),
         (NODES, "source,target,weight\nann,bob,1\nbob,cy,2\n", "got 'weight', which no model reads"),
         (NODES.replace("validation", "dev"), EDGES, "'split' must be one of train, .* or empty; got dev"),
         ("node,label\nann,1\n", "source,target\nann,ann\n", "at least one column of features"),
+        ("x\n1\n2\n", "source,target\n0,1,5\n", "edges.csv must have 2 values in each line, .*; got 3 in line 2"),
+        ("x,label\n1,0,\n2,1,\n", "source,target\n0,1\n", "nodes.csv must have 2 values .*; got 3 in line 2"),
+        ("x,label\n1,0\n\n2\n", "source,target\n0,1\n", "nodes.csv must have 2 values .*; got 1 in line 4"),
+        ("", EDGES, "nodes.csv must begin with the names of its columns; it is empty"),
     ],
 )
 def test_refuses_tables(tmp_path, nodes, edges, message):

@@ -264,6 +264,7 @@ def test_images_that_the_table_does_not_list_are_counted(tmp_path, caplog):
         ('"label"\t"file_name"', r"must separate its columns by commas; got '\\t'"),
         ("name,label", "`metadata.csv` in 'train' must have a column `file_name`; got name, label"),
         ("", "must have a column `file_name`; got an empty line"),
+        ("file_name,label", r"train/metadata\.csv must have 2 values in each line, as its header; got 1 in line 2"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_named(tmp_path, header, message):
