@@ -162,6 +162,7 @@ def save_graph(
         arrays = _collect_arrays(data)
     if splits is not None:
         num_nodes = arrays["x_shape"][0] if "x_shape" in arrays else len(arrays["x"])
+        arrays = {name: array for name, array in arrays.items() if not name.endswith("_mask")}
         arrays["splits"] = _check_splits(np.asarray(splits), num_nodes)
     if label_names is not None:
         num_classes = int(max(arrays.get("y", ()), default=-1)) + 1

@@ -146,6 +146,15 @@ def test_several_splits_of_torch_geometric_are_kept(tmp_path):
     assert load(tmp_path / "again")[0]["test_mask"].tolist() == TEN.T.roll(2, 1).tolist()
 
 
+def test_splits_stand_in_for_masks(tmp_path):
+    save_graph(tmp_path, {**TENSORS, **MASKS}, splits=[2, 2, 1, 0])
+
+    row, _ = load(tmp_path)
+
+    assert row["train_mask"].tolist() == [[False, False, False, True]]
+    assert row["test_mask"].tolist() == [[True, True, False, False]]
+
+
 def test_a_similarity_graph_is_read_back(tmp_path):
     values = np.random.default_rng(0).random((2, 40))
     table = {"a": values[0], "b": values[1], "group": np.arange(40) % 2, "paid": np.arange(40) // 20}
