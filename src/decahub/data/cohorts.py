@@ -34,8 +34,8 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"features": torch.stack([example["features"] for example in examples])}
 
 
-def read_csv(path: str | Path) -> dict[str, np.ndarray]:
-    """Columns of a table in CSV (or TSV), one row for each person.
+def read_csv(path: str | Path, id_column: str | None = ID) -> dict[str, np.ndarray]:
+    """Columns of a table in CSV (or TSV), one row for each person; ids are texts, as they are written.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -44,7 +44,7 @@ def read_csv(path: str | Path) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`table` must be a CSV file; {str(path)!r} does not exist.")
-    table = read_table(path, "\t" if path.suffix == ".tsv" else ",")
+    table = read_table(path, "\t" if path.suffix == ".tsv" else ",", texts=(ID, id_column))
     if table.empty:
         raise ValueError(f"{path.name} must have a row for each person; it has none.")
     return {str(name): table[name].to_numpy() for name in table.columns}
@@ -59,10 +59,17 @@ def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datase
     """Dataset of tables that `find_files` found."""
     return datasets.DatasetDict(
         {
-            split: datasets.Dataset.from_dict({name: values.tolist() for name, values in read_csv(path).items()})
+            split: datasets.Dataset.from_dict({name: _to_list(values) for name, values in read_csv(path).items()})
             for split, (path,) in files.items()
         }
     )
+
+
+def _to_list(values: np.ndarray) -> list[Any]:
+    """Values of a column, `None` where a text is missing."""
+    if values.dtype != object:
+        return values.tolist()
+    return [None if value != value else value for value in values.tolist()]
 
 
 def check_leakage(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray], features: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ NODE_TABLE, EDGE_TABLE = "nodes.csv", "edges.csv"
 CODES = {"train": 0, "validation": 1, "val": 1, "test": 2}
 NO_PART, UNLABELED = 255, -100
 COLUMNS = ("node", "label", "sensitive")
+ENDS = ("source", "target")
 
 
 def read_tables(path: Path) -> dict[str, np.ndarray]:
@@ -35,7 +36,7 @@ def read_tables(path: Path) -> dict[str, np.ndarray]:
     if not edges.is_file():
         raise FileNotFoundError(f"`{edges}` must be the table of the edges between the nodes of `{path}`.")
     try:
-        return convert_tables(read_table(path), read_table(edges))
+        return convert_tables(read_table(path, texts=["node"]), read_table(edges, texts=ENDS))
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"In `{path}` and `{edges.name}`: {error}") from error
 
@@ -50,22 +51,25 @@ def convert_tables(nodes: Any, edges: Any) -> dict[str, np.ndarray]:
     Raises:
         ValueError: If a column is missing or holds what cannot be read.
     """
-    for column in ("source", "target"):
+    for column in ENDS:
         if column not in edges:
             raise ValueError(f"the table of edges must have the column {column!r}; it has {', '.join(edges)}.")
-    for column in edges.columns.difference(["source", "target"]):
+    for column in edges.columns.difference(ENDS):
         if edges[column].nunique(dropna=False) > 1:
             raise ValueError(
                 f"the table of edges must have the columns 'source' and 'target' only; got {column!r}, which no model "
                 "reads. Drop it if all edges may count alike."
             )
+    if "node" in nodes and nodes["node"].isna().any():
+        line = int(nodes["node"].isna().to_numpy().argmax()) + 2  # the header is line 1
+        raise ValueError(f"the column 'node' must hold a name in each line; got none in line {line}.")
     names = pd.Index(nodes["node"] if "node" in nodes else range(len(nodes))).map(_to_text)
     if names.has_duplicates:
         raise ValueError(f"the column 'node' must hold different names; got {names[names.duplicated()][0]!r} twice.")
-    ends = np.stack([names.get_indexer(edges[column].map(_to_text)) for column in ("source", "target")])
+    ends = np.stack([names.get_indexer(edges[column].map(_to_text, na_action="ignore")) for column in ENDS])
     if (ends < 0).any():
         row, line = np.argwhere(ends < 0)[0]
-        column = ("source", "target")[row]  # the header is line 1
+        column = ENDS[row]
         raise ValueError(
             f"{column!r} in the table of edges must be a node; got {edges[column].iloc[line]!r} in line {line + 2}."
         )

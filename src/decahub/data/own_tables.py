@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,21 @@ def read_lines(path: Path, separator: str = ",") -> Iterator[tuple[int, list[str
         raise ValueError(f"{path} must be a text file in UTF-8; {error}. Save it as such.") from error
 
 
-def read_table(path: Path, separator: str = ",") -> Any:
-    """A table as a `pandas.DataFrame`.
+def read_table(path: Path, separator: str = ",", texts: Collection[str | None] = ()) -> Any:
+    """A table as a `pandas.DataFrame`; the columns `texts` stay as they are written, such as the ids 001 and NA.
 
     Raises:
-        ValueError: If it is empty, has another separator, two columns of one name, or a line with more or fewer values.
+        ValueError: If it is empty, has another separator, two columns of one name, or lines of other lengths.
     """
     header = _check_lines(path, separator)
     repeated = [name for name in header if name and header.count(name) > 1]
     if repeated:
         raise ValueError(f"{path} must have different names for its columns; {repeated[0]!r} occurs twice.")
-    return pd.read_csv(path, sep=separator, skipinitialspace=True, index_col=False, encoding="utf-8-sig")
+    read = partial(pd.read_csv, path, sep=separator, skipinitialspace=True, index_col=False, encoding="utf-8-sig")
+    table = read()
+    for name in set(texts) & set(table):
+        table[name] = read(usecols=[name], dtype=str, keep_default_na=False, na_values=[""])[name].str.strip()
+    return table
 
 
 def _check_lines(path: Path, separator: str) -> list[str]:

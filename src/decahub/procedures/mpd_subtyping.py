@@ -161,7 +161,7 @@ def load_cohort(arguments: Arguments) -> Cohort:
         ValueError: If a split is missing.
     """
     if Path(arguments.dataset).is_file():
-        return Cohort(read_csv(arguments.dataset))
+        return Cohort(read_csv(arguments.dataset, arguments.feature_extractor.get("id_column")))
     splits = load_dataset(arguments.dataset, arguments.data_dir, family=FAMILY)
     if arguments.train_split not in splits:
         raise ValueError(f"`train_split` must be one of {', '.join(splits)}; got {arguments.train_split!r}.")

@@ -124,6 +124,13 @@ def test_reads_a_folder_of_tables(tmp_path):
     assert rows["x"][0] == 1.5
 
 
+def test_ids_stay_as_the_table_writes_them(tmp_path):
+    (tmp_path / "train.csv").write_text("id,code,group,x\n001,7,control,1.5\n1,8,SZ,\n NA ,9,SZ,2\n,10,SZ,3\n")
+
+    assert load_dataset(tmp_path, family="cohorts")["train"]["id"][:] == ["001", "1", "NA", None]
+    assert read_csv(tmp_path / "train.csv", "code")["code"].tolist() == ["7", "8", "9", "10"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -69,11 +69,35 @@ def test_nodes_without_names_are_numbered(tmp_path):
     assert "node_names" not in row
 
 
+def test_names_stay_as_the_tables_write_them(tmp_path):
+    nodes = NODES.replace("ann", "001").replace("bob", "1").replace("cy", "NA").replace("dora", "2.0")
+
+    row, _ = load(write_tables(tmp_path, nodes, "source,target\n001, 1\n1,NA\n2.0 ,001\n"))
+
+    assert list(row["node_names"]) == ["001", "1", "NA", "2.0"]
+    assert row["edge_index"].tolist() == [[0, 1], [1, 2], [3, 0]]
+
+
+def test_names_that_number_the_nodes_are_none(tmp_path):
+    nodes = NODES.replace("ann", "0").replace("bob", "1").replace("cy", "2").replace("dora", "3")
+
+    row, _ = load(write_tables(tmp_path, nodes, "source,target\n0,1\n1,2\n3,0\n"))
+
+    assert "node_names" not in row
+    assert row["edge_index"].tolist() == [[0, 1], [1, 2], [3, 0]]
+
+
 @pytest.mark.parametrize(
     ("nodes", "edges", "message"),
     [
         (NODES, "from,to\nann,bob\n", "edges must have the column 'source'; it has from, to"),
         (NODES, "source,target\nann,eve\n", "'target' in the table of edges must be a node; got 'eve' in line 2"),
+        (
+            NODES.replace("cy", "nan"),
+            EDGES.replace("cy", ""),
+            "'target' in the table of edges must be a node; got nan",
+        ),
+        (NODES.replace("bob", ""), EDGES, "'node' must hold a name in each line; got none in line 3"),
         (NODES.replace("bob", "ann"), EDGES, "'node' must hold different names; got 'ann' twice"),
         (NODES.replace("41", "old"), EDGES, "'age' of the nodes must hold finite numbers; got old"),
         (NODES.replace("41", ""), EDGES, "'age' of the nodes must hold finite numbers; got nan.*fill missing values"),
