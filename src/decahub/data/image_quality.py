@@ -16,6 +16,7 @@ import torch
 
 from .family import DataFamily
 from .image_classification import image_to_tensor
+from .image_tables import warn_of_unlisted_images
 from .quality_layouts import find_layout, group_by_split, read_layout
 
 
@@ -144,6 +145,8 @@ def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datase
             }
         )
         loaded[split] = datasets.Dataset.from_dict(columns, features=features)
+    if layout is None:
+        warn_of_unlisted_images([table], loaded)
     return loaded
 
 

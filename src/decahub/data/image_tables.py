@@ -63,8 +63,8 @@ def warn_of_unlisted_images(tables: Sequence[Path], loaded: datasets.DatasetDict
         unlisted = [path for path in files if path.resolve() not in listed]
         if unlisted:
             logger.warning(
-                f"Left out {len(unlisted)} of {len(files)} images in {table.parent.name!r}, which its `{TABLE}` does "
-                f"not list; the first is {unlisted[0].relative_to(table.parent)}."
+                f"Left out {len(unlisted)} of {len(files)} images in {table.parent.name!r}, which its `{table.name}` "
+                f"does not list; the first is {unlisted[0].relative_to(table.parent)}."
             )
 
 
