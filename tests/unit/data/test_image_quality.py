@@ -358,6 +358,28 @@ def test_no_reference_is_in_two_splits(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[1]", "it holds no record"),
+        ('{"format": "decahub-quality-splits-1"}', "`splits` is missing"),
+        ('{"format": "decahub-quality-splits-1", "splits": {"train": {}}}', "the split 'train' lacks `references`"),
+        (
+            '{"format": "decahub-quality-splits-1", "splits": {"train": {"references": ["a"]}}}',
+            "the split 'train' lacks `num_images`",
+        ),
+        ('{"format": "other", "splits": {}}', "its format is 'other'"),
+        ('{"format": "decahub-qual', "Unterminated string"),
+    ],
+)
+def test_refuses_a_file_that_no_run_wrote(tmp_path, content, problem):
+    path = tmp_path / "f.json"
+    path.write_text(content)
+
+    with pytest.raises(ValueError, match=rf"f\.json must be a file of splits that a run wrote.*; {problem}"):
+        load_splits_file(path)
+
+
 def test_rows_to_split_are_all_of_a_dataset():
     few, many = build_rows(2), build_rows(3)
 
