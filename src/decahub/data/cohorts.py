@@ -51,8 +51,22 @@ def read_csv(path: str | Path, id_column: str | None = ID) -> dict[str, np.ndarr
 
 
 def find_files(folder: Path) -> dict[str, list[Path]]:
-    """Tables `<split>.csv` in a user's own folder."""
-    return {path.stem: [path] for path in sorted(folder.iterdir()) if path.suffix in ENDINGS}
+    """Tables `<split>.csv` in a user's own folder.
+
+    Raises:
+        ValueError: If a split has two.
+    """
+    tables: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in ENDINGS:
+            tables.setdefault(path.stem, []).append(path)
+    for split, paths in tables.items():
+        if len(paths) > 1:
+            raise ValueError(
+                f"the split {split!r} must have one table; got {' and '.join(path.name for path in paths)}. Move one "
+                "of them out."
+            )
+    return tables
 
 
 def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:

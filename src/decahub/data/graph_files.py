@@ -91,8 +91,15 @@ def find_graph_files(folder: Path) -> dict[str, list[Path]]:
 
     Raises:
         FileNotFoundError: If the folder holds neither these nor parquet files.
+        ValueError: If it holds both.
     """
-    graphs = sorted(folder.glob("*.npz")) or sorted(folder.glob(f"*{NODE_TABLE}"))
+    arrays, tables = sorted(folder.glob("*.npz")), sorted(folder.glob(f"*{NODE_TABLE}"))
+    if arrays and tables:
+        raise ValueError(
+            f"`{folder}` must hold graphs as `.npz` or as tables, not both; got {arrays[0].name} and "
+            f"{tables[0].name}. Move one of them out."
+        )
+    graphs = arrays or tables
     if not graphs and not any(folder.glob("*.parquet")):
         raise FileNotFoundError(
             f"`{folder}` must hold graphs: `<name>.npz`, or `nodes.csv` and `edges.csv`; it holds "

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from decahub import load_dataset
 from decahub.data import abide_anatomy, mpd_semireal
@@ -148,6 +149,22 @@ def test_refuses_a_table(tmp_path, text, message):
 
     with pytest.raises(ValueError, match=message):
         read_csv(path)
+
+
+def test_refuses_two_tables_of_a_split(tmp_path):
+    for name in ("train.csv", "train.tsv"):
+        (tmp_path / name).write_text("id\na\n")
+
+    with pytest.raises(ValueError, match=r"the split 'train' must have one table; got train\.csv and train\.tsv\."):
+        load_dataset(tmp_path, family="cohorts")
+
+
+def test_refuses_tables_beside_parquet(tmp_path):
+    (tmp_path / "train.csv").write_text("id,group\na,control\n")
+    Dataset.from_dict({"group": ["control"]}).to_parquet(tmp_path / "test.parquet")
+
+    with pytest.raises(ValueError, match=r"must hold data of one kind; got train\.csv and test\.parquet\. Move one"):
+        load_dataset(tmp_path, family="cohorts")
 
 
 def test_refuses_a_person_who_occurs_twice(tmp_path):

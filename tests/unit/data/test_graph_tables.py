@@ -123,6 +123,14 @@ def test_a_table_of_edges_must_be_there(tmp_path):
         load(tmp_path)
 
 
+def test_refuses_graphs_in_two_forms(tmp_path):
+    tables = write_tables(tmp_path)
+    save_graph(tables, (pd.read_csv(tables / "nodes.csv"), pd.read_csv(tables / "edges.csv")))
+
+    with pytest.raises(ValueError, match=r"as `\.npz` or as tables, not both; got graph\.npz and nodes\.csv\. Move"):
+        load(tables)
+
+
 FEATURES, PAIRS, LABELS = [[1.0, 0.0], [0.0, 0.0], [2.0, 3.0], [0.0, 1.0]], [[0, 1, 2], [1, 2, 3]], [0, 1, 1, 0]
 MASKS = {"train_mask": [True, True, False, False], "val_mask": [False, False, True, False]}
 TEN = torch.eye(4, dtype=torch.bool).repeat(3, 1)[:10].T  # (4, 10), as torch-geometric stores ten splits
