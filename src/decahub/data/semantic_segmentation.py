@@ -17,6 +17,8 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from decahub.models.shared.checks import check_bounds, check_probability, is_pair
+
 from .catalog import IGNORE_INDEX
 from .family import DataFamily
 from .image_classification import Normalization, image_to_tensor
@@ -316,11 +318,18 @@ def build_train_transform(
 
     Returns:
         `TrainTransform`: maps `{"image", "annotation"}` to `{"pixel_values", "labels"}`.
+
+    Raises:
+        ValueError: If a number is out of its range.
     """
-    if len(crop_size) != 2 or min(crop_size) < 1:
+    if not is_pair(crop_size) or min(crop_size) < 1:
         raise ValueError(f"`crop_size` must hold a positive height and width; got {crop_size}.")
-    if not 0 < ratio_range[0] <= ratio_range[1]:
-        raise ValueError(f"`ratio_range` must be two positive numbers in ascending order; got {ratio_range}.")
+    if shortest_edge is not None and shortest_edge < 1:
+        raise ValueError(f"`shortest_edge` must be at least 1; got {shortest_edge}.")
+    check_probability("flip_prob", flip_prob)
+    if not 0 < max_class_share <= 1:
+        raise ValueError(f"`max_class_share` must be in (0, 1]; got {max_class_share}.")
+    check_bounds("ratio_range", ratio_range)
     distort = v2.RandomPhotometricDistort(hue=(-0.1, 0.1)) if distort_colors else None
     resize = RandomResizedPair(shortest_edge, ratio_range)
     crop = RandomCropPair((crop_size[0], crop_size[1]), max_class_share)

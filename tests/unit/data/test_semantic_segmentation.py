@@ -204,7 +204,12 @@ def test_refuses_a_processor_that_crops():
     [
         ((9,), {}, "`crop_size` must hold a positive height and width"),
         ((9, 0), {}, "`crop_size` must hold a positive height and width"),
+        (9, {}, "`crop_size` must hold a positive height and width; got 9"),
         ((9, 13), {"ratio_range": (2.0, 0.5)}, "`ratio_range` must be two positive numbers in ascending order"),
+        ((9, 13), {"ratio_range": 2.0}, "`ratio_range` must be two positive numbers in ascending order; got 2.0"),
+        ((9, 13), {"flip_prob": 50}, r"`flip_prob` must be in \[0, 1\]; got 50"),
+        ((9, 13), {"max_class_share": -1}, r"`max_class_share` must be in \(0, 1\]; got -1"),
+        ((9, 13), {"shortest_edge": -5}, "`shortest_edge` must be at least 1; got -5"),
     ],
 )
 def test_refuses_bad_settings(crop_size, overrides, message):
