@@ -65,13 +65,23 @@ def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_files(folder: Path) -> dict[str, list[Path]]:
-    """Images of each split in a folder `<split>/images/*`, each with its map in `<split>/annotations/<stem>.png`."""
-    splits = sorted(path.parent for path in folder.glob(f"*/{IMAGE_FOLDER}") if path.is_dir())
+    """Images of each split in a folder `<split>/images/*`, each with its map in `<split>/annotations/<stem>.png`.
+
+    Raises:
+        ValueError: If images lie in folders below, where they would be left out.
+    """
     suffixes = Image.registered_extensions()
-    return {
-        split.name: sorted(path for path in (split / IMAGE_FOLDER).iterdir() if path.suffix.lower() in suffixes)
-        for split in splits
-    }
+    found = {}
+    for place in sorted(path for path in folder.glob(f"*/{IMAGE_FOLDER}") if path.is_dir()):
+        images = sorted(path for path in place.rglob("*") if path.suffix.lower() in suffixes)
+        nested = [path for path in images if path.parent != place]
+        if nested:
+            raise ValueError(
+                f"images must lie in {place} itself; got {len(nested)} in folders below it, the first is {nested[0]}. "
+                "Move them up, and their maps too."
+            )
+        found[place.parent.name] = images
+    return found
 
 
 def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:

@@ -308,6 +308,15 @@ def test_other_files_among_the_images_are_left_alone(folder):
     assert len(load_dataset(folder, family="semantic-segmentation")["train"]) == 1
 
 
+def test_refuses_images_in_folders_of_a_split(folder):
+    nested = folder / "test" / "images" / "bonn" / "street.jpg"
+    nested.parent.mkdir()
+    (folder / "test" / "images" / "street.jpg").rename(nested)
+
+    with pytest.raises(ValueError, match=r"must lie in \S+test/images itself; got 1 in folders below it.*bonn/street"):
+        load_dataset(folder, family="semantic-segmentation")
+
+
 def test_a_map_of_another_size_than_its_image_is_named(folder):
     Image.fromarray(np.full((5, 6), 0, dtype=np.uint8)).save(folder / "test" / "annotations" / "street.png")
     rows = load_dataset(folder, family="semantic-segmentation")["test"]
