@@ -190,7 +190,7 @@ def test_row_passes_through_a_models_feature_extractor(tmp_path):
         ({"y": LABELS + 0.5}, "`labels` or `y` must hold whole numbers; got float64"),
         ({"sens": LABELS + 0.5}, "`sensitive` or `sens` must hold whole numbers; got float64"),
         ({"x": np.array([object()] * 6)}, "intact .npz file without pickled objects"),
-        ({"sensitiv": LABELS}, r"`sensitiv` must be an array of a graph file \(.*Did you mean `sensitive`\?"),
+        ({"sensitives": LABELS}, r"`sensitives` must be an array of a graph file \(.*Did you mean `sensitive`\?"),
         ({"edge_weight": np.arange(6)}, "`edge_weight` must be the same for all edges"),
         ({"train_mask": CODES == 0}, "`train_mask` and `splits` must not both be given"),
         (
