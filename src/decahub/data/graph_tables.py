@@ -98,6 +98,11 @@ def _read_features(nodes: Any) -> dict[str, np.ndarray]:
     table = nodes.drop(columns=[column for column in (*COLUMNS, *_list_splits(nodes)) if column in nodes])
     if not table.shape[1]:
         raise ValueError("the table of nodes must have at least one column of features besides 'node' and 'label'.")
+    if any(str(column).startswith("Unnamed: ") for column in table):  # as pandas calls it
+        raise ValueError(
+            "each column of the nodes must have a name; got one without. Drop it if it numbers the rows: "
+            "`to_csv(path, index=False)`."
+        )
     for column in table:
         if not (pd.api.types.is_numeric_dtype(table[column]) and np.isfinite(table[column]).all()):
             raise ValueError(

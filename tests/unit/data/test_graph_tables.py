@@ -108,6 +108,7 @@ def test_names_that_number_the_nodes_are_none(tmp_path):
         ("x\n1\n2\n", "source,target\n0,1,5\n", "edges.csv must have 2 values in each line, .*; got 3 in line 2"),
         ("x,label\n1,0,\n2,1,\n", "source,target\n0,1\n", "nodes.csv must have 2 values .*; got 3 in line 2"),
         ("x,label\n1,0\n\n2\n", "source,target\n0,1\n", "nodes.csv must have 2 values .*; got 1 in line 4"),
+        (",x\n0,1\n1,2\n", "source,target\n0,1\n", "each column of the nodes must have a name; got one without"),
         ("", EDGES, "nodes.csv must begin with the names of its columns; it is empty"),
     ],
 )
