@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .family import DataFamily
+from .own_tables import read_table
 
 
 GROUP, ID = "group", "id"
@@ -33,45 +34,56 @@ def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"features": torch.stack([example["features"] for example in examples])}
 
 
-def read_csv(path: str | Path) -> dict[str, np.ndarray]:
-    """Columns of a table in CSV (or TSV), one row for each person.
+def read_csv(path: str | Path, id_column: str | None = ID) -> dict[str, np.ndarray]:
+    """Columns of a table in CSV (or TSV), one row for each person; ids are texts, as they are written.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If pandas is not installed.
-        ValueError: If it has no rows, or two columns of one name.
+        ValueError: If it has no rows, or cannot be read; see [`read_table`].
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"`table` must be a CSV file; {str(path)!r} does not exist.")
-    try:
-        import pandas
-    except ImportError as error:
-        raise ImportError('Tables need pandas: pip install "decahub[mpd_subtyping]".') from error
-    separator = "\t" if path.suffix == ".tsv" else ","
-    header = pandas.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
-    repeated = header[header.duplicated()].tolist()
-    if repeated:
-        raise ValueError(f"{path.name} must have different names for its columns; {repeated[0]!r} occurs twice.")
-    table = pandas.read_csv(path, sep=separator)
+    table = read_table(path, "\t" if path.suffix == ".tsv" else ",", texts=(ID, id_column))
     if table.empty:
         raise ValueError(f"{path.name} must have a row for each person; it has none.")
     return {str(name): table[name].to_numpy() for name in table.columns}
 
 
 def find_files(folder: Path) -> dict[str, list[Path]]:
-    """Tables `<split>.csv` in a user's own folder."""
-    return {path.stem: [path] for path in sorted(folder.iterdir()) if path.suffix in ENDINGS}
+    """Tables `<split>.csv` in a user's own folder.
+
+    Raises:
+        ValueError: If a split has two.
+    """
+    tables: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in ENDINGS:
+            tables.setdefault(path.stem, []).append(path)
+    for split, paths in tables.items():
+        if len(paths) > 1:
+            raise ValueError(
+                f"the split {split!r} must have one table; got {' and '.join(path.name for path in paths)}. Move one "
+                "of them out."
+            )
+    return tables
 
 
 def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:
     """Dataset of tables that `find_files` found."""
     return datasets.DatasetDict(
         {
-            split: datasets.Dataset.from_dict({name: values.tolist() for name, values in read_csv(path).items()})
+            split: datasets.Dataset.from_dict({name: _to_list(values) for name, values in read_csv(path).items()})
             for split, (path,) in files.items()
         }
     )
+
+
+def _to_list(values: np.ndarray) -> list[Any]:
+    """Values of a column, `None` where a text is missing."""
+    if values.dtype != object:
+        return values.tolist()
+    return [None if value != value else value for value in values.tolist()]
 
 
 def check_leakage(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray], features: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from decahub.models.drum_lm.midi.codec import DrumRoll
+from decahub.models.shared.checks import check_probability
 from decahub.models.shared.ignore_index import IGNORED_CLASS
 
 from .family import DataFamily
@@ -95,9 +96,8 @@ def build_train_transform(
     prompt_bars = processor.prompt_bars if prompt_bars is None else prompt_bars
     if not 0 <= prompt_bars < bars:
         raise ValueError(f"`prompt_bars` must be in [0, `bars` ({bars})); got {prompt_bars}.")
-    for name, probability in (("swap_prob", swap_prob), ("hide_prob", hide_prob)):
-        if not 0 <= probability <= 1:
-            raise ValueError(f"`{name}` must be in [0, 1]; got {probability}.")
+    check_probability("swap_prob", swap_prob)
+    check_probability("hide_prob", hide_prob)
     columns = processor.build_codec().drum_map.columns
     if swap_prob and not {RIDE, HIHAT} <= {*columns}:
         raise ValueError(f"`swap_prob` must be 0 with the columns {', '.join(columns)}; got {swap_prob}.")

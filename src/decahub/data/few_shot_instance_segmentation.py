@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import InterpolationMode, functional
 
+from decahub.models.shared.checks import check_bounds, check_probability
+
 from .coco_files import find_coco_files, read_coco_files
 from .coco_masks import decode_masks
 from .family import DataFamily
@@ -145,10 +147,8 @@ def build_train_transform(
     """
     if image_size < STRIDE or image_size % STRIDE:
         raise ValueError(f"`image_size` must be a multiple of {STRIDE}; got {image_size}.")
-    if len(scale_range) != 2 or not 0 < scale_range[0] <= scale_range[1]:
-        raise ValueError(f"`scale_range` must be two positive numbers in ascending order; got {scale_range}.")
-    if not 0 <= flip_prob <= 1:
-        raise ValueError(f"`flip_prob` must be in [0, 1]; got {flip_prob}.")
+    check_bounds("scale_range", scale_range)
+    check_probability("flip_prob", flip_prob)
     scales = (float(scale_range[0]), float(scale_range[1]))
     return TrainTransform(processor, image_size, scales, flip_prob, keep_labels, keep_ids)
 

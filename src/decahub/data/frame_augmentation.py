@@ -17,6 +17,7 @@ import torch
 
 from decahub.models.cmt.camera.grid_mask import apply_grid_mask
 from decahub.models.cmt.camera.resize_crop import RESIZE_RANGE, sample_image_transforms
+from decahub.models.shared.checks import check_bounds, check_probability
 
 from .box_geometry import wrap_angle
 from .frames import decode_row, process_frame
@@ -265,14 +266,12 @@ def build_train_transform(
         "lidar_mask_prob": lidar_mask_prob,
     }
     for name, value in probabilities.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"`{name}` must be in [0, 1]; got {value}.")
+        check_probability(name, value)
     total = camera_mask_prob + lidar_mask_prob
     if total > 1:
         raise ValueError(f"`camera_mask_prob` and `lidar_mask_prob` must sum to at most 1; got {total}.")
-    for name, (low, high) in {"scale_range": scale_range, "resize_range": resize_range}.items():
-        if not 0 < low <= high:
-            raise ValueError(f"`{name}` must be two positive numbers in ascending order; got {low} and {high}.")
+    check_bounds("scale_range", scale_range)
+    check_bounds("resize_range", resize_range)
     if rotation < 0 or translation_std < 0 or min_points < 0:
         raise ValueError(
             "`rotation`, `translation_std` and `min_points` must not be negative; got "

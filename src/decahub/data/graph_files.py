@@ -8,7 +8,8 @@ A file holds arrays and no pickles:
 - `labels` or `y` of shape `(num_nodes,)`, -100 where there is none; or the ids of such nodes in `unlabeled`;
 - masks: booleans `train_mask`, `validation_mask`, `test_mask` of shape `(num_nodes,)` or `(num_splits, num_nodes)`; or
   codes `splits` of that shape, and `split_<name>` of shape `(num_nodes,)`: 0 train, 1 validation, 2 test, else unused;
-- optionally `sensitive` or `sens` of shape `(num_nodes,)`, `feature_names`, `label_names` and `node_names`.
+- optionally `sensitive` or `sens` of shape `(num_nodes,)`, `feature_names`, `label_names` and `node_names`;
+- `edge_weight` or `edge_attr` if the same for all edges, and `<name>_raw`, which nothing reads.
 
 A graph may also be two tables: `nodes.csv`, or `<name>_nodes.csv`, and `edges.csv` beside it; see `graph_tables.py`.
 """
@@ -24,7 +25,8 @@ import torch
 from datasets.features.features import Array2DExtensionType
 from datasets.table import InMemoryTable
 
-from decahub.models.shared.graph_inputs import build_csr, orient_edges
+from decahub.models.shared.checks import refuse_unknown
+from decahub.models.shared.graph_inputs import EDGE_VALUE_NAMES, build_csr, orient_edges, refuse_edge_values
 from decahub.models.shared.npz_files import check_memory, read_npz
 
 from .dataset_entry import DatasetEntry
@@ -34,6 +36,14 @@ from .graph_tables import NODE_TABLE, read_tables
 UNLABELED = -100
 PARTS = ("train", "validation", "test")  # in the order of their codes
 MASKS = tuple(f"{part}_mask" for part in PARTS)
+# Names of one thing, of which a file holds one.
+SYNONYMS = (
+    ("node_features", "x", "x_indptr"), ("labels", "y"), ("sensitive", "sens"), ("unlabeled", "unlabelled"),
+)  # fmt: skip
+ARRAYS = (
+    "edge_index", *sum(SYNONYMS, ()), "x_indices", "x_shape", "x_data", *MASKS, "splits", "feature_names",
+    "label_names", "node_names", *EDGE_VALUE_NAMES,
+)  # fmt: skip
 MAX_DEGREE_BITS = 16  # width of degree features; degrees of 2 ** 15 and more share the last column
 
 Arrays = Mapping[str, np.ndarray]
@@ -81,8 +91,15 @@ def find_graph_files(folder: Path) -> dict[str, list[Path]]:
 
     Raises:
         FileNotFoundError: If the folder holds neither these nor parquet files.
+        ValueError: If it holds both.
     """
-    graphs = sorted(folder.glob("*.npz")) or sorted(folder.glob(f"*{NODE_TABLE}"))
+    arrays, tables = sorted(folder.glob("*.npz")), sorted(folder.glob(f"*{NODE_TABLE}"))
+    if arrays and tables:
+        raise ValueError(
+            f"`{folder}` must hold graphs as `.npz` or as tables, not both; got {arrays[0].name} and "
+            f"{tables[0].name}. Move one of them out."
+        )
+    graphs = arrays or tables
     if not graphs and not any(folder.glob("*.parquet")):
         raise FileNotFoundError(
             f"`{folder}` must hold graphs: `<name>.npz`, or `nodes.csv` and `edges.csv`; it holds "
@@ -96,6 +113,7 @@ def read_graph_file(path: Path, entry: DatasetEntry | None = None) -> dict[str, 
     """One graph as a row: see the module for what the file holds."""
     arrays = _read_arrays(path)
     try:
+        _check_names(arrays)
         return _build_row(arrays, path.stem, entry)
     except ValueError as error:
         raise ValueError(f"In `{path}`: {error}") from error
@@ -105,6 +123,7 @@ def read_unlabeled_graph(path: Path) -> dict[str, Any]:
     """Features, edges and names of a file, all that a prediction needs: labels and masks may be absent."""
     arrays = _read_arrays(path)
     try:
+        _check_names(arrays)
         graph = {"node_features": _read_features(arrays, sparse=True), "edge_index": _find(arrays, "edge_index")}
         return graph | {name: arrays[name] for name in ("node_names",) if name in arrays}
     except ValueError as error:
@@ -115,13 +134,25 @@ def _read_arrays(path: Path) -> Arrays:
     return read_tables(path) if path.suffix == ".csv" else read_npz(path)
 
 
+def _check_names(arrays: Arrays) -> None:
+    """Refuses what would be left out: unknown arrays, the second of two that mean the same, edges that differ."""
+    splits = [name for name in arrays if name == "splits" or name.startswith("split_")]
+    others = [name for name in arrays if name not in splits and not name.endswith("_raw")]
+    refuse_unknown(others, ARRAYS, f"an array of a graph file ({', '.join(ARRAYS)}, `split_<name>`)")
+    for names in (*SYNONYMS, *((mask, split) for mask in MASKS for split in splits)):
+        given = [name for name in names if name in arrays]
+        if len(given) > 1:
+            raise ValueError(f"`{given[0]}` and `{given[1]}` must not both be given. Leave one of them out.")
+    refuse_edge_values(arrays)
+
+
 def _build_row(arrays: Arrays, name: str, entry: DatasetEntry | None) -> dict[str, Any]:
     edges = orient_edges(_find(arrays, "edge_index"), is_row=False)
     labels = _find_ids(arrays, "labels", "y")
-    for key in ("unlabeled", "unlabelled"):
-        if key in arrays:
-            labels[arrays[key]] = UNLABELED
     num_nodes = len(labels)
+    for key in SYNONYMS[-1]:
+        if key in arrays:
+            labels[_check_nodes(key, arrays[key], num_nodes)] = UNLABELED
     has_degrees = entry is not None and entry.degree_features
     masks, split_names = _read_masks(arrays, entry)
     row = {
@@ -159,11 +190,24 @@ def _find_ids(arrays: Arrays, *names: str) -> np.ndarray:
     return values.astype(np.int64)
 
 
+def _check_nodes(name: str, values: np.ndarray, num_nodes: int) -> np.ndarray:
+    """Ids of nodes as integers."""
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"`{name}` must hold node ids in [0, {num_nodes}); got {values.dtype}.")
+    is_node = (values >= 0) & (values < num_nodes) & (values == np.trunc(values))
+    if not is_node.all():
+        raise ValueError(f"`{name}` must hold node ids in [0, {num_nodes}); got {values[~is_node][0]}.")
+    return values.astype(np.int64)
+
+
 def _read_features(arrays: Arrays, sparse: bool = False) -> Any:
     """Features as a dense array; with `sparse`, a matrix that the file keeps sparse as a CSR tensor of torch."""
     if "x_indptr" not in arrays:
         return np.ascontiguousarray(_find(arrays, "node_features", "x"), dtype=np.float32)
-    (num_nodes, num_features), columns = arrays["x_shape"].tolist(), arrays["x_indices"].astype(np.int64)
+    shape, columns = _find(arrays, "x_shape").tolist(), _find(arrays, "x_indices").astype(np.int64)
+    if np.shape(shape) != (2,):
+        raise ValueError(f"`x_shape` must be the numbers of nodes and of features; got {shape}.")
+    num_nodes, num_features = shape
     starts = arrays["x_indptr"].astype(np.int64)
     values = np.broadcast_to(arrays.get("x_data", np.float32(1)), columns.shape).astype(np.float32)
     if (

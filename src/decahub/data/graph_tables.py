@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .own_tables import read_table
+
 
 NODE_TABLE, EDGE_TABLE = "nodes.csv", "edges.csv"
 CODES = {"train": 0, "validation": 1, "val": 1, "test": 2}
 NO_PART, UNLABELED = 255, -100
 COLUMNS = ("node", "label", "sensitive")
+ENDS = ("source", "target")
 
 
 def read_tables(path: Path) -> dict[str, np.ndarray]:
@@ -33,16 +36,9 @@ def read_tables(path: Path) -> dict[str, np.ndarray]:
     if not edges.is_file():
         raise FileNotFoundError(f"`{edges}` must be the table of the edges between the nodes of `{path}`.")
     try:
-        return convert_tables(_read_table(path), _read_table(edges))
+        return convert_tables(read_table(path, texts=["node"]), read_table(edges, texts=ENDS))
     except (ValueError, pd.errors.ParserError) as error:
         raise ValueError(f"In `{path}` and `{edges.name}`: {error}") from error
-
-
-def _read_table(path: Path) -> Any:
-    table = pd.read_csv(path, skipinitialspace=True)
-    if len(table.columns) == 1 and {";", "\t"} & set(table.columns[0]):
-        raise ValueError(f"the values in {path.name} must be separated by commas; got the line {table.columns[0]!r}.")
-    return table
 
 
 def convert_tables(nodes: Any, edges: Any) -> dict[str, np.ndarray]:
@@ -55,22 +51,25 @@ def convert_tables(nodes: Any, edges: Any) -> dict[str, np.ndarray]:
     Raises:
         ValueError: If a column is missing or holds what cannot be read.
     """
-    for column in ("source", "target"):
+    for column in ENDS:
         if column not in edges:
             raise ValueError(f"the table of edges must have the column {column!r}; it has {', '.join(edges)}.")
-    for column in edges.columns.difference(["source", "target"]):
+    for column in edges.columns.difference(ENDS):
         if edges[column].nunique(dropna=False) > 1:
             raise ValueError(
                 f"the table of edges must have the columns 'source' and 'target' only; got {column!r}, which no model "
                 "reads. Drop it if all edges may count alike."
             )
+    if "node" in nodes and nodes["node"].isna().any():
+        line = int(nodes["node"].isna().to_numpy().argmax()) + 2  # the header is line 1
+        raise ValueError(f"the column 'node' must hold a name in each line; got none in line {line}.")
     names = pd.Index(nodes["node"] if "node" in nodes else range(len(nodes))).map(_to_text)
     if names.has_duplicates:
         raise ValueError(f"the column 'node' must hold different names; got {names[names.duplicated()][0]!r} twice.")
-    ends = np.stack([names.get_indexer(edges[column].map(_to_text)) for column in ("source", "target")])
+    ends = np.stack([names.get_indexer(edges[column].map(_to_text, na_action="ignore")) for column in ENDS])
     if (ends < 0).any():
         row, line = np.argwhere(ends < 0)[0]
-        column = ("source", "target")[row]  # the header is line 1
+        column = ENDS[row]
         raise ValueError(
             f"{column!r} in the table of edges must be a node; got {edges[column].iloc[line]!r} in line {line + 2}."
         )
@@ -99,6 +98,11 @@ def _read_features(nodes: Any) -> dict[str, np.ndarray]:
     table = nodes.drop(columns=[column for column in (*COLUMNS, *_list_splits(nodes)) if column in nodes])
     if not table.shape[1]:
         raise ValueError("the table of nodes must have at least one column of features besides 'node' and 'label'.")
+    if any(str(column).startswith("Unnamed: ") for column in table):  # as pandas calls it
+        raise ValueError(
+            "each column of the nodes must have a name; got one without. Drop it if it numbers the rows: "
+            "`to_csv(path, index=False)`."
+        )
     for column in table:
         if not (pd.api.types.is_numeric_dtype(table[column]) and np.isfinite(table[column]).all()):
             raise ValueError(
@@ -167,6 +171,7 @@ def save_graph(
         arrays = _collect_arrays(data)
     if splits is not None:
         num_nodes = arrays["x_shape"][0] if "x_shape" in arrays else len(arrays["x"])
+        arrays = {name: array for name, array in arrays.items() if not name.endswith("_mask")}
         arrays["splits"] = _check_splits(np.asarray(splits), num_nodes)
     if label_names is not None:
         num_classes = int(max(arrays.get("y", ()), default=-1)) + 1

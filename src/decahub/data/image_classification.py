@@ -11,6 +11,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from decahub.models.shared.checks import check_bounds, check_probability
 from decahub.models.shared.pixels import to_8_bit, to_rgb
 
 from .batches import process_images
@@ -18,6 +19,12 @@ from .family import DataFamily
 
 
 AUGMENTATIONS = ("crop_flip", "random_resized_crop")
+# What belongs to one of them.
+OWNERS = {
+    "crop_padding": "crop_flip", "area_range": "random_resized_crop", "rand_augment_magnitude": "random_resized_crop"
+}  # fmt: skip
+CROP_PADDING = 4
+DEFAULT = "default"  # where `None` turns something off
 
 MODES = {1: "L", 3: "RGB"}  # number of channels to PIL mode
 RAND_AUGMENT_BINS = 31
@@ -170,6 +177,15 @@ class EvalTransform:
         ]
 
 
+def check_augmentation(augmentation: str, **given: Any) -> None:
+    """Refuses an unknown augmentation, and options of the other one that are not `None`."""
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}; got {augmentation!r}.")
+    for name, value in given.items():
+        if value is not None and OWNERS[name] != augmentation:
+            raise ValueError(f"`{name}` must come with `{OWNERS[name]}`; got it with {augmentation!r}. Leave it out.")
+
+
 def _random_resized_crop(
     processor: Any, flip_prob: float, area_range: Sequence[float], rand_augment_magnitude: float | None
 ) -> v2.Compose:
@@ -193,9 +209,9 @@ def build_train_transform(
     *,
     flip_prob: float = 0.5,
     erasing_prob: float = 0.0,
-    crop_padding: int = 4,
-    area_range: Sequence[float] = (0.08, 1.0),
-    rand_augment_magnitude: float | None = 9.0,
+    crop_padding: int | None = None,
+    area_range: Sequence[float] | None = None,
+    rand_augment_magnitude: float | str | None = DEFAULT,
 ) -> TrainTransform:
     """Random training transform that ends with the size, mean and std of `processor`.
 
@@ -212,30 +228,32 @@ def build_train_transform(
         augmentation (`str`): `"crop_flip"` or `"random_resized_crop"`.
         flip_prob (`float`): Probability of a horizontal flip; 0 where left and right differ in meaning.
         erasing_prob (`float`): Probability that a random rectangle is blanked.
-        crop_padding (`int`): Pixels of padding on each side, `"crop_flip"` only.
-        area_range (`tuple[float, float]`): Share of the image's area that a crop takes, `"random_resized_crop"` only.
-        rand_augment_magnitude (`float`, *optional*): On timm's scale from 0 to 10, `"random_resized_crop"` only;
-            `None` turns RandAugment off.
+        crop_padding (`int`, *optional*): Pixels of padding on each side, by default 4; `"crop_flip"` only.
+        area_range (`tuple[float, float]`, *optional*): Share of the image's area that a crop takes, by default 0.08 to
+            1; `"random_resized_crop"` only.
+        rand_augment_magnitude (`float`, *optional*): On timm's scale from 0 to 10, by default 9;
+            `"random_resized_crop"` only. `None` turns RandAugment off.
 
     Returns:
         `TrainTransform`: maps `{"image", "label"}` to `{"pixel_values", "labels"}`.
 
     Raises:
-        ValueError: If `augmentation` is unknown or a number is out of its range.
+        ValueError: If `augmentation` is unknown, an option belongs to the other one, or a number is out of its range.
     """
-    for name, prob in (("flip_prob", flip_prob), ("erasing_prob", erasing_prob)):
-        if not 0 <= prob <= 1:
-            raise ValueError(f"`{name}` must be in [0, 1]; got {prob}.")
-    if rand_augment_magnitude is not None and not 0 <= rand_augment_magnitude <= TIMM_MAGNITUDES:
-        raise ValueError(f"`rand_augment_magnitude` must be in [0, 10] or None; got {rand_augment_magnitude}.")
-    if not 0 < area_range[0] <= area_range[1] <= 1:
-        raise ValueError(f"`area_range` must be two numbers in (0, 1] in ascending order; got {area_range}.")
+    check_probability("flip_prob", flip_prob)
+    check_probability("erasing_prob", erasing_prob)
+    given = None if rand_augment_magnitude == DEFAULT else rand_augment_magnitude
+    check_augmentation(augmentation, crop_padding=crop_padding, area_range=area_range, rand_augment_magnitude=given)
     if augmentation == "crop_flip":
-        augment: Callable = CropFlip(get_target_size(processor), crop_padding, flip_prob)
-    elif augmentation == "random_resized_crop":
-        augment = _random_resized_crop(processor, flip_prob, area_range, rand_augment_magnitude)
+        padding = CROP_PADDING if crop_padding is None else crop_padding
+        augment: Callable = CropFlip(get_target_size(processor), padding, flip_prob)
     else:
-        raise ValueError(f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}; got {augmentation!r}.")
+        area_range = (0.08, 1.0) if area_range is None else area_range
+        magnitude = 9.0 if rand_augment_magnitude == DEFAULT else rand_augment_magnitude
+        check_bounds("area_range", area_range, 1)
+        if magnitude is not None and (isinstance(magnitude, str) or not 0 <= magnitude <= TIMM_MAGNITUDES):
+            raise ValueError(f"`rand_augment_magnitude` must be in [0, 10] or None; got {magnitude}.")
+        augment = _random_resized_crop(processor, flip_prob, area_range, magnitude)
     return TrainTransform(augment, processor, erasing_prob)
 
 

@@ -14,8 +14,11 @@ import datasets
 import numpy as np
 import torch
 
+from decahub.models.shared.checks import check_probability
+
 from .family import DataFamily
 from .image_classification import image_to_tensor
+from .image_tables import warn_of_unlisted_images
 from .quality_layouts import find_layout, group_by_split, read_layout
 
 
@@ -74,8 +77,7 @@ def build_train_transform(processor: Any, *, num_crops: int = 1, flip_prob: floa
     """
     if num_crops < 1:
         raise ValueError(f"`num_crops` must be at least 1; got {num_crops}.")
-    if not 0 <= flip_prob <= 1:
-        raise ValueError(f"`flip_prob` must be in [0, 1]; got {flip_prob}.")
+    check_probability("flip_prob", flip_prob)
     return TrainTransform(processor, num_crops, flip_prob)
 
 
@@ -144,6 +146,8 @@ def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datase
             }
         )
         loaded[split] = datasets.Dataset.from_dict(columns, features=features)
+    if layout is None:
+        warn_of_unlisted_images([table], loaded)
     return loaded
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import datasets
 from PIL import Image
 
+from .own_tables import read_lines
+
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +22,8 @@ def find_image_tables(folder: Path) -> list[Path]:
     """The tables of a folder of images: its own, or one for each split.
 
     Raises:
-        ValueError: If the columns of a table are not separated by commas, or none of them names the files.
+        ValueError: If the columns of a table are not separated by commas, none of them names the files, or a line has
+            more or fewer values than the header.
     """
     tables = [path for path in (folder / TABLE, *sorted(folder.glob(f"*/{TABLE}"))) if path.is_file()]
     for path in tables:
@@ -28,6 +31,8 @@ def find_image_tables(folder: Path) -> list[Path]:
             header = file.readline().strip()
         names = next(csv.reader([header]), [])
         if {*names} & {*FILE_COLUMNS}:
+            for _ in read_lines(path):  # each has as many values as the header
+                pass
             continue
         place = f"`{TABLE}` in {path.parent.name!r}"
         for separator in OTHER_SEPARATORS:
@@ -58,8 +63,8 @@ def warn_of_unlisted_images(tables: Sequence[Path], loaded: datasets.DatasetDict
         unlisted = [path for path in files if path.resolve() not in listed]
         if unlisted:
             logger.warning(
-                f"Left out {len(unlisted)} of {len(files)} images in {table.parent.name!r}, which its `{TABLE}` does "
-                f"not list; the first is {unlisted[0].relative_to(table.parent)}."
+                f"Left out {len(unlisted)} of {len(files)} images in {table.parent.name!r}, which its `{table.name}` "
+                f"does not list; the first is {unlisted[0].relative_to(table.parent)}."
             )
 
 

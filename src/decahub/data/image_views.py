@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from torchvision.transforms import v2
 
-from .image_classification import AUGMENTATIONS, CropFlip, Normalization, get_target_size, image_to_tensor
+from decahub.models.shared.checks import check_bounds, check_probability
+
+from .image_classification import (
+    CROP_PADDING,
+    CropFlip,
+    Normalization,
+    check_augmentation,
+    get_target_size,
+    image_to_tensor,
+)
 
 
 LUMINANCE = (0.2989, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
@@ -87,8 +96,8 @@ def build_pair_transform(
     *,
     color_jitter: float = 0.4,
     flip_prob: float = 0.5,
-    crop_padding: int = 4,
-    area_range: Sequence[float] = (0.2, 1.0),
+    crop_padding: int | None = None,
+    area_range: Sequence[float] | None = None,
 ) -> PairTransform:
     """Random transform that ends with two views of the size, mean and std of `processor`.
 
@@ -104,29 +113,28 @@ def build_pair_transform(
         augmentation (`str`): `"crop_flip"` or `"random_resized_crop"`.
         color_jitter (`float`): Strength of the jitter of brightness, contrast and saturation; 0 for none.
         flip_prob (`float`): Probability of a horizontal flip; 0 where left and right differ in meaning.
-        crop_padding (`int`): Pixels of padding on each side, `"crop_flip"` only.
-        area_range (`tuple[float, float]`): Share of the image's area that a crop takes, `"random_resized_crop"` only.
+        crop_padding (`int`, *optional*): Pixels of padding on each side, by default 4; `"crop_flip"` only.
+        area_range (`tuple[float, float]`, *optional*): Share of the image's area that a crop takes, by default 0.2 to
+            1; `"random_resized_crop"` only.
 
     Returns:
         `PairTransform`: maps `{"image", ...}` to `{"pixel_values", "teacher_pixel_values"}`.
 
     Raises:
-        ValueError: If `augmentation` is unknown or a number is out of its range.
+        ValueError: If `augmentation` is unknown, an option belongs to the other one, or a number is out of its range.
     """
-    if not 0 <= flip_prob <= 1:
-        raise ValueError(f"`flip_prob` must be in [0, 1]; got {flip_prob}.")
-    if not 0 < area_range[0] <= area_range[1] <= 1:
-        raise ValueError(f"`area_range` must be two numbers in (0, 1] in ascending order; got {area_range}.")
+    check_probability("flip_prob", flip_prob)
+    check_augmentation(augmentation, crop_padding=crop_padding, area_range=area_range)
     size = get_target_size(processor)
     if augmentation == "crop_flip":
-        augment: Callable = CropFlip(size, crop_padding, flip_prob)
-    elif augmentation == "random_resized_crop":
+        augment: Callable = CropFlip(size, CROP_PADDING if crop_padding is None else crop_padding, flip_prob)
+    else:
+        area_range = (0.2, 1.0) if area_range is None else area_range
+        check_bounds("area_range", area_range, 1)
         crop = v2.RandomResizedCrop(
             size, scale=tuple(area_range), interpolation=v2.InterpolationMode.BICUBIC, antialias=True
         )
         augment = v2.Compose([crop, v2.RandomHorizontalFlip(flip_prob)])
-    else:
-        raise ValueError(f"`augmentation` must be one of {', '.join(AUGMENTATIONS)}; got {augmentation!r}.")
     return PairTransform(augment, processor, color_jitter)
 
 

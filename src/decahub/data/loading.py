@@ -157,9 +157,10 @@ def _check_own_name(name: str | os.PathLike) -> None:
 def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict:
     folder = Path(name)
     if folder.is_dir():
-        if kind.find_files is not None and kind.read_files is not None and (found := kind.find_files(folder)):
-            return kind.read_files(found)
         files = {path.stem: path for path in sorted(folder.glob("*.parquet"))}
+        if kind.find_files is not None and kind.read_files is not None and (found := kind.find_files(folder)):
+            _refuse_both(folder, found, files)
+            return kind.read_files(found)
         if files:
             return _read_parquet(files)
         tables = find_image_tables(folder)
@@ -173,6 +174,16 @@ def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict
         raise FileNotFoundError(
             f"`{name}` was not found; tried the folder {folder.resolve()} and the Hub repository {name}."
         ) from error
+
+
+def _refuse_both(folder: Path, found: Mapping[str, list[Path]], parquet: Mapping[str, Path]) -> None:
+    """Refuses parquet files beside those of another kind, which would be left out."""
+    others = [path for paths in found.values() for path in paths if path not in parquet.values()]
+    if others and parquet:
+        raise ValueError(
+            f"`{folder}` must hold data of one kind; got {others[0].relative_to(folder)} and "
+            f"{next(iter(parquet.values())).name}. Move one of them out."
+        )
 
 
 def _read_parquet(files: dict[str, Path]) -> datasets.DatasetDict:

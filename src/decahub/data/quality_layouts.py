@@ -12,12 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .own_tables import read_lines
+
 
 NUM_TRAINING_IMAGES = 7  # of LIVE Challenge, shown to its observers beforehand
 LIVE_FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
 CSIQ_TYPES = {"noise": "awgn", "jpeg 2000": "jpeg2000"}  # of the table to the names of files, where they differ
 SPLITS = {"training": "train", "train": "train", "validation": "validation", "val": "validation", "test": "test"}
 IMAGE_COLUMNS, SCORE_COLUMNS = ("file_name", "image", "name", "path"), ("score", "mos", "dmos")
+# Other names that tables give to our columns; left out, they would divide images of one reference, or forget a split.
+OTHER_NAMES = {
+    "split": ("set", "sets", "splits", "partition"),
+    "reference": ("references", "ref", "ref_img", "ref_image", "ref_name", "reference_image"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,11 +44,12 @@ class QualityLayout:
 
     Args:
         name: Of the dataset.
-        marker: Pattern of the file that shows it.
+        marker: Path of the file that shows it.
         read: Gives the rows of a folder.
         score_range: Lowest and highest label.
         lower_is_better: Whether labels are DMOS.
         level_preset: Key of `LEVEL_PRESETS` of the model room.
+        columns: Of the marker, where a table of a user may have its name.
     """
 
     name: str
@@ -50,12 +58,19 @@ class QualityLayout:
     score_range: tuple[float, float]
     lower_is_better: bool = False
     level_preset: str = ""
+    columns: tuple[str, ...] = ()
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
+def _read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Rows of an official table, which has at least these columns."""
     with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        names = [name.strip() for name in reader.fieldnames or ()]
+        missing = [name for name in columns if name not in names]
+        if missing:
+            raise ValueError(f"{path} must have the column {missing[0]!r}; it has {', '.join(names)}.")
         return [{(key or "").strip(): (value or "").strip() for key, value in row.items() if isinstance(value, str)}
-                for row in csv.DictReader(file)]  # fmt: skip
+                for row in reader]  # fmt: skip
 
 
 def _read_excel(path: Path, sheet: str | int = 0) -> list[list[Any]]:
@@ -83,15 +98,25 @@ def _read_mat(path: Path, name: str) -> list[Any]:
     return [unpack(value) for value in content[name].ravel()]
 
 
-def _index_names(folder: Path) -> dict[str, Path]:
+def _index_names(folder: Path) -> dict[str, list[Path]]:
     """Every file below a folder by its name in lower case; archives and tables do not agree on it."""
-    return {path.name.lower(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    names: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            names.setdefault(path.name.lower(), []).append(path)
+    return names
 
 
-def _find(names: Mapping[str, Path], name: str, table: Path) -> Path:
-    if name.lower() not in names:
+def _find(names: Mapping[str, list[Path]], name: str, table: Path) -> Path:
+    places = names.get(name.lower(), [])
+    if not places:
         raise FileNotFoundError(f"the image {name!r} of {table.name} is not in {table.parent}.")
-    return names[name.lower()]
+    if len(places) > 1:
+        folders = " and ".join(path.parent.name for path in places)
+        raise ValueError(
+            f"the image {name!r} of {table.name} must be in one folder; got it in {folders}. Move the others out."
+        )
+    return places[0]
 
 
 def read_bid(folder: Path, table: Path) -> list[QualityRow]:
@@ -130,12 +155,13 @@ def read_koniq10k(folder: Path, table: Path) -> list[QualityRow]:
     """`koniq10k_scores_and_distributions.csv` (`MOS_zscore` in 0..100), images in `1024x768/` or `512x384/`."""
     names = _index_names(folder)
     sets = folder / "koniq10k_distributions_sets.csv"
-    splits = {row["image_name"]: SPLITS[row["set"]] for row in _read_csv(sets)} if sets.is_file() else {}
+    set_rows = _read_csv(sets, "image_name", "set") if sets.is_file() else []
+    splits = {row["image_name"]: SPLITS.get(row["set"], row["set"]) for row in set_rows}
     return [
         QualityRow(
             _find(names, row["image_name"], table), float(row["MOS_zscore"]), split=splits.get(row["image_name"], "")
         )
-        for row in _read_csv(table)
+        for row in _read_csv(table, "image_name", "MOS_zscore")
     ]
 
 
@@ -193,7 +219,7 @@ def read_biq2021(folder: Path, table: Path) -> list[QualityRow]:
             _find(names, row["Image Name"], path), float(row["MOS"]), source=row["Image Name"].split()[0], split=split
         )
         for split, path in (("train", table), ("test", table.with_name(table.name.replace("Train", "Test"))))
-        for row in _read_csv(path)
+        for row in _read_csv(path, "Image Name", "MOS")
         if row["Image Name"]
     ]
 
@@ -209,7 +235,11 @@ def read_own_table(folder: Path, table: Path) -> list[QualityRow]:
             f"{table} must have a column of images ({', '.join(IMAGE_COLUMNS)}) and one of scores "
             f"({', '.join(SCORE_COLUMNS)}), separated by commas; it has {', '.join(header)}."
         )
-    others = [by_name.get(name) for name in ("reference", "source", "split")]
+    for wanted, others in OTHER_NAMES.items():
+        for name in others:
+            if name in by_name and wanted not in by_name:
+                raise ValueError(f"{table} has the column {by_name[name]!r}; name it {wanted!r}, or drop it.")
+    further = [by_name.get(name) for name in ("reference", "source", "split")]
     found: dict[str, QualityRow] = {}
     for line, row in rows:
         if row[image] in found:
@@ -217,7 +247,7 @@ def read_own_table(folder: Path, table: Path) -> list[QualityRow]:
                 f"{table} must list each image once; {row[image]!r} is in line {line} again. If it has several "
                 "scores, take their mean."
             )
-        reference, source, split = ("" if name is None else row[name] for name in others)
+        reference, source, split = ("" if name is None else row[name] for name in further)
         score_of_row = _parse_score(row[score], table, line)
         found[row[image]] = QualityRow(
             folder / row[image], score_of_row, reference, source, SPLITS.get(split.lower(), split)
@@ -227,24 +257,13 @@ def read_own_table(folder: Path, table: Path) -> list[QualityRow]:
 
 def _read_own_csv(table: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Header and rows of a table of a user, with the line of each row."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            cells = [(reader.line_num, [text.strip() for text in row]) for row in reader if any(map(str.strip, row))]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{table} must be a text file in UTF-8; {error}. Save it as such.") from error
+    cells = list(read_lines(table))
     if len(cells) < 2:
         raise ValueError(f"{table} must have at least one row below its header; it has none.")
     (_, header), *rows = cells
     names = [name.lower() for name in header if name]
     if len(set(names)) < len(names):
         raise ValueError(f"{table} must have columns of different names; it has {', '.join(header)}.")
-    for line, row in rows:
-        if len(row) != len(header):
-            raise ValueError(
-                f"{table} must have {len(header)} values in each line, as its header; got {len(row)} in line {line}. "
-                "Decimals are written with a point, and texts with a comma between quotes."
-            )
     return header, [(line, dict(zip(header, row, strict=True))) for line, row in rows]
 
 
@@ -270,19 +289,42 @@ LAYOUTS: tuple[QualityLayout, ...] = (
     QualityLayout("CSIQ", "csiq.DMOS.xlsx", read_csiq, (0.0, 1.0), True, "csiq"),
     QualityLayout("CSIQ", "csiq_label.txt", read_csiq, (0.0, 1.0), True, "csiq"),
     QualityLayout("TID2013", "mos_with_names.txt", read_tid2013, (0.0, 9.0), level_preset="tid2013"),
-    QualityLayout("KADID-10k", "dmos.csv", read_kadid10k, (1.0, 5.0), level_preset="kadid10k"),
+    QualityLayout(
+        "KADID-10k",
+        "dmos.csv",
+        read_kadid10k,
+        (1.0, 5.0),
+        level_preset="kadid10k",
+        columns=("dist_img", "ref_img", "dmos"),
+    ),
     QualityLayout("BIQ2021", "Train (Images and MOS).csv", read_biq2021, (0.0, 1.0), level_preset="biq2021"),
 )
 """Official layouts, in the order in which a folder is compared with them."""
-OWN_TABLES = ("scores.csv", "mos.csv", "labels.csv")
+OWN_TABLES = ("scores.csv", "mos.csv", "dmos.csv", "labels.csv")
 
 
 def find_layout(folder: Path) -> tuple[QualityLayout | None, Path] | None:
-    """Layout of a folder and its table, without a layout for a table of a user; none where nothing is recognized."""
-    for layout in LAYOUTS:
-        if (folder / layout.marker).is_file():
-            return layout, folder / layout.marker
-    return next(((None, folder / name) for name in OWN_TABLES if (folder / name).is_file()), None)
+    """Layout of a folder and its table, without a layout for a table of a user; none where nothing is recognized.
+
+    Raises:
+        ValueError: If there are several tables, of which all but one would be left out.
+    """
+    official = next((layout for layout in LAYOUTS if _has_table(folder, layout)), None)
+    tables = [] if official is None else [folder / official.marker]
+    tables += [folder / name for name in OWN_TABLES if (folder / name).is_file() and folder / name not in tables]
+    if len(tables) > 1:
+        raise ValueError(
+            f"{folder} must have one table of scores; got {' and '.join(table.name for table in tables)}. Move the "
+            "others out."
+        )
+    return (official, tables[0]) if tables else None
+
+
+def _has_table(folder: Path, layout: QualityLayout) -> bool:
+    table = folder / layout.marker
+    if not table.is_file() or not layout.columns:
+        return table.is_file()
+    return set(layout.columns) <= set(next(read_lines(table), (0, []))[1])
 
 
 def read_layout(folder: Path, layout: QualityLayout | None, table: Path) -> list[QualityRow]:

@@ -142,8 +142,33 @@ def save_splits(record: Mapping[str, Any], path: str | os.PathLike) -> Path:
 
 
 def load_splits_file(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a record that [`save_splits`] wrote."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a record that [`save_splits`] wrote.
+
+    Raises:
+        ValueError: If the file holds anything else.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        _check_record(record)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} must be a file of splits that a run wrote, with `splits` of `references` and `num_images`; "
+            f"{error}."
+        ) from error
+    return record
+
+
+def _check_record(record: Any) -> None:
+    if not isinstance(record, dict):
+        raise ValueError("it holds no record")
+    if record.get("format") != FORMAT:
+        raise ValueError(f"its format is {record.get('format')!r}, not {FORMAT!r}")
+    if not isinstance(record.get("splits"), dict):
+        raise ValueError("`splits` is missing")
+    for name, part in record["splits"].items():
+        for key, kind in (("references", list), ("num_images", int)):
+            if not isinstance(part, dict) or not isinstance(part.get(key), kind):
+                raise ValueError(f"the split {name!r} lacks `{key}`")
 
 
 __all__ = [

@@ -17,6 +17,8 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from decahub.models.shared.checks import check_bounds, check_probability, is_pair
+
 from .catalog import IGNORE_INDEX
 from .family import DataFamily
 from .image_classification import Normalization, image_to_tensor
@@ -63,13 +65,23 @@ def decode_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_files(folder: Path) -> dict[str, list[Path]]:
-    """Images of each split in a folder `<split>/images/*`, each with its map in `<split>/annotations/<stem>.png`."""
-    splits = sorted(path.parent for path in folder.glob(f"*/{IMAGE_FOLDER}") if path.is_dir())
+    """Images of each split in a folder `<split>/images/*`, each with its map in `<split>/annotations/<stem>.png`.
+
+    Raises:
+        ValueError: If images lie in folders below, where they would be left out.
+    """
     suffixes = Image.registered_extensions()
-    return {
-        split.name: sorted(path for path in (split / IMAGE_FOLDER).iterdir() if path.suffix.lower() in suffixes)
-        for split in splits
-    }
+    found = {}
+    for place in sorted(path for path in folder.glob(f"*/{IMAGE_FOLDER}") if path.is_dir()):
+        images = sorted(path for path in place.rglob("*") if path.suffix.lower() in suffixes)
+        nested = [path for path in images if path.parent != place]
+        if nested:
+            raise ValueError(
+                f"images must lie in {place} itself; got {len(nested)} in folders below it, the first is {nested[0]}. "
+                "Move them up, and their maps too."
+            )
+        found[place.parent.name] = images
+    return found
 
 
 def read_files(files: Mapping[str, Sequence[Path]], entry: Any = None) -> datasets.DatasetDict:
@@ -316,11 +328,18 @@ def build_train_transform(
 
     Returns:
         `TrainTransform`: maps `{"image", "annotation"}` to `{"pixel_values", "labels"}`.
+
+    Raises:
+        ValueError: If a number is out of its range.
     """
-    if len(crop_size) != 2 or min(crop_size) < 1:
+    if not is_pair(crop_size) or min(crop_size) < 1:
         raise ValueError(f"`crop_size` must hold a positive height and width; got {crop_size}.")
-    if not 0 < ratio_range[0] <= ratio_range[1]:
-        raise ValueError(f"`ratio_range` must be two positive numbers in ascending order; got {ratio_range}.")
+    if shortest_edge is not None and shortest_edge < 1:
+        raise ValueError(f"`shortest_edge` must be at least 1; got {shortest_edge}.")
+    check_probability("flip_prob", flip_prob)
+    if not 0 < max_class_share <= 1:
+        raise ValueError(f"`max_class_share` must be in (0, 1]; got {max_class_share}.")
+    check_bounds("ratio_range", ratio_range)
     distort = v2.RandomPhotometricDistort(hue=(-0.1, 0.1)) if distort_colors else None
     resize = RandomResizedPair(shortest_edge, ratio_range)
     crop = RandomCropPair((crop_size[0], crop_size[1]), max_class_share)

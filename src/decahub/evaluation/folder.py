@@ -1,5 +1,6 @@
 """Measure a model folder again, on the dataset that its `evaluation.json` names or on another one."""
 
+import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from decahub.tasks import Task, get_task
 from .driver import evaluate_model
 from .record import DATASET_KEYS, EVALUATION_FILE, build_evaluation, read_evaluation
 
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_SPLIT, TRAIN_SPLIT = "test", "train"
 
@@ -140,10 +143,12 @@ def _guess_task(entry: DatasetEntry | None) -> str:
 
 def _restore_splits(splits: Any, path: Path, split: str) -> Any:
     """The splits that the run of a folder made; those of the dataset alone where they are of another one."""
+    record = load_splits_file(path)
     try:
-        return restore_splits(splits, load_splits_file(path))
+        return restore_splits(splits, record)
     except ValueError as error:
         if split in splits:
+            logger.warning(f"Measuring the split {split!r} of the dataset, not that of {path.name}: {error}")
             return splits
         raise ValueError(f"`split` must be one of {', '.join(splits)}; got {split!r}. {path.name}: {error}") from error
 

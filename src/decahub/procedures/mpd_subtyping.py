@@ -195,7 +195,9 @@ def load_cohort(arguments: Arguments) -> Cohort:
         logger.warning(
             "%r has no split %r beside that of the fit: nothing is measured.", arguments.dataset, arguments.eval_split
         )
-    return Cohort(read_csv(arguments.dataset) if is_file else to_columns(splits[arguments.train_split]), test)
+    if is_file:
+        return Cohort(read_csv(arguments.dataset, arguments.feature_extractor.get("id_column")))
+    return Cohort(to_columns(splits[arguments.train_split]), test)
 
 
 def build_feature_extractor(arguments: Arguments, columns: Mapping[str, np.ndarray]) -> MpdSubtypingFeatureExtractor:

@@ -124,7 +124,7 @@ class PatientSubtyping(Task):
     def answer(self, predictor: Any, item: Any, arguments: Any, files: OutputFiles) -> list[Sequence[Any]]:
         from decahub.data.cohorts import read_csv
 
-        answers = predictor(read_csv(item))
+        answers = predictor(read_csv(item, predictor.feature_extractor.id_column))
         rows: list[Sequence[Any]] = [
             (
                 Path(item).name,

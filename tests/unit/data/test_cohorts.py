@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from decahub import load_dataset
 from decahub.data import abide_anatomy, mpd_semireal
@@ -124,11 +125,22 @@ def test_reads_a_folder_of_tables(tmp_path):
     assert rows["x"][0] == 1.5
 
 
+def test_ids_stay_as_the_table_writes_them(tmp_path):
+    (tmp_path / "train.csv").write_text("id,code,group,x\n001,7,control,1.5\n1,8,SZ,\n NA ,9,SZ,2\n,10,SZ,3\n")
+
+    assert load_dataset(tmp_path, family="cohorts")["train"]["id"][:] == ["001", "1", "NA", None]
+    assert read_csv(tmp_path / "train.csv", "code")["code"].tolist() == ["7", "8", "9", "10"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("id,group\n", "must have a row for each person; it has none"),
         ("id,x,x\na,1,2\n", "different names for its columns; 'x' occurs twice"),
+        ("group,x\na,control,1.5\n", r"table\.csv must have 2 values in each line, as its header; got 3 in line 2"),
+        ("id,x\na,1\nb\n", "must have 2 values in each line.*; got 1 in line 3"),
+        ("id;x\na;1,5\n", "must separate its columns by commas; got 'id;x'"),
+        ("", "must begin with the names of its columns; it is empty"),
     ],
 )
 def test_refuses_a_table(tmp_path, text, message):
@@ -137,6 +149,22 @@ def test_refuses_a_table(tmp_path, text, message):
 
     with pytest.raises(ValueError, match=message):
         read_csv(path)
+
+
+def test_refuses_two_tables_of_a_split(tmp_path):
+    for name in ("train.csv", "train.tsv"):
+        (tmp_path / name).write_text("id\na\n")
+
+    with pytest.raises(ValueError, match=r"the split 'train' must have one table; got train\.csv and train\.tsv\."):
+        load_dataset(tmp_path, family="cohorts")
+
+
+def test_refuses_tables_beside_parquet(tmp_path):
+    (tmp_path / "train.csv").write_text("id,group\na,control\n")
+    Dataset.from_dict({"group": ["control"]}).to_parquet(tmp_path / "test.parquet")
+
+    with pytest.raises(ValueError, match=r"must hold data of one kind; got train\.csv and test\.parquet\. Move one"):
+        load_dataset(tmp_path, family="cohorts")
 
 
 def test_refuses_a_person_who_occurs_twice(tmp_path):

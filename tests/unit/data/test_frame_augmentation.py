@@ -286,10 +286,11 @@ def test_objects_are_pasted_until_the_fade():
     [
         ({"flip_prob": 1.2}, "`flip_prob` must be in .0, 1.; got 1.2"),
         ({"camera_mask_prob": 0.7, "lidar_mask_prob": 0.6}, "must sum to at most 1; got 1.29"),
-        ({"scale_range": (1.1, 0.9)}, "`scale_range` must be two positive numbers .* got 1.1 and 0.9"),
+        ({"scale_range": (1.1, 0.9)}, r"`scale_range` must be two positive numbers .*; got \(1.1, 0.9\)"),
+        ({"resize_range": 1.1}, "`resize_range` must be two positive numbers .*; got 1.1"),
         ({"rotation": -1.0}, "`rotation`, .* must not be negative; got -1.0"),
     ],
-    ids=["probability", "masks", "range", "negative"],
+    ids=["probability", "masks", "range", "pair", "negative"],
 )
 def test_refuses_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):

@@ -69,18 +69,47 @@ def test_nodes_without_names_are_numbered(tmp_path):
     assert "node_names" not in row
 
 
+def test_names_stay_as_the_tables_write_them(tmp_path):
+    nodes = NODES.replace("ann", "001").replace("bob", "1").replace("cy", "NA").replace("dora", "2.0")
+
+    row, _ = load(write_tables(tmp_path, nodes, "source,target\n001, 1\n1,NA\n2.0 ,001\n"))
+
+    assert list(row["node_names"]) == ["001", "1", "NA", "2.0"]
+    assert row["edge_index"].tolist() == [[0, 1], [1, 2], [3, 0]]
+
+
+def test_names_that_number_the_nodes_are_none(tmp_path):
+    nodes = NODES.replace("ann", "0").replace("bob", "1").replace("cy", "2").replace("dora", "3")
+
+    row, _ = load(write_tables(tmp_path, nodes, "source,target\n0,1\n1,2\n3,0\n"))
+
+    assert "node_names" not in row
+    assert row["edge_index"].tolist() == [[0, 1], [1, 2], [3, 0]]
+
+
 @pytest.mark.parametrize(
     ("nodes", "edges", "message"),
     [
         (NODES, "from,to\nann,bob\n", "edges must have the column 'source'; it has from, to"),
         (NODES, "source,target\nann,eve\n", "'target' in the table of edges must be a node; got 'eve' in line 2"),
+        (
+            NODES.replace("cy", "nan"),
+            EDGES.replace("cy", ""),
+            "'target' in the table of edges must be a node; got nan",
+        ),
+        (NODES.replace("bob", ""), EDGES, "'node' must hold a name in each line; got none in line 3"),
         (NODES.replace("bob", "ann"), EDGES, "'node' must hold different names; got 'ann' twice"),
         (NODES.replace("41", "old"), EDGES, "'age' of the nodes must hold finite numbers; got old"),
         (NODES.replace("41", ""), EDGES, "'age' of the nodes must hold finite numbers; got nan.*fill missing values"),
-        (NODES.replace(",", ";"), EDGES, "values in nodes.csv must be separated by commas; got the line 'node;income"),
+        (NODES.replace(",", ";"), EDGES, "nodes.csv must separate its columns by commas; got 'node;income"),
         (NODES, "source,target,weight\nann,bob,1\nbob,cy,2\n", "got 'weight', which no model reads"),
         (NODES.replace("validation", "dev"), EDGES, "'split' must be one of train, .* or empty; got dev"),
         ("node,label\nann,1\n", "source,target\nann,ann\n", "at least one column of features"),
+        ("x\n1\n2\n", "source,target\n0,1,5\n", "edges.csv must have 2 values in each line, .*; got 3 in line 2"),
+        ("x,label\n1,0,\n2,1,\n", "source,target\n0,1\n", "nodes.csv must have 2 values .*; got 3 in line 2"),
+        ("x,label\n1,0\n\n2\n", "source,target\n0,1\n", "nodes.csv must have 2 values .*; got 1 in line 4"),
+        (",x\n0,1\n1,2\n", "source,target\n0,1\n", "each column of the nodes must have a name; got one without"),
+        ("", EDGES, "nodes.csv must begin with the names of its columns; it is empty"),
     ],
 )
 def test_refuses_tables(tmp_path, nodes, edges, message):
@@ -93,6 +122,14 @@ def test_a_table_of_edges_must_be_there(tmp_path):
 
     with pytest.raises(FileNotFoundError, match=r"edges\.csv` must be the table of the edges"):
         load(tmp_path)
+
+
+def test_refuses_graphs_in_two_forms(tmp_path):
+    tables = write_tables(tmp_path)
+    save_graph(tables, (pd.read_csv(tables / "nodes.csv"), pd.read_csv(tables / "edges.csv")))
+
+    with pytest.raises(ValueError, match=r"as `\.npz` or as tables, not both; got graph\.npz and nodes\.csv\. Move"):
+        load(tables)
 
 
 FEATURES, PAIRS, LABELS = [[1.0, 0.0], [0.0, 0.0], [2.0, 3.0], [0.0, 1.0]], [[0, 1, 2], [1, 2, 3]], [0, 1, 1, 0]
@@ -140,6 +177,15 @@ def test_several_splits_of_torch_geometric_are_kept(tmp_path):
 
     assert row["train_mask"].tolist() == TEN.T.tolist()
     assert load(tmp_path / "again")[0]["test_mask"].tolist() == TEN.T.roll(2, 1).tolist()
+
+
+def test_splits_stand_in_for_masks(tmp_path):
+    save_graph(tmp_path, {**TENSORS, **MASKS}, splits=[2, 2, 1, 0])
+
+    row, _ = load(tmp_path)
+
+    assert row["train_mask"].tolist() == [[False, False, False, True]]
+    assert row["test_mask"].tolist() == [[True, True, False, False]]
 
 
 def test_a_similarity_graph_is_read_back(tmp_path):

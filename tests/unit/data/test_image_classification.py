@@ -177,7 +177,19 @@ def test_shortest_edge_gives_a_square():
             {"augmentation": "crop_flip", "crop_padding": HEIGHT},
             r"`crop_padding` must be in \[0, 12\), the image size; got 12",
         ),
+        ({"rand_augment_magnitude": "strong"}, r"`rand_augment_magnitude` must be in \[0, 10\] or None; got strong"),
         ({"area_range": (0.5, 0.1)}, r"`area_range` must .*; got \(0.5, 0.1\)"),
+        ({"area_range": [0.5]}, r"`area_range` must be two numbers .*; got \[0.5\]"),
+        ({"area_range": 0.5}, "`area_range` must be two numbers .*; got 0.5"),
+        (
+            {"augmentation": "crop_flip", "area_range": (0.08, 1.0)},
+            "`area_range` must come with `random_resized_crop`; got it with 'crop_flip'",
+        ),
+        (
+            {"augmentation": "crop_flip", "rand_augment_magnitude": 9.0},
+            "`rand_augment_magnitude` must come with `random_resized_crop`; got it with 'crop_flip'",
+        ),
+        ({"crop_padding": 4}, "`crop_padding` must come with `crop_flip`; got it with 'random_resized_crop'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -264,6 +276,7 @@ def test_images_that_the_table_does_not_list_are_counted(tmp_path, caplog):
         ('"label"\t"file_name"', r"must separate its columns by commas; got '\\t'"),
         ("name,label", "`metadata.csv` in 'train' must have a column `file_name`; got name, label"),
         ("", "must have a column `file_name`; got an empty line"),
+        ("file_name,label", r"train/metadata\.csv must have 2 values in each line, as its header; got 1 in line 2"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_named(tmp_path, header, message):

@@ -198,6 +198,22 @@ def test_missing_image_is_named(tmp_path):
         load_dataset(tmp_path, family="image-quality")
 
 
+def test_an_image_in_two_folders_is_ambiguous(tmp_path):
+    make_koniq10k(tmp_path)
+    draw(tmp_path / "512x384" / "8.jpg")
+
+    with pytest.raises(ValueError, match=r"'8\.jpg' of koniq10k.*one folder; got it in 1024x768 and 512x384\. Move"):
+        load_dataset(tmp_path, family="image-quality")
+
+
+def test_official_table_without_its_columns(tmp_path):
+    make_koniq10k(tmp_path)
+    write_table(tmp_path / "koniq10k_scores_and_distributions.csv", ["image_name", "MOS"], [("7.jpg", 3.1)])
+
+    with pytest.raises(ValueError, match="must have the column 'MOS_zscore'; it has image_name, MOS"):
+        load_dataset(tmp_path, family="image-quality")
+
+
 # A table of a user
 
 
@@ -213,9 +229,44 @@ def test_own_table(tmp_path):
     assert loaded["reference"][:] == ["scene0", "scene0", "scene1"]
 
 
+def test_own_table_with_the_name_of_an_official_one(tmp_path):
+    draw(tmp_path / "0.png")
+    write_table(tmp_path / "dmos.csv", ["image", "dmos"], [("0.png", 4)])
+
+    assert load_dataset(tmp_path, family="image-quality")["all"]["score"][:] == [4.0]
+
+
+@pytest.mark.parametrize("other", ["scores.csv", "koniq10k_scores_and_distributions.csv"])
+def test_refuses_two_tables(other, tmp_path):
+    draw(tmp_path / "0.png")
+    for name in (other, "mos.csv"):
+        write_table(tmp_path / name, ["image", "score"], [("0.png", 4)])
+
+    with pytest.raises(ValueError, match=f"must have one table of scores; got {other} and mos.csv"):
+        load_dataset(tmp_path, family="image-quality")
+
+
+def test_images_that_the_own_table_does_not_list_are_counted(tmp_path, caplog):
+    for name in ("a.png", "b.png", "more/c.png"):
+        draw(tmp_path / name)
+    write_table(tmp_path / "scores.csv", ["image", "score"], [("a.png", 4)])
+
+    assert len(load_dataset(tmp_path, family="image-quality")["all"]) == 1
+    assert caplog.messages == [
+        f"Left out 2 of 3 images in {tmp_path.name!r}, which its `scores.csv` does not list; the first is b.png."
+    ]
+
+
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
+        (
+            ["file_name", "score", "Set"],
+            [("0.png", 3, "training")],
+            "has the column 'Set'; name it 'split', or drop it",
+        ),
+        (["file_name", "score", "splits"], [("0.png", 3, "test")], "has the column 'splits'; name it 'split'"),
+        (["file_name", "score", "ref_img"], [("0.png", 3, "a")], "has the column 'ref_img'; name it 'reference'"),
         (
             ["file_name", "grade"],
             [("0.png", 3)],
@@ -230,7 +281,20 @@ def test_own_table(tmp_path):
         (["file_name", "score", "source"], [("0.png", 3, 5, "a")], "must have 3 values in each line.*; got 4"),
         (["file_name", "score", "Score"], [("0.png", 3, 4)], "must have columns of different names"),
     ],
-    ids=["column", "text", "nan", "empty", "split", "twice", "short line", "decimal comma", "equal columns"],
+    ids=[
+        "set",
+        "splits",
+        "ref_img",
+        "column",
+        "text",
+        "nan",
+        "empty",
+        "split",
+        "twice",
+        "short line",
+        "decimal comma",
+        "equal columns",
+    ],
 )
 def test_refuses_tables(header, rows, message, tmp_path):
     for number in range(2):
@@ -292,6 +356,28 @@ def test_no_reference_is_in_two_splits(tmp_path):
     assert {split: part["reference"][:] for split, part in again.items()} == {
         split: part["reference"][:] for split, part in splits.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[1]", "it holds no record"),
+        ('{"format": "decahub-quality-splits-1"}', "`splits` is missing"),
+        ('{"format": "decahub-quality-splits-1", "splits": {"train": {}}}', "the split 'train' lacks `references`"),
+        (
+            '{"format": "decahub-quality-splits-1", "splits": {"train": {"references": ["a"]}}}',
+            "the split 'train' lacks `num_images`",
+        ),
+        ('{"format": "other", "splits": {}}', "its format is 'other'"),
+        ('{"format": "decahub-qual', "Unterminated string"),
+    ],
+)
+def test_refuses_a_file_that_no_run_wrote(tmp_path, content, problem):
+    path = tmp_path / "f.json"
+    path.write_text(content)
+
+    with pytest.raises(ValueError, match=rf"f\.json must be a file of splits that a run wrote.*; {problem}"):
+        load_splits_file(path)
 
 
 def test_rows_to_split_are_all_of_a_dataset():

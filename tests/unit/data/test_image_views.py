@@ -74,7 +74,10 @@ def test_jitter_leaves_its_input_alone_and_takes_gray(rows):
         ({"color_jitter": -0.1}, "`color_jitter` must not be negative"),
         ({"flip_prob": 1.5}, "`flip_prob` must be in"),
         ({"area_range": (0.0, 1.0)}, "`area_range` must be two numbers"),
+        ({"area_range": [0.5]}, r"`area_range` must be two numbers .*; got \[0.5\]"),
         ({"augmentation": "crop_flip", "crop_padding": 16}, "`crop_padding` must be in"),
+        ({"augmentation": "crop_flip", "area_range": (0.2, 1.0)}, "`area_range` must come with `random_resized_crop`"),
+        ({"crop_padding": 4}, "`crop_padding` must come with `crop_flip`; got it with 'random_resized_crop'"),
     ],
 )
 def test_bad_options_are_refused(options, message, processor):

@@ -10,7 +10,7 @@ import torch
 from torch_geometric.utils import homophily
 
 from decahub.data import load_dataset, select_split
-from decahub.data.graph_files import encode_degrees
+from decahub.data.graph_files import encode_degrees, read_unlabeled_graph
 from decahub.data.graph_statistics import clean_edges
 from decahub.data.node_classification import (
     build_eval_transform,
@@ -34,6 +34,7 @@ EDGES = np.array([[0, 1], [1, 0], [1, 2], [2, 1], [3, 4], [4, 3]])
 CODES = np.array([[0, 0, 1, 2, 2, 255], [2, 2, 1, 0, 0, 0]], dtype=np.uint8)
 FEATURES = np.array([[0, 1, 0], [1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 0, 1], [1, 0, 0]], dtype=np.float32)
 LABELS = np.array([0, 1, 0, 1, 1, 0])
+NO_VALUES = {"x": None, "x_indptr": np.zeros(7, int), "x_indices": np.zeros(0, int)}
 
 
 def make_arrays(**changes):
@@ -189,11 +190,53 @@ def test_row_passes_through_a_models_feature_extractor(tmp_path):
         ({"y": LABELS + 0.5}, "`labels` or `y` must hold whole numbers; got float64"),
         ({"sens": LABELS + 0.5}, "`sensitive` or `sens` must hold whole numbers; got float64"),
         ({"x": np.array([object()] * 6)}, "intact .npz file without pickled objects"),
+        ({"sensitives": LABELS}, r"`sensitives` must be an array of a graph file \(.*Did you mean `sensitive`\?"),
+        ({"edge_weight": np.arange(6)}, "`edge_weight` must be the same for all edges"),
+        ({"train_mask": CODES == 0}, "`train_mask` and `splits` must not both be given"),
+        (
+            {"splits": None, "split_mine": CODES[0], "train_mask": CODES[0] == 0},
+            "`train_mask` and `split_mine` must not both be given",
+        ),
+        ({"x": FEATURES, "node_features": FEATURES}, "`node_features` and `x` must not both be given"),
+        ({"unlabeled": np.array([1, 9])}, r"`unlabeled` must hold node ids in \[0, 6\); got 9"),
+        ({"unlabeled": np.array([-1])}, r"`unlabeled` must hold node ids in \[0, 6\); got -1"),
+        ({"unlabeled": np.array([0.5])}, r"`unlabeled` must hold node ids in \[0, 6\); got 0\.5"),
+        (
+            {"x": None, "x_indptr": np.zeros(7, int), "x_indices": np.zeros(0, int)},
+            "`x_shape` must be among the arrays",
+        ),
+        (
+            {**NO_VALUES, "x_shape": np.array([6])},
+            r"`x_shape` must be the numbers of nodes and of features; got \[6\]",
+        ),
     ],
 )
 def test_refuses_bad_files(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         load_own(write_graph(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"node_name": np.arange(6).astype(str)}, r"`node_name` must be .*Did you mean `node_names`\?"),
+        ({"edge_weight": np.arange(6)}, "`edge_weight` must be the same for all edges"),
+        (
+            {"x": None, "x_indptr": np.zeros(7, int), "x_indices": np.zeros(0, int)},
+            "`x_shape` must be among the arrays",
+        ),
+    ],
+)
+def test_refuses_bad_files_for_a_prediction(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        read_unlabeled_graph(write_graph(tmp_path, **changes) / "mine.npz")
+
+
+def test_equal_weights_and_raw_arrays_are_left_out(tmp_path):
+    folder = write_graph(tmp_path, edge_weight=np.ones(6), edge_index_raw=EDGES.T[:, :2])
+
+    assert load_own(folder)["graph"].column_names == load_own(write_graph(tmp_path / "plain"))["graph"].column_names
+    assert set(read_unlabeled_graph(folder / "mine.npz")) == {"node_features", "edge_index"}
 
 
 def test_names_the_damaged_file(tmp_path):

@@ -204,7 +204,12 @@ def test_refuses_a_processor_that_crops():
     [
         ((9,), {}, "`crop_size` must hold a positive height and width"),
         ((9, 0), {}, "`crop_size` must hold a positive height and width"),
+        (9, {}, "`crop_size` must hold a positive height and width; got 9"),
         ((9, 13), {"ratio_range": (2.0, 0.5)}, "`ratio_range` must be two positive numbers in ascending order"),
+        ((9, 13), {"ratio_range": 2.0}, "`ratio_range` must be two positive numbers in ascending order; got 2.0"),
+        ((9, 13), {"flip_prob": 50}, r"`flip_prob` must be in \[0, 1\]; got 50"),
+        ((9, 13), {"max_class_share": -1}, r"`max_class_share` must be in \(0, 1\]; got -1"),
+        ((9, 13), {"shortest_edge": -5}, "`shortest_edge` must be at least 1; got -5"),
     ],
 )
 def test_refuses_bad_settings(crop_size, overrides, message):
@@ -301,6 +306,15 @@ def test_other_files_among_the_images_are_left_alone(folder):
         (folder / "train" / "images" / name).write_bytes(b"no image")
 
     assert len(load_dataset(folder, family="semantic-segmentation")["train"]) == 1
+
+
+def test_refuses_images_in_folders_of_a_split(folder):
+    nested = folder / "test" / "images" / "bonn" / "street.jpg"
+    nested.parent.mkdir()
+    (folder / "test" / "images" / "street.jpg").rename(nested)
+
+    with pytest.raises(ValueError, match=r"must lie in \S+test/images itself; got 1 in folders below it.*bonn/street"):
+        load_dataset(folder, family="semantic-segmentation")
 
 
 def test_a_map_of_another_size_than_its_image_is_named(folder):

@@ -13,8 +13,10 @@ from transformers import AutoModelForImageClassification, ViTConfig, ViTForImage
 
 from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation, EmoImageProcessor
 from decahub.data import DATASETS, load_dataset
+from decahub.data.quality_splits import FORMAT, SPLITS_FILE, save_splits
 from decahub.data.sampling import sample_rows
 from decahub.evaluation import evaluate_folder, evaluate_model, write_evaluation
+from decahub.evaluation.folder import load_folder_data
 from decahub.tasks.image_classification import ImageClassification
 from decahub.tasks.task import fuse_for_inference
 
@@ -386,3 +388,32 @@ def test_auto_class_loads_the_folder(digits_folder):
     model = AutoModelForImageClassification.from_pretrained(digits_folder[0])
 
     assert isinstance(model, EmoForImageClassification)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two photos with the splits `train` and `test`, and an empty model folder."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (5, 4)).save(folder / name)
+    (folder / "scores.csv").write_text("image,score,split\na.png,1,train\nb.png,2,test\n")
+    (tmp_path / "model").mkdir()
+    return {"folder": tmp_path / "model", "dataset": folder, "task": "image-quality-assessment"}
+
+
+def test_splits_of_another_dataset_are_not_used(photos, caplog):
+    record = {"train": {"references": ["x"], "num_images": 1}, "test": {"references": ["y"], "num_images": 1}}
+    save_splits({"format": FORMAT, "splits": record}, photos["folder"] / SPLITS_FILE)
+
+    data = load_folder_data(**photos)
+
+    assert data.rows["name"][:] == ["b.png"]
+    assert "Measuring the split 'test' of the dataset, not that of reference_splits.json: each ref" in caplog.text
+
+
+def test_damaged_splits_are_refused(photos):
+    (photos["folder"] / SPLITS_FILE).write_text("{")
+
+    with pytest.raises(ValueError, match=r"reference_splits\.json must be a file of splits that a run wrote"):
+        load_folder_data(**photos)

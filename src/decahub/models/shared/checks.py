@@ -3,7 +3,9 @@
 import dataclasses
 import difflib
 import inspect
+import math
 from collections.abc import Collection, Iterable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -122,6 +124,24 @@ def check_maximum(name: str, values: Iterable[float | None], maximum: float) -> 
     for value in values:
         if value is not None and not value <= maximum:
             raise ValueError(f"`{name}` must be at most {maximum}; got {value}.")
+
+
+def check_probability(name: str, value: float) -> None:
+    """Refuses a value outside [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must be in [0, 1]; got {value}.")
+
+
+def check_bounds(name: str, values: Any, maximum: float = math.inf) -> None:
+    """Refuses what are not two numbers in ascending order, above 0 and at most `maximum`."""
+    if not is_pair(values) or not 0 < values[0] <= values[1] <= maximum:
+        wanted = "two positive numbers" if maximum == math.inf else f"two numbers in (0, {maximum}]"
+        raise ValueError(f"`{name}` must be {wanted} in ascending order; got {values}.")
+
+
+def is_pair(values: Any) -> bool:
+    """Whether these are two numbers."""
+    return isinstance(values, (list, tuple)) and [isinstance(value, Real) for value in values] == [True, True]
 
 
 def check_num_labels(given: dict[str, Any]) -> None:

@@ -98,7 +98,7 @@ def read_graph(
     num_nodes = node_features.shape[0]
     has_splits = any(np.ndim(_get(fields, names)) == 2 for names in MASK_NAMES.values())
     is_row = has_splits and isinstance(graph, Mapping)  # torch-geometric has masks for several splits as well
-    _refuse_edge_values(fields)
+    refuse_edge_values(fields)
     edge_index = _read_edges(fields, num_nodes, is_row)
     names = _read_names(fields.get("node_names"), num_nodes)
     if not needs_labels:
@@ -338,7 +338,8 @@ def _read_features(values: Any, num_features: int | None) -> np.ndarray | torch.
     return features
 
 
-def _refuse_edge_values(fields: Mapping[str, Any]) -> None:
+def refuse_edge_values(fields: Mapping[str, Any]) -> None:
+    """Refuses weights or attributes of the edges that differ: no model reads them."""
     for name in EDGE_VALUE_NAMES:
         if fields.get(name) is not None:
             _check_equal(_to_array(fields[name]), name, f"Leave out `{name}`")
@@ -503,6 +504,7 @@ def _to_name(node: Hashable) -> str | int:
 
 
 __all__ = [
+    "EDGE_VALUE_NAMES",
     "EXTRACTED_ONLY",
     "Graph",
     "build_csr",
@@ -512,5 +514,6 @@ __all__ = [
     "orient_edges",
     "read_graph",
     "read_graphs",
+    "refuse_edge_values",
     "to_dense",
 ]
