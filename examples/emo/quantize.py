@@ -92,20 +92,20 @@ def main():
         prepared, dynamic, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8
     )
     quant_pre_process(plain, prepared)
-    statics = []
+    calibrated = []
     for seed in arguments.seeds:
-        statics.append(folder / f"static-seed{seed}.onnx")
+        calibrated.append(folder / f"static-seed{seed}.onnx")
         rows = splits["train"].shuffle(seed=seed)
         rows = rows.select(range(min(arguments.num_calibration_images, len(rows))))
         images = TrainingImages(prepare(processor, rows).split(64))
         # Signed activations, the default, are four times as slow on x86.
-        quantize_static(prepared, statics[-1], images, per_channel=True, activation_type=QuantType.QUInt8)
+        quantize_static(prepared, calibrated[-1], images, per_channel=True, activation_type=QuantType.QUInt8)
 
     rows = []
     for name, files, seeds in (
         (FLOAT32, [plain], []),
         (DYNAMIC, [dynamic], []),
-        (STATIC, statics, arguments.seeds),
+        (STATIC, calibrated, arguments.seeds),
     ):
         accuracies = [measure(file, pixel_values, labels) for file in files]
         print(f"{name:40} accuracy {np.mean(accuracies):.2f}", flush=True)
