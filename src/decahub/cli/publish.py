@@ -43,10 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
 def print_staged_files(folder: Path, repo_id: str) -> None:
     """Prints what an upload would hold."""
     from decahub.hub import stage_repository
-    from decahub.hub.files import list_files
+    from decahub.hub.files import CHECKSUMS, list_files
 
     with tempfile.TemporaryDirectory(prefix="decahub-publish-") as staging:
         stage_repository(folder, repo_id, Path(staging))
-        rows = [(name, f"{Path(staging, name).stat().st_size:,}") for name in list_files(Path(staging))]
+        names = [*list_files(Path(staging)), CHECKSUMS]
+        rows = [(name, f"{Path(staging, name).stat().st_size:,}") for name in names]
     print(f"{repo_id} would hold (nothing was uploaded):")
     print(format_table(("file", "bytes"), rows))

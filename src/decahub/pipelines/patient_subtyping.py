@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from transformers import Pipeline
 
-from decahub.models.mpd_subtyping.cohort_table import read_columns
-
 
 DIGITS = 5
 STRANGER = "unlike the patients of the fit: a subtype would mean nothing"
@@ -42,6 +40,8 @@ class PatientSubtypingPipeline(Pipeline):
 
     def __call__(self, inputs: Any, **kwargs: Any) -> list[dict[str, Any]]:
         if isinstance(inputs, list) and inputs and isinstance(inputs[0], Mapping):
+            from decahub.models.mpd_subtyping.cohort_table import read_columns
+
             inputs = read_columns(inputs)  # one table, not several inputs
         return super().__call__(inputs, **kwargs)
 
