@@ -86,7 +86,7 @@ def test_reproduce_segmentation_compares_heads_and_backbones(tmp_path):
         "--output_dir", tmp_path / "runs", "--results", results)  # fmt: skip
 
     record = json.loads(results.read_text())
-    assert len({row["model"] for row in record["rows"]}) == 6
+    assert len({row["model"] for row in record["rows"]}) == 7
     assert record["verdict"] == "undecided", "one seed decides nothing"
     saved = tmp_path / "runs" / "EMO-1M-PSPNet-head-seed0" / "model"
     assert AutoModelForSemanticSegmentation.from_pretrained(saved).config.decode_head == "pspnet"
