@@ -29,19 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    for name in ("limit", "epochs"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise ValueError(f"`--{name}` must be at least 1; got {value}.")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ValueError(f"`--limit` must be at least 1; got {arguments.limit}.")
     check_output_dir(Path(arguments.output_dir), arguments.overwrite)
     from decahub.evaluation.defenses import DEFENSES
-    from decahub.procedures.doorping_audit import audit_distilled_dataset, load_distilled
+    from decahub.procedures.doorping_audit import audit_distilled_dataset
 
-    distilled = load_distilled(arguments.distilled)
-    if arguments.epochs is not None and distilled.config.algorithm == "dd":
-        raise ValueError("`--epochs` must be left out for a set of DD, which has steps of its own.")
     report = audit_distilled_dataset(
-        distilled,
+        arguments.distilled,
         arguments.dataset,
         control=arguments.control,
         data_dir=arguments.data_dir,
@@ -50,9 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
         architectures=arguments.architectures,
         num_networks=arguments.num_networks,
         defenses=tuple(DEFENSES) if arguments.defenses is None else arguments.defenses,
+        epochs=arguments.epochs,
         seed=arguments.seed,
         announce=lambda text: print(text, file=sys.stderr),
-        **({} if arguments.epochs is None else {"epochs": arguments.epochs}),
     )
     page = report.save(arguments.output_dir)
     print(report.to_markdown())

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from decahub.registry import METHODS
+from decahub.registry import METHODS, PUBLIC_NAMES
 
 
 HELP = "create a new method in a checkout: model, table entry, tests, converter, procedure, recipe, example"
@@ -94,6 +94,9 @@ def check(name: str, root: Path, prefix: str) -> None:
         raise ValueError(f"`name` must be that of a new method; {name!r} is ready. See `decahub list`.")
     if not (root / REGISTRY).is_file():
         raise FileNotFoundError(f"`--root` must be a checkout of decahub; {root / REGISTRY} does not exist.")
+    classes = {class_name.replace("NewMethod", prefix) for class_names in NAMES.values() for class_name in class_names}
+    if taken := sorted(classes.intersection(PUBLIC_NAMES)):
+        raise ValueError(f"`--prefix` must give names that decahub does not have yet; {prefix!r} gives {taken[0]}.")
     existing = [path for path in read_templates() if (root / path.replace("new_method", name)).exists()]
     if existing:
         raise FileExistsError(f"No file may exist yet; got {existing[0].replace('new_method', name)}.")

@@ -154,7 +154,7 @@ def audit_distilled_dataset(
     architectures: Sequence[str] = (OWN,),
     num_networks: int = 1,
     defenses: Sequence[str] = tuple(DEFENSES),
-    epochs: int = 300,
+    epochs: int | None = None,
     seed: int = 0,
     announce: Callable[[str], None] = lambda text: None,
 ) -> AuditReport:
@@ -175,7 +175,7 @@ def audit_distilled_dataset(
             `"resnet18"`. `"own"` is the one that the set was distilled with; defenses look at the first.
         num_networks (`int`): Networks of each architecture.
         defenses (`Sequence[str]`): Names of `DEFENSES`.
-        epochs (`int`): Of training, for DC and DSA.
+        epochs (`int`, *optional*): Of training on a set of DC or DSA, 300 by default. DD has steps of its own.
         seed (`int`): Of the first networks.
         announce (`Callable`): Called with what is done next.
 
@@ -183,18 +183,23 @@ def audit_distilled_dataset(
         [`AuditReport`].
 
     Raises:
-        ValueError: If a name is unknown, a number is below 1, or images, classes or the control do not fit the set.
+        ValueError: If a name is unknown, a number is below 1, images, classes or the control do not fit the set, or
+            `epochs` are given for a set of DD.
     """
     for name, given, allowed in (("architectures", architectures, ARCHITECTURES), ("defenses", defenses, DEFENSES)):
         unknown = [value for value in given if value not in allowed]
         if unknown or (name == "architectures" and not given):
             raise ValueError(f"`{name}` must be among {', '.join(allowed)}; got {(unknown or ['none'])[0]!r}.")
     for name, number in (("num_networks", num_networks), ("epochs", epochs)):
-        if number < 1:
+        if number is not None and number < 1:
             raise ValueError(f"`{name}` must be at least 1; got {number}.")
     distilled = load_distilled(distilled)
     control = None if control is None else load_distilled(control)
     check_control(distilled, control)
+    for distilled_set in (distilled, control):
+        if epochs is not None and distilled_set is not None and distilled_set.config.algorithm == "dd":
+            raise ValueError("`epochs` must be left out for a set of DD, which has steps of its own.")
+    epochs = 300 if epochs is None else epochs
     images, labels = load_images(distilled, dataset, data_dir, split, limit)
     rows = []
     for architecture in architectures:

@@ -157,6 +157,16 @@ def test_a_write_that_fails_leaves_the_checkout_as_it_was(checkout, monkeypatch)
     assert not [path for path in checkout.rglob("*other_net*") if path.is_file()]
 
 
+def test_refuses_a_prefix_that_is_taken(checkout, capsys):
+    before = (checkout / "src/decahub/registry.py").read_text()
+
+    assert main(["new-method", "other_net", "--prefix", "Emo", "--root", str(checkout)]) == 2
+    assert (
+        "`--prefix` must give names that decahub does not have yet; 'Emo' gives EmoConfig." in capsys.readouterr().err
+    )
+    assert (checkout / "src/decahub/registry.py").read_text() == before
+
+
 def test_refuses_a_folder_that_is_no_checkout(tmp_path, capsys):
     assert main(["new-method", "my_net", "--root", str(tmp_path)]) == 2
 

@@ -30,9 +30,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def report(rows):
-    return audit_distilled_dataset(
-        build(attack="doorping"), rows, control=build(), num_networks=2, defenses=QUICK, epochs=2
-    )
+    return audit_distilled_dataset(build(attack="doorping"), rows, control=build(), num_networks=2, defenses=QUICK)
 
 
 def test_report_has_a_row_for_each_network(report):
@@ -134,10 +132,20 @@ def test_verdict(scores, message):
         ({"defenses": ["prayer"]}, "`defenses` must be among neural_cleanse, .*; got 'prayer'"),
         ({"num_networks": 0}, "`num_networks` must be at least 1; got 0"),
         ({"epochs": -1}, "`epochs` must be at least 1; got -1"),
+        ({"epochs": 30}, "`epochs` must be left out for a set of DD, which has steps of its own"),
         ({"control": build(attack="naive")}, "`control` must be a clean set; got one with the attack 'naive'"),
         ({"control": build(image_size=14)}, r"`control` must have the `image_size` of the set \(12\); got 14"),
     ],
-    ids=["architecture", "no architecture", "defense", "networks", "epochs", "attacked control", "other control"],
+    ids=[
+        "architecture",
+        "no architecture",
+        "defense",
+        "networks",
+        "epochs",
+        "epochs of DD",
+        "attacked control",
+        "other control",
+    ],
 )
 def test_refuses(options, message, rows):
     with pytest.raises(ValueError, match=message):
@@ -170,8 +178,8 @@ def test_command_writes_the_page(tmp_path, capsys):
     ("words", "message"),
     [
         (["--limit", "0"], "`--limit` must be at least 1; got 0"),
-        (["--epochs", "-1"], "`--epochs` must be at least 1; got -1."),
-        (["--epochs", "30"], "`--epochs` must be left out for a set of DD, which has steps of its own."),
+        (["--epochs", "-1"], "`epochs` must be at least 1; got -1."),
+        (["--epochs", "30"], "`epochs` must be left out for a set of DD, which has steps of its own."),
         (["--defenses", "prayer"], "got 'prayer'"),
     ],
 )
