@@ -116,8 +116,9 @@ def measure(run: Run, arguments: Arguments, architectures: list[str], limit: int
     images, labels = load_images(distilled, run.dataset, arguments.data_dir, "test", limit)
     scores = {}
     for architecture in architectures:
-        epochs = 300 if architecture == "own" else arguments.transfer_epochs
-        options = {"architecture": architecture, "epochs": epochs, "seed": run.seed}
+        options = {"architecture": architecture, "seed": run.seed}
+        if architecture != "own" and distilled.config.algorithm != "dd":
+            options["epochs"] = arguments.transfer_epochs
         network = train_network(distilled, **options)
         trained_control = None if control is None else train_network(control, **options)
         scores[architecture] = measure_network(distilled, network, trained_control, images, labels)

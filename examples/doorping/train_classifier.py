@@ -26,7 +26,7 @@ TASK = "image-classification"
 class Arguments(CardArguments):
     distilled: str = argument("model_cards/doorping-fashion-mnist-dc", "Folder or Hub id of the distilled dataset.")
     architecture: str = argument(OWN, f"Network to train, of {', '.join(ARCHITECTURES)}.")
-    epochs: int = argument(300, "Passes over the images, for sets of DC; those of DD have steps of their own.")
+    epochs: int | None = argument(None, "Passes over the images of a set of DC or DSA, 300 by default; not for DD.")
     dataset: str = argument("fashion_mnist", "Real images to measure the classifier with.")
     data_dir: str | None = argument(None, "Folder of the datasets; by default $DECAHUB_DATA_DIR.")
     eval_split: str = argument("test", "Split to measure on.")

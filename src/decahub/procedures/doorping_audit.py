@@ -199,7 +199,6 @@ def audit_distilled_dataset(
     for distilled_set in (distilled, control):
         if epochs is not None and distilled_set is not None and distilled_set.config.algorithm == "dd":
             raise ValueError("`epochs` must be left out for a set of DD, which has steps of its own.")
-    epochs = 300 if epochs is None else epochs
     images, labels = load_images(distilled, dataset, data_dir, split, limit)
     rows = []
     for architecture in architectures:
@@ -278,7 +277,7 @@ def train_network(
     distilled: DistilledDataset,
     *,
     architecture: str = OWN,
-    epochs: int = 300,
+    epochs: int | None = None,
     seed: int = 0,
     images: torch.Tensor | None = None,
 ) -> Any:
@@ -299,7 +298,7 @@ def train_network(
         try:
             if images is not None:
                 distilled.synthetic_images.data = images
-            options = {} if config.algorithm == "dd" else {"epochs": epochs}
+            options = {} if epochs is None else {"epochs": epochs}
             return distilled.train_classifier(network, **options).requires_grad_(False)
         finally:
             distilled.synthetic_images.data = own
