@@ -29,11 +29,12 @@ def main():
     # columns, `splits = Splits(train=..., evaluation=..., label_names=[...])`.
     splits = load_splits(arguments, arguments.task)
 
-    # Your own model: replace these three. The loop takes any model that returns a `loss`.
+    # Your own model: replace these four. The loop takes any model that returns a `loss`.
     processor = emo.build_processor(arguments)
     check_splits(arguments, splits, processor, arguments.task)
     model = emo.build_model(arguments, splits.label_names)
-    update = emo.build_update(arguments, model)
+    teacher = emo.build_teacher(arguments, processor, splits.label_names)
+    update = emo.build_update(arguments, model, teacher)
 
     def evaluate(model, rows=splits.monitor):
         return emo.measure(arguments, model, processor, rows, splits.label_names)

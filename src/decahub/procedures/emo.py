@@ -22,6 +22,7 @@ from decahub.tasks import Measurement
 from decahub.training import LoopArguments, Update, argument, train
 
 from .data_arguments import DataArguments, Splits, check_splits, load_splits, name_classes
+from .image_distillation import Distillation, DistillationStep, ImageTeacher
 from .outcome import Outcome, conclude, measure_rows
 from .pretrained import load_pretrained
 
@@ -47,6 +48,8 @@ class Arguments(DataArguments, LoopArguments):
     config: dict = argument({}, "Fields of EmoConfig to change.")
     processor: dict = argument({}, "Attributes of EmoImageProcessor to change.")
     augmentation: dict = argument({}, "Arguments of `build_train_transform` of the data module.")
+    teacher: str | None = argument(None, "Image classifier to imitate, beside the labels: folder or Hub id.")
+    distillation: dict = argument({}, "With a teacher: `weight` of its answers in the loss, and `temperature`.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,6 +57,12 @@ class Arguments(DataArguments, LoopArguments):
             raise ValueError(f"`task` must be one of {', '.join(TASKS)}; got {self.task!r}.")
         if self.decode_head is not None and self.task != SEGMENTATION:
             raise ValueError(f"`decode_head` must come with the task {SEGMENTATION!r}; got {self.task!r}.")
+        if self.teacher is not None and self.task != CLASSIFICATION:
+            raise ValueError(f"`teacher` must come with the task {CLASSIFICATION!r}; got {self.task!r}.")
+        if self.teacher is None:
+            self.refuse_unused("distillation", why="without a `teacher`")
+        check_options("distillation", self.distillation, Distillation)
+        Distillation(**self.distillation)
         check_options("config", self.config, EmoConfig)
         check_options("processor", self.processor, EmoImageProcessor)
         transform = TASKS[self.task][0].build_train_transform
@@ -88,11 +97,23 @@ def build_model(arguments: Arguments, label_names: Sequence[str]) -> PreTrainedM
     return load_pretrained(model_class, arguments.pretrained, **fields)
 
 
-def build_update(arguments: Arguments, model: PreTrainedModel) -> Update:
-    """AdamW over the parameter groups of the task, and its schedule."""
+def build_teacher(
+    arguments: Arguments, processor: EmoImageProcessor, label_names: Sequence[str]
+) -> ImageTeacher | None:
+    """The classifier to imitate, if the run has one."""
+    if arguments.teacher is None:
+        return None
+    return ImageTeacher.from_pretrained(arguments.teacher, processor, label_names)
+
+
+def build_update(arguments: Arguments, model: PreTrainedModel, teacher: ImageTeacher | None = None) -> Update:
+    """AdamW over the parameter groups of the task, and its schedule; with a teacher, its answers count in the loss."""
     groups = TASKS[arguments.task][2](model, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=arguments.learning_rate)
-    return Update(optimizer, scheduler=arguments.build_scheduler)
+    if teacher is None:
+        return Update(optimizer, scheduler=arguments.build_scheduler)
+    step = DistillationStep(teacher, Distillation(**arguments.distillation))
+    return Update(optimizer, step, scheduler=arguments.build_scheduler)
 
 
 def measure(
@@ -113,6 +134,7 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
     splits = load_splits(arguments, arguments.task) if splits is None else splits
     processor = build_processor(arguments)
     check_splits(arguments, splits, processor, arguments.task)
+    teacher = build_teacher(arguments, processor, splits.label_names)
     train_dataset = build_train_dataset(arguments, splits.train, processor)
     model = build_model(arguments, splits.label_names)
 
@@ -121,7 +143,7 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
 
     result = train(
         model,
-        build_update(arguments, model),
+        build_update(arguments, model, teacher),
         train_dataset,
         arguments,
         collate_fn=get_collate(arguments),
