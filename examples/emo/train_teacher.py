@@ -54,6 +54,7 @@ def main():
     model = load_pretrained(AutoModelForImageClassification, arguments.pretrained, **fields)
     if hasattr(model.config, "label_names"):  # of timm: written in place of `id2label`, and not changed with it
         model.config.label_names = names
+    model.to(memory_format=torch.channels_last)  # less than half the time on a CPU
     optimizer = torch.optim.AdamW(build_parameter_groups(model, arguments.weight_decay), lr=arguments.learning_rate)
 
     def step(model, batch):
