@@ -36,6 +36,7 @@ class Arguments(LoopArguments):
     per_device_eval_batch_size: int = argument(250, "Images measured at once.")
     learning_rate: float = argument(1e-3, "Peak of the learning rate.")
     weight_decay: float = argument(0.05, "Weight decay.")
+    warmup_ratio: float = argument(0.05, "Share of the steps that are linear warm-up.")
     save_every_minutes: float | None = argument(5, "Minutes between checkpoints.")
     output_dir: str = argument("runs/emo-teacher", "Its subfolder `model` is the result.")
 

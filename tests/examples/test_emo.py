@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModelForImageClassification, AutoModelForSemanticSegmentation
 
-import decahub  # noqa: F401  (registers the models)
+from decahub import EmoConfig, EmoForImageClassification
 from decahub.recipes import find_recipe
 
 from . import scripts
@@ -52,6 +52,26 @@ def test_decahub_train_does_as_the_script(tmp_path):
     assert output.replace("/command/", "/script/").startswith(expected)
     weights, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("command", "script"))
     assert all(torch.equal(weights[name], value) for name, value in expected.items())
+
+
+def test_a_teacher_is_fine_tuned_and_imitated(tmp_path):
+    config = EmoConfig.from_variant("1m", depths=[1, 1, 1, 1], num_labels=3)
+    EmoForImageClassification(config).save_pretrained(tmp_path / "pretrained")
+    words = ("--dataset", "sklearn_digits", "--max_steps", "2", "--per_device_train_batch_size", "4")
+
+    run(SCRIPTS / "train_teacher.py", *words, "--pretrained", tmp_path / "pretrained",
+        "--output_dir", tmp_path / "teacher")  # fmt: skip
+    run(SCRIPTS / "train.py", "emo/cifar10_distilled", *TINY, "--max_steps", "2",
+        "--pretrained", tmp_path / "pretrained", "--teacher", tmp_path / "teacher" / "model",
+        "--output_dir", tmp_path / "student")  # fmt: skip
+
+    scores = json.loads((tmp_path / "teacher" / "model" / "scores.json").read_text())
+    assert set(scores) == {"accuracy", "top_5_accuracy"}
+    log = (tmp_path / "student" / "train_log.jsonl").read_text()
+    assert "imitation_loss" in log
+    student = AutoModelForImageClassification.from_pretrained(tmp_path / "student" / "model")
+    teacher = AutoModelForImageClassification.from_pretrained(tmp_path / "teacher" / "model")
+    assert student.config.id2label == teacher.config.id2label
 
 
 def test_reproduce_compares_two_networks(tmp_path):
