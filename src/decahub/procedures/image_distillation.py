@@ -6,6 +6,7 @@ their augmentation, in the size and normalization of its own processor.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -64,6 +65,7 @@ class ImageTeacher:
             )
         self.model = model.eval().requires_grad_(False)
         self.order = [names.index(name) for name in label_names]
+        processor = describe_timm(processor) if hasattr(processor, "data_config") else processor
         self.size = get_target_size(processor)
         self.normalize = Normalization(processor)
         self.student_normalize = Normalization(student_processor)
@@ -87,6 +89,20 @@ class ImageTeacher:
             pixels = functional.interpolate(pixels, self.size, mode="bicubic", antialias=True).clamp(0, 255)
         pixels = pixels * self.normalize.scale.to(device) + self.normalize.shift.to(device)
         return self.model(pixel_values=pixels).logits[:, self.order]
+
+
+def describe_timm(processor: Any) -> SimpleNamespace:
+    """What transformers' processor for models of timm does, in the words of other image processors."""
+    data = processor.data_config
+    height, width = data["input_size"][-2:]
+    return SimpleNamespace(
+        size={"height": height, "width": width},
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=list(data["mean"]),
+        image_std=list(data["std"]),
+    )
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+from torchvision.transforms.functional import to_pil_image
+from transformers import TimmWrapperImageProcessor, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from decahub import EmoConfig, EmoForImageClassification, EmoImageProcessor
 from decahub.procedures import emo
@@ -51,6 +52,19 @@ def test_teacher_sees_the_image_as_its_processor_gives_it():
     logits = teacher(student_processor(image, return_tensors="pt")["pixel_values"])
 
     expected = build_vit()(**teacher_processor(image, return_tensors="pt")).logits
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_teacher_of_timm_sees_what_its_processor_gives():
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    student_processor = EmoImageProcessor(size={"height": 64, "width": 64}, do_center_crop=False)
+    settings = {"input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.2] * 3, "crop_pct": 1.0}
+    processor = TimmWrapperImageProcessor(pretrained_cfg=settings)
+    teacher = ImageTeacher(build_vit(), processor, student_processor, NAMES)
+
+    logits = teacher(student_processor(image, return_tensors="pt")["pixel_values"])
+
+    expected = build_vit()(**processor(to_pil_image(image), return_tensors="pt")).logits
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
 
 
