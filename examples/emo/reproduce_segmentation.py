@@ -100,7 +100,7 @@ def run_arm(arguments: Arguments, arm: str, seed: int, folder: Path) -> dict:
         emo.build_update(run, model),
         emo.build_train_dataset(run, splits.train, processor),
         run,
-        collate_fn=emo.get_collate(run),
+        collate_fn=emo.get_collate(run, splits.label_names),
         evaluate=lambda model: emo.measure(run, model, processor, splits.monitor, splits.label_names).scores,
     )
     started = time.monotonic()

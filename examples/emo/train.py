@@ -44,7 +44,7 @@ def main():
         update,
         emo.build_train_dataset(arguments, splits.train, processor),
         arguments,
-        collate_fn=emo.get_collate(arguments),
+        collate_fn=emo.get_collate(arguments, splits.label_names),
         evaluate=lambda model: evaluate(model).scores,
     )
     if not result.is_main_process:

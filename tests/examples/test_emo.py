@@ -61,7 +61,7 @@ def test_a_teacher_is_fine_tuned_and_imitated(tmp_path):
 
     run(SCRIPTS / "train_teacher.py", *words, "--pretrained", tmp_path / "pretrained",
         "--output_dir", tmp_path / "teacher")  # fmt: skip
-    run(SCRIPTS / "train.py", "emo/cifar10_distilled", *TINY, "--max_steps", "2",
+    run(SCRIPTS / "train.py", "emo/cifar10_mixed", *TINY, "--max_steps", "2",
         "--pretrained", tmp_path / "pretrained", "--teacher", tmp_path / "teacher" / "model",
         "--output_dir", tmp_path / "student")  # fmt: skip
 

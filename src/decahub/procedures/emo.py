@@ -15,7 +15,7 @@ from accelerate.utils import set_seed
 from transformers import PreTrainedModel
 
 from decahub import EmoConfig, EmoForImageClassification, EmoForSemanticSegmentation, EmoImageProcessor
-from decahub.data import InMemoryDataset, SeededTransform, image_classification, semantic_segmentation
+from decahub.data import InMemoryDataset, SeededTransform, image_classification, image_mixing, semantic_segmentation
 from decahub.models.emo.optimization import build_parameter_groups, build_segmentation_parameter_groups
 from decahub.options import check_options
 from decahub.tasks import Measurement
@@ -48,6 +48,7 @@ class Arguments(DataArguments, LoopArguments):
     config: dict = argument({}, "Fields of EmoConfig to change.")
     processor: dict = argument({}, "Attributes of EmoImageProcessor to change.")
     augmentation: dict = argument({}, "Arguments of `build_train_transform` of the data module.")
+    mixing: dict = argument({}, "For classification: `mixup_alpha` and `cutmix_alpha`.")
     teacher: str | None = argument(None, "Image classifier to imitate, beside the labels: folder or Hub id.")
     distillation: dict = argument({}, "With a teacher: `weight` of its answers in the loss, and `temperature`.")
 
@@ -59,8 +60,16 @@ class Arguments(DataArguments, LoopArguments):
             raise ValueError(f"`decode_head` must come with the task {SEGMENTATION!r}; got {self.task!r}.")
         if self.teacher is not None and self.task != CLASSIFICATION:
             raise ValueError(f"`teacher` must come with the task {CLASSIFICATION!r}; got {self.task!r}.")
+        if self.task != CLASSIFICATION:
+            self.refuse_unused("mixing", why=f"for the task {self.task!r}")
+        if self.mixing and self.config.get("label_smoothing"):
+            raise ValueError(
+                "`config.label_smoothing` must be 0 with `mixing`, whose labels are soft already; got "
+                f"{self.config['label_smoothing']!r}."
+            )
         if self.teacher is None:
             self.refuse_unused("distillation", why="without a `teacher`")
+        check_options("mixing", self.mixing, image_mixing.build_collate, given=["num_labels"])
         check_options("distillation", self.distillation, Distillation)
         Distillation(**self.distillation)
         check_options("config", self.config, EmoConfig)
@@ -82,8 +91,10 @@ def build_train_dataset(arguments: Arguments, rows: Any, processor: EmoImageProc
     return SeededTransform(images, transform, arguments.seed)
 
 
-def get_collate(arguments: Arguments) -> Callable:
-    """The function that makes a batch of examples."""
+def get_collate(arguments: Arguments, label_names: Sequence[str]) -> Callable:
+    """The function that makes a batch of examples, mixed with each other if the run says so."""
+    if arguments.mixing:
+        return image_mixing.build_collate(len(label_names), **arguments.mixing)
     return TASKS[arguments.task][0].collate
 
 
@@ -146,7 +157,7 @@ def run(arguments: Arguments, splits: Splits | None = None) -> Outcome:
         build_update(arguments, model, teacher),
         train_dataset,
         arguments,
-        collate_fn=get_collate(arguments),
+        collate_fn=get_collate(arguments, splits.label_names),
         evaluate=lambda model: measure_on(splits.monitor, model).scores,
     )
     return conclude(arguments, result, processor, lambda: measure_on(splits.evaluation, result.model), arguments.task)

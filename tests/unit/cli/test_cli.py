@@ -287,7 +287,7 @@ def test_info_lists_what_a_method_offers(tmp_path, monkeypatch, capsys):
     assert run("info", "emo") == 0
 
     lines = capsys.readouterr().out.splitlines()
-    assert "recipes  emo/cifar10, emo/cifar10_distilled, emo/segment, emo/sign_digits" in lines
+    assert "recipes  emo/cifar10, emo/cifar10_mixed, emo/segment, emo/sign_digits" in lines
     assert "variants 1m, 2m, 5m, 6m" in lines
     assert "example  decahub predict model_cards/emo-mine INPUT" in lines
 
