@@ -5,6 +5,7 @@ embeddings make of them. So images that are only flipped and recolored need no f
 students imitate, relations or features, is made of the same states.
 """
 
+import hashlib
 import os
 import random
 from collections.abc import Mapping
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional
 from tqdm.auto import tqdm
@@ -34,6 +37,23 @@ def get_pixels(row: Mapping[str, Any], processor: Any) -> torch.Tensor:
     return pixels if pixels.shape[-2:] == size else functional.resize(pixels, list(size), antialias=True)
 
 
+def digest_rows(rows: Any, processor: Any) -> str:
+    """Of the pixels of all rows, in their order."""
+    digest = hashlib.sha256()
+    for index in range(len(rows)):
+        digest.update(get_pixels(rows[index], processor).contiguous().numpy())
+    return digest.hexdigest()
+
+
+def digest_weights(model: nn.Module) -> str:
+    """Of the weights of a model."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.float().contiguous().numpy())
+    return digest.hexdigest()
+
+
 @torch.no_grad()
 def load_states(
     path: Path, teacher: TinyMimTeacher, config: TinyMimConfig, rows: Any, processor: Any
@@ -50,8 +70,22 @@ def load_states(
     Returns:
         `dict` of half-precision tensors: `q`, `k` and `v` of shape `(num_rows, num_heads, num_tokens, head_dim)`,
         `block` of shape `(num_rows, num_tokens, width)`.
+
+    Raises:
+        ValueError: If the file holds states of another teacher or of other rows.
     """
-    if not path.exists():
+    digests = {
+        "set of rows": digest_rows(rows, processor),
+        "teacher": digest_weights(teacher.model),
+        "size of images": f"{config.teacher_image_size}, for a grid of {config.grid_size}",
+    }
+    if path.exists():
+        with safe_open(path, "pt") as file:
+            found = file.metadata() or {}
+        wrong = [name for name, digest in digests.items() if found.get(name) != digest]
+        if wrong:
+            raise ValueError(f"{path} must hold states of the teacher and rows of the run; its {wrong[0]} differs.")
+    else:
         normalize = Normalization(processor)
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in SOURCES}
         for start in tqdm(range(0, len(rows), ROWS_AT_ONCE), desc="Computing states"):
@@ -61,7 +95,7 @@ def load_states(
                 parts[name].append(states.half())
         partial = path.with_name(f".{path.name}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: torch.cat(tensors) for name, tensors in parts.items()}, partial)
+        save_file({name: torch.cat(tensors) for name, tensors in parts.items()}, partial, digests)
         os.replace(partial, path)
     return load_file(path)
 

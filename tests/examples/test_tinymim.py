@@ -131,6 +131,18 @@ def test_reproduce_compares_targets(strong_teacher, tmp_path):
     assert 0 <= teacher <= 100
 
 
+def test_states_are_those_of_the_rows_of_every_seed(strong_teacher, tmp_path):
+    words = ("tinymim/reproduce_targets", tmp_path, "--pretraining", "{num_train_epochs: 1}", "--arms", "[features]",
+             "--strong_teacher", strong_teacher)  # fmt: skip
+    reproduce(*words, "--seeds", "[0, 1]")
+
+    assert {path.name for path in (tmp_path / "runs").glob("features-*")} == {"features-seed0", "features-seed1"}
+    with pytest.raises(
+        ValueError, match="must hold states of the teacher and rows of the run; its set of rows differs"
+    ):
+        reproduce(*words, "--seeds", "[2]", "--max_train_samples", "16")
+
+
 def test_reproduce_targets_needs_a_strong_teacher(tmp_path):
     with pytest.raises(ValueError, match="--strong_teacher FOLDER"):
         reproduce("tinymim/reproduce_targets", tmp_path)
