@@ -10,6 +10,7 @@ An arm is a way to pre-train (or none), always followed by the same fine-tuning 
 
 import copy
 import dataclasses
+import json
 import shutil
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,7 @@ from decahub.training import argument, load_recipe
 
 
 ROWS_AT_ONCE = 250
+SETTINGS = ("cached", "pretraining", "finetuning")  # of an arm
 
 
 @dataclass
@@ -206,7 +208,7 @@ def run_arm(arm: str, seed: int, arguments: Arguments, splits: Any, benchmark: B
         fields: dict[str, Any] = {"max_train_samples": arguments.max_train_samples}
         if arm in arguments.epochs:
             fields["num_train_epochs"] = arguments.epochs[arm]
-        if settings["pretraining"]["stage"] == "distill":
+        if is_distilled(arguments, arm, "pretraining"):
             fields["teacher"] = arguments.strong_teacher if settings.get("cached") else arguments.teacher
         stage = build_arguments(arguments, arm, "pretraining", seed, **fields)
         cache = Path(arguments.output_dir) / "strong_teacher" if settings.get("cached") else None
@@ -241,6 +243,8 @@ def measure_teacher(
     """Probes of a teacher, for the question whether it is good enough to teach; measured once."""
     record = Path(arguments.output_dir) / f"{name}.json"
     if record.exists():
+        if (measured := json.loads(record.read_text())["model"]) != Path(source).name:
+            raise ValueError(f"{record} must be of {Path(source).name}; got {measured}. Choose another `output_dir`.")
         return
     model = AutoModel.from_pretrained(source).eval()
     scores = benchmark.measure_probes(model)
@@ -252,14 +256,35 @@ def build_processor(arguments: Arguments, **attributes: Any) -> TinyMimImageProc
     return TinyMimImageProcessor(**{**arguments.shared.get("processor", {}), **attributes})
 
 
-def main():
-    arguments = load_recipe(Arguments)
-    unknown = [arm for arm in arguments.arms if arm not in arguments.settings]
-    if unknown:
-        raise ValueError(f"`arms` must be among {', '.join(arguments.settings)}; got {', '.join(unknown)}.")
+def check_arguments(arguments: Arguments) -> None:
+    """Refuse, before the first arm runs, what no arm or only a later one would stumble over."""
+    for name in ("arms", "epochs"):
+        unknown = [arm for arm in getattr(arguments, name) if arm not in arguments.settings]
+        if unknown:
+            raise ValueError(f"`{name}` must be among {', '.join(arguments.settings)}; got {', '.join(unknown)}.")
+    for arm, settings in arguments.settings.items():
+        unknown = [key for key in settings if key not in SETTINGS]
+        if unknown:
+            raise ValueError(f"`settings.{arm}` must hold some of {', '.join(SETTINGS)}; got {', '.join(unknown)}.")
+    for arm in arguments.arms:
+        for stage in ("pretraining", "finetuning"):
+            if stage == "finetuning" or stage in arguments.settings[arm]:
+                teacher = "of the arm" if is_distilled(arguments, arm, stage) else None
+                build_arguments(arguments, arm, stage, 0, teacher=teacher)
     cached = [arm for arm in arguments.arms if arguments.settings[arm].get("cached")]
     if cached and arguments.strong_teacher is None:
         raise ValueError(f"The arms {', '.join(cached)} need `--strong_teacher FOLDER`, a ViT-S.")
+    if arguments.arms and not cached and arguments.strong_teacher is not None:
+        raise ValueError(f"`strong_teacher` must be left out for {', '.join(arguments.arms)}, which have none.")
+
+
+def is_distilled(arguments: Arguments, arm: str, stage: str) -> bool:
+    return arguments.settings[arm].get(stage, {}).get("stage") == "distill"
+
+
+def main():
+    arguments = load_recipe(Arguments)
+    check_arguments(arguments)
     if arguments.arms:
         splits = load_dataset(arguments.dataset, arguments.data_dir, family="image-classification")
         benchmark = Benchmark(splits, build_processor(arguments), arguments)

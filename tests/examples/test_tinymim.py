@@ -146,3 +146,20 @@ def test_states_are_those_of_the_rows_of_every_seed(strong_teacher, tmp_path):
 def test_reproduce_targets_needs_a_strong_teacher(tmp_path):
     with pytest.raises(ValueError, match="--strong_teacher FOLDER"):
         reproduce("tinymim/reproduce_targets", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs", "{relatons: 5}"], "`epochs` must be among relations, .*; got relatons"),
+        (["--settings.relations.cache", "true"], "`settings.relations` must hold some of cached, .*; got cache"),
+        (["--finetuning", "{stage: finetune, learning_rat: 1}"], "learning_rat"),
+    ],
+    ids=["epochs", "settings", "finetuning"],
+)
+def test_reproduce_refuses_before_the_first_arm(words, message, strong_teacher, tmp_path):
+    with pytest.raises((ValueError, TypeError), match=message):
+        run(SCRIPTS / "reproduce.py", "tinymim/reproduce_targets", "--dataset", "sklearn_digits", *words,
+            "--strong_teacher", strong_teacher, "--output_dir", tmp_path / "runs")  # fmt: skip
+
+    assert not (tmp_path / "runs").exists()

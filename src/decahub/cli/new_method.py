@@ -59,7 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     name, root = arguments.name, arguments.root
-    prefix = arguments.prefix or "".join(word.capitalize() for word in name.split("_"))
+    prefix = arguments.prefix
+    if prefix is None:
+        prefix = "".join(word.capitalize() for word in name.split("_"))
     check(name, root, prefix)
     planned = METHODS.get(name)
     title = arguments.title or (planned.title if planned else "Title of the Paper")
@@ -88,15 +90,19 @@ def check(name: str, root: Path, prefix: str) -> None:
     """Refuses names or a folder that cannot get a new method, before anything is written."""
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
         raise ValueError(f"`name` must be words in lower case joined by underscores; got {name!r}.")
-    if not prefix.isidentifier() or keyword.iskeyword(prefix):
-        raise ValueError(f"`--prefix` must be a Python name such as MyNet; got {prefix!r}.")
+    if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", prefix):
+        raise ValueError(f"`--prefix` must be a name of a class, such as MyNet; got {prefix!r}.")
     if name in METHODS and METHODS[name].is_ready:
         raise ValueError(f"`name` must be that of a new method; {name!r} is ready. See `decahub list`.")
     if not (root / REGISTRY).is_file():
         raise FileNotFoundError(f"`--root` must be a checkout of decahub; {root / REGISTRY} does not exist.")
+    import transformers
+
     classes = {class_name.replace("NewMethod", prefix) for class_names in NAMES.values() for class_name in class_names}
-    if taken := sorted(classes.intersection(PUBLIC_NAMES)):
-        raise ValueError(f"`--prefix` must give names that decahub does not have yet; {prefix!r} gives {taken[0]}.")
+    if taken := sorted(name for name in classes if name in PUBLIC_NAMES or hasattr(transformers, name)):
+        raise ValueError(
+            f"`--prefix` must give names that decahub and transformers do not have yet; {prefix!r} gives {taken[0]}."
+        )
     existing = [path for path in read_templates() if (root / path.replace("new_method", name)).exists()]
     if existing:
         raise FileExistsError(f"No file may exist yet; got {existing[0].replace('new_method', name)}.")

@@ -43,11 +43,11 @@ def build_collate(num_labels: int, mixup_alpha: float = 0.0, cutmix_alpha: float
         `(batch_size, num_labels)` where images are mixed.
 
     Raises:
-        ValueError: If a parameter is negative.
+        ValueError: If a parameter is negative or infinite, or no number.
     """
     for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
-        if alpha < 0:
-            raise ValueError(f"`{name}` must not be negative; got {alpha}. Use 0 for none.")
+        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 <= alpha < float("inf"):
+            raise ValueError(f"`{name}` must be a number of at least 0; got {alpha!r}. Use 0 for none.")
     mixtures = []
     if mixup_alpha:
         mixtures.append(v2.MixUp(alpha=mixup_alpha, num_classes=num_labels))

@@ -62,20 +62,23 @@ class Arguments(DataArguments, LoopArguments):
             raise ValueError(f"`teacher` must come with the task {CLASSIFICATION!r}; got {self.task!r}.")
         if self.task != CLASSIFICATION:
             self.refuse_unused("mixing", why=f"for the task {self.task!r}")
-        if self.mixing and self.config.get("label_smoothing"):
-            raise ValueError(
-                "`config.label_smoothing` must be 0 with `mixing`, whose labels are soft already; got "
-                f"{self.config['label_smoothing']!r}."
-            )
+        if self.is_mixed and self.per_device_train_batch_size == 1:
+            raise ValueError("`per_device_train_batch_size` must be at least 2 with `mixing`; got 1.")
         if self.teacher is None:
             self.refuse_unused("distillation", why="without a `teacher`")
         check_options("mixing", self.mixing, image_mixing.build_collate, given=["num_labels"])
+        image_mixing.build_collate(1, **self.mixing)
         check_options("distillation", self.distillation, Distillation)
         Distillation(**self.distillation)
         check_options("config", self.config, EmoConfig)
         check_options("processor", self.processor, EmoImageProcessor)
         transform = TASKS[self.task][0].build_train_transform
         check_options("augmentation", self.augmentation, transform, given=["processor"])
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether images of a batch are mixed with each other."""
+        return any(self.mixing.values())
 
 
 def build_processor(arguments: Arguments) -> EmoImageProcessor:
@@ -93,7 +96,7 @@ def build_train_dataset(arguments: Arguments, rows: Any, processor: EmoImageProc
 
 def get_collate(arguments: Arguments, label_names: Sequence[str]) -> Callable:
     """The function that makes a batch of examples, mixed with each other if the run says so."""
-    if arguments.mixing:
+    if arguments.is_mixed:
         return image_mixing.build_collate(len(label_names), **arguments.mixing)
     return TASKS[arguments.task][0].collate
 
@@ -104,8 +107,27 @@ def build_model(arguments: Arguments, label_names: Sequence[str]) -> PreTrainedM
     head = {} if arguments.decode_head is None else {"decode_head": arguments.decode_head}
     fields = {**name_classes(label_names), **head, **arguments.config}
     if arguments.pretrained is None:
-        return model_class(EmoConfig.from_variant(arguments.variant, **fields))
-    return load_pretrained(model_class, arguments.pretrained, **fields)
+        model = model_class(EmoConfig.from_variant(arguments.variant, **fields))
+    else:
+        model = load_pretrained(model_class, arguments.pretrained, **fields)
+    if arguments.task == CLASSIFICATION:
+        check_loss(arguments, model.config)
+    return model
+
+
+def check_loss(arguments: Arguments, config: EmoConfig) -> None:
+    """Refuse what the loss of a classifier would not read, be it from the recipe or from a pre-trained model."""
+    if config.problem_type not in (None, "single_label_classification"):
+        raise ValueError(
+            f"`config.problem_type` must be 'single_label_classification' for images of one class each; got "
+            f"{config.problem_type!r}."
+        )
+    is_unread = arguments.is_mixed or Distillation(**arguments.distillation).weight == 1
+    if config.label_smoothing and is_unread:
+        name = "mixing" if arguments.is_mixed else "distillation.weight=1"
+        raise ValueError(
+            f"`config.label_smoothing` must be 0 with `{name}`; got {config.label_smoothing!r}. Set it in `config`."
+        )
 
 
 def build_teacher(

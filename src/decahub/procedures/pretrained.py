@@ -15,8 +15,11 @@ def check_source(name: str, source: str) -> None:
     """Refuses a path, absolute or beginning with a dot, where there is no folder: it is no Hub id.
 
     Raises:
+        ValueError: If `source` is empty.
         FileNotFoundError: If the folder does not exist.
     """
+    if not source:
+        raise ValueError(f"`{name}` must be a model folder or a Hub id; got ''.")
     if source.startswith(("/", "./", "../", "~")) and not Path(source).exists():
         raise FileNotFoundError(f"`{name}` must be a model folder or a Hub id; the folder {source!r} does not exist.")
 

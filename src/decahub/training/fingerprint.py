@@ -20,17 +20,34 @@ BYTES_IN_FULL = 1 << 26
 MIN_BYTES_PER_VALUE = 256
 # Rows that are looked at where reading one is expensive (an image is decoded, a file is opened).
 NUM_EXPENSIVE_ROWS = 256
+WEIGHTS = (".safetensors", ".gguf")
 
 
 def fingerprint_recipe(arguments: Any) -> dict[str, Any]:
     """Arguments that identify a run, as JSON values.
 
-    Left out are the fields that the classes of `arguments`, a dataclass, list in `MAY_CHANGE`.
+    Left out are the fields that the classes of `arguments`, a dataclass, list in `MAY_CHANGE`. Teachers on the disk
+    count with the content of their files.
     """
     may_change = {name for base in type(arguments).__mro__ for name in getattr(base, "MAY_CHANGE", ())}
     values = {item.name: getattr(arguments, item.name) for item in dataclasses.fields(arguments)}
     kept = {name: value for name, value in values.items() if name not in may_change}
+    teachers = {name: value for name, value in kept.items() if name.startswith("teacher") and isinstance(value, str)}
+    digests = {f"files of `{name}`": _digest_files(Path(value)) for name, value in teachers.items()}
+    kept |= {name: digest for name, digest in digests.items() if digest is not None}
     return json.loads(json.dumps(kept, default=str))
+
+
+def _digest_files(path: Path) -> str | None:
+    """Hash of a file or of the weights in a folder; none if there are none."""
+    files = sorted(file for ending in WEIGHTS for file in path.glob(f"*{ending}")) if path.is_dir() else [path]
+    if not path.exists() or not files:
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for file in files:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
 
 
 def find_differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

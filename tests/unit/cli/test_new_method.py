@@ -130,13 +130,13 @@ def test_refuses_name(checkout, name, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("prefix", ["My-Net", "7Net", "class"])
+@pytest.mark.parametrize("prefix", ["My-Net", "7Net", "class", "", "myNet", "_Net"])
 def test_refuses_a_prefix_that_is_no_name(checkout, prefix, capsys):
     before = (checkout / "src/decahub/__init__.py").read_text()
 
     assert main(["new-method", "other_net", "--prefix", prefix, "--root", str(checkout)]) == 2
 
-    assert f"`--prefix` must be a Python name such as MyNet; got {prefix!r}." in capsys.readouterr().err
+    assert f"`--prefix` must be a name of a class, such as MyNet; got {prefix!r}." in capsys.readouterr().err
     assert (checkout / "src/decahub/__init__.py").read_text() == before
 
 
@@ -157,13 +157,15 @@ def test_a_write_that_fails_leaves_the_checkout_as_it_was(checkout, monkeypatch)
     assert not [path for path in checkout.rglob("*other_net*") if path.is_file()]
 
 
-def test_refuses_a_prefix_that_is_taken(checkout, capsys):
+@pytest.mark.parametrize(
+    ("prefix", "name"), [("Emo", "EmoConfig"), ("Bert", "BertConfig"), ("PreTrained", "PreTrainedConfig")]
+)
+def test_refuses_a_prefix_that_is_taken(checkout, prefix, name, capsys):
     before = (checkout / "src/decahub/registry.py").read_text()
 
-    assert main(["new-method", "other_net", "--prefix", "Emo", "--root", str(checkout)]) == 2
-    assert (
-        "`--prefix` must give names that decahub does not have yet; 'Emo' gives EmoConfig." in capsys.readouterr().err
-    )
+    assert main(["new-method", "other_net", "--prefix", prefix, "--root", str(checkout)]) == 2
+
+    assert f"names that decahub and transformers do not have yet; {prefix!r} gives {name}." in capsys.readouterr().err
     assert (checkout / "src/decahub/registry.py").read_text() == before
 
 

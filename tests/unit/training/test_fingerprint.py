@@ -40,6 +40,23 @@ def test_recipe_holds_what_decides_the_result():
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_recipe_holds_what_a_teacher_is_made_of(is_folder, tmp_path):
+    @dataclass
+    class Arguments(LoopArguments):
+        teacher: str | None = argument(None, "Folder or file.")
+
+    file = tmp_path / "model.safetensors"
+    arguments = Arguments(teacher=str(tmp_path if is_folder else file))
+    recipes = []
+    for content in (b"one", b"two", b"one"):
+        file.write_bytes(content)
+        recipes.append(fingerprint_recipe(arguments))
+
+    assert recipes[0] == recipes[2] != recipes[1]
+    assert fingerprint_recipe(Arguments()).keys() == fingerprint_recipe(Arguments(teacher="someone/model")).keys()
+
+
 def build_graph(**changes):
     generator = torch.Generator().manual_seed(0)
     graph = {
