@@ -109,7 +109,7 @@ def test_without_mixing_labels_are_ids():
 
 
 def test_mixing_refuses_negative_parameters():
-    with pytest.raises(ValueError, match="`cutmix_alpha` must not be negative"):
+    with pytest.raises(ValueError, match="`cutmix_alpha` must be a number of at least 0"):
         image_mixing.build_collate(3, cutmix_alpha=-1.0)
 
 
