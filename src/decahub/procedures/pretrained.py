@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
+from decahub.tasks.loading import check_finite
+
 
 logger = logging.getLogger(__name__)
 SHOWN_NAMES = 3
@@ -25,7 +27,12 @@ def check_source(name: str, source: str) -> None:
 
 
 def load_pretrained(model_class: Any, source: str, **fields: Any) -> Any:
-    """A pre-trained model with some fields of its configuration changed; what does not fit gets random weights."""
+    """A pre-trained model with some fields of its configuration changed; what does not fit gets random weights.
+
+    Raises:
+        ValueError: If `source` is empty, or its weights are not finite.
+        FileNotFoundError: If the folder does not exist.
+    """
     check_source("pretrained", source)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # its report takes a head that is replaced on purpose for a mismatch
@@ -39,4 +46,5 @@ def load_pretrained(model_class: Any, source: str, **fields: Any) -> Any:
     if names := sorted({*info["missing_keys"], *mismatched}):
         shown = ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")
         logger.warning(f"Starting from {source}; {len(names)} tensors get new random weights: {shown}")
+    check_finite(model, source)
     return model

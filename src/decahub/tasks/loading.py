@@ -21,8 +21,8 @@ def load_model(source: str | os.PathLike, auto_class: str, *, unused: str | None
         kwargs: Passed to `from_pretrained`.
 
     Raises:
-        ValueError: If a tensor is missing, unknown, of another shape, or not finite. transformers would fill in random
-            values and go on.
+        ValueError: If a tensor is missing, unknown, of another shape, or not finite: transformers would fill in random
+            values and go on. Or if the model has code of its own.
     """
     import transformers
 
@@ -32,6 +32,13 @@ def load_model(source: str | os.PathLike, auto_class: str, *, unused: str | None
     kwargs |= {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
     try:
         model, info = loader.from_pretrained(source, **kwargs)
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(
+            f"{str(source)!r} must be a model that transformers or decahub knows; it has code of its own, which is "
+            "not run."
+        ) from error
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
@@ -61,6 +68,11 @@ def check_weights(model: Any, info: dict[str, Any], source: str) -> None:
                 f"The weights in {source!r} must be those of {type(model).__name__}; {len(names)} "
                 f"{kind.removesuffix('_keys')} tensors, the first is {names[0]}. Download or save the folder again."
             )
+    check_finite(model, source)
+
+
+def check_finite(model: Any, source: str) -> None:
+    """Refuses weights with NaN or infinity."""
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"The weights in {source!r} must be finite; `{name}` holds NaN or infinity.")

@@ -1,5 +1,7 @@
 """Distillation of image classifiers: what a teacher sees, the order of its classes, the loss, refusals."""
 
+import json
+
 import pytest
 import torch
 from torchvision.transforms.functional import to_pil_image
@@ -172,6 +174,17 @@ def test_from_pretrained_refuses_what_is_not_whole(tmp_path):
     ViTImageProcessor().save_pretrained(tmp_path / "bare")
     with pytest.raises(ValueError, match="missing tensors"):
         ImageTeacher.from_pretrained(str(tmp_path / "bare"), EmoImageProcessor(), NAMES)
+
+
+def test_a_teacher_with_code_of_its_own_is_refused(tmp_path):
+    build_vit().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text("raise SystemExit('it ran')")
+
+    with pytest.raises(ValueError, match="it has code of its own, which is not run"):
+        ImageTeacher.from_pretrained(str(tmp_path), EmoImageProcessor(), NAMES)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

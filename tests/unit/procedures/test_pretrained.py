@@ -29,6 +29,16 @@ def test_a_folder_that_does_not_exist_is_no_hub_id(source):
         load_pretrained(EmoForImageClassification, source)
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    folder = build_model_folder(tmp_path / "emo-tiny")
+    model = EmoForImageClassification.from_pretrained(folder)
+    model.classifier.bias.data[0] = float("nan")
+    model.save_pretrained(folder)
+
+    with pytest.raises(ValueError, match="must be finite; `classifier.bias` holds NaN or infinity"):
+        load_pretrained(EmoForImageClassification, str(folder))
+
+
 def test_a_teacher_that_does_not_exist_is_no_hub_id():
     with pytest.raises(FileNotFoundError, match="`teacher` .*; the folder '/nowhere' does not exist"):
         reliant.find_knowledge(reliant.Arguments(teacher="/nowhere"), {})
