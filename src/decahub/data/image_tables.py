@@ -48,6 +48,17 @@ def find_image_tables(folder: Path) -> list[Path]:
     return tables
 
 
+def read_texts(tables: Sequence[Path], column: str) -> set[str]:
+    """The values of a column as the tables write them, such as 01, which a reader of numbers takes for 1."""
+    texts = set()
+    for path in tables:
+        lines = (values for _, values in read_lines(path))
+        header = next(lines)
+        if column in header:
+            texts |= {values[header.index(column)] for values in lines}
+    return texts
+
+
 def warn_of_unlisted_images(tables: Sequence[Path], loaded: datasets.DatasetDict) -> None:
     """Say how many images were left out since the table in their folder does not list them."""
     if not tables:
@@ -68,4 +79,4 @@ def warn_of_unlisted_images(tables: Sequence[Path], loaded: datasets.DatasetDict
             )
 
 
-__all__ = ["find_image_tables", "warn_of_unlisted_images"]
+__all__ = ["find_image_tables", "read_texts", "warn_of_unlisted_images"]

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from .catalog import DATASETS, DatasetEntry
 from .family import DataFamily, get_family
-from .image_tables import find_image_tables, warn_of_unlisted_images
+from .image_tables import find_image_tables, read_texts, warn_of_unlisted_images
 
 
 class ColumnTypeError(TypeError, ValueError):
@@ -165,7 +165,8 @@ def _load_own(name: str | os.PathLike, kind: DataFamily) -> datasets.DatasetDict
             return _read_parquet(files)
         tables = find_image_tables(folder)
         with without_progress():
-            loaded = _name_numbers(datasets.load_dataset("imagefolder", data_dir=str(folder)))
+            loaded = datasets.load_dataset("imagefolder", data_dir=str(folder))
+            loaded = _name_numbers(loaded, read_texts(tables, LABEL_COLUMN))
         warn_of_unlisted_images(tables, loaded)
         return loaded
     try:
@@ -209,8 +210,8 @@ def _rename(loaded: datasets.DatasetDict, columns: Mapping[str, str]) -> dataset
     return loaded.rename_columns({old: new for old, new in columns.items() if old in present})
 
 
-def _name_numbers(loaded: datasets.DatasetDict) -> datasets.DatasetDict:
-    """Numbers as labels, as a table beside the images may have them, as classes of these names in their order."""
+def _name_numbers(loaded: datasets.DatasetDict, written: Iterable[str]) -> datasets.DatasetDict:
+    """Numbers as labels, as a table beside the images may have them, as classes in their order, named as written."""
     features = next(iter(loaded.values())).features
     if features.get(LABEL_COLUMN) != datasets.Value("int64"):
         return loaded
@@ -218,8 +219,17 @@ def _name_numbers(loaded: datasets.DatasetDict) -> datasets.DatasetDict:
     if None in numbers or min(numbers) < 0:
         wrong = "none" if None in numbers else min(numbers)
         raise ValueError(f"column `{LABEL_COLUMN}` must hold a class in each row; got {wrong}. Drop unlabeled rows.")
+    names = dict.fromkeys(sorted(numbers), "")
+    for text in sorted(written):
+        if names.get(int(text)):
+            raise ValueError(
+                f"column `{LABEL_COLUMN}` must write each class in one way; got {names[int(text)]!r} and {text!r}."
+            )
+        names[int(text)] = text
     texts = loaded.cast_column(LABEL_COLUMN, datasets.Value("string"))
-    return texts.cast_column(LABEL_COLUMN, datasets.ClassLabel(names=[str(number) for number in sorted(numbers)]))
+    named = texts.cast_column(LABEL_COLUMN, datasets.ClassLabel(names=[str(number) for number in names]))
+    names_or_numbers = [name or str(number) for number, name in names.items()]
+    return named.cast_column(LABEL_COLUMN, datasets.ClassLabel(names=names_or_numbers))
 
 
 def _encode_labels(loaded: datasets.DatasetDict, needs_labels: bool) -> datasets.DatasetDict:

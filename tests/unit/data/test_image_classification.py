@@ -253,6 +253,20 @@ def test_numbers_in_a_table_are_classes_in_their_order(tmp_path):
         load_dataset(folder, family="image-classification")
 
 
+def test_numbers_in_a_table_are_named_as_they_are_written(tmp_path):
+    folder = write_folder(tmp_path / "mine")
+    shutil.rmtree(folder / "test")
+    write_numbers(folder, ("010", "02", "02"))
+
+    rows = load_dataset(folder, family="image-classification")["train"]
+
+    assert rows.features["label"].names == ["02", "010"]
+    assert rows["label"][:] == [1, 0, 0]
+    write_numbers(folder, ("1", "2", "01"))
+    with pytest.raises(ValueError, match="must write each class in one way; got '01' and '1'"):
+        load_dataset(folder, family="image-classification")
+
+
 def test_images_that_the_table_does_not_list_are_counted(tmp_path, caplog):
     folder = write_folder(tmp_path / "mine")
     for name in ("new_b.png", "new_a.png"):
