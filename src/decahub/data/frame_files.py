@@ -57,6 +57,12 @@ def find_frame_files(folder: Path) -> dict[str, list[Path]]:
             f"`name` must be a folder with a folder of frames for each split, such as test/frame.json; the frames of "
             f"{folder} are in none."
         )
+    nested = [path for split in sorted(found) for path in sorted((folder / split).glob("*/**/*.json"))]
+    if splits and nested:
+        raise ValueError(
+            f"Frames must be in the folder of their split, such as test/frame.json; got "
+            f"{nested[0].relative_to(folder)}. Move tables of frames up, and other JSON files out."
+        )
     return splits
 
 

@@ -254,6 +254,14 @@ def test_sweeps_are_merged(tmp_path):
     np.testing.assert_allclose(row["points"][2:], [[3.5, 0, 0, 10, 0.1]])  # the other point is the vehicle itself
 
 
+def test_refuses_frames_below_the_folder_of_their_split(tmp_path):
+    write_frame(tmp_path / "train")
+    write_frame(tmp_path / "test" / "drive_1")
+
+    with pytest.raises(ValueError, match="must be in the folder of their split, .*; got test/drive_1/frame.json"):
+        load_dataset(tmp_path, family=FAMILY_NAME)
+
+
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [
