@@ -36,6 +36,7 @@ from decahub.training import argument, load_recipe
 
 
 ROWS_AT_ONCE = 250
+TEACHER = "model_cards/tinymim-mae-teacher-cifar10"
 SETTINGS = ("cached", "pretraining", "finetuning")  # of an arm
 
 
@@ -45,7 +46,7 @@ class Arguments:
     seeds: list[int] = argument([0, 1, 2], "One run of each arm for each seed.")
     epochs: dict = argument({}, "Epochs of pre-training by arm; by default those of `settings`.")
     finetuning_epochs: float | None = argument(None, "Epochs of fine-tuning; by default those of `finetuning`.")
-    teacher: str = argument("model_cards/tinymim-mae-teacher-cifar10", "Model folder of the teacher.")
+    teacher: str | None = argument(None, f"Model folder of the teacher of arms without a cache; by default {TEACHER}.")
     strong_teacher: str | None = argument(
         None, "Model folder of a teacher that learned from more data, for cached arms."
     )
@@ -209,7 +210,7 @@ def run_arm(arm: str, seed: int, arguments: Arguments, splits: Any, benchmark: B
         if arm in arguments.epochs:
             fields["num_train_epochs"] = arguments.epochs[arm]
         if is_distilled(arguments, arm, "pretraining"):
-            fields["teacher"] = arguments.strong_teacher if settings.get("cached") else arguments.teacher
+            fields["teacher"] = arguments.strong_teacher if settings.get("cached") else arguments.teacher or TEACHER
         stage = build_arguments(arguments, arm, "pretraining", seed, **fields)
         cache = Path(arguments.output_dir) / "strong_teacher" if settings.get("cached") else None
         stage_folder = folder / "pretraining"
@@ -233,8 +234,8 @@ def measure_teachers(arguments: Arguments, splits: Any, benchmark: Benchmark) ->
         else:
             resized = benchmark
         measure_teacher("strong_teacher", arguments.strong_teacher, arguments.strong_teacher_title, arguments, resized)
-    if any("pretraining" in setting and not setting.get("cached") for setting in settings):
-        measure_teacher("teacher", arguments.teacher, None, arguments, benchmark)
+    if find_uncached(arguments):
+        measure_teacher("teacher", arguments.teacher or TEACHER, None, arguments, benchmark)
 
 
 def measure_teacher(
@@ -274,8 +275,15 @@ def check_arguments(arguments: Arguments) -> None:
     cached = [arm for arm in arguments.arms if arguments.settings[arm].get("cached")]
     if cached and arguments.strong_teacher is None:
         raise ValueError(f"The arms {', '.join(cached)} need `--strong_teacher FOLDER`, a ViT-S.")
-    if arguments.arms and not cached and arguments.strong_teacher is not None:
-        raise ValueError(f"`strong_teacher` must be left out for {', '.join(arguments.arms)}, which have none.")
+    for name, learners in (("strong_teacher", cached), ("teacher", find_uncached(arguments))):
+        if arguments.arms and not learners and getattr(arguments, name) is not None:
+            raise ValueError(f"`{name}` must be left out for {', '.join(arguments.arms)}, which have none.")
+
+
+def find_uncached(arguments: Arguments) -> list[str]:
+    """The arms whose students are measured beside the probe of `teacher`."""
+    settings = {arm: arguments.settings[arm] for arm in arguments.arms}
+    return [arm for arm, fields in settings.items() if "pretraining" in fields and not fields.get("cached")]
 
 
 def is_distilled(arguments: Arguments, arm: str, stage: str) -> bool:

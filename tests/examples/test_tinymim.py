@@ -154,8 +154,9 @@ def test_reproduce_targets_needs_a_strong_teacher(tmp_path):
         (["--epochs", "{relatons: 5}"], "`epochs` must be among relations, .*; got relatons"),
         (["--settings.relations.cache", "true"], "`settings.relations` must hold some of cached, .*; got cache"),
         (["--finetuning", "{stage: finetune, learning_rat: 1}"], "learning_rat"),
+        (["--teacher", "elsewhere"], "`teacher` must be left out for relations, features, cls, which have none"),
     ],
-    ids=["epochs", "settings", "finetuning"],
+    ids=["epochs", "settings", "finetuning", "teacher"],
 )
 def test_reproduce_refuses_before_the_first_arm(words, message, strong_teacher, tmp_path):
     with pytest.raises((ValueError, TypeError), match=message):
