@@ -24,6 +24,8 @@ def check_source(name: str, source: str) -> None:
         raise ValueError(f"`{name}` must be a model folder or a Hub id; got ''.")
     if source.startswith(("/", "./", "../", "~")) and not Path(source).exists():
         raise FileNotFoundError(f"`{name}` must be a model folder or a Hub id; the folder {source!r} does not exist.")
+    if not Path(source).exists():
+        logger.warning(f"`{name}`: no folder {source!r} in {Path.cwd()}; looking for it on the Hub.")
 
 
 def load_pretrained(model_class: Any, source: str, **fields: Any) -> Any:

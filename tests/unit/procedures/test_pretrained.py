@@ -6,7 +6,7 @@ import pytest
 
 from decahub import EmoForImageClassification
 from decahub.procedures import reliant
-from decahub.procedures.pretrained import load_pretrained
+from decahub.procedures.pretrained import check_source, load_pretrained
 from tests.hub.builders import build_model_folder
 
 
@@ -27,6 +27,16 @@ def test_a_replaced_head_is_named_in_one_line(tmp_path, caplog, capfd):
 def test_a_folder_that_does_not_exist_is_no_hub_id(source):
     with pytest.raises(FileNotFoundError, match=f"`pretrained` .*; the folder '{source}' does not exist"):
         load_pretrained(EmoForImageClassification, source)
+
+
+def test_says_when_a_folder_that_is_not_there_is_looked_for_on_the_hub(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "student").mkdir(parents=True)
+
+    check_source("teacher", "runs/student")
+    assert not caplog.messages
+    check_source("teacher", "runs/studnet")
+    assert caplog.messages == [f"`teacher`: no folder 'runs/studnet' in {tmp_path}; looking for it on the Hub."]
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
