@@ -2,6 +2,7 @@
 
 import copy
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -565,9 +566,9 @@ def test_loaded_model_is_the_saved_one(modality, tmp_path):
     assert type(bare) is CmtModel
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
     # Where a tensor lies in memory may change the order of a sum.
-    for answer, expected in ((loaded(**inputs).pred_boxes, model(**inputs).pred_boxes),
-                             (bare(**inputs).last_hidden_state, model(**inputs).last_hidden_state)):  # fmt: skip
-        torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-4)
+    near = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
+    near(loaded(**inputs).pred_boxes, model(**inputs).pred_boxes)
+    near(bare(**inputs).last_hidden_state, model(**inputs).last_hidden_state)
 
 
 def test_new_heads_on_a_loaded_model_start_low(tmp_path):
